@@ -1,0 +1,35 @@
+"""Jitted functions that compile apart from their first run, so that an update's cost can be stated without compilation."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+class Compiled:
+    """`jax.jit(function)`, compiled ahead of time for each new set of argument shapes."""
+
+    def __init__(self, function: Callable[..., Any], donate: tuple[int, ...] = ()) -> None:
+        self.jitted = jax.jit(function, donate_argnums=donate)
+        self.programs: dict[Any, jax.stages.Compiled] = {}
+        self.seconds = 0.0
+        """spent on tracing and compilation"""
+
+    def program(self, *args: Any) -> jax.stages.Compiled:
+        """The compiled program for these arguments (arrays or shapes)."""
+        leaves, structure = jax.tree.flatten(args)
+        signature = (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+        if signature not in self.programs:
+            start = time.perf_counter()
+            self.programs[signature] = self.jitted.lower(*args).compile()
+            self.seconds += time.perf_counter() - start
+        return self.programs[signature]
+
+    def __call__(self, *args: Any) -> Any:
+        return self.program(*args)(*args)
+
+    @property
+    def traces(self) -> int:
+        """How many programs there are: one for each capacity."""
+        return len(self.programs)

@@ -1,0 +1,134 @@
+"""Cutting: which increment each interaction of a stream belongs to.
+
+A cut is a function from a stream to the increment of each of its events, int32 [N], non-decreasing: 0 is the
+base part, 1..T are the increments, none of them empty; and to notes for the reader. It may look at the whole
+stream: its length and its last day say where the cuts lie, not what is in between. The prefix law (no number
+may depend on what comes later) is a law on streams that have been cut.
+"""
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+
+from incremental.data.interactions import Interactions
+from incremental.errors import UserError
+
+Cut = Callable[[Interactions], tuple[np.ndarray, tuple[str, ...]]]
+
+
+def equal_counts(*, increments: int = 10, base: float = 0.5) -> Cut:
+    """The first `base` share of the events is the base part; then come increments of equal counts (± 1).
+
+    Raises UserError for a share outside (0, 1) and for more increments than events after the base part.
+    """
+    _check_share(base)
+    if increments < 1:
+        raise UserError(f"data.cut.increments is {increments}; expected 1 or more")
+
+    def cut(stream: Interactions) -> tuple[np.ndarray, tuple[str, ...]]:
+        start = max(int(base * len(stream)), 1)
+        rest = len(stream) - start
+        if rest < increments:
+            raise UserError(
+                f"data.cut.increments is {increments}, but only {rest} of the {len(stream)} events come "
+                "after the base part; lower data.cut.increments or data.cut.base"
+            )
+        increment = np.zeros(len(stream), np.int32)
+        increment[start:] = np.arange(rest) * increments // rest + 1
+        return increment, ()
+
+    return cut
+
+
+def calendar(*, interval: str = "1w", base: float = 0.5) -> Cut:
+    """One increment for each interval of the calendar (UTC; weeks begin on Monday) after the base part.
+
+    interval: a number and a unit: m (minutes), h, d, w, mo, q (quarters) or y, such as 6h or 1mo
+    base:     the base part ends with the interval in which this share of the events has arrived
+
+    Intervals without events are merged with the one before, and noted. Raises UserError for an impossible
+    argument, and if no interval is left after the base part.
+    """
+    _check_share(base)
+    if not re.fullmatch(r"[1-9]\d*(m|h|d|w|mo|q|y)", str(interval)):
+        raise UserError(
+            f"data.cut.interval is {interval!r}; expected a number and one of the units "
+            "m, h, d, w, mo, q, y, such as 1w"
+        )
+
+    def cut(stream: Interactions) -> tuple[np.ndarray, tuple[str, ...]]:
+        start = pl.from_epoch(pl.Series("time", stream.time), time_unit="s").dt.truncate(interval)
+        number = start.rle_id().to_numpy().astype(np.int32)  # of non-empty intervals, from 0
+        last_of_base = number[int(np.ceil(base * len(stream))) - 1]
+        if number[-1] == last_of_base:
+            raise UserError(
+                f"no increment is left after cutting: the base part (data.cut.base={base:g}) and "
+                f"the interval (data.cut.interval={interval}) take the whole stream, from {start[0]} to "
+                f"{start[-1]}; lower one of them"
+            )
+        after = start.filter(number >= last_of_base)
+        every = pl.datetime_range(after[0], after[-1], interval, eager=True)
+        empty = np.setdiff1d(every.to_numpy(), after.to_numpy())
+        notes: tuple[str, ...] = ()
+        if len(empty):
+            first = np.datetime_as_string(empty[0], "m")
+            notes = (
+                f"merged {len(empty)} intervals of {interval} without events, the first from {first} UTC",
+            )
+        return np.maximum(number - last_of_base, 0), notes
+
+    return cut
+
+
+def given_periods(*, base: int = 1, last: int | None = None) -> Cut:
+    """One increment for each period of the source after the first `base` periods, which are the base part.
+
+    last: the number of the last period to use (the source counts them from 0). The stream is cut off after
+          it: the result is then shorter than the stream, n < N, and is that of `stream.prefix(n)`.
+
+    Missing period numbers are merged with the one before, and noted. Raises UserError for a source without
+    periods, for periods that do not follow the time, and if no period is left after the base part.
+    """
+    if base < 1:
+        raise UserError(f"data.cut.base is {base}; expected a number of periods, 1 or more")
+
+    def cut(stream: Interactions) -> tuple[np.ndarray, tuple[str, ...]]:
+        if stream.period is None:
+            raise UserError(
+                "data.cut is given_periods, but the source has no periods; "
+                "use incremental.data.cutting.equal_counts or calendar"
+            )
+        step = np.diff(stream.period)
+        if (step < 0).any():
+            row = int(np.argmax(step < 0)) + 1
+            raise UserError(
+                f"the given periods do not follow the time: event {row} in time order is of period "
+                f"{stream.period[row]}, after one of period {stream.period[row - 1]}; "
+                "correct the period or the time"
+            )
+        kept = (
+            stream.period if last is None else stream.period[: np.searchsorted(stream.period, last, "right")]
+        )
+        number = np.concatenate([[0], np.cumsum(np.diff(kept) > 0)]) if len(kept) else np.zeros(1)
+        if number[-1] < base:
+            raise UserError(
+                f"no increment is left after cutting: {int(number[-1]) + 1} periods are there "
+                f"(data.source.periods, data.cut.last), and the base part takes {base}; lower data.cut.base"
+            )
+        after = np.unique(kept[number >= base - 1])
+        empty = np.setdiff1d(np.arange(after[0], after[-1]), after)
+        notes: tuple[str, ...] = ()
+        if len(empty):
+            notes = (f"merged {len(empty)} periods without events: {', '.join(map(str, empty))}",)
+        return np.maximum(number - (base - 1), 0).astype(np.int32), notes
+
+    return cut
+
+
+def _check_share(base: float) -> None:
+    if not 0 < base < 1:
+        raise UserError(
+            f"data.cut.base is {base}; expected a share of the events between 0 and 1, such as 0.5"
+        )

@@ -1,0 +1,252 @@
+"""Interactions: the table that a source returns, its checks, and the encoded stream that models read.
+
+Letters in shapes: N interactions, V items and W users (padding row 0 included).
+"""
+
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from incremental.errors import UserError
+
+LATEST = 253_402_300_799  # the last second of the year 9999: later times are not seconds
+NUMBERED = (pl.String, pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
+
+
+class Table(NamedTuple):
+    """What a source returns: interactions in the file's order, before cleaning, checking and encoding.
+
+    The columns of `frame`: user str, item str, time int64 (seconds since 1970, or the number of a period);
+    optional rating float32, behaviour str, period int32 (given periods, from 0), line int64 (row in the file,
+    as an editor counts), and for simulated streams event int64 (row in the law's arrays).
+    """
+
+    frame: pl.DataFrame
+    origin: str  # file or files, for messages
+    text: Mapping[str, str] = {}  # item -> title; may be empty, never changed
+    notes: tuple[str, ...] = ()  # what the loader had to say
+    law: Any = None  # the simulator's: take(events [N] int, items [V-1] int, raw numbers) -> their law
+    names: Mapping[str, str] = {}  # column -> what the file calls it, where that differs
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """An encoded stream in global time order. Ids count from 1 by first appearance in it; 0 is padding.
+
+    So the numbers of a stream that is cut short are those of the whole stream.
+    """
+
+    user: np.ndarray  # [N] int32
+    item: np.ndarray  # [N] int32
+    time: np.ndarray  # [N] int64, seconds since 1970 or the number of a period, non-decreasing
+    rating: np.ndarray | None  # [N] float32
+    behaviour: np.ndarray | None  # [N] int8, index into behaviours
+    period: np.ndarray | None  # [N] int32, given periods
+    users: list[str]  # [W], raw ids; users[0] == ""
+    items: list[str]  # [V], raw ids; items[0] == ""
+    titles: list[str] | None  # [V], "" where unknown; None: the source has no titles
+    behaviours: tuple[str, ...]
+    notes: tuple[str, ...]
+    law: Any = None
+
+    def __len__(self) -> int:
+        """The number of interactions, N."""
+        return len(self.user)
+
+    def prefix(self, n: int) -> "Interactions":
+        """The first n interactions, with the id tables cut to the ids that appear in them."""
+        users = int(self.user[:n].max(initial=0)) + 1
+        items = int(self.item[:n].max(initial=0)) + 1
+        behaviour = None if self.behaviour is None else self.behaviour[:n]
+        behaviours = 0 if behaviour is None else int(behaviour.max(initial=-1)) + 1
+        return replace(
+            self,
+            user=self.user[:n],
+            item=self.item[:n],
+            time=self.time[:n],
+            rating=None if self.rating is None else self.rating[:n],
+            behaviour=behaviour,
+            period=None if self.period is None else self.period[:n],
+            users=self.users[:users],
+            items=self.items[:items],
+            titles=None if self.titles is None else self.titles[:items],
+            behaviours=self.behaviours[:behaviours],
+            law=None
+            if self.law is None
+            else self.law.take(np.arange(min(n, len(self))), np.arange(1, items)),
+        )
+
+
+def suggestion(name: str, present: Collection[str]) -> str:
+    """A sentence for an unknown name: the closest one that is present, else all of them (at most 12)."""
+    spelled = {p.lower(): p for p in present}
+    close = difflib.get_close_matches(name.lower(), spelled, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {spelled[close[0]]!r}?"
+    listed = [repr(p) for p in present][:12]
+    return (
+        f"there is {', '.join(listed)}{', …' if len(present) > 12 else ''}." if listed else "there is none."
+    )
+
+
+def refuse(bad: pl.Series, values: pl.Series, place: str, lines: pl.Series, expected: str) -> None:
+    """Raise UserError, with line and value, for the first row where bad [N] bool is true; else do nothing.
+
+    The column is named after `values`. `expected` says what would be right and what to do.
+    """
+    rows = bad.arg_true()
+    if not len(rows):
+        return
+    first = int(rows[0])
+    value = values[first]
+    shown = "empty" if value is None or str(value).strip() == "" else repr(value)
+    more = f" (and {len(rows) - 1:,} more rows)" if len(rows) > 1 else ""
+    raise UserError(
+        f"{place}, row {lines[first]}, column '{values.name}': the value is {shown}{more}; "
+        f"expected {expected}"
+    )
+
+
+def validate(table: Table) -> Table:
+    """The table with checked columns of the right types, sorted by time (stable) if it was not, and noted.
+
+    Raises UserError that names file, row and column for: a missing column, no rows, an empty user, item or
+    behaviour, a rating that is missing or not finite, a time that is missing, negative or no count of
+    seconds, a period that is missing or negative, a single item.
+    """
+    frame = table.frame
+    for column in ("user", "item", "time"):
+        if column not in frame.columns:
+            raise UserError(
+                f"{table.origin}: column '{column}' is missing; {suggestion(column, frame.columns)} "
+                "A table needs the columns user, item and time."
+            )
+    if not frame.height:
+        raise UserError(f"{table.origin} is empty: it has no interactions")
+    if "line" not in frame.columns:
+        frame = frame.with_columns(line=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
+    table = table._replace(frame=_typed(frame, table))
+    frame = table.frame
+
+    for column in [c for c in ("user", "item", "behaviour") if c in frame.columns]:
+        kind = "a name" if column == "behaviour" else "an id"
+        empty = frame[column].is_null() | (frame[column].str.strip_chars() == "")
+        _refuse(table, column, empty.fill_null(True), f"{kind}; fill it in or delete the row")
+    time = frame["time"]
+    _refuse(table, "time", time.is_null(), "a time in seconds since 1970; fill it in or delete the row")
+    _refuse(
+        table,
+        "time",
+        time < 0,
+        "seconds since 1970, 0 or more; correct it, or set data.cleaning.after to remove such rows",
+    )
+    _refuse(
+        table,
+        "time",
+        time > LATEST,
+        "seconds since 1970; if these are milliseconds, set data.source.time_unit=ms or divide by 1000",
+    )
+    if "rating" in frame.columns:
+        broken = ~frame["rating"].is_finite().fill_null(False)
+        _refuse(table, "rating", broken, "a finite number; correct it or delete the row")
+    if "period" in frame.columns:
+        broken = (frame["period"] < 0).fill_null(True)
+        _refuse(table, "period", broken, "the number of a period, from 0")
+    if frame["item"].n_unique() < 2:
+        raise UserError(
+            f"{table.origin}: every row has the same item {frame['item'][0]!r}; "
+            "a recommender needs at least two. Check that the item column is the right one."
+        )
+
+    early = int((time < time.cum_max()).sum())
+    if not early:
+        return table
+    note = (
+        f"{table.origin}: sorted by time, {early:,} of {frame.height:,} rows were out of order "
+        "(earlier than a row above them)"
+    )
+    return table._replace(frame=frame.sort("time", maintain_order=True), notes=(*table.notes, note))
+
+
+def encode(table: Table) -> Interactions:
+    """Validate the table and number its users, items and behaviours by first appearance in time order.
+
+    Raises UserError as `validate` does, and for more than 127 behaviours.
+    """
+    table = validate(table)
+    frame = table.frame
+    user, users = _number(frame["user"])
+    item, items = _number(frame["item"])
+    behaviour: np.ndarray | None = None
+    behaviours: tuple[str, ...] = ()
+    if "behaviour" in frame.columns:
+        codes, names = _number(frame["behaviour"])
+        behaviours = tuple(names)
+        if len(behaviours) > 127:
+            raise UserError(
+                f"{table.origin}: column '{table.names.get('behaviour', 'behaviour')}' has {len(behaviours)} "
+                "different behaviours, at most 127 are possible; check that the column is the right one"
+            )
+        behaviour = codes.astype(np.int8)
+    law = table.law
+    if law is not None:
+        law = law.take(frame["event"].to_numpy(), np.array([int(i) for i in items]))
+    return Interactions(
+        user=user + 1,
+        item=item + 1,
+        time=frame["time"].to_numpy(),
+        rating=frame["rating"].to_numpy() if "rating" in frame.columns else None,
+        behaviour=behaviour,
+        period=frame["period"].to_numpy() if "period" in frame.columns else None,
+        users=["", *users],
+        items=["", *items],
+        titles=["", *(table.text.get(i, "") for i in items)] if table.text else None,
+        behaviours=behaviours,
+        notes=table.notes,
+        law=law,
+    )
+
+
+def _number(values: pl.Series) -> tuple[np.ndarray, list[str]]:
+    """Codes [N] int32 from 0 by first appearance, and the distinct values in that order."""
+    distinct = values.unique(maintain_order=True)
+    codes = pl.int_range(0, len(distinct), dtype=pl.Int32, eager=True)
+    return values.replace_strict(distinct, codes, return_dtype=pl.Int32).to_numpy(), distinct.to_list()
+
+
+def _typed(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
+    """The frame with the schema's types; UserError for a column that has no such meaning."""
+    wanted = {
+        "user": (pl.String, "text or whole numbers"),
+        "item": (pl.String, "text or whole numbers"),
+        "behaviour": (pl.String, "text or whole numbers"),
+        "time": (pl.Int64, "whole seconds since 1970 (int64)"),
+        "period": (pl.Int32, "whole numbers from 0"),
+        "rating": (pl.Float32, "numbers"),
+        "line": (pl.Int64, "whole numbers"),
+        "event": (pl.Int64, "whole numbers"),
+    }
+    for column, (dtype, meaning) in wanted.items():
+        if column not in frame.columns or frame.schema[column] == dtype:
+            continue
+        have = frame.schema[column]
+        fits = {
+            pl.String: have in NUMBERED or have == pl.Null,
+            pl.Float32: have.is_numeric() or have == pl.Null,
+        }.get(dtype, have.is_integer() or have == pl.Null)
+        if not fits:
+            raise UserError(
+                f"{table.origin}: column '{table.names.get(column, column)}' has the type {have}; "
+                f"expected {meaning}. Convert the column first."
+            )
+        frame = frame.with_columns(pl.col(column).cast(dtype))
+    return frame
+
+
+def _refuse(table: Table, column: str, bad: pl.Series, expected: str) -> None:
+    values = table.frame[column].alias(table.names.get(column, column))
+    refuse(bad, values, table.origin, table.frame["line"], expected)

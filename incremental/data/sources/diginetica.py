@@ -1,0 +1,52 @@
+"""DIGINETICA as ADER's authors published it: one file a period, lines `session item` in time order."""
+
+import re
+
+import polars as pl
+
+from incremental.data import interactions
+from incremental.data.interactions import Table
+from incremental.data.sources import reading
+from incremental.errors import UserError
+
+
+def diginetica(*, path: str, periods: int | None = None) -> Table:
+    """Read period_0.txt, period_1.txt, … of a folder. The time of an interaction is the number of its file.
+
+    path:    the folder
+    periods: only the first so many files are read; None: all
+
+    A user is a session within a period, "period:session": the protocol (Mi, Lin and Faltings, RecSys 2020)
+    takes a session that straddles two periods as two. Raises UserError that names file, row and column for a
+    missing folder, no such files, and a line without session or item.
+    """
+    folder = reading.path_to(path, folder=True)
+    if periods is not None and periods < 1:
+        raise UserError(f"data.source.periods is {periods}; expected 1 or more, or null for all")
+    found = {int(m[1]): f for f in folder.iterdir() if (m := re.fullmatch(r"period_(\d+)\.txt", f.name))}
+    if not found:
+        raise UserError(
+            f"{folder}: there is no period_0.txt; set data.source.path to the folder with period_*.txt"
+        )
+    parts = []
+    for period in sorted(found)[:periods]:
+        sheet = reading.delimited(found[period], separator=" ", header=("session", "item"))
+        for column in ("session", "item"):
+            values = sheet.frame[column]
+            interactions.refuse(
+                values.is_null(),
+                values,
+                sheet.origin,
+                reading.lines(sheet),
+                "an id; lines are 'session item'",
+            )
+        parts.append(
+            sheet.frame.select(
+                pl.format("{}:{}", pl.lit(str(period)), pl.col("session")).alias("user"),
+                "item",
+                pl.lit(period, pl.Int64).alias("time"),
+                pl.lit(period, pl.Int32).alias("period"),
+                reading.lines(sheet),
+            )
+        )
+    return Table(pl.concat(parts), f"{folder}/period_*.txt")

@@ -1,0 +1,49 @@
+"""MIND, Microsoft's news data set: `behaviors.tsv` (impressions with clicks) and `news.tsv` (titles)."""
+
+import polars as pl
+
+from incremental.data import interactions
+from incremental.data.interactions import Table
+from incremental.data.sources import reading
+
+BEHAVIOURS = ("impression", "user", "time", "history", "impressions")
+NEWS = ("id", "category", "subcategory", "title", "abstract", "url", "title entities", "abstract entities")
+
+
+def mind(*, path: str) -> Table:
+    """Read the clicks: one interaction for each `N123-1` of an impression, at its time (taken as UTC).
+
+    path: the folder. What was shown but not clicked (`N123-0`), and the history, which has no times, are left
+    out. The text of an item is its title, where news.tsv is there. Raises UserError that names file, row and
+    column for a missing file, a time that cannot be read, and impressions without labels (the test split).
+    """
+    folder = reading.path_to(path, folder=True)
+    sheet = reading.delimited(reading.file_in(folder, "behaviors.tsv"), separator="\t", header=BEHAVIOURS)
+    shown = sheet.frame["impressions"]
+    unlabelled = ~shown.str.contains(r"\S-[01](\s|$)").fill_null(False)
+    interactions.refuse(
+        unlabelled,
+        shown,
+        sheet.origin,
+        reading.lines(sheet),
+        "labelled impressions such as 'N123-1 N124-0'; the test split of MIND has none, use train or dev",
+    )
+    frame = (
+        pl.DataFrame(
+            {
+                "user": sheet.frame["user"],
+                "item": shown.str.extract_all(r"\S+-1(?:\s|$)"),
+                "time": reading.seconds(sheet, "time", time_format="%m/%d/%Y %I:%M:%S %p"),
+                "line": reading.lines(sheet),
+            }
+        )
+        .filter(pl.col("item").list.len() > 0)
+        .explode("item")
+        .with_columns(pl.col("item").str.strip_chars().str.strip_suffix("-1"))
+    )
+    text: dict[str, str] = {}
+    if (folder / "news.tsv").is_file():
+        text = reading.titles(
+            reading.delimited(folder / "news.tsv", separator="\t", header=NEWS), "id", "title"
+        )
+    return Table(frame, sheet.origin, text, names={"item": "impressions"})

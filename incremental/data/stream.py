@@ -1,0 +1,224 @@
+"""A stream: interactions cut into increments under one protocol, and the rows that training and tests read.
+
+Nothing here looks ahead: rows of increment t depend on interactions up to t only. What is random (held-out and
+validation parts) is drawn for each increment from (seed, increment), so a stream cut short keeps its draws.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from incremental.data.cleaning import CleaningStep
+from incremental.data.interactions import Interactions, Table, encode, validate
+from incremental.errors import UserError
+
+Ints = npt.NDArray[np.int32]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Examples on the host: N events as labels, with what a model may see of the past."""
+
+    event: Ints  # [N] places in the stream
+    user: Ints  # [N]
+    history: Ints  # [N, L] the last L items before the event, left-padded with 0; [N, 0] when not asked for
+    label: Ints  # [N]
+    increment: Ints  # [N]
+
+    def __len__(self) -> int:
+        return len(self.event)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Interactions in time order, cut; increment 0 is the base part, 1..T the increments."""
+
+    interactions: Interactions
+    increment: Ints  # [N] non-decreasing
+    heldout: Bools  # [N] nothing trains on them
+    validation: Bools  # [N] training events set aside for early stopping
+    history: int  # L
+    exclude_seen: bool
+    unseen_items: str  # "miss" or "drop"
+    minimum_history: int
+    cleaning: tuple[CleaningStep, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """T + 1: the base part and the increments."""
+        return int(self.increment[-1]) + 1
+
+    def prefix(self, t: int) -> "Stream":
+        """The stream as it was when increment t was over."""
+        n = int(np.searchsorted(self.increment, t, side="right"))
+        return replace(
+            self,
+            interactions=self.interactions.prefix(n),
+            increment=self.increment[:n],
+            heldout=self.heldout[:n],
+            validation=self.validation[:n],
+        )
+
+    def bounds(self, t: int) -> tuple[int, int]:
+        """First event of increment t, and the first after it."""
+        first, last = np.searchsorted(self.increment, [t, t + 1])
+        return int(first), int(last)
+
+    def training_events(self, increments: Sequence[int]) -> Ints:
+        """All events that an update on these increments may read, validation included."""
+        places = [np.arange(*self.bounds(t), dtype=np.int32) for t in increments]
+        events = np.concatenate(places) if places else np.zeros(0, np.int32)
+        return events[~self.heldout[events]]
+
+    def training_rows(self, increments: Sequence[int], *, validation: bool, history: bool) -> Rows:
+        """The examples to train on, or to validate on. With `history`, those without one are left out."""
+        events = self.training_events(increments)
+        events = events[self.validation[events] == validation]
+        rows = self._rows(events, ~self.heldout, history)
+        return self._long_enough(rows, 1) if history else rows
+
+    def test_rows(self, t: int, *, heldout: bool, trained_until: int, known: Bools, history: bool) -> Rows:
+        """The test events of increment t: all of it, or its held-out part only.
+
+        `known` [V] bool: items the model knows; others are taken out of histories. With `unseen_items=drop` events of
+        items that did not occur up to increment `trained_until` are left out; then, in any case, those with fewer than
+        `minimum_history` earlier events.
+        """
+        events = np.arange(*self.bounds(t), dtype=np.int32)
+        if heldout:
+            events = events[self.heldout[events]]
+        items = self.interactions.item
+        if self.unseen_items == "drop":
+            # Ids count by first appearance, so the largest one says which have occurred.
+            arrived = items[: self.bounds(trained_until)[1]].max(initial=0)
+            events = events[items[events] <= arrived]
+        if self.exclude_seen:
+            events = events[~self._repeated[events]]
+        visible = known[np.minimum(items, len(known) - 1)] & (items < len(known))
+        if self.minimum_history:
+            events = self._long_enough(self._rows(events, visible, True), self.minimum_history).event
+        return self._rows(events, visible, history)
+
+    def seen_by(self, rows: Rows, *, heldout: bool) -> tuple[Ints, Ints, Ints]:
+        """log [E], start [N], stop [N]: `log[start:stop]` are the items of a row's user before its event, those of
+        held-out events only if `heldout`."""
+        order, _, first = self._by_user
+        kept = order <= rows.event.max(initial=0)
+        if not heldout:
+            kept &= ~self.heldout[order]
+        before = np.cumsum(kept) - kept
+        place = self._place[rows.event]
+        return self.interactions.item[order[kept]], before[first[place]], before[place]
+
+    @property
+    def sorted_notes(self) -> tuple[str, ...]:
+        """What loading, cleaning and cutting had to say."""
+        return (*self.interactions.notes, *self.notes)
+
+    # -- the order by user, then time --------------------------------------------------------------------------------
+
+    @cached_property
+    def _by_user(self) -> tuple[Ints, Ints, Ints]:
+        """Events sorted by user then time; the users there; for each place the place of its user's first event."""
+        order = np.argsort(self.interactions.user, kind="stable").astype(np.int32)
+        user = self.interactions.user[order]
+        return order, user, np.searchsorted(user, user).astype(np.int32)
+
+    @cached_property
+    def _place(self) -> Ints:
+        """Each event's place in the order by user."""
+        place = np.empty(len(self.increment), np.int32)
+        place[self._by_user[0]] = np.arange(len(place))
+        return place
+
+    @cached_property
+    def _repeated(self) -> Bools:
+        """Events whose user had the same item before."""
+        pairs = (
+            self.interactions.user.astype(np.int64) * len(self.interactions.items) + self.interactions.item
+        )
+        _, first = np.unique(pairs, return_index=True)
+        repeated = np.ones(len(pairs), bool)
+        repeated[first] = False
+        return repeated
+
+    def _rows(self, events: Ints, visible: Bools, history: bool) -> Rows:
+        """Rows of the events; their histories hold the last L earlier events of the user that are `visible`."""
+        order, _, first = self._by_user
+        items = self.interactions.item
+        past = np.zeros((len(events), 0), np.int32)
+        if history:
+            kept = visible[order]
+            before = np.cumsum(kept) - kept  # visible events before each place
+            log = items[order[kept]]
+            place = self._place[events]
+            index = before[place][:, None] - self.history + np.arange(self.history)
+            inside = index >= before[first[place]][:, None]
+            past = np.where(inside, log[np.where(inside, index, 0)] if len(log) else 0, 0).astype(np.int32)
+        return Rows(events, self.interactions.user[events], past, items[events], self.increment[events])
+
+    @staticmethod
+    def _long_enough(rows: Rows, least: int) -> Rows:
+        keep = (rows.history > 0).sum(1) >= least
+        return Rows(
+            rows.event[keep], rows.user[keep], rows.history[keep], rows.label[keep], rows.increment[keep]
+        )
+
+
+def share_of_each(increment: Ints, share: float, seed: int, name: int) -> Bools:
+    """[N] bool: a random `share` of each increment's events, drawn from (seed, name, increment)."""
+    chosen = np.zeros(len(increment), bool)
+    for t in range(int(increment[-1]) + 1):
+        first, last = np.searchsorted(increment, [t, t + 1])
+        size = round((last - first) * share)
+        draws = np.random.default_rng([seed, name, t]).choice(last - first, size, replace=False)
+        chosen[first + draws] = True
+    return chosen
+
+
+def make_stream(
+    *,
+    source: Table,
+    cut: Callable[[Interactions], tuple[Ints, tuple[str, ...]]],
+    cleaning: Callable[[Table], tuple[Table, tuple[CleaningStep, ...]]] | None = None,
+    history: int = 50,
+    heldout: float = 0.1,
+    validation: float = 0.1,
+    exclude_seen: bool = False,
+    unseen_items: Literal["miss", "drop"] = "miss",
+    minimum_history: int = 0,
+    seed: int = 0,
+) -> Stream:
+    """Validates, cleans, encodes and cuts a source.
+
+    `history`: L, the last events that a model sees. `heldout`: the share of each part that nothing trains on (for the
+    matrix R); `validation`: the share of the rest for early stopping; both drawn by event from `seed`.
+    """
+    for name, value in (("heldout", heldout), ("validation", validation)):
+        if not 0 <= value < 1:
+            raise UserError(f"data.{name}={value}: expected a share of at least 0 and below 1")
+    if history < 1:
+        raise UserError(f"data.history={history}: expected at least 1")
+    table, steps = validate(source), ()
+    if cleaning is not None:
+        table, steps = cleaning(table)
+    interactions = encode(table)
+    increment, notes = cut(interactions)
+    held = share_of_each(increment, heldout, seed, 1)
+    return Stream(
+        interactions,
+        increment,
+        held,
+        share_of_each(increment, validation, seed, 2) & ~held,
+        history,
+        exclude_seen,
+        unseen_items,
+        minimum_history,
+        steps,
+        notes,
+    )

@@ -1,0 +1,90 @@
+"""Full-catalogue ranking on the device: ranks of the labels, and what was recommended."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.types import Catalogue, Data, Ranks, Seen, State
+
+Scores = Callable[[State, dict[str, Array]], Array]
+
+
+def known(catalogue: Catalogue, inputs: dict[str, Array]) -> Array:
+    """[B] bool: whether the model knows anything of a row: a user it was trained on, a history that is not empty."""
+    answer = jnp.ones(len(next(iter(inputs.values()))), bool)
+    if "user" in inputs:
+        answer = answer & catalogue.users[inputs["user"]]
+    if "history" in inputs:
+        answer = answer & (inputs["history"] > 0).any(-1)
+    return answer
+
+
+def rankable(raw: Scores) -> Scores:
+    """Scores fit for ranking: -inf outside the items seen so far, and popularity where the model knows nothing.
+
+    The fallback for unknown users and empty histories is the number of training events of each item.
+    """
+
+    def scores(state: State, inputs: dict[str, Array]) -> Array:
+        catalogue = state.learner.catalogue
+        fallback = ~known(catalogue, inputs)[:, None]
+        values = jnp.where(fallback, catalogue.count[None, :], raw(state, inputs))
+        return jnp.where(catalogue.seen[None, :], values, -jnp.inf)
+
+    return scores
+
+
+def label_rank(scores: Array, labels: Array) -> Array:
+    """[B] float32: candidates scored above the label, ties counted as half; inf where the label is no candidate.
+
+    `scores` [B, V] with -inf outside the candidates, `labels` [B] int32 (any id; those >= V are no candidates).
+    """
+    inside = labels < scores.shape[1]
+    own = jnp.take_along_axis(scores, jnp.where(inside, labels, 0)[:, None], axis=1)
+    higher = (scores > own).sum(1)
+    ties = (scores == own).sum(1) - 1
+    return jnp.where(inside & (own[:, 0] > -jnp.inf), higher + 0.5 * ties, jnp.inf).astype(jnp.float32)
+
+
+def ranker(
+    scores: Scores, *, batch_size: int, cutoffs: tuple[int, ...] = ()
+) -> Callable[[State, Data, Seen | None], Ranks]:
+    """A function that ranks every row's label in batches of `batch_size`, and counts the first K recommendations.
+
+    Items of `Seen` are left out of their row's ranking, its label excepted. `cutoffs` are the K's.
+    """
+
+    def rank(state: State, data: Data, seen: Seen | None = None) -> Ranks:
+        total = data.rows.labels.shape[0]
+        capacity = state.learner.catalogue.seen.shape[0]
+
+        def body(step: Array, ranks: Ranks) -> Ranks:
+            # The last batch is moved back to stay inside; its overlap is ranked again, to the same values.
+            first = jnp.minimum(step * batch_size, max(total - batch_size, 0))
+            index = jnp.minimum(first + jnp.arange(batch_size), total - 1)
+            fresh = (first + jnp.arange(batch_size) >= step * batch_size) & (index < data.size)
+            inputs, labels = jax.tree.map(lambda rows: rows[index], (data.rows.inputs, data.rows.labels))
+            values = scores(state, inputs)
+            if seen is not None:
+                position = seen.start[index][:, None] + seen.window
+                items = jnp.where(position < seen.stop[index][:, None], seen.log[position], 0)
+                items = jnp.where(items == labels[:, None], 0, items)
+                values = values.at[jnp.arange(batch_size)[:, None], items].set(-jnp.inf)
+            rank = ranks.rank.at[jnp.where(fresh, index, total)].set(label_rank(values, labels), mode="drop")
+            recommended = ranks.recommended
+            if cutoffs:
+                best, top = jax.lax.top_k(values, min(max(cutoffs), capacity))
+                real = fresh[:, None] & (best > -jnp.inf)
+                recommended = jnp.stack([
+                    recommended[i].at[top[:, :k]].add(real[:, :k].astype(jnp.int32)) for i, k in enumerate(cutoffs)
+                ])
+            return Ranks(rank, recommended)
+
+        empty = Ranks(
+            jnp.full((total,), jnp.inf, jnp.float32), jnp.zeros((len(cutoffs), capacity), jnp.int32)
+        )
+        return jax.lax.fori_loop(0, (data.size + batch_size - 1) // batch_size, body, empty)
+
+    return rank

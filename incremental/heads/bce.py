@@ -1,0 +1,18 @@
+"""Binary cross-entropy with negatives, SASRec's original loss (Kang & McAuley 2018, arXiv 1808.09781)."""
+
+import jax
+from jax import Array
+
+from incremental.heads.negatives import drawn, mean_over, scored
+from incremental.problem import Head, Items
+from incremental.types import Batch, Outputs
+
+
+def bce(*, negatives: int = 64, power: float = 0.0) -> Head:
+    """-log σ(s_y) - mean_j log(1 - σ(s_j)) over `negatives` drawn items j ≠ y, shared by the batch."""
+
+    def loss(items: Items, outputs: Outputs, batch: Batch) -> Array:
+        positive, scores, counts = scored(items, outputs, batch)
+        return -jax.nn.log_sigmoid(positive) - mean_over(jax.nn.log_sigmoid(-scores), counts)
+
+    return Head(loss, drawn(negatives, power))

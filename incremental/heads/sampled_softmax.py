@@ -1,0 +1,28 @@
+"""Sampled softmax with logQ correction."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.heads.full_softmax import cross_entropy
+from incremental.heads.negatives import drawn, scored
+from incremental.problem import Head, Items
+from incremental.types import Batch, Outputs
+
+
+def sampled_softmax(*, negatives: int = 256, power: float = 0.75) -> Head:
+    """-s_y + log(exp(s_y) + Σ_{j drawn, j ≠ y} exp(s_j - log(N q_j))), N = `negatives` shared by the batch.
+
+    The sum is an unbiased estimate of the softmax's denominator (Bengio & Senécal 2008). The label is always present,
+    so its own score is not corrected (Khrylchenko et al. 2025, arXiv 2507.09331); `power` is explained in
+    `incremental.heads.negatives.drawn`.
+    """
+
+    def loss(items: Items, outputs: Outputs, batch: Batch) -> Array:
+        if batch.negatives is None:
+            return cross_entropy(outputs, batch)
+        positive, scores, counts = scored(items, outputs, batch)
+        corrected = jnp.where(counts, scores - batch.log_q, -jnp.inf)
+        return jax.nn.logsumexp(jnp.concatenate([positive[:, None], corrected], axis=1), axis=1) - positive
+
+    return Head(loss, drawn(negatives, power))

@@ -1,0 +1,241 @@
+"""`make`: a problem, an optimizer and strategies become the functions of one `Program`.
+
+The compiled unit is an epoch: a loop with a traced number of steps over batches gathered on the device. Keys derive
+from (seed, increment, epoch, step), never from counters, so that going back to the best epoch cannot repeat draws.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from incremental.errors import UserError
+from incremental.evaluation import rankable, ranker
+from incremental.metrics.ranking import per_event
+from incremental.strategy import Strategy, chain, named_key
+from incremental.types import (
+    Batch,
+    Catalogue,
+    Data,
+    Fit,
+    Learner,
+    Params,
+    Problem,
+    Program,
+    Seen,
+    Sizes,
+    State,
+    Step,
+    stored,
+)
+
+
+class Training(NamedTuple):
+    """How one increment is trained."""
+
+    batch_size: int = 256
+    epochs: int = 20
+    """at most, in one increment"""
+    patience: int = 3
+    """epochs without a better validation value before training stops; 0 = all epochs, the last one kept"""
+    metric: str = "ndcg@10"
+    """of the increment's validation part"""
+
+
+def training(
+    *, batch_size: int = 256, epochs: int = 20, patience: int = 3, metric: str = "ndcg@10"
+) -> Training:
+    """`Training`, checked."""
+    for name, value, least in (("batch_size", batch_size, 1), ("epochs", epochs, 1), ("patience", patience, 0)):
+        if value < least:
+            raise UserError(f"training.{name}={value}: expected at least {least}")
+    per_event(metric)
+    return Training(batch_size, epochs, patience, metric)
+
+
+def empty_catalogue(sizes: Sizes) -> Catalogue:
+    """Nothing seen yet."""
+    return Catalogue(
+        jnp.zeros(sizes.items, bool), jnp.zeros(sizes.items, jnp.float32), jnp.zeros(sizes.users, bool)
+    )
+
+
+def count_arrivals(catalogue: Catalogue, data: Data) -> Catalogue:
+    """The catalogue with the update's new events; id 0 is padding and stays unseen."""
+    count = catalogue.count.at[data.items].add(1.0).at[0].set(0.0)
+    return Catalogue(
+        catalogue.seen | (count > 0), count, catalogue.users.at[data.users].set(True).at[0].set(False)
+    )
+
+
+def fresh_fit(learner: Learner, strategy: Any) -> Fit:
+    """The start of an increment's training: no epoch run, anything is better than nothing."""
+    return Fit(learner, strategy, jnp.float32(-jnp.inf), jnp.int32(0), jnp.int32(0), jnp.array(True))
+
+
+def shuffled(key: Array, size: Array, capacity: int) -> Array:
+    """[capacity] int32: a uniform permutation of 0..size-1, then the padding rows."""
+    draws = jax.random.uniform(key, (capacity,))
+    return jnp.argsort(jnp.where(jnp.arange(capacity) < size, draws, 2.0)).astype(jnp.int32)
+
+
+def make(
+    problem: Problem,
+    tx: optax.GradientTransformation,
+    strategies: Mapping[str, Strategy] | None = None,
+    *,
+    sizes: Sizes,
+    training: Training = Training(),
+    cutoffs: tuple[int, ...] = (),
+    rank_batch_size: int = 256,
+) -> Program:
+    """The program that trains `problem` with `tx` under `strategies` (by name, applied in order).
+
+    The data loss of a step is sum(weight * loss over all rows) / sum(weight over the increment's own rows), so that
+    replayed rows add to the loss of the new ones instead of diluting it. `cutoffs` are the K's whose recommendations
+    `rank` counts.
+    """
+    parts = dict(strategies or {})
+    if problem.strategy is not None:
+        if "head" in parts:
+            raise UserError("strategies.head: the name 'head' belongs to the model's head; choose another")
+        parts = {"head": problem.strategy, **parts}
+    strategy = chain(**parts)
+    batch_size = training.batch_size
+    validation_metric = per_event(training.metric)
+
+    def draw_learner(key: Array) -> Learner:
+        params = problem.init(named_key(key, "params"))
+        return Learner(params, tx.init(params), empty_catalogue(sizes), jnp.int32(0))
+
+    def init(key: Array) -> State:
+        learner = draw_learner(key)
+        own = strategy.init(learner)
+        return State(learner, own, fresh_fit(learner, own), key)
+
+    def restart(state: State, data: Data) -> State:
+        return state._replace(learner=draw_learner(jax.random.fold_in(state.key, data.increment)))
+
+    def phase_key(state: State, name: str) -> Array:
+        return named_key(jax.random.fold_in(state.key, state.learner.increment), name)
+
+    def begin(state: State, data: Data) -> State:
+        learner = state.learner._replace(
+            catalogue=count_arrivals(state.learner.catalogue, data), increment=data.increment
+        )
+        state = state._replace(learner=learner)
+        own, learner = strategy.begin(state.strategy, learner, data, phase_key(state, "begin"))
+        return State(learner, own, fresh_fit(learner, own), state.key)
+
+    def data_loss(params: Params, own: Any, increment: Array, batch: Batch, scale: Array, key: Any) -> Any:
+        viewed = strategy.view(own, params, increment)
+        outputs = problem.apply(viewed, batch.inputs, key=key)
+        rows = problem.loss(viewed, outputs, batch)
+        # `where` also keeps a padding row's non-finite loss out.
+        return jnp.where(batch.valid, batch.weight * rows, 0.0).sum() / scale, outputs
+
+    def step(state: State, new: Batch, key: Array) -> tuple[State, dict[str, Any]]:
+        learner, own = state.learner, state.strategy
+        params = learner.params
+        new = new._replace(candidates=learner.catalogue.seen)
+        scale = jnp.where(new.valid, new.weight, 0.0).sum()
+        batch = strategy.batch(own, new, named_key(key, "batch"))
+        model_key = named_key(key, "model")
+
+        def objective(params: Params) -> Any:
+            data, outputs = data_loss(params, own, learner.increment, batch, scale, model_key)
+            terms = strategy.loss(own, params, batch, outputs)
+            return data + sum(jax.tree.leaves(terms)), (outputs, {"data": data, **terms})
+
+        def grad_fn(rows: Batch) -> Params:
+            weight = jnp.where(rows.valid, rows.weight, 0.0).sum()
+            rows = rows._replace(candidates=batch.candidates, negatives=batch.negatives, log_q=batch.log_q)
+            return jax.grad(
+                lambda params: data_loss(
+                    params, own, learner.increment, rows, jnp.maximum(weight, 1e-6), model_key
+                )[0]
+            )(params)
+
+        (loss, (outputs, terms)), grads = jax.value_and_grad(objective, has_aux=True)(params)
+        chosen = strategy.grads(own, grads, params, grad_fn, batch)
+        updates, opt_state = tx.update(chosen, learner.opt_state, params)
+        updates = strategy.updates(own, updates, params)
+        seen = Step(batch, new, outputs, grads, updates, params, state.fit.epoch == 0)
+        own = strategy.record(own, seen, named_key(key, "record"))
+        learner = learner._replace(params=optax.apply_updates(params, updates), opt_state=opt_state)
+        metrics = {"loss": loss, "terms": terms, "examples": batch.valid.sum()}
+        return state._replace(learner=learner, strategy=own), metrics
+
+    def run_epoch(state: State, data: Data) -> tuple[State, dict[str, Any]]:
+        capacity = data.rows.labels.shape[0]
+        key = jax.random.fold_in(phase_key(state, "epoch"), state.fit.epoch)
+        order = shuffled(named_key(key, "order"), data.size, capacity)
+
+        def one(state: State, i: Array) -> tuple[State, dict[str, Any]]:
+            place = i * batch_size + jnp.arange(batch_size)
+            rows = jax.tree.map(lambda rows: rows[order[jnp.minimum(place, capacity - 1)]], stored(data.rows))
+            return step(state, rows._replace(valid=rows.valid & (place < data.size)), jax.random.fold_in(key, i))
+
+        def body(i: Array, carry: Any) -> Any:
+            state, sums, broken = carry
+            state, metrics = one(state, i)
+            first = (broken["step"] < 0) & ~jnp.isfinite(metrics["loss"])
+            here = {"step": i, "terms": metrics["terms"]}
+            broken = jax.tree.map(lambda new, old: jnp.where(first, new, old), here, broken)
+            return state, jax.tree.map(jnp.add, sums, metrics), broken
+
+        shapes = jax.eval_shape(lambda state: one(state, jnp.int32(0))[1], state)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        steps = (data.size + batch_size - 1) // batch_size
+        unbroken = {"step": jnp.int32(-1), "terms": zeros["terms"]}
+        state, sums, broken = jax.lax.fori_loop(0, steps, body, (state, zeros, unbroken))
+        fit = state.fit._replace(epoch=state.fit.epoch + 1, active=state.fit.active & (broken["step"] < 0))
+        mean = jax.tree.map(lambda total: total / steps, {"loss": sums["loss"], "terms": sums["terms"]})
+        return state._replace(fit=fit), {
+            **mean, "examples": sums["examples"], "steps": steps, "broken": broken
+        }
+
+    def raw_scores(state: State, inputs: dict[str, Array]) -> Array:
+        learner = state.learner
+        return problem.apply(strategy.view(state.strategy, learner.params, learner.increment), inputs).scores
+
+    scores = rankable(raw_scores)
+    rank_validation = ranker(scores, batch_size=rank_batch_size)
+
+    def validate(state: State, data: Data, seen: Seen | None = None) -> State:
+        """Keeps the epoch if it is the best so far; an empty validation part, or patience 0, keeps the last."""
+        learner, own, fit, key = state
+        real = jnp.arange(data.rows.labels.shape[0]) < data.size
+        values = validation_metric(rank_validation(state, data, seen).rank)
+        value = jnp.where(real, values, 0.0).sum() / jnp.maximum(data.size, 1)
+        always = (data.size == 0) | (training.patience == 0)
+        better = always | (value > fit.value)
+        bad = jnp.where(better, 0, fit.bad + 1)
+        best, best_own = jax.tree.map(
+            lambda new, old: jnp.where(better, new, old), (learner, own), (fit.learner, fit.strategy)
+        )
+        active = fit.active & (always | (bad < training.patience)) & (fit.epoch < training.epochs)
+        return State(
+            learner, own, Fit(best, best_own, jnp.where(better, value, fit.value), bad, fit.epoch, active), key
+        )
+
+    def end(state: State, data: Data) -> State:
+        own, learner = strategy.end(state.fit.strategy, state.fit.learner, data, phase_key(state, "end"))
+        return State(learner, own, fresh_fit(learner, own), state.key)
+
+    return Program(
+        init=init,
+        restart=restart,
+        begin=begin,
+        run_epoch=run_epoch,
+        validate=validate,
+        end=end,
+        rank=ranker(scores, batch_size=rank_batch_size, cutoffs=cutoffs),
+        scores=scores,
+        inputs=tuple(problem.example.inputs),
+        epochs=training.epochs,
+        sizes=sizes,
+    )

@@ -1,0 +1,450 @@
+"""The `loop` driver: test on an increment, train on it, go on; a plain Python loop around compiled epochs."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from incremental.capacity import capacity, grow
+from incremental.compiled import Compiled
+from incremental.data.stream import Rows, Stream
+from incremental.errors import UserError
+from incremental.metrics.ranking import parse, per_event
+from incremental.types import Anchor, Batch, Data, Params, Program, Seen, Sizes, State, bytes_of
+from incremental.update import Update
+
+Build = Callable[[Sizes], Program]
+BYTES_AN_INTERACTION = 16  # user, item: 4 bytes each; time: 8
+
+
+class Record(NamedTuple):
+    """One line of evaluations.csv. `heldout/` metrics are entries of the matrix R, the others are prequential."""
+
+    trained_until: int  # increment; 0 = the base part, -1 = untrained
+    evaluated_on: int
+    metric: str
+    value: float
+    count: int  # events it is the mean of
+
+
+class Cost(NamedTuple):
+    """What one increment's update cost."""
+
+    increment: int
+    seconds: float  # of the update; compilation, evaluation and saving apart
+    compile_seconds: float
+    examples: int  # rows trained on, over all epochs, replayed ones included
+    epochs: int
+    parameters_written: int  # parameters whose value the update changed
+    memory_bytes: int  # strategy state, and past interactions that the update reads
+
+
+class Progress(NamedTuple):
+    """Where a run stands; with the state it is all that a resumed run needs."""
+
+    increment: int = 0
+    begun: bool = False  # in the middle of the increment's training
+    seconds: float = 0.0  # of the running update
+    compile_seconds: float = 0.0
+    examples: int = 0
+    records: tuple[Record, ...] = ()
+    costs: tuple[Cost, ...] = ()
+
+
+class Saver(Protocol):
+    """Keeps a run's state. `before` are the parameters at the running update's start."""
+
+    def save(self, state: State, before: Params, sizes: Sizes, progress: Progress, *, finished: bool) -> None: ...
+
+    def due(self) -> bool:
+        """Whether the last save is long enough ago for one between two epochs."""
+        ...
+
+
+class Listener(Protocol):
+    """Told what happens; it draws progress bars, prints and tracks."""
+
+    def epoch(self, t: int, epoch: int, loss: float | None, validation: float | None) -> None: ...
+
+    def increment(self, cost: Cost, tested: Sequence[Record]) -> None: ...
+
+
+class Silent:
+    """A listener that says nothing."""
+
+    def epoch(self, t: int, epoch: int, loss: float | None, validation: float | None) -> None:
+        del t, epoch, loss, validation
+
+    def increment(self, cost: Cost, tested: Sequence[Record]) -> None:
+        del cost, tested
+
+
+class Result(NamedTuple):
+    """A finished run."""
+
+    state: State
+    sizes: Sizes
+    records: tuple[Record, ...]
+    costs: tuple[Cost, ...]
+
+
+class Functions:
+    """A program's functions at one pair of capacities, compiled as they are met."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.init = Compiled(program.init)
+        self.restart = Compiled(program.restart, donate=(0,))
+        self.begin = Compiled(program.begin, donate=(0,))
+        self.run_epoch = Compiled(program.run_epoch, donate=(0,))
+        self.validate = Compiled(program.validate, donate=(0,))
+        self.end = Compiled(program.end, donate=(0,))
+        self.rank = Compiled(program.rank)
+        self.written = Compiled(parameters_written)
+        self.copy = Compiled(lambda tree: jax.tree.map(jnp.copy, tree))
+
+    @property
+    def seconds(self) -> float:
+        """Spent on compilation."""
+        return sum(each.seconds for each in vars(self).values() if isinstance(each, Compiled))
+
+
+def parameters_written(before: Params, after: Params) -> jax.Array:
+    """How many parameters differ."""
+    return sum(jax.tree.leaves(jax.tree.map(lambda a, b: (a != b).sum(), before, after)), jnp.int32(0))
+
+
+def sizes_at(stream: Stream, t: int) -> Sizes:
+    """The tables' capacities for the ids that occurred up to increment t."""
+    last = stream.bounds(t)[1]
+    seen = stream.interactions
+    return Sizes(capacity(int(seen.item[:last].max()) + 1), capacity(int(seen.user[:last].max()) + 1))
+
+
+def padded(values: np.ndarray, rows: int) -> jax.Array:
+    """`values` with zeros behind, `rows` long."""
+    return jnp.asarray(np.pad(values, [(0, rows - len(values))] + [(0, 0)] * (values.ndim - 1)))
+
+
+def on_device(rows: Rows, inputs: tuple[str, ...], increment: int, arrived: tuple[np.ndarray, np.ndarray]) -> Data:
+    """Host rows as `Data`, padded to a power of two so that increments of like size share a program."""
+    size = 1 << max(len(rows) - 1, 7).bit_length()
+    events = 1 << max(len(arrived[0]) - 1, 7).bit_length()
+    batch = Batch(
+        inputs={name: padded(getattr(rows, name), size) for name in inputs},
+        labels=padded(rows.label, size),
+        weight=jnp.ones(size, jnp.float32),
+        valid=jnp.arange(size) < len(rows),
+        increment=padded(rows.increment, size),
+    )
+    users, items = (padded(ids, events) for ids in arrived)
+    return Data(batch, jnp.int32(len(rows)), jnp.int32(increment), users, items)
+
+
+NOBODY = (np.zeros(0, np.int32), np.zeros(0, np.int32))
+
+
+def run(
+    build: Build,
+    stream: Stream,
+    update: Update,
+    *,
+    seed: int = 0,
+    metrics: tuple[str, ...] = ("ndcg@10", "recall@10", "mrr@10"),
+    matrix: bool = False,
+    batch_size: int | None = None,
+    listener: Listener | None = None,
+    saver: Saver | None = None,
+    resume: Callable[[Callable[[Sizes], Functions]], tuple[State, Params, Sizes, Progress] | None] | None = None,
+) -> Result:
+    """Runs a stream to its end and returns the state, the evaluations and the costs.
+
+    For each part t = 0 (base), 1, …, T: test on all of t with the model trained until t-1 (t > 0), grow the tables to the
+    ids of t, train as `update` says. With `matrix`, after each update (and before the first) the held-out part of every
+    increment is tested. `build(sizes)` makes the program at given capacities. `batch_size` is only checked against
+    the increments' sizes.
+    """
+    driver = Driver(build, stream, update, metrics, listener or Silent(), saver)
+    driver.check(matrix, batch_size)
+    return driver.run(jax.random.key(seed), matrix, resume)
+
+
+class Driver:
+    """One run's fixed parts; what changes is passed along."""
+
+    def __init__(
+        self,
+        build: Build,
+        stream: Stream,
+        update: Update,
+        metrics: tuple[str, ...],
+        listener: Listener,
+        saver: Saver | None,
+    ) -> None:
+        self.build, self.stream, self.update = build, stream, update
+        self.metrics, self.listener, self.saver = metrics, listener, saver
+        self.cutoffs = cutoffs(metrics)
+        self.made: dict[Sizes, Functions] = {}
+
+    def functions(self, sizes: Sizes) -> Functions:
+        """The functions at these capacities; older capacities are dropped, tables only grow."""
+        if sizes not in self.made:
+            self.made = {sizes: Functions(self.build(sizes))}
+        return self.made[sizes]
+
+    def check(self, matrix: bool, batch_size: int | None) -> None:
+        """Refuses what cannot work before anything runs."""
+        stream = self.stream
+        if len(stream) < 2:
+            raise UserError("data.cut: the stream has no increment after the base part; cut it finer")
+        if matrix and not stream.heldout.any():
+            raise UserError("evaluation.matrix=true needs held-out parts: set data.heldout above 0")
+        base_items = int(stream.interactions.item[: stream.bounds(0)[1]].max())
+        if max(self.cutoffs) > base_items:
+            raise UserError(
+                f"evaluation.metrics: K={max(self.cutoffs)} is larger than the catalogue of the base part "
+                f"({base_items} items); choose smaller K's"
+            )
+        program = self.functions(sizes_at(stream, 0)).program
+        shapes = jax.eval_shape(program.init, jax.random.key(0))
+        if self.update.afresh and holds_anchor(shapes.strategy):
+            names = ", ".join(name for name, own in shapes.strategy.items() if holds_anchor(own))
+            raise UserError(
+                f"strategies.{names} pulls towards earlier weights, but update.start=afresh forgets them at each "
+                "increment; use update.start=continue, or leave the strategy out"
+            )
+        for t in range(len(stream)):
+            rows = stream.training_rows(self.update.increments(t), validation=False, history=False)
+            if batch_size and 0 < len(rows) < batch_size:
+                part = "the base part" if t == 0 else f"increment {t}"
+                raise UserError(
+                    f"training.batch_size={batch_size} is larger than {part} ({len(rows)} training events); "
+                    "lower it, or cut the stream coarser (data.cut)"
+                )
+
+    def run(self, key: jax.Array, matrix: bool, resume: Any) -> Result:
+        """See `run`."""
+        found = resume(self.functions) if resume else None
+        if found:
+            state, before, sizes, progress = found
+        else:
+            sizes, progress = sizes_at(self.stream, 0), Progress()
+            state = self.functions(sizes).init(key)
+            before = self.functions(sizes).copy(state.learner.params)
+            if matrix:
+                progress = self.noted(progress, self.matrix_row(state, -1))
+        while progress.increment < len(self.stream):
+            t = progress.increment
+            if not progress.begun and t > 0:
+                progress = self.noted(progress, self.test(state, t, t - 1))
+            state, before, sizes, progress = self.train(state, before, sizes, progress)
+            if matrix:
+                progress = self.noted(progress, self.matrix_row(state, t))
+            progress = progress._replace(increment=t + 1)
+            finished = progress.increment == len(self.stream)
+            if self.saver:
+                self.saver.save(state, before, sizes, progress, finished=finished)
+            tested = [record for record in progress.records if record.evaluated_on == t and record.trained_until == t - 1]
+            self.listener.increment(progress.costs[-1], tested)
+        return Result(state, sizes, progress.records, progress.costs)
+
+    @staticmethod
+    def noted(progress: Progress, records: list[Record]) -> Progress:
+        """The progress with more evaluations."""
+        return progress._replace(records=(*progress.records, *records))
+
+    # -- training --------------------------------------------------------------------------------------------------
+
+    def train(
+        self, state: State, before: Params, sizes: Sizes, progress: Progress
+    ) -> tuple[State, Params, Sizes, Progress]:
+        """The update at `progress.increment`, from where it stands."""
+        t = progress.increment
+        increments = self.update.increments(t)
+        if not increments:
+            return state, before, sizes, self.charged(state, progress, 0, 0)
+        wanted = sizes_at(self.stream, t)
+        functions = self.functions(wanted)
+        data, validation, seen = self.update_data(functions.program, t, increments)
+        compiled = functions.seconds
+        start = time.perf_counter()
+
+        def clocked(progress: Progress, examples: int = 0) -> Progress:
+            """The progress with the time since the last call, compilation apart."""
+            nonlocal start, compiled
+            now, compiling = time.perf_counter(), functions.seconds - compiled
+            progress = progress._replace(
+                seconds=progress.seconds + now - start - compiling,
+                compile_seconds=progress.compile_seconds + compiling,
+                examples=progress.examples + examples,
+            )
+            start, compiled = time.perf_counter(), functions.seconds
+            return progress
+
+        if not progress.begun:
+            if sizes != wanted:
+                growing = time.perf_counter()
+                state, sizes = grow(state, functions.program), wanted
+                jax.block_until_ready(state)
+                grown = time.perf_counter() - growing
+                # Growing is a program for one use: its time is compilation.
+                start += grown
+                progress = progress._replace(compile_seconds=progress.compile_seconds + grown)
+            before = functions.copy(state.learner.params)
+            if self.update.afresh and t > 0:
+                state = functions.restart(state, data)
+            state = functions.begin(state, data)
+            progress = progress._replace(begun=True)
+        while bool(state.fit.active) and int(state.fit.epoch) < functions.program.epochs:
+            state, metrics = functions.run_epoch(state, data)
+            refuse_divergence(metrics, t, int(state.fit.epoch))
+            state = functions.validate(state, validation, seen)
+            jax.block_until_ready(state)
+            progress = clocked(progress, int(metrics["examples"]))
+            value = float(state.fit.value)
+            self.listener.epoch(
+                t,
+                int(state.fit.epoch),
+                float(metrics["loss"]) if "loss" in metrics else None,
+                value if np.isfinite(value) else None,
+            )
+            if self.saver and self.saver.due():
+                self.saver.save(state, before, sizes, progress, finished=False)
+                start = time.perf_counter()
+        epochs = int(state.fit.epoch)
+        state = functions.end(state, data)
+        jax.block_until_ready(state)
+        progress = clocked(progress)
+        changed = int(functions.written(before, state.learner.params))
+        return state, before, sizes, self.charged(state, progress, epochs, changed)
+
+    def charged(self, state: State, progress: Progress, epochs: int, written: int) -> Progress:
+        """The progress with the finished update's cost on the account."""
+        t = progress.increment
+        past = [i for i in self.update.increments(t) if i < t]
+        kept = bytes_of(state.strategy) + BYTES_AN_INTERACTION * len(self.stream.training_events(past))
+        cost = Cost(t, progress.seconds, progress.compile_seconds, progress.examples, epochs, written, kept)
+        return progress._replace(
+            begun=False, seconds=0.0, compile_seconds=0.0, examples=0, costs=(*progress.costs, cost)
+        )
+
+    def update_data(self, program: Program, t: int, increments: Sequence[int]) -> tuple[Data, Data, Seen | None]:
+        """Training and validation examples of the update at t, and what validation leaves out."""
+        stream, history = self.stream, "history" in program.inputs
+        rows = stream.training_rows(increments, validation=False, history=history)
+        if not len(rows):
+            raise UserError(
+                f"increment {t} has no training example"
+                + (" with an earlier event of its user; a sequence model needs one" if history else "")
+                + "; cut the stream coarser (data.cut)"
+            )
+        new = stream.training_events(increments if self.update.afresh else [t])
+        arrived = stream.interactions.user[new], stream.interactions.item[new]
+        checked = stream.training_rows(increments, validation=True, history=history)
+        seen = self.seen(checked, heldout=False) if stream.exclude_seen else None
+        return (
+            on_device(rows, program.inputs, t, arrived),
+            on_device(checked, program.inputs, t, NOBODY),
+            seen,
+        )
+
+    # -- evaluation ------------------------------------------------------------------------------------------------
+
+    def seen(self, rows: Rows, *, heldout: bool) -> Seen:
+        """The items to leave out of each row's ranking."""
+        log, start, stop = self.stream.seen_by(rows, heldout=heldout)
+        most = capacity(int((stop - start).max(initial=1)))
+        length = 1 << max(len(rows) - 1, 7).bit_length()
+        log_length = 1 << max(len(log) + most, 8).bit_length()
+        return Seen(
+            padded(log, log_length), padded(start.astype(np.int32), length), padded(stop.astype(np.int32), length),
+            jnp.arange(most, dtype=jnp.int32),
+        )
+
+    def ranked(
+        self, state: State, t: int, trained_until: int, *, heldout: bool
+    ) -> tuple[Rows, np.ndarray, np.ndarray]:
+        """The test rows of increment t, the ranks of their labels, and what was recommended."""
+        sizes = Sizes(*(len(leaf) for leaf in (state.learner.catalogue.seen, state.learner.catalogue.users)))
+        functions = self.functions(sizes)
+        program = functions.program
+        known = np.asarray(state.learner.catalogue.seen)
+        rows = self.stream.test_rows(
+            t, heldout=heldout, trained_until=trained_until, known=known, history="history" in program.inputs
+        )
+        data = on_device(rows, program.inputs, t, NOBODY)
+        if "user" in program.inputs:
+            # Ids beyond the table are unknown users: row 0.
+            users = np.where(rows.user < sizes.users, rows.user, 0)
+            data.rows.inputs["user"] = padded(users, len(data.rows.labels))
+        seen = self.seen(rows, heldout=True) if self.stream.exclude_seen else None
+        ranks = functions.rank(state, data, seen)
+        return rows, np.asarray(ranks.rank)[: len(rows)], np.asarray(ranks.recommended)
+
+    def test(self, state: State, t: int, trained_until: int) -> list[Record]:
+        """The prequential evaluation of all of increment t: metrics, cold users and items apart, coverage, bias."""
+        rows, ranks, recommended = self.ranked(state, t, trained_until, heldout=False)
+        catalogue = state.learner.catalogue
+        users, seen, count = (np.asarray(part) for part in (catalogue.users, catalogue.seen, catalogue.count))
+        groups = {
+            "": np.ones(len(rows), bool),
+            "/cold_users": ~belongs(users, rows.user),
+            "/cold_items": ~belongs(seen, rows.label),
+        }
+        records = []
+        for metric in self.metrics:
+            values = per_event(metric)(ranks)
+            for name, group in groups.items():
+                mean = float(values[group].mean()) if group.any() else float("nan")
+                records.append(Record(trained_until, t, metric + name, mean, int(group.sum())))
+        # Popularity bias: the mean percentile, by training events, of what is recommended (0.5 = none).
+        order = np.argsort(np.argsort(count[seen], kind="stable"), kind="stable")
+        percentile = order / max(len(order) - 1, 1)
+        for k, given in zip(self.cutoffs, recommended, strict=True):
+            shown = given[seen]
+            bias = float((shown * percentile).sum() / max(shown.sum(), 1))
+            records.append(Record(trained_until, t, f"coverage@{k}", float((shown > 0).mean()), len(rows)))
+            records.append(Record(trained_until, t, f"popularity@{k}", bias, len(rows)))
+        return records
+
+    def matrix_row(self, state: State, trained_until: int) -> list[Record]:
+        """R[trained_until, ·]: every metric on the held-out part of every increment, later ones too."""
+        records = []
+        for t in range(len(self.stream)):
+            rows, ranks, _ = self.ranked(state, t, trained_until, heldout=True)
+            for metric in self.metrics:
+                mean = float(per_event(metric)(ranks).mean()) if len(rows) else float("nan")
+                records.append(Record(trained_until, t, f"heldout/{metric}", mean, len(rows)))
+        return records
+
+
+def cutoffs(metrics: Sequence[str]) -> tuple[int, ...]:
+    """The K's of the metrics, each once."""
+    return tuple(sorted({parse(metric)[1] for metric in metrics}))
+
+
+def belongs(members: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """[N] bool: `members[ids]`, False for ids beyond the table."""
+    return members[np.minimum(ids, len(members) - 1)] & (ids < len(members))
+
+
+def holds_anchor(tree: Any) -> bool:
+    """Whether a strategy's state holds an `Anchor`."""
+    leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, Anchor))
+    return any(isinstance(leaf, Anchor) for leaf in leaves)
+
+
+def refuse_divergence(metrics: dict[str, Any], t: int, epoch: int) -> None:
+    """Stops a run whose loss is not finite, naming the place and the terms that were not."""
+    broken = metrics.get("broken")
+    if broken is None or int(broken["step"]) < 0:
+        return
+    terms = [name for name, value in broken["terms"].items() if not np.isfinite(value)]
+    raise UserError(
+        f"the loss became NaN or infinite at increment {t}, epoch {epoch}, step {int(broken['step'])}, in the term(s) "
+        f"{', '.join(terms) or 'sum'} ('data' is the model's own loss, the others are strategies). The last good "
+        "checkpoint is kept. Lower optimizer.learning_rate or the strategy's weight, or find the operation with debug=nan"
+    )

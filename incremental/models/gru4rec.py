@@ -1,0 +1,70 @@
+"""GRU4Rec: a gated recurrent unit over the history (Hidasi et al. 2016, arXiv 1511.06939), with one shared item table."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.models.dropout import dropout
+from incremental.models.embedding import uniform_rows
+from incremental.models.lengths import by_length
+from incremental.problem import Model
+from incremental.types import Sizes
+
+
+class Cell(nn.Module):
+    """One step of the recurrence: padding leaves the carry as it was."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, carry: Array, step: tuple[Array, Array]) -> tuple[Array, None]:
+        """carry [B, D]; step: x [B, D], real [B] bool."""
+        x, real = step
+        new, _ = nn.GRUCell(self.width)(carry, x)
+        return jnp.where(real[:, None], new, carry), None
+
+
+class GRU4Rec(nn.Module):
+    """Tables "item/embedding" [V, D], shared by input and output, and "item_bias" [V]."""
+
+    sizes: Sizes
+    width: int
+    dropout: float
+    limit: float
+
+    def setup(self) -> None:
+        self.item = nn.Embed(self.sizes.items, self.width, embedding_init=uniform_rows(self.limit))
+        self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes.items,))
+        self.cell = nn.scan(
+            Cell, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1
+        )(self.width)
+
+    def encode(self, history: Array, key: Array | None) -> Array:
+        """[B, l] int32 -> [B, D]."""
+        x = dropout(self.item(history), self.dropout, key)
+        carry, _ = self.cell(jnp.zeros((len(history), self.width)), (x, history > 0))
+        return carry
+
+    def __call__(self, inputs: dict[str, Array], key: Array | None) -> Array:
+        """{"history": [B, L] int32, left-padded with 0} -> [B, D]."""
+        if self.is_initializing():
+            return self.encode(inputs["history"], key)
+        variables = self.variables
+        module = self.clone(parent=None)
+
+        def encode(history: Array, key: Array | None) -> Array:
+            return module.apply(variables, history, key, method="encode")
+
+        return by_length(encode, inputs["history"], key)
+
+    def items(self) -> tuple[Array, Array]:
+        return self.item.embedding, self.item_bias
+
+
+def gru4rec(*, width: int = 64, dropout: float = 0.2, limit: float = 0.05) -> Model:
+    """`width` D of item vectors and of the recurrent state; `limit` of the uniform start of the item table."""
+    return Model(
+        lambda sizes, _history: GRU4Rec(sizes, width, dropout, limit),
+        ("history",),
+        {"item/embedding": "item", "item_bias": "item"},
+    )

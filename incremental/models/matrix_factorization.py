@@ -1,0 +1,39 @@
+"""Matrix factorisation: score(user, item) = user vector · item vector + item bias (Koren, Bell & Volinsky 2009)."""
+
+import flax.linen as nn
+from jax import Array
+
+from incremental.models.embedding import uniform_rows
+from incremental.problem import Model
+from incremental.types import Sizes
+
+
+class MatrixFactorization(nn.Module):
+    """Tables "user/embedding" [W, D], "item/embedding" [V, D] and "item_bias" [V]."""
+
+    sizes: Sizes
+    width: int
+    limit: float
+
+    def setup(self) -> None:
+        rows = uniform_rows(self.limit)
+        self.user = nn.Embed(self.sizes.users, self.width, embedding_init=rows)
+        self.item = nn.Embed(self.sizes.items, self.width, embedding_init=rows)
+        self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes.items,))
+
+    def __call__(self, inputs: dict[str, Array], key: Array | None) -> Array:
+        """{"user": [B] int32} -> [B, D]."""
+        del key
+        return self.user(inputs["user"])
+
+    def items(self) -> tuple[Array, Array]:
+        return self.item.embedding, self.item_bias
+
+
+def matrix_factorization(*, width: int = 64, limit: float = 0.05) -> Model:
+    """`width` D; `limit` of the uniform start of the tables."""
+    return Model(
+        lambda sizes, _history: MatrixFactorization(sizes, width, limit),
+        ("user",),
+        {"user/embedding": "user", "item/embedding": "item", "item_bias": "item"},
+    )

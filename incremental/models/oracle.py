@@ -1,0 +1,46 @@
+"""The oracle of a simulated stream: ranks by the law that drew the events, the best that any model could reach."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.data.stream import Stream
+from incremental.errors import UserError
+from incremental.gradient_free import gradient_free
+from incremental.problem import Baseline
+from incremental.types import Data, Params, Program, Sizes
+
+
+def oracle(stream: Stream) -> Baseline:
+    """Score of item i for event e: context[e] · vectors[i] + log_weight[day[e], i], the law's own logits."""
+    law = stream.interactions.law
+    if law is None:
+        raise UserError("model=oracle: only the built-in stream (data=builtin) knows its law; choose another model")
+
+    def build(sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
+        def fitted(values: Array, fill: float) -> Array:
+            """The last axis cut or padded to V."""
+            missing = max(sizes.items - values.shape[-1], 0)
+            widths = [(0, 0)] * (values.ndim - 1) + [(0, missing)]
+            return jnp.pad(jnp.asarray(values), widths, constant_values=fill)[..., : sizes.items]
+
+        def init() -> Params:
+            return {
+                "context": jnp.asarray(law.context),
+                "vectors": fitted(law.vectors.T, 0.0),
+                "log_weight": fitted(law.log_weight, -jnp.inf),
+                "day": jnp.asarray(law.day),
+            }
+
+        def absorb(params: Params, data: Data) -> Params:
+            del data
+            return params
+
+        def scores(params: Params, inputs: dict[str, Array]) -> Array:
+            event = inputs["event"]
+            return params["context"][event] @ params["vectors"] + params["log_weight"][params["day"][event]]
+
+        return gradient_free(
+            sizes=sizes, inputs=("event",), init=init, absorb=absorb, scores=scores, cutoffs=cutoffs
+        )
+
+    return Baseline(build)

@@ -1,0 +1,30 @@
+"""Popularity with decay: the same ranking for everyone."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.gradient_free import gradient_free
+from incremental.problem import Baseline
+from incremental.types import Data, Params, Program, Sizes
+
+
+def popularity(*, decay: float = 0.5) -> Baseline:
+    """Score of an item: Σ_t decay^(now - t) · (its training events in increment t), the base part being t = 0."""
+
+    def build(sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
+        def absorb(params: Params, data: Data) -> Params:
+            return {"weight": (decay * params["weight"]).at[data.items].add(1.0).at[0].set(0.0)}
+
+        def scores(params: Params, inputs: dict[str, Array]) -> Array:
+            return jnp.broadcast_to(params["weight"], (len(inputs["user"]), sizes.items))
+
+        return gradient_free(
+            sizes=sizes,
+            inputs=("user",),
+            init=lambda: {"weight": jnp.zeros(sizes.items)},
+            absorb=absorb,
+            scores=scores,
+            cutoffs=cutoffs,
+        )
+
+    return Baseline(build)

@@ -1,0 +1,108 @@
+"""Optimizers as optax transformations; every float may be traced, so that a sweep over it is one program.
+
+Each takes the peak learning rate as a multiplier behind the schedule's shape (optax's own warm-up schedules do not take
+a traced peak), gradient clipping by global norm, and accumulation over `accumulate` steps.
+"""
+
+from typing import Literal
+
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from incremental.errors import UserError
+
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+def shape_of(schedule: Schedule, warmup: int, decay: int) -> optax.Schedule:
+    """Steps -> multiplier of the rate: a linear warm-up from 0 over `warmup` steps, then constant at 1, or a linear or
+    cosine fall to 0 over `decay` further steps."""
+    if schedule not in ("constant", "linear", "cosine"):
+        raise UserError(f"optimizer.schedule={schedule!r}: expected constant, linear or cosine")
+    if schedule != "constant" and decay < 1:
+        raise UserError(f"optimizer.decay={decay}: schedule={schedule} needs the number of steps it falls over")
+
+    def multiplier(count: Array) -> Array:
+        up = jnp.minimum((count + 1) / (warmup + 1), 1.0)
+        if schedule == "constant":
+            return up
+        done = jnp.clip((count - warmup) / decay, 0.0, 1.0)
+        return up * (1.0 - done if schedule == "linear" else 0.5 * (1.0 + jnp.cos(jnp.pi * done)))
+
+    return multiplier
+
+
+def assembled(
+    direction: optax.GradientTransformation,
+    learning_rate: float,
+    schedule: Schedule,
+    warmup: int,
+    decay: int,
+    clip: float | None,
+    weight_decay: float | None,
+    accumulate: int,
+) -> optax.GradientTransformation:
+    """clip -> direction -> decoupled weight decay -> schedule -> -rate, over `accumulate` steps' mean gradient."""
+    parts = [direction]
+    if clip is not None:
+        parts.insert(0, optax.clip_by_global_norm(clip))
+    if weight_decay is not None:
+        parts.append(optax.add_decayed_weights(weight_decay))
+    if schedule != "constant" or warmup:
+        parts.append(optax.scale_by_schedule(shape_of(schedule, warmup, decay)))
+    parts.append(optax.scale(-learning_rate))
+    tx = optax.chain(*parts)
+    if accumulate > 1:
+        tx = optax.MultiSteps(tx, accumulate).gradient_transformation()
+    return tx
+
+
+def sgd(
+    *,
+    learning_rate: float = 0.1,
+    momentum: float | None = None,
+    weight_decay: float | None = None,
+    clip: float | None = None,
+    schedule: Schedule = "constant",
+    warmup: int = 0,
+    decay: int = 0,
+    accumulate: int = 1,
+) -> optax.GradientTransformation:
+    """Stochastic gradient descent; `momentum` is heavy-ball, m <- momentum m + g."""
+    direction = optax.identity() if momentum is None else optax.trace(momentum)
+    return assembled(direction, learning_rate, schedule, warmup, decay, clip, weight_decay, accumulate)
+
+
+def adagrad(
+    *,
+    learning_rate: float = 0.05,
+    weight_decay: float | None = None,
+    clip: float | None = None,
+    schedule: Schedule = "constant",
+    warmup: int = 0,
+    decay: int = 0,
+    accumulate: int = 1,
+) -> optax.GradientTransformation:
+    """AdaGrad (Duchi et al. 2011): g / sqrt(Σ g²), the sum started at 0.1."""
+    return assembled(
+        optax.scale_by_rss(0.1, 1e-7), learning_rate, schedule, warmup, decay, clip, weight_decay, accumulate
+    )
+
+
+def adam(
+    *,
+    learning_rate: float = 1e-3,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    weight_decay: float | None = None,
+    clip: float | None = None,
+    schedule: Schedule = "constant",
+    warmup: int = 0,
+    decay: int = 0,
+    accumulate: int = 1,
+) -> optax.GradientTransformation:
+    """Adam (Kingma & Ba 2015); with `weight_decay` AdamW (Loshchilov & Hutter 2019)."""
+    return assembled(
+        optax.scale_by_adam(b1, b2), learning_rate, schedule, warmup, decay, clip, weight_decay, accumulate
+    )

@@ -1,0 +1,80 @@
+"""`problem`: a Linen model and a head, at given capacities, as the pure functions of a `Problem`."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.strategy import Strategy
+from incremental.types import Batch, Outputs, Params, Problem, Program, Sizes
+
+
+class Model(NamedTuple):
+    """A recommender without capacities. Its modules have two methods:
+
+    `__call__(inputs, key) -> hidden [B, D]` (key=None is deterministic) and `items() -> (table [V, D], bias [V])`.
+    The score of an item is hidden · table[item] + bias[item].
+    """
+
+    module: Callable[[Sizes, int], nn.Module]
+    """(sizes, L)"""
+    inputs: tuple[str, ...]
+    """what its rows hold: "user" and/or "history" """
+    tables: dict[str, str]
+    """path of each id table in the parameters -> "item" or "user" """
+
+
+class Baseline(NamedTuple):
+    """A model without gradients, which brings its own program: no head, no optimizer, no strategies."""
+
+    build: Callable[[Sizes, tuple[int, ...]], Program]
+    """(sizes, cutoffs)"""
+
+
+class Items(NamedTuple):
+    """The output side of a model."""
+
+    table: Array  # [V, D] float32
+    bias: Array  # [V] float32
+
+
+class Head(NamedTuple):
+    """A training loss over the catalogue and, where it draws or counts, its strategy."""
+
+    loss: Callable[[Items, Outputs, Batch], Array]  # -> [B] float32
+    strategy: Strategy | None = None
+
+
+def problem(model: Model, head: Head, sizes: Sizes, history: int) -> Problem:
+    """The problem of `model` with `head`; `history` is L, the number of last events that a row holds."""
+    module = model.module(sizes, history)
+    row = {"user": jax.ShapeDtypeStruct((), jnp.int32), "history": jax.ShapeDtypeStruct((history,), jnp.int32)}
+    inputs = {name: row[name] for name in model.inputs}
+    example = Batch(
+        inputs=inputs,
+        labels=jax.ShapeDtypeStruct((), jnp.int32),
+        weight=jax.ShapeDtypeStruct((), jnp.float32),
+        valid=jax.ShapeDtypeStruct((), jnp.bool_),
+        increment=jax.ShapeDtypeStruct((), jnp.int32),
+    )
+
+    def init(key: Array) -> Params:
+        one = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape), leaf.dtype), inputs)
+        # Both sides of the model, or Linen would leave out tables that only one of them touches.
+        return module.init(key, one, method=lambda module, rows: (module(rows, None), module.items()))["params"]
+
+    def items(params: Params) -> Items:
+        return Items(*module.apply({"params": params}, method="items"))
+
+    def apply(params: Params, inputs: dict[str, Array], *, key: Array | None = None) -> Outputs:
+        hidden: Any = module.apply({"params": params}, inputs, key)
+        out = items(params)
+        return Outputs(hidden, hidden @ out.table.T + out.bias)
+
+    def loss(params: Params, outputs: Outputs, batch: Batch) -> Array:
+        return head.loss(items(params), outputs, batch)
+
+    return Problem(init, apply, loss, example, model.tables, head.strategy)

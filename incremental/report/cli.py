@@ -1,0 +1,124 @@
+"""``incremental-report``: read run directories; print a table and write a page of pictures."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from incremental.errors import UserError
+
+# What to import is decided inside the functions: --help needs none of it.
+FORMATS = ["terminal", "markdown", "latex", "csv"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0, or 2 after a user's mistake, which is explained on stderr."""
+    options = _parser().parse_args(arguments)
+    try:
+        _report(options)
+    except UserError as error:
+        print(f"incremental-report: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="incremental-report",
+        description="Compare finished runs: a table with intervals over seeds and tests against a baseline, "
+        "and an HTML page with pictures.",
+    )
+    parser.add_argument(
+        "directories",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="run directories, or folders above some",
+    )
+    parser.add_argument(
+        "--metric",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="compare by this metric, such as recall@20; may be repeated (default: ndcg@10, or the first)",
+    )
+    parser.add_argument(
+        "--baseline",
+        metavar="ROW",
+        help="the row that the others are tested against (default: finetune, or the first)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="terminal",
+        help="how to print the table (default: terminal)",
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the table here, not to stdout")
+    page = parser.add_mutually_exclusive_group()
+    page.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="where to write the page (default: report.html in the first DIR)",
+    )
+    page.add_argument("--no-html", action="store_true", help="write no page")
+    return parser
+
+
+def _report(options: argparse.Namespace) -> None:
+    from incremental.report import formats
+    from incremental.report.comparison import table
+    from incremental.report.runs import read_runs
+
+    found = read_runs(options.directories)
+    left_out = [f"Left out: {directory} ({why})." for directory, why in found.unfinished]
+    if not found.finished:
+        places = ", ".join(map(str, options.directories))
+        raise UserError(
+            "\n".join(
+                [
+                    f"no finished runs in {places}. Name the folder that your runs were written to; "
+                    "the command incremental starts one.",
+                    *left_out,
+                ]
+            )
+        )
+    compared = table(found.finished, metrics=options.metric, baseline=options.baseline)
+    for line in left_out:
+        print(line, file=sys.stderr)
+
+    if options.format == "terminal":
+        on_screen = options.output is None and sys.stdout.isatty()
+        text = formats.terminal(compared, width=_columns() if on_screen else None, styled=on_screen)
+    else:
+        text = {"markdown": formats.markdown, "latex": formats.latex, "csv": formats.csv_table}[
+            options.format
+        ](compared)
+    if options.output is None:
+        sys.stdout.write(text)
+    else:
+        _write(options.output, text)
+
+    if not options.no_html:
+        from incremental.report.page import page
+
+        place = options.html or options.directories[0] / "report.html"
+        _write(place, page(compared, notes=left_out))
+        print(f"page with pictures: {place}", file=sys.stderr)
+
+
+def _columns() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error})") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

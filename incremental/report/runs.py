@@ -1,0 +1,212 @@
+"""Find and read run directories."""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from incremental.errors import UserError
+from incremental.metrics.continual import Evaluation
+
+SUMMARY = "summary.json"
+EVALUATIONS = "evaluations.csv"
+CONFIG = "config.yaml"
+COLUMNS = ["trained_until", "evaluated_on", "metric", "value", "count"]
+
+Numbers = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run. ``metrics`` and ``cost`` are as in ``summary.json``; None is *not measured*.
+
+    ``row`` is the label that its seeds share in the table. ``cost`` is in seconds, examples, numbers written
+    and bytes.
+    """
+
+    row: str
+    seed: int
+    metrics: Mapping[str, Numbers]
+    cost: Numbers = field(default_factory=dict)
+    name: str = ""
+    increments: int | None = None
+    directory: Path | None = None
+
+    @cached_property
+    def evaluations(self) -> list[Evaluation]:
+        """The rows of ``evaluations.csv``, read when first asked for; none without a directory."""
+        return [] if self.directory is None else read_evaluations(self.directory / EVALUATIONS)
+
+
+class Unfinished(NamedTuple):
+    """A run directory that cannot be reported, and why."""
+
+    directory: Path
+    why: str
+
+
+class Runs(NamedTuple):
+    """What :func:`read_runs` found."""
+
+    finished: list[Run]
+    unfinished: list[Unfinished]
+
+
+def read_runs(paths: Iterable[str | os.PathLike[str]]) -> Runs:
+    """Read every run directory in ``paths``, each a run directory or a folder above some.
+
+    A run without a summary, or whose status is not "finished", is unfinished. A broken file is a
+    ``UserError`` that names it. Hidden folders and those named ``wandb`` are not entered; nor are run
+    directories.
+    """
+    found = Runs([], [])
+    for directory in _run_directories(paths):
+        if not (directory / SUMMARY).exists():
+            found.unfinished.append(Unfinished(directory, f"no {SUMMARY}: still running, or killed"))
+            continue
+        content = _summary(directory / SUMMARY)
+        status = content.get("status", "finished")
+        if status != "finished":
+            found.unfinished.append(Unfinished(directory, f"status is {status!r}"))
+            continue
+        found.finished.append(_run(directory, content))
+    return found
+
+
+def read_evaluations(path: Path) -> list[Evaluation]:
+    """Rows (trained_until, evaluated_on, metric, value, count) of an ``evaluations.csv``.
+
+    An empty value is NaN, *not measured*; anything else that cannot be read is a ``UserError`` that names
+    file, line and column.
+    """
+    rows: list[Evaluation] = []
+    known: set[tuple[int, int, str]] = set()
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = csv.reader(file)
+            header = next(lines, [])
+            if header != COLUMNS:
+                raise UserError(f"{path}: the header must be {','.join(COLUMNS)}, found {','.join(header)!r}")
+            for cells in lines:
+                row = _evaluation(cells, f"{path}, line {lines.line_num}")
+                if row[:3] in known:
+                    raise UserError(
+                        f"{path}, line {lines.line_num}: the same evaluation as in an earlier line"
+                    )
+                known.add(row[:3])
+                rows.append(row)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    return rows
+
+
+def _evaluation(cells: list[str], where: str) -> Evaluation:
+    if len(cells) != len(COLUMNS):
+        raise UserError(f"{where}: expected {len(COLUMNS)} columns, found {len(cells)}")
+    trained_until, evaluated_on, metric, value, count = cells
+    return (
+        _whole(trained_until, f"{where}, column trained_until", least=-1),
+        _whole(evaluated_on, f"{where}, column evaluated_on", least=0),
+        metric,
+        _number(value, f"{where}, column value") if value else math.nan,
+        _whole(count, f"{where}, column count", least=0),
+    )
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{where}: expected a number, found {text!r}") from None
+
+
+def _whole(text: str, where: str, *, least: int) -> int:
+    number = _number(text, where)
+    if not number.is_integer() or number < least:
+        raise UserError(f"{where}: expected a whole number of at least {least}, found {text!r}")
+    return int(number)
+
+
+def _run_directories(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Run directories in or below ``paths``, each once, in the order of the paths and then of their names."""
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise UserError(f"{path}: no such folder. Name run directories, or a folder above some.")
+        for folder, children, files in os.walk(path):
+            directory = Path(folder)
+            if _is_run(directory, files):
+                found.setdefault(directory.resolve(), directory)
+                children.clear()
+            children[:] = sorted(name for name in children if not name.startswith(".") and name != "wandb")
+    return list(found.values())
+
+
+def _is_run(directory: Path, files: list[str]) -> bool:
+    """Whether this is a run directory; a run that was killed early has only its config."""
+    if SUMMARY in files or EVALUATIONS in files:
+        return True
+    return CONFIG in files and not _composes(directory / CONFIG)
+
+
+def _composes(config: Path) -> bool:
+    """Whether a config.yaml is a source with a defaults list, which no run's resolved config has."""
+    try:
+        lines = config.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{config}: cannot be read ({error})") from error
+    return any(line.startswith("defaults:") for line in lines)
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected an object with row, seed and metrics, found {content!r:.40}")
+    return content
+
+
+def _run(directory: Path, content: dict[str, Any]) -> Run:
+    path = directory / SUMMARY
+    row = _field(content, "row", str, path)
+    metrics = _field(content, "metrics", dict, path)
+    return Run(
+        row=row,
+        seed=_field(content, "seed", int, path),
+        metrics={name: _numbers(part, f"metrics.{name}", path) for name, part in metrics.items()},
+        cost=_numbers(content.get("cost", {}), "cost", path),
+        name=_field({"name": row} | content, "name", str, path),
+        increments=_field(content, "increments", int, path) if "increments" in content else None,
+        directory=directory,
+    )
+
+
+def _field(content: dict[str, Any], key: str, kind: type, path: Path) -> Any:
+    if key not in content:
+        raise UserError(f"{path}: {key} is missing. Is this the summary of a run?")
+    value = content[key]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise UserError(f"{path}: {key} must be {_KINDS[kind]}, found {value!r:.40}")
+    return value
+
+
+_KINDS = {str: "a text", int: "a whole number", dict: "an object"}
+
+
+def _numbers(part: Any, key: str, path: Path) -> Numbers:
+    """A JSON object of numbers and nulls; NaN and infinities count as not measured."""
+    if not isinstance(part, dict):
+        raise UserError(f"{path}: {key} must be an object, found {part!r:.40}")
+    for name, value in part.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise UserError(f"{path}: {key}.{name} must be a number or null, found {value!r:.40}")
+    return {
+        name: value if value is not None and math.isfinite(value) else None for name, value in part.items()
+    }

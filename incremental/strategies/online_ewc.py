@@ -1,0 +1,41 @@
+"""Online EWC: one decayed Fisher and the last weights as the anchor (Schwarz et al. 2018, arXiv 1805.06370)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.strategies.quadratic import fisher, penalty
+from incremental.strategy import Strategy
+from incremental.types import Anchor, Batch, Data, Learner, Outputs, Params, Problem
+
+
+class Consolidated(NamedTuple):
+    """The running Fisher and the weights it was last taken at."""
+
+    importance: Params
+    anchor: Anchor
+
+
+def online_ewc(
+    problem: Problem, *, weight: float = 100.0, decay: float = 0.9, samples: int = 512
+) -> Strategy:
+    """Loss: weight/2 · Σ_i F_i (θ_i - θ*_i)² with F <- decay F + F_t and θ* <- θ_t at the end of each increment t.
+
+    F_t is as in `incremental.strategies.ewc`. State: 2 floats a parameter.
+    """
+
+    def init(learner: Learner) -> Consolidated:
+        return Consolidated(jax.tree.map(jnp.zeros_like, learner.params), Anchor(learner.params))
+
+    def loss(state: Consolidated, params: Params, batch: Batch, outputs: Outputs) -> Array:
+        del batch, outputs
+        return weight * penalty(params, state.anchor.params, state.importance)
+
+    def end(state: Consolidated, learner: Learner, data: Data, key: Array) -> tuple[Consolidated, Learner]:
+        new = fisher(problem, learner, data, key, samples)
+        importance = jax.tree.map(lambda old, new: decay * old + new, state.importance, new)
+        return Consolidated(importance, Anchor(learner.params)), learner
+
+    return Strategy(init=init, loss=loss, end=end)

@@ -1,0 +1,111 @@
+"""`Strategy`: what makes an update more than plain training, as pure functions over the strategy's own state.
+
+A hook named by a noun returns that noun; `begin`, `record` and `end` return the strategy's state, and only
+`begin` and `end` may rewrite the learner. Every field has an identity default, so a strategy names what it needs.
+"""
+
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax import Array
+
+from incremental.errors import UserError
+from incremental.types import Batch, Data, Learner, Outputs, Params, PyTree, Step
+
+
+class Strategy(NamedTuple):
+    """Nine pure functions; S is the strategy's own pytree, of constant shape between two growths of the tables."""
+
+    init: Callable[[Learner], PyTree] = lambda _learner: ()
+    """(learner) -> S"""
+    begin: Callable[[PyTree, Learner, Data, Array], tuple[PyTree, Learner]] = (
+        lambda state, learner, _data, _key: (state, learner)
+    )
+    """(S, learner, data, key) -> (S, learner), with the upcoming increment's data"""
+    batch: Callable[[PyTree, Batch, Array], Batch] = lambda _state, batch, _key: batch
+    """(S, batch, key) -> batch; the only hook that may draw rows, which it appends"""
+    view: Callable[[PyTree, Params, Array], Params] = lambda _state, params, _increment: params
+    """(S, params, increment) -> the params that the model sees, in training and evaluation"""
+    loss: Callable[[PyTree, Params, Batch, Outputs], Any] = lambda _state, _params, _batch, _outputs: 0.0
+    """(S, params, batch, outputs) -> scalar added to the data loss, under the gradient"""
+    grads: Callable[[PyTree, Params, Params, Callable[[Batch], Params], Batch], Params] = (
+        lambda _state, grads, _params, _grad_fn, _batch: grads
+    )
+    """(S, grads, params, grad_fn, batch) -> grads; `grad_fn(batch)` is the data loss's gradient on other rows"""
+    updates: Callable[[PyTree, Params, Params], Params] = lambda _state, updates, _params: updates
+    """(S, updates, params) -> the updates actually added"""
+    record: Callable[[PyTree, Step, Array], PyTree] = lambda state, _step, _key: state
+    """(S, step, key) -> S, after every step of every epoch"""
+    end: Callable[[PyTree, Learner, Data, Array], tuple[PyTree, Learner]] = (
+        lambda state, learner, _data, _key: (state, learner)
+    )
+    """(S, learner, data, key) -> (S, learner), with the finished increment's data"""
+
+
+def named_key(key: Array, name: str) -> Array:
+    """A key of its own for each name, so that adding a strategy leaves the others' draws alone."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def chain(**parts: Strategy) -> Strategy:
+    """Strategies applied in the order given, each with its own state and random stream under its name.
+
+    Nouns are threaded from part to part; `loss` returns a dict of each part's term by name.
+    """
+    for name, part in parts.items():
+        if not isinstance(part, Strategy):
+            raise UserError(
+                f"strategies.{name}: expected a Strategy, got {type(part).__name__}; a factory takes the problem "
+                "and returns Strategy(...)"
+            )
+
+    def init(learner: Learner) -> dict[str, PyTree]:
+        return {name: part.init(learner) for name, part in parts.items()}
+
+    def begin(state: Any, learner: Learner, data: Data, key: Array) -> tuple[PyTree, Learner]:
+        new = {}
+        for name, part in parts.items():
+            new[name], learner = part.begin(state[name], learner, data, named_key(key, name))
+        return new, learner
+
+    def batch(state: Any, batch: Batch, key: Array) -> Batch:
+        for name, part in parts.items():
+            batch = part.batch(state[name], batch, named_key(key, name))
+        return batch
+
+    def view(state: Any, params: Params, increment: Array) -> Params:
+        for name, part in parts.items():
+            params = part.view(state[name], params, increment)
+        return params
+
+    def loss(state: Any, params: Params, batch: Batch, outputs: Outputs) -> dict[str, Any]:
+        return {
+            name: part.loss(state[name], params, batch, outputs)
+            for name, part in parts.items()
+            if part.loss is not Strategy().loss
+        }
+
+    def grads(state: Any, grads: Params, params: Params, grad_fn: Any, batch: Batch) -> Params:
+        for name, part in parts.items():
+            grads = part.grads(state[name], grads, params, grad_fn, batch)
+        return grads
+
+    def updates(state: Any, updates: Params, params: Params) -> Params:
+        for name, part in parts.items():
+            updates = part.updates(state[name], updates, params)
+        return updates
+
+    def record(state: Any, step: Step, key: Array) -> dict[str, PyTree]:
+        return {
+            name: part.record(state[name], step, named_key(key, name)) for name, part in parts.items()
+        }
+
+    def end(state: Any, learner: Learner, data: Data, key: Array) -> tuple[PyTree, Learner]:
+        new = {}
+        for name, part in parts.items():
+            new[name], learner = part.end(state[name], learner, data, named_key(key, name))
+        return new, learner
+
+    return Strategy(init, begin, batch, view, loss, grads, updates, record, end)

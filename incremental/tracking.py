@@ -1,0 +1,157 @@
+"""Curves, config and summary to Weights & Biases, which may fail without taking the run with it."""
+
+import atexit
+import contextlib
+import errno
+import logging
+import netrc
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from incremental.errors import UserError
+
+_START_SECONDS = 30.0  # wandb's own limits are 90 s to start, and none to finish
+_FINISH_SECONDS = 120.0
+_ROOM = 2**20  # bytes
+_PUBLIC = {"api.wandb.ai", "api.forge.coreweave.com"}  # two names of one server: a login for either will do
+
+
+class Tracker(NamedTuple):
+    """Where a run's numbers go beside its directory. Neither function raises."""
+
+    log: Callable[[int, Mapping[str, float]], None]
+    """(step, values): one point of each named curve"""
+    finish: Callable[[Mapping[str, Any]], None]
+    """(summary): the run's final values, nested as they are; nothing is logged afterwards"""
+
+
+Start = Callable[[str, Path, Mapping[str, Any], str], Tracker]
+
+
+def tracker(
+    *,
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto",
+    project: str = "incremental",
+    group: str | None = None,
+    entity: str | None = None,
+) -> Start:
+    """A function (run name, run directory, resolved config, run id) -> Tracker.
+
+    `auto` follows WANDB_MODE where it is set; otherwise it is online where there is a login and offline where
+    there is none. The same run id continues a run's curves after a resume.
+    """
+    if mode == "disabled":
+        return lambda _name, _directory, _config, _run_id: Tracker(
+            lambda _step, _values: None, lambda _: None
+        )
+
+    def start(name: str, directory: Path, config: Mapping[str, Any], run_id: str) -> Tracker:
+        attempt = _attempts(directory)
+        host = attempt("starting", _quiet_host)
+        if mode == "online" and host and not _logged_in(host):
+            raise UserError(
+                f"tracking.mode: online needs a login for {host}, and there is none; run `wandb login`, "
+                "or choose auto, offline or disabled"
+            )
+
+        def init() -> Any:
+            import wandb
+
+            return wandb.init(
+                project=project,
+                group=group,
+                entity=entity,
+                name=name,
+                id=run_id,
+                dir=directory,
+                config=dict(config),
+                mode=_automatic(host) if mode == "auto" else mode,
+                resume="allow",
+                settings=wandb.Settings(
+                    silent=True,
+                    console="off",
+                    init_timeout=_START_SECONDS,
+                    finish_timeout=_FINISH_SECONDS,
+                    finish_timeout_raises=True,
+                ),
+            )
+
+        run = attempt("starting", init)
+
+        def log(step: int, values: Mapping[str, float]) -> None:
+            attempt("logging", lambda: run.log(dict(values), step=step))
+
+        def finish(summary: Mapping[str, Any]) -> None:
+            attempt("writing the summary", lambda: run.summary.update(dict(summary)))
+            attempt("finishing", lambda: run.finish())
+
+        return Tracker(log, finish)
+
+    return start
+
+
+def _attempts(directory: Path) -> Callable[[str, Callable[[], Any]], Any]:
+    """A caller that reports the first failure and from then on does nothing."""
+    failed = False
+
+    def attempt(doing: str, call: Callable[[], Any]) -> Any:
+        nonlocal failed
+        if failed:
+            return None
+        try:
+            # wandb's own process notes a full disk in its log and goes on losing records.
+            if shutil.disk_usage(directory).free < _ROOM:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
+            return call()
+        except Exception as error:  # whatever it is, the run is worth more than its tracker
+            failed = True
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            print(
+                f"W&B failed while {doing} ({reason}); the run goes on without it, its results are on disk",
+                file=sys.stderr,
+            )
+            atexit.register(_tear_down)
+            return None
+
+    return attempt
+
+
+def _tear_down() -> None:
+    """At exit and before wandb's own hook, which prints a traceback where its process is gone."""
+    wandb = sys.modules.get("wandb")
+    with contextlib.suppress(Exception, SystemExit):
+        if wandb is not None:
+            wandb.teardown()
+
+
+def _quiet_host() -> str:
+    """The server that wandb is set up for; from here on wandb is silent."""
+    import wandb
+
+    logging.getLogger("wandb").setLevel(logging.CRITICAL)  # debug.log: on a full disk, a traceback a line
+    settings = wandb.setup(settings=wandb.Settings(silent=True)).settings
+    return urlsplit(settings.base_url).netloc
+
+
+def _automatic(host: str) -> Literal["online", "offline"] | None:
+    if os.environ.get("WANDB_MODE"):
+        return None  # wandb reads it
+    return "online" if _logged_in(host) else "offline"
+
+
+def _logged_in(host: str) -> bool:
+    """Where wandb looks for a login: its environment variables, then the netrc file."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    named = os.environ.get("NETRC")
+    for path in [named] if named else ["~/.netrc", "~/_netrc"]:
+        with contextlib.suppress(OSError, netrc.NetrcParseError):
+            logins = netrc.netrc(Path(path).expanduser())
+            if any(logins.authenticators(name) for name in (_PUBLIC if host in _PUBLIC else {host})):
+                return True
+    return False

@@ -1,0 +1,164 @@
+"""The vocabulary of the core: what flows between problem, strategies, learner and drivers.
+
+Letters in shapes: B batch, L sequence length, D width, V catalogue capacity (items), W user capacity, S steps,
+T increments, C memory capacity, U touched rows, K cutoff, N rows or negatives, E events.
+Row 0 of every id table is padding.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax import Array
+
+Params = Any  # a pytree of float arrays
+PyTree = Any
+
+
+class Sizes(NamedTuple):
+    """Capacities of the id tables, padding row included."""
+
+    items: int  # V
+    users: int  # W
+
+
+class Batch(NamedTuple):
+    """Training rows, and what the step and its strategies add to them.
+
+    Memories store the first five fields; the others belong to one step.
+    """
+
+    inputs: dict[str, Array]  # "user" [B] int32, "history" [B, L] int32 (left-padded with 0), by model
+    labels: Array  # [B] int32, item ids
+    weight: Array  # [B] float32, multiplies a row's loss
+    valid: Array  # [B] bool, False = padding
+    increment: Array  # [B] int32, when the row arrived
+    candidates: Array | None = None  # [V] bool: the items that take part in a loss or a ranking
+    negatives: Array | None = None  # [N] int32, shared by the rows; None: the loss's exact form over candidates
+    log_q: Array | None = None  # [N] float32, log of the expected number of draws of each negative
+    memory: Any = None  # rows that a strategy draws for its `grads` hook
+
+
+def stored(batch: Batch) -> Batch:
+    """The fields that describe a row on its own, as a memory keeps them."""
+    return Batch(*batch[:5])
+
+
+class Outputs(NamedTuple):
+    """What a model says of a batch. `scores` costs nothing where it is not used: XLA drops it."""
+
+    hidden: Array  # [B, D] float32
+    scores: Array  # [B, V] float32
+
+
+class Problem(NamedTuple):
+    """A model and a head at fixed capacities, as pure functions."""
+
+    init: Callable[[Array], Params]  # (key)
+    apply: Callable[..., Outputs]  # (params, inputs, *, key=None); key=None is deterministic
+    loss: Callable[[Params, Outputs, Batch], Array]  # -> [B] float32
+    example: Batch  # of ShapeDtypeStructs: one row, without the leading axis
+    tables: dict[str, str]  # path of each id table in params -> "item" or "user"
+    strategy: "Any"  # the head's own strategy (draws negatives, keeps counts), or None
+
+
+class Catalogue(NamedTuple):
+    """What the model has been trained on so far."""
+
+    seen: Array  # [V] bool: the items a ranking may contain
+    count: Array  # [V] float32: training events an item
+    users: Array  # [W] bool
+
+
+class Learner(NamedTuple):
+    """Everything that plain training changes."""
+
+    params: Params
+    opt_state: PyTree
+    catalogue: Catalogue
+    increment: Array  # [] int32
+
+
+class Fit(NamedTuple):
+    """Early stopping within one increment: the best epoch's learner **and** strategy state are kept."""
+
+    learner: Learner
+    strategy: PyTree
+    value: Array  # [] float32, the best validation value
+    bad: Array  # [] int32, epochs since
+    epoch: Array  # [] int32, epochs run
+    active: Array  # [] bool
+
+
+class State(NamedTuple):
+    """A run's whole state: saved, vmapped and sharded as one."""
+
+    learner: Learner
+    strategy: PyTree  # each strategy's own state, by name
+    fit: Fit
+    key: Array  # [] PRNG key of the run; never advanced, only folded
+
+
+class Step(NamedTuple):
+    """What `record` sees of one optimizer step."""
+
+    batch: Batch  # the rows that were trained on, replayed ones included
+    new: Batch  # the increment's own rows, before any `batch` hook: what memories insert
+    outputs: Outputs  # of `batch`
+    grads: Params  # of the total loss, before the `grads` hook
+    updates: Params  # as added to the parameters
+    params: Params  # before the step
+    first_pass: Array  # [] bool: the increment's first epoch
+
+
+class Data(NamedTuple):
+    """The examples of one update on the device, padded to a capacity so that increments share one program."""
+
+    rows: Batch  # leading axis N >= size
+    size: Array  # [] int32, real rows
+    increment: Array  # [] int32
+    users: Array  # [E] int32, 0 = padding: the training events the catalogue has not counted yet
+    items: Array  # [E] int32
+
+
+class Seen(NamedTuple):
+    """Items to leave out of each row's ranking: `log[start:stop]`, at most S of them."""
+
+    log: Array  # [E] int32
+    start: Array  # [N] int32
+    stop: Array  # [N] int32
+    window: Array  # [S] int32, 0..S-1: carries the static S
+
+
+class Ranks(NamedTuple):
+    """A ranking of the whole catalogue for each row."""
+
+    rank: Array  # [N] float32: candidates scored higher, ties counted as half; inf where the label is none
+    recommended: Array  # [K's, V] int32: how often each item was among a row's first K
+
+
+class Anchor(NamedTuple):
+    """Parameters a strategy pulls towards. Found by type: it cannot be combined with a fresh start."""
+
+    params: Params
+
+
+class Program(NamedTuple):
+    """What a driver runs: `make` builds it for a model with gradients, baselines build it directly."""
+
+    init: Callable[[Array], State]  # (key)
+    restart: Callable[[State, Data], State]  # parameters, moments and catalogue afresh
+    begin: Callable[[State, Data], State]
+    run_epoch: Callable[[State, Data], tuple[State, dict[str, Any]]]
+    validate: Callable[[State, Data, Seen | None], State]
+    end: Callable[[State, Data], State]
+    rank: Callable[[State, Data, Seen | None], Ranks]
+    scores: Callable[[State, dict[str, Array]], Array]  # -> [B, V] float32, -inf where not a candidate
+    inputs: tuple[str, ...]  # what a row's inputs hold
+    epochs: int  # at most, in one update
+    sizes: Sizes
+
+
+def bytes_of(tree: PyTree) -> int:
+    """Bytes of a tree's arrays (PRNG keys apart)."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree) if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key))

@@ -1,0 +1,148 @@
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from incremental.data import cutting
+from incremental.data.interactions import Interactions, Table, encode
+from incremental.data.sources.diginetica import diginetica
+from incremental.errors import UserError
+
+HOUR, DAY = 3_600, 86_400
+MONDAY = 4 * DAY  # 1970-01-05
+
+
+def stream(times: list[int], periods: list[int] | None = None) -> Interactions:
+    n = len(times)
+    frame = pl.DataFrame({"user": ["u"] * n, "item": [str(i % 2) for i in range(n)], "time": times})
+    if periods is not None:
+        frame = frame.with_columns(period=pl.Series(periods, dtype=pl.Int32))
+    return encode(Table(frame, "events.csv"))
+
+
+def lawful(increment: np.ndarray, n: int) -> None:
+    """What every cut promises: one number for each event, from 0 up by steps of at most 1, at least one increment."""
+    assert increment.dtype == np.int32
+    assert increment.shape == (n,)
+    assert increment[0] == 0
+    assert increment[-1] >= 1
+    assert set(np.diff(increment)) <= {0, 1}
+
+
+@given(st.integers(2, 300), st.integers(1, 12), st.floats(0.01, 0.99))
+def test_equal_counts(n: int, increments: int, base: float) -> None:
+    cut = cutting.equal_counts(increments=increments, base=base)
+    start = max(int(base * n), 1)
+    if n - start < increments:
+        with pytest.raises(UserError, match=f"data.cut.increments is {increments}, but only {n - start} of"):
+            cut(stream(list(range(n))))
+        return
+    increment, notes = cut(stream(list(range(n))))
+    lawful(increment, n)
+    counts = np.bincount(increment)
+    assert counts[0] == start
+    assert len(counts) == increments + 1
+    assert counts[1:].max() - counts[1:].min() <= 1
+    assert notes == ()
+
+
+@given(st.lists(st.integers(0, 90 * DAY), min_size=2, max_size=60), st.sampled_from(["1d", "1w", "6h", "1mo"]))
+def test_calendar_never_splits_an_interval(times: list[int], interval: str) -> None:
+    times.sort()
+    events = stream(times)
+    starts = [str(pl.from_epoch(pl.Series([t]), "s").dt.truncate(interval)[0]) for t in times]
+    share = 0.3
+    if starts[int(np.ceil(share * len(times))) - 1] == starts[-1]:
+        with pytest.raises(UserError, match="no increment is left after cutting"):
+            cutting.calendar(interval=interval, base=share)(events)
+        return
+    increment, _ = cutting.calendar(interval=interval, base=share)(events)
+    lawful(increment, len(times))
+    assert (increment == 0).sum() >= share * len(times)
+    for a in range(len(times) - 1):
+        if starts[a] == starts[a + 1]:
+            assert increment[a] == increment[a + 1]
+        elif increment[a + 1] > 0:
+            assert increment[a] < increment[a + 1]
+
+
+def test_calendar_weeks_begin_on_monday_and_empty_ones_are_merged_and_noted() -> None:
+    times = [0, MONDAY - 1, MONDAY, MONDAY + 7 * DAY - 1, MONDAY + 28 * DAY, MONDAY + 29 * DAY]
+    increment, notes = cutting.calendar(interval="1w", base=0.2)(stream(times))
+    np.testing.assert_array_equal(increment, [0, 0, 1, 1, 2, 2])
+    assert notes == ("merged 3 intervals of 1w without events, the first from 1970-01-12T00:00 UTC",)
+
+
+def test_calendar_base_ends_with_the_interval_that_reaches_the_share() -> None:
+    times = [0, 1, HOUR, HOUR + 1, HOUR + 2, 2 * HOUR, 3 * HOUR, 3 * HOUR + 1]
+    cut = cutting.calendar(interval="1h", base=0.5)
+    np.testing.assert_array_equal(cut(stream(times))[0], [0, 0, 0, 0, 0, 1, 2, 2])
+    np.testing.assert_array_equal(
+        cutting.calendar(interval="1h", base=0.25)(stream(times))[0], [0, 0, 1, 1, 1, 2, 3, 3]
+    )
+
+
+def test_empty_intervals_of_the_base_part_are_of_no_interest() -> None:
+    _, notes = cutting.calendar(interval="1h", base=0.5)(stream([0, 9 * HOUR, 10 * HOUR]))
+    assert notes == ()
+
+
+def test_given_periods() -> None:
+    periods = [0, 0, 1, 2, 2, 3]
+    events = stream([0, 0, 1, 2, 2, 3], periods)
+    np.testing.assert_array_equal(cutting.given_periods()(events)[0], periods)
+    np.testing.assert_array_equal(cutting.given_periods(base=2)(events)[0], [0, 0, 0, 1, 1, 2])
+    increment, _ = cutting.given_periods(last=2)(events)
+    lawful(increment, 5)
+    np.testing.assert_array_equal(increment, [0, 0, 1, 2, 2])
+
+
+def test_missing_periods_are_merged_and_noted() -> None:
+    increment, notes = cutting.given_periods()(stream([0, 2, 5, 5], [0, 2, 5, 5]))
+    np.testing.assert_array_equal(increment, [0, 1, 2, 2])
+    assert notes == ("merged 3 periods without events: 1, 3, 4",)
+
+
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [
+        (cutting.given_periods(base=4), "no increment is left after cutting: 4 periods"),
+        (cutting.given_periods(last=0), "no increment is left after cutting: 1 periods"),
+        (cutting.calendar(interval="1d"), "no increment is left after cutting: the base part"),
+    ],
+)
+def test_no_increment_left(cut: cutting.Cut, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        cut(stream([1, 2, 3, 4], [0, 1, 2, 3]))
+
+
+def test_given_periods_needs_periods_that_follow_the_time() -> None:
+    with pytest.raises(UserError, match="the source has no periods"):
+        cutting.given_periods()(stream([1, 2, 3]))
+    with pytest.raises(UserError, match=r"event 2 in time order is of period 0, after one of period 1"):
+        cutting.given_periods()(stream([1, 2, 3], [0, 1, 0]))
+
+
+def test_impossible_arguments() -> None:
+    for base in (0.0, 1.0, -0.1, float("nan")):
+        with pytest.raises(UserError, match="data.cut.base"):
+            cutting.equal_counts(base=base)
+        with pytest.raises(UserError, match="data.cut.base"):
+            cutting.calendar(base=base)
+    with pytest.raises(UserError, match="data.cut.increments is 0"):
+        cutting.equal_counts(increments=0)
+    with pytest.raises(UserError, match="data.cut.base is 0"):
+        cutting.given_periods(base=0)
+    for interval in ("week", "0d", "1x", "d", "1d1"):
+        with pytest.raises(UserError, match="data.cut.interval"):
+            cutting.calendar(interval=interval)
+
+
+def test_the_periods_of_diginetica(real_data: Path) -> None:
+    events = encode(diginetica(path=str(real_data / "diginetica"), periods=3))
+    increment, notes = cutting.given_periods()(events)
+    np.testing.assert_array_equal(np.bincount(increment), [70_739, 37_586, 31_089])
+    assert notes == ()

@@ -1,0 +1,448 @@
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from incremental.data.interactions import Table, encode
+from incremental.data.sources import reading
+from incremental.data.sources.columns import columns
+from incremental.data.sources.diginetica import diginetica
+from incremental.data.sources.inter import inter
+from incremental.data.sources.lastfm import lastfm
+from incremental.data.sources.mind import mind
+from incremental.data.sources.movielens import ratings_dat, u_data
+from incremental.errors import UserError
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str | bytes], str]:
+    def write(name: str, content: str | bytes) -> str:
+        (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+        return str(tmp_path / name)
+
+    return write
+
+
+Write = Callable[[str, str | bytes], str]
+
+
+def seconds(*moment: int) -> int:
+    return int(datetime(*moment, tzinfo=UTC).timestamp())  # type: ignore[arg-type, misc]
+
+
+def refused(call: Callable[[], Table], *parts: str) -> None:
+    """Reading, or the validation after it, fails with a text that has all the parts."""
+    with pytest.raises(UserError) as caught:
+        encode(call())
+    for part in parts:
+        assert part in str(caught.value)
+
+
+# -- the user's own columns ---------------------------------------------------------------------------
+
+
+def test_csv_with_all_columns(write: Write) -> None:
+    path = write(
+        "events.csv",
+        'customer,sku,at,stars,kind,name\n"a,1",x,5,4.5,view,"The ""X"""\nb,y,7.9,3,buy,\na,x,8,1,view,other\n',
+    )
+    table = columns(
+        path=path, user="customer", item="sku", time="at", rating="stars", behaviour="kind", text="name"
+    )
+    assert table.frame.rows(named=True)[:2] == [
+        {"user": "a,1", "item": "x", "time": 5, "line": 2, "rating": 4.5, "behaviour": "view"},
+        {"user": "b", "item": "y", "time": 7, "line": 3, "rating": 3.0, "behaviour": "buy"},
+    ]
+    assert table.frame.schema["rating"] == pl.Float32
+    assert table.text == {"x": 'The "X"'}
+    assert table.origin == path
+
+
+def test_separator_carriage_returns_byte_order_mark_and_blank_end(write: Write) -> None:
+    path = write("events.tsv", b"\xef\xbb\xbfuser\titem\ttime\r\na\tx\t1\r\nb\ty\t2\r\n\r\n")
+    table = columns(path=path, separator="\t")
+    assert table.frame.select("user", "item", "time").rows() == [("a", "x", 1), ("b", "y", 2)]
+
+
+def test_titles_from_a_second_file_beside_the_first(write: Write) -> None:
+    path = write("events.csv", "user,item,time\na,x,1\nb,y,2\n")
+    write("items.csv", "id,title\nx,Ex\nz,Zed\n")
+    table = columns(path=path, items_path="items.csv", items_id="id", text="title")
+    assert table.text == {"x": "Ex", "z": "Zed"}
+    refused(lambda: columns(path=path, items_path="items.csv", items_id="id"), "set data.source.text")
+    refused(
+        lambda: columns(path=path, items_path="items.csv", text="title"),
+        "items.csv",
+        "column 'item' is missing",
+        "data.source.items_id",
+    )
+    refused(lambda: columns(path=path, items_path="no.csv", text="title"), "no.csv", "data.source.items_path")
+
+
+@pytest.mark.parametrize(
+    ("written", "arguments", "expected"),
+    [
+        ("1500", {}, 1500),
+        ("1500.9", {}, 1500),
+        ("1.5e3", {}, 1500),
+        ("1500999", {"time_unit": "ms"}, 1500),
+        ("1700000000123456789", {"time_unit": "ns"}, 1_700_000_000),
+        ("2019-11-12", {}, seconds(2019, 11, 12)),
+        ("2019-11-12 14:15", {}, seconds(2019, 11, 12, 14, 15)),
+        ("2019-11-12T14:15:16", {}, seconds(2019, 11, 12, 14, 15, 16)),
+        ("2019-11-12T14:15:16.789Z", {}, seconds(2019, 11, 12, 14, 15, 16)),
+        ("2019-11-12T14:15:16+02:00", {}, seconds(2019, 11, 12, 12, 15, 16)),
+        ("2019-11-12 14:15:16+02:00", {}, seconds(2019, 11, 12, 12, 15, 16)),
+        ("2019-11-12 14:15", {"time_format": "%d.%m.%Y %H:%M"}, None),
+        ("12.11.2019 14:15", {"time_format": "%d.%m.%Y %H:%M"}, seconds(2019, 11, 12, 14, 15)),
+        ("20191112", {"time_format": "%Y%m%d"}, seconds(2019, 11, 12)),
+    ],
+)
+def test_times(write: Write, written: str, arguments: dict[str, Any], expected: int | None) -> None:
+    path = write("events.csv", f"user,item,time\na,x,{written}\nb,y, {written} \n")
+    if expected is None:
+        refused(lambda: columns(path=path, **arguments), "row 2", "column 'time'", "%d.%m.%Y %H:%M")
+    else:
+        assert columns(path=path, **arguments).frame["time"].to_list() == [expected, expected]
+
+
+def test_dates_and_times_may_be_mixed(write: Write) -> None:
+    path = write("events.csv", "user,item,time\na,x,1970-01-02\nb,y,1970-01-02 00:00:01\n")
+    assert columns(path=path).frame["time"].to_list() == [86_400, 86_401]
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("", ["is empty"]),
+        ("\n\n", ["is empty"]),
+        ("user,item,time\n", ["is empty", "below its header"]),
+        ("usr,item,time\na,x,1\n", ["column 'user' is missing", "did you mean 'usr'?", "data.source.user"]),
+        ("user,item,when\na,x,1\n", ["column 'time' is missing", "'when'", "data.source.time"]),
+        ("user,item,time\na,x,1\nb,y,soon\n", ["row 3", "column 'time'", "'soon'", "seconds since 1970"]),
+        ("user,item,time\na,x,1\nb,y,2019-11-12\n", ["row 3", "column 'time'", "'2019-11-12'"]),
+        ("user,item,time\na,x,2019-11-12\nb,y,12/11/2019\n", ["row 3", "'12/11/2019'", "time_format"]),
+        ("user,item,time\na,x,1\nb,y\n", ["row 3", "column 'time'", "is empty"]),
+        ("user,item,time\na,x,1\nb,y,nan\n", ["row 3", "column 'time'", "'nan'", "finite"]),
+        ("user,item,time\na,x,1\nb,y,inf\n", ["row 3", "column 'time'", "'inf'", "finite"]),
+        ("user,item,time\na,x,1\nb,y,-2\n", ["row 3", "column 'time'", "-2"]),
+        ("user,item,time\na,x,1\n,y,2\n", ["row 3", "column 'user'", "is empty"]),
+        ("user,item,time\na,x,1\nb,,2\n", ["row 3", "column 'item'", "is empty"]),
+        ("user,item,time\na,x,1\n\nb,y,2\n", ["row 3", "is empty"]),
+        ("user,item,time\na,x,1\nb,x,2\n", ["same item 'x'"]),
+        ("user,item,time\na,x,1\nb,y,2,3\n", ["row 3: 4 fields, expected 3"]),
+        (b"user,item,time\na,x,1\nb,\xe9,2\n", ["row 3: not UTF-8 text"]),
+    ],
+)
+def test_bad_csv_files_are_refused(write: Write, content: str | bytes, parts: list[str]) -> None:
+    path = write("events.csv", content)
+    refused(lambda: columns(path=path), path, *parts)
+
+
+def test_bad_ratings_are_refused_by_the_name_of_the_column(write: Write) -> None:
+    for bad, part in (("nan", "finite number"), ("-inf", "finite number"), ("good", "a number"), ("", "is empty")):
+        path = write("events.csv", f"user,item,time,stars\na,x,1,5\nb,y,2,{bad}\n")
+        refused(lambda path=path: columns(path=path, rating="stars"), path, "row 3, column 'stars'", part)
+
+
+def test_missing_and_unknown_files_are_refused(write: Write, tmp_path: Path) -> None:
+    refused(lambda: columns(path="/nowhere/events.csv"), "/nowhere/events.csv", "set data.source.path")
+    refused(lambda: columns(path=str(tmp_path)), "is a folder, expected a file")
+    path = write("events.xlsx", "user,item,time\n")
+    refused(lambda: columns(path=path), "suffix '.xlsx'", "data.source.path")
+    path = write("events.parquet", "user,item,time\n")
+    refused(lambda: columns(path=path), path, "not a Parquet file")
+    path = write("events.csv", "user,item,time\na,x,1\nb,y,2\n")
+    refused(lambda: columns(path=path, time_unit="min"), "data.source.time_unit is 'min'", "s, ms, us, ns")
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        pl.Series([1, 2]),
+        pl.Series([1.2, 2.9]),
+        pl.Series(["1", "2"]),
+        pl.Series([datetime(1970, 1, 1, 0, 0, 1), datetime(1970, 1, 1, 0, 0, 2)]),
+        pl.Series([datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC), datetime(1970, 1, 1, 0, 0, 2, tzinfo=UTC)]),
+    ],
+)
+def test_parquet(tmp_path: Path, time: pl.Series) -> None:
+    path = str(tmp_path / "events.parquet")
+    pl.DataFrame({"user": [7, 8], "item": [1.0, 2.0], "time": time}).write_parquet(path)
+    frame = columns(path=path).frame
+    assert frame.rows() == [("7", "1", 1, 1), ("8", "2", 2, 2)]
+
+
+def test_parquet_dates_and_what_is_no_id_or_time(tmp_path: Path) -> None:
+    path = str(tmp_path / "events.parquet")
+    good: dict[str, list[Any]] = {"user": ["a", "b"], "item": [1, 2], "time": [date(1970, 1, 2), date(1970, 1, 3)]}
+    pl.DataFrame(good).write_parquet(path)
+    assert columns(path=path).frame["time"].to_list() == [86_400, 172_800]
+    pl.DataFrame(good | {"item": [1.0, 2.5]}).write_parquet(path)
+    refused(lambda: columns(path=path), path, "row 2, column 'item'", "2.5")
+    pl.DataFrame(good | {"item": [1.0, float("nan")]}).write_parquet(path)
+    refused(lambda: columns(path=path), path, "row 2, column 'item'", "is empty")
+    pl.DataFrame(good | {"time": [True, False]}).write_parquet(path)
+    refused(lambda: columns(path=path), path, "column 'time' has the type Boolean")
+    pl.DataFrame(good | {"time": [1.0, float("nan")]}).write_parquet(path)
+    refused(lambda: columns(path=path), path, "row 2, column 'time'", "finite")
+
+
+# -- RecBole ------------------------------------------------------------------------------------------
+
+
+def test_inter(write: Write) -> None:
+    path = write(
+        "ml.inter",
+        'user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t"x\t4\t978300760.0\n2\ty\t3\t978300761\n',
+    )
+    table = inter(path=path, rating="rating")
+    assert table.frame.rows() == [("1", '"x', 978_300_760, 2, 4.0), ("2", "y", 978_300_761, 3, 3.0)]
+    assert table.text == {}
+    refused(lambda: inter(path=path, text="title"), "ml.item", "data.source.items_path")
+    write("ml.item", "item_id:token\ttitle:token_seq\nx\tThe X\ny\tThe Y\n")
+    assert inter(path=path, text="title").text == {"x": "The X", "y": "The Y"}
+    refused(lambda: inter(path=path, text="titel"), "ml.item", "column 'titel' is missing", "did you mean 'title'")
+    refused(lambda: inter(path=path, user="uid"), path, "column 'uid' is missing", "data.source.user")
+
+
+def test_items_of_inter_may_lie_elsewhere(write: Write) -> None:
+    path = write("ml.inter", "user_id:token\titem_id:token\ttimestamp:float\n1\tx\t1000\n2\ty\t2000\n")
+    items = write("other.item", "item_id:token\tname:token\nx\tThe X\n")
+    table = inter(path=path, items_path=items, text="name", time_unit="ms")
+    assert table.text == {"x": "The X"}
+    assert table.frame["time"].to_list() == [1, 2]
+
+
+# -- DIGINETICA ---------------------------------------------------------------------------------------
+
+
+def test_diginetica_reads_the_files_in_the_order_of_their_numbers(write: Write, tmp_path: Path) -> None:
+    write("period_0.txt", "7 1\n8 2\n7 3\n")
+    write("period_2.txt", "7 1\n")
+    write("period_10.txt", "9 4\n")
+    write("readme.txt", "not data\n")
+    table = diginetica(path=str(tmp_path))
+    assert table.frame.select("user", "item", "time", "period", "line").rows() == [
+        ("0:7", "1", 0, 0, 1),
+        ("0:8", "2", 0, 0, 2),
+        ("0:7", "3", 0, 0, 3),
+        ("2:7", "1", 2, 2, 1),
+        ("10:9", "4", 10, 10, 1),
+    ]
+    assert diginetica(path=str(tmp_path), periods=2).frame.height == 4
+    stream = encode(table)
+    assert stream.period is not None
+    assert stream.period.tolist() == [0, 0, 0, 2, 10]
+    assert stream.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("7", "row 2, column 'item': the value is empty"),
+        (" 7", "row 2, column 'session': the value is empty"),
+        ("7 1 2", "row 2: 3 fields, expected 2"),
+        ("\n7 1", "row 2, column 'session': the value is empty"),
+    ],
+)
+def test_bad_lines_of_diginetica_are_refused(write: Write, tmp_path: Path, line: str, message: str) -> None:
+    write("period_0.txt", "7 1\n8 2\n")
+    path = write("period_1.txt", f"7 1\n{line}\n8 3\n")
+    refused(lambda: diginetica(path=str(tmp_path)), path, message)
+
+
+def test_a_folder_without_periods_is_refused(write: Write, tmp_path: Path) -> None:
+    refused(lambda: diginetica(path=str(tmp_path)), str(tmp_path), "period_0.txt", "data.source.path")
+    path = write("period_0.txt", "")
+    refused(lambda: diginetica(path=str(tmp_path)), path, "is empty")
+    refused(lambda: diginetica(path=path), "is a file, expected a folder")
+    refused(lambda: diginetica(path=str(tmp_path), periods=0), "data.source.periods is 0")
+    refused(lambda: diginetica(path="/nowhere"), "/nowhere: there is no such folder", "data.source.path")
+
+
+# -- MovieLens ----------------------------------------------------------------------------------------
+
+
+def test_ratings_dat(write: Write, tmp_path: Path) -> None:
+    write("ratings.dat", "1::0010::7::20\n2::0011::8::10\n")
+    table = ratings_dat(path=str(tmp_path))
+    assert table.frame.rows() == [("1", "0010", 20, 1, 7.0), ("2", "0011", 10, 2, 8.0)]
+    assert table.text == {}
+    write("movies.dat", "0010::Amélie (2001)::Comedy|Romance\n0011::Face::Off (1997)::\n".encode("latin-1"))
+    text = {"0010": "Amélie (2001): Comedy, Romance", "0011": "Face::Off (1997)"}
+    assert ratings_dat(path=str(tmp_path)).text == text
+    write("movies.dat", "0010::Fantômas (1913)::Crime\r\n")
+    assert ratings_dat(path=str(tmp_path)).text == {"0010": "Fantômas (1913): Crime"}
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("", ["is empty"]),
+        ("1,2,3,4\n", ["row 1", "expected user::item::rating::timestamp"]),
+        ("1::10::x::5\n2::11::3::6\n", ["row 1, column 'rating'", "'x'"]),
+        ("1::10::3::5\n2::11::nan::6\n", ["row 2, column 'rating'", "finite"]),
+        ("1::10::3::5\n2::11::3::May\n", ["row 2, column 'timestamp'", "'May'"]),
+        ("1::10::3::5\n2::11::3::-6\n", ["row 2, column 'timestamp'", "-6"]),
+        ("1::10::3::5\n2::::3::6\n", ["row 2, column 'item'", "is empty"]),
+        ("1::10::3::5\n2::11::3::6::7\n", ["row 2: 5 fields, expected 4"]),
+    ],
+)
+def test_bad_ratings_dat_is_refused(write: Write, tmp_path: Path, content: str, parts: list[str]) -> None:
+    path = write("ratings.dat", content)
+    refused(lambda: ratings_dat(path=str(tmp_path)), path, *parts)
+
+
+def test_a_folder_without_ratings_is_refused(write: Write, tmp_path: Path) -> None:
+    write("ratings.csv", "1")
+    refused(lambda: ratings_dat(path=str(tmp_path)), "ratings.dat", "did you mean 'ratings.csv'")
+    refused(lambda: u_data(path=str(tmp_path)), "u.data: there is no such file", "data.source.path")
+
+
+def test_u_data(write: Write, tmp_path: Path) -> None:
+    write("u.data", "196\t242\t3\t881250949\n186\t302\t4\t891717742\n")
+    write("u.item", "242|Kolya (1996)|24-Jan-1997||url|0|1\n302|Misérables (1998)|x||y|0|1\n".encode("latin-1"))
+    table = u_data(path=str(tmp_path))
+    assert table.frame.rows() == [("196", "242", 881_250_949, 1, 3.0), ("186", "302", 891_717_742, 2, 4.0)]
+    assert table.text == {"242": "Kolya (1996)", "302": "Misérables (1998)"}
+
+
+# -- Last.fm ------------------------------------------------------------------------------------------
+
+TAGS = "userID\tartistID\ttagID\tday\tmonth\tyear\n"
+
+
+def test_lastfm(write: Write, tmp_path: Path) -> None:
+    write("user_taggedartists.dat", TAGS + "2\t52\t13\t1\t4\t2009\n2\t52\t15\t1\t4\t1956\n3\t53\t1\t31\t12\t2010\n")
+    table = lastfm(path=str(tmp_path))
+    assert table.frame.rows() == [
+        ("2", "52", seconds(2009, 4, 1), 2),
+        ("2", "52", seconds(1956, 4, 1), 3),
+        ("3", "53", seconds(2010, 12, 31), 4),
+    ]
+    assert table.text == {}
+    refused(lambda: table, "row 3, column 'year-month-day'", "data.cleaning.after")
+    write("artists.dat", 'id\tname\turl\n52\tSigur "Rós\tu\n53\tBjörk\tv\n'.encode("latin-1"))
+    assert lastfm(path=str(tmp_path)).text == {"52": 'Sigur "Rós', "53": "Björk"}
+
+
+def test_bad_lastfm_files_are_refused(write: Write, tmp_path: Path) -> None:
+    refused(lambda: lastfm(path=str(tmp_path)), "user_taggedartists.dat: there is no such file")
+    path = write("user_taggedartists.dat", TAGS + "2\t52\t13\t1\t4\t2009\n2\t53\t13\t31\t4\t2009\n")
+    refused(lambda: lastfm(path=str(tmp_path)), path, "row 3, column 'year-month-day'", "'2009-4-31'")
+    write("user_taggedartists.dat", TAGS.replace("year", "yeer") + "2\t52\t13\t1\t4\t2009\n")
+    refused(lambda: lastfm(path=str(tmp_path)), path, "column 'year' is missing", "did you mean 'yeer'")
+
+
+# -- MIND ---------------------------------------------------------------------------------------------
+
+
+def test_mind(write: Write, tmp_path: Path) -> None:
+    write(
+        "behaviors.tsv",
+        "1\tU1\t11/12/2019 2:14:46 PM\tN9 N8\tN1-0 N2-1 N3-10-1 N4-0\n"
+        "2\tU2\t11/9/2019 12:00:01 AM\t\tN5-1\n"
+        "3\tU3\t11/9/2019 12:00:02 AM\tN1\tN5-0\n",
+    )
+    write("news.tsv", 'N2\tnews\tpolitics\tA "quoted title\tabstract\turl\t[]\t[]\nN5\ta\tb\tFive\n')
+    table = mind(path=str(tmp_path))
+    assert table.frame.rows() == [
+        ("U1", "N2", seconds(2019, 11, 12, 14, 14, 46), 1),
+        ("U1", "N3-10", seconds(2019, 11, 12, 14, 14, 46), 1),
+        ("U2", "N5", seconds(2019, 11, 9, 0, 0, 1), 2),
+    ]
+    assert table.text == {"N2": 'A "quoted title', "N5": "Five"}
+
+
+@pytest.mark.parametrize(
+    ("row", "parts"),
+    [
+        ("2\tU2\t11/9/2019 12:00:01 AM\t\tN5 N6", ["row 2, column 'impressions'", "test split"]),
+        ("2\tU2\t11/9/2019 12:00:01 AM\t", ["row 2, column 'impressions'", "is empty"]),
+        ("2\tU2\t2019-11-09\t\tN5-1", ["row 2, column 'time'", "'2019-11-09'", "%m/%d/%Y"]),
+        ("2\t\t11/9/2019 12:00:01 AM\t\tN5-1", ["row 2, column 'user'", "is empty"]),
+    ],
+)
+def test_bad_mind_rows_are_refused(write: Write, tmp_path: Path, row: str, parts: list[str]) -> None:
+    path = write("behaviors.tsv", f"1\tU1\t11/12/2019 2:14:46 PM\tN9\tN1-1\n{row}\n")
+    refused(lambda: mind(path=str(tmp_path)), path, *parts)
+
+
+# -- what they share ----------------------------------------------------------------------------------
+
+
+def test_a_path_may_begin_with_the_home_folder(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write("events.csv", "x")
+    assert reading.path_to("~/events.csv", folder=False) == tmp_path / "events.csv"
+
+
+def test_a_cell_polars_cannot_read_is_still_a_clear_error(write: Write) -> None:
+    path = write("events.csv", 'user,item,time\na,x,1\nb,"y"z,2,\n')
+    refused(lambda: columns(path=path), path, "check the separator and quotes")
+
+
+# -- the real data ------------------------------------------------------------------------------------
+
+
+def counts(table: Table) -> tuple[int, int, int]:
+    return table.frame["user"].n_unique(), table.frame["item"].n_unique(), table.frame.height
+
+
+def test_the_real_diginetica(real_data: Path) -> None:
+    table = diginetica(path=str(real_data / "diginetica"))
+    assert counts(table) == (205_337, 43_136, 993_483)
+    assert table.frame["user"].str.split(":").list.get(1).n_unique() == 205_337 - 548
+    stream = encode(table)
+    assert stream.period is not None
+    published = np.array([int(i) for i in stream.items[1:]])
+    for period in range(17):  # the published ids count by first appearance too, period by period
+        seen = stream.item[stream.period <= period].max()
+        assert published[:seen].max() == seen
+    assert stream.notes == ()
+
+
+def test_the_real_amazon_beauty(real_data: Path) -> None:
+    table = columns(
+        path=str(real_data / "amazon-beauty" / "interactions.csv"),
+        user="user_id",
+        item="item_id",
+        time="timestamp",
+        items_path="items.csv",
+        items_id="item_id",
+        text="text",
+    )
+    assert counts(table) == (22_363, 12_101, 198_502)
+    years = pl.from_epoch(table.frame["time"], "s").dt.year()
+    assert (years.min(), years.max()) == (2002, 2014)
+    assert len(set(table.frame["item"]) & set(table.text)) == 0
+    assert table.text["1"] == "wawo 15 color professionl makeup eyeshadow"
+
+
+def test_the_real_movietweetings(real_data: Path) -> None:
+    table = ratings_dat(path=str(real_data / "movietweetings"))
+    assert counts(table) == (16_554, 10_506, 100_000)
+    assert set(table.frame["item"]) <= set(table.text)
+    assert table.text["0004936"] == "The Bank (1915): Comedy, Short"
+    assert pl.from_epoch(table.frame["time"], "s").dt.year().unique().to_list() == [2013]
+
+
+def test_the_real_lastfm(real_data: Path) -> None:
+    table = lastfm(path=str(real_data / "lastfm-hetrec"))
+    assert counts(table) == (1_892, 12_523, 186_479)
+    assert table.text["2"] == "Diary of Dreams"
+    assert (table.frame["time"] < seconds(2005, 1, 1)).sum() == 5
+
+
+def test_the_real_mind(real_data: Path) -> None:
+    table = mind(path=str(real_data / "mind-sample"))
+    assert counts(table) == (4_637, 1_916, 7_542)
+    assert len(set(table.frame["item"]) & set(table.text)) == 59
+    assert pl.from_epoch(table.frame["time"], "s").dt.date().n_unique() == 6

@@ -1,0 +1,109 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from incremental.report.cli import main
+
+
+def test_table_on_stdout_and_page_in_the_first_folder(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(study)]) == 0
+    out, err = capsys.readouterr()
+    assert "0.3100 ± 0.0745*" in out
+    place = study / "report.html"
+    assert f"page with pictures: {place}" in err
+    assert place.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("markdown", "| strategy"), ("latex", "% ndcg@10"), ("csv", "row,metric"), ("terminal", " ")],
+)
+def test_formats_go_to_a_file_or_to_stdout(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, start: str
+) -> None:
+    assert main([str(study), "--format", name, "--no-html"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.lstrip("\n").startswith(start) or name == "terminal"
+    assert not (study / "report.html").exists()
+    target = tmp_path / "table.txt"
+    assert main([str(study), "--format", name, "--no-html", "--output", str(target)]) == 0
+    assert target.read_text(encoding="utf-8") == printed
+    assert capsys.readouterr().out == ""
+
+
+def test_metric_baseline_and_page_are_chosen(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "page.html"
+    assert main([str(study), "--metric", "ndcg@10", "--baseline", "replay", "--html", str(place)]) == 0
+    assert "paired t-test against replay" in capsys.readouterr().out
+    assert place.exists()
+    assert not (study / "report.html").exists()
+
+
+def test_unfinished_runs_are_named(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (killed := study / "killed").mkdir()
+    (killed / "config.yaml").write_text("seed: 0\n")
+    assert main([str(study)]) == 0
+    assert f"Left out: {killed} (no summary.json" in capsys.readouterr().err
+    assert f"Left out: {killed}" in (study / "report.html").read_text(encoding="utf-8")
+
+
+def test_no_runs_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "evaluations.csv").write_text("")
+    assert main([str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"no finished runs in {tmp_path}. Name the folder that your runs were written to" in err
+    assert f"Left out: {tmp_path}" in err
+
+
+def test_mistakes_are_explained_without_a_traceback(
+    write_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = write_run("replay", 0, [0.1])
+    (directory / "summary.json").write_text("{")
+    assert main([str(directory)]) == 2
+    assert (
+        f"incremental-report: {directory / 'summary.json'}: not readable as JSON" in capsys.readouterr().err
+    )
+
+
+def test_a_place_that_cannot_be_written_is_named(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = study / "no-such-folder" / "page.html"
+    assert main([str(study), "--html", str(place)]) == 2
+    assert f"{place}: cannot be written" in capsys.readouterr().err
+
+
+def test_help_is_fast_and_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\n"
+        "from incremental.report.cli import main\n"
+        "try:\n    main(['--help'])\n"
+        "except SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'jax', 'matplotlib', 'scipy', 'polars', 'jinja2', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--baseline" in done.stdout
+    assert time.monotonic() - start < 2
+
+
+def test_a_whole_report_needs_no_jax(study: Path) -> None:
+    program = (
+        "import sys\n"
+        "from incremental.report.cli import main\n"
+        f"assert main([{str(study)!r}]) == 0\n"
+        "assert 'jax' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout

@@ -1,0 +1,163 @@
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import scipy.stats
+
+from incremental.errors import UserError
+from incremental.report import Run, read_runs, table
+
+NDCG = "ndcg@10"
+
+
+def runs_of(values: Mapping[str, Mapping[int, float | None]], metric: str = NDCG) -> list[Run]:
+    return [
+        Run(row, seed, {metric: {"prequential": value}}, increments=3)
+        for row, seeds in values.items()
+        for seed, value in seeds.items()
+    ]
+
+
+FINETUNE = {0: 0.20, 1: 0.23, 2: 0.25}
+REPLAY = {0: 0.30, 1: 0.34, 2: 0.37}
+STATIC = {0: 0.15, 1: 0.10, 2: 0.12}
+
+
+def test_the_study_read_from_disk(study: Path) -> None:
+    compared = table(read_runs([study]).finished)
+    assert compared.metrics == [NDCG]
+    assert compared.baseline == "finetune"
+    assert [row.label for row in compared.rows] == ["replay", "finetune", "static"]
+    replay = compared.rows[0]
+    assert replay.quality[NDCG]["prequential"].mean == pytest.approx(0.31)
+    assert replay.quality[NDCG]["slope"].mean == pytest.approx(-0.04)
+    assert replay.quality[NDCG]["forgetting"].mean == pytest.approx((0.2 + 0.1) / 2)
+    assert "forgetting" not in compared.rows[1].quality[NDCG]
+    assert replay.cost["examples"].mean == 1200
+    assert replay.comparisons[NDCG].difference == pytest.approx(0.11)
+
+
+def test_tests_are_paired_by_seed_and_corrected_over_the_rows() -> None:
+    compared = table(runs_of({"finetune": FINETUNE, "replay": REPLAY, "static": STATIC}))
+    by_label = {row.label: row for row in compared.rows}
+    base = list(FINETUNE.values())
+    raw = {
+        label: scipy.stats.ttest_rel(list(values.values()), base).pvalue
+        for label, values in {"replay": REPLAY, "static": STATIC}.items()
+    }
+    assert raw["replay"] < raw["static"]
+    replay, static = by_label["replay"].comparisons[NDCG], by_label["static"].comparisons[NDCG]
+    assert replay.p == pytest.approx(raw["replay"])
+    assert replay.p_holm == pytest.approx(2 * raw["replay"])
+    assert static.p_holm == pytest.approx(max(raw["static"], 2 * raw["replay"]))
+    assert by_label["finetune"].comparisons == {}
+
+
+def test_seeds_that_differ_are_paired_where_shared() -> None:
+    compared = table(runs_of({"finetune": FINETUNE, "replay": REPLAY, "ewc": {2: 0.3, 1: 0.27, 7: 0.9}}))
+    ewc = next(row for row in compared.rows if row.label == "ewc").comparisons[NDCG]
+    assert ewc.pairs == 2
+    assert ewc.p == pytest.approx(scipy.stats.ttest_rel([0.27, 0.3], [0.23, 0.25]).pvalue)
+    assert "(2: ewc; 3: replay)" in "\n".join(compared.notes)
+
+
+def test_a_row_without_shared_seeds_has_no_test() -> None:
+    compared = table(runs_of({"finetune": FINETUNE, "replay": {5: 0.3, 6: 0.4}}))
+    assert compared.rows[0].comparisons[NDCG] == (None, None, None, 0, False)
+
+
+def test_equal_differences_are_explained() -> None:
+    shifted = {seed: value + 0.1 for seed, value in FINETUNE.items()}
+    compared = table(runs_of({"finetune": FINETUNE, "shifted": shifted, "same": FINETUNE, "replay": REPLAY}))
+    p = {row.label: row.comparisons[NDCG].p for row in compared.rows if row.comparisons}
+    assert p["shifted"] == 0.0
+    assert p["same"] == 1.0
+    assert any("every seed gives shifted, same the same difference" in note for note in compared.notes)
+    plain = table(runs_of({"finetune": FINETUNE, "replay": REPLAY}))
+    assert not any("the same difference" in note for note in plain.notes)
+
+
+def test_one_seed_says_so() -> None:
+    compared = table(runs_of({"finetune": {0: 0.2}, "replay": {0: 0.3}}))
+    assert compared.rows[0].quality[NDCG]["prequential"] == (0.3, None, 1)
+    assert compared.rows[0].comparisons[NDCG].p is None
+    assert "One seed, so no interval and no test (–): replay, finetune." in compared.notes
+
+
+def test_best_only_where_significant() -> None:
+    clear = table(runs_of({"finetune": FINETUNE, "replay": REPLAY, "static": STATIC}))
+    assert clear.best == {NDCG: "replay"}
+    close = {
+        seed: value + noise for (seed, value), noise in zip(REPLAY.items(), (0.02, -0.03, 0.02), strict=True)
+    }
+    unclear = table(runs_of({"finetune": FINETUNE, "replay": REPLAY, "close": close}))
+    assert unclear.best == {}
+    assert any("No row is marked as best" in note for note in unclear.notes)
+    assert table(runs_of({"finetune": {0: 0.2}, "replay": {0: 0.3}})).best == {}
+    assert table(runs_of({"replay": REPLAY})).best == {}
+
+
+def test_a_bound_is_never_the_best() -> None:
+    oracle = {0: 0.60, 1: 0.61, 2: 0.62}
+    compared = table(runs_of({"finetune": FINETUNE, "replay": REPLAY, "oracle": oracle}))
+    assert compared.rows[0].label == "oracle"
+    assert compared.best == {NDCG: "replay"}
+
+
+def test_popularity_bias_has_no_best() -> None:
+    metric = "popularity@10"
+    assert table(runs_of({"finetune": FINETUNE, "replay": REPLAY}, metric)).best == {}
+
+
+def test_metrics_and_baseline_are_chosen_by_name() -> None:
+    both = [
+        Run(row, seed, {"recall@20": {"prequential": 1 - value}, NDCG: {"prequential": value}})
+        for row, values in {"finetune": FINETUNE, "replay": REPLAY}.items()
+        for seed, value in values.items()
+    ]
+    assert table(both).metrics == [NDCG]
+    compared = table(both, metrics=["recall@20", NDCG], baseline="replay")
+    assert compared.metrics == ["recall@20", NDCG]
+    assert [row.label for row in compared.rows] == ["finetune", "replay"]
+    assert set(compared.rows[0].comparisons) == {"recall@20", NDCG}
+    assert table(runs_of({"a": FINETUNE, "b": REPLAY}, "hit@5")).metrics == ["hit@5"]
+    assert table(runs_of({"a": FINETUNE, "b": REPLAY})).baseline == "a"
+
+
+def test_unknown_names_say_what_there_is() -> None:
+    runs = runs_of({"finetune": FINETUNE, "replay": REPLAY})
+    with pytest.raises(UserError, match="no run has the metric 'auc'; there is ndcg@10"):
+        table(runs, metrics=["auc"])
+    with pytest.raises(
+        UserError, match="no row is named 'ewc', to be the baseline; there is finetune, replay"
+    ):
+        table(runs, baseline="ewc")
+    with pytest.raises(UserError, match="no finished runs"):
+        table([])
+    with pytest.raises(UserError, match="the runs have no metrics"):
+        table([Run("replay", 0, {})])
+
+
+def test_rows_that_collide_go_by_their_names() -> None:
+    pair = [
+        Run("replay", 0, {NDCG: {"prequential": q}}, name=n) for n, q in {"gru": 0.1, "sasrec": 0.2}.items()
+    ]
+    assert [row.label for row in table(pair).rows] == ["sasrec", "gru"]
+    twice = [
+        Run("replay", 0, {NDCG: {"prequential": 0.1}}, name="gru", directory=Path(d)) for d in ("one", "two")
+    ]
+    with pytest.raises(UserError, match="two runs named 'gru' with seed 0: one and two"):
+        table(twice)
+
+
+def test_a_row_that_was_not_measured_comes_last() -> None:
+    compared = table(runs_of({"new": {0: None, 1: None}, "finetune": FINETUNE}))
+    assert [row.label for row in compared.rows] == ["finetune", "new"]
+    assert compared.rows[1].quality[NDCG] == {}
+    assert compared.rows[1].comparisons[NDCG].p is None
+
+
+def test_streams_of_different_length_are_noted() -> None:
+    runs = [Run(row, 0, {NDCG: {"prequential": 0.1}}, increments=n) for row, n in {"a": 3, "b": 6}.items()]
+    assert "The runs do not have the same number of increments: a 3, b 6." in table(runs).notes
+    assert not any("same number" in note for note in table(runs[:1]).notes)

@@ -1,0 +1,103 @@
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from incremental.report import Run, Table, formats, read_runs, table
+
+NDCG = "ndcg@10"
+
+
+@pytest.fixture
+def compared(study: Path) -> Table:
+    return table(read_runs([study]).finished)
+
+
+@pytest.fixture
+def awkward() -> Table:
+    runs = [
+        Run(row, seed, {NDCG: {"prequential": value + 0.01 * seed**2, "slope": -0.5}})
+        for row, value in {"[bold]a_b|50%": 0.9, "finetune": 0.1}.items()
+        for seed in range(2)
+    ]
+    return table(runs)
+
+
+def test_columns_without_a_number_are_left_out(compared: Table) -> None:
+    grid = formats.grid(compared)
+    assert grid.header == [
+        *["strategy", "seeds", NDCG, f"p ({NDCG})", "slope", "learning acc.", "forgetting"],
+        *["s/update", "examples", "memory"],
+    ]
+    by_label = {row[0].text: [cell.text for cell in row] for row in grid.rows}
+    assert by_label["finetune"][2:7] == ["0.2000 ± 0.0497", "baseline", "-0.0400 ± 0.0000", "–", "–"]
+    assert by_label["finetune"][7:] == ["1.5", "1,200", "2.0 KiB"]
+    assert by_label["static"][7:] == ["0", "–", "–"]
+    assert by_label["replay"][6] == "0.1500 ± 0.0000"
+
+
+def test_best_is_marked_in_every_text_format(compared: Table) -> None:
+    assert compared.best == {NDCG: "replay"}
+    assert "0.3100 ± 0.0745*" in formats.terminal(compared)
+    assert "| **0.3100 ± 0.0745** |" in formats.markdown(compared)
+    assert r"\textbf{0.3100 $\pm$ 0.0745}" in formats.latex(compared)
+    assert formats.terminal(compared).count("*") == 2  # the number, and the note that explains it
+
+
+def test_plain_terminal_text_is_whole_and_has_no_codes(compared: Table) -> None:
+    text = str(compared)
+    assert "\x1b" not in text
+    assert "…" not in text
+    assert "2.0 KiB" in text
+    for note in compared.notes:
+        assert note in text
+    assert "\x1b[1m" in formats.terminal(compared, styled=True)
+    narrow = formats.terminal(compared, width=60).split("\n\n")[0]
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert "…" not in narrow
+
+
+def test_names_are_not_markup(awkward: Table) -> None:
+    assert "[bold]a_b|50%" in formats.terminal(awkward)
+    assert "[bold]a_b\\|50%" in formats.markdown(awkward)
+    assert r"[bold]a\_b$|$50\%" in formats.latex(awkward)
+
+
+def test_markdown_is_a_table(compared: Table) -> None:
+    lines = formats.markdown(compared).splitlines()
+    columns = len(formats.grid(compared).header)
+    assert lines[1] == "|---|" + "---:|" * (columns - 1)
+    assert all(line.count("|") == columns + 1 for line in lines[:5])
+    assert lines[6] == f"- {compared.notes[0]}"
+
+
+def test_latex_is_a_booktabs_tabular(awkward: Table) -> None:
+    lines = formats.latex(awkward).splitlines()
+    body = [line for line in lines if not line.startswith("%")]
+    columns = len(formats.grid(awkward).header)
+    assert body[:2] == [rf"\begin{{tabular}}{{l{'r' * (columns - 1)}}}", r"\toprule"]
+    assert body[3] == r"\midrule"
+    assert body[-2:] == [r"\bottomrule", r"\end{tabular}"]
+    assert all(line.endswith(r" \\") and line.count("&") == columns - 1 for line in (body[2], *body[4:-2]))
+    assert "$-$0.5000" in body[4]
+
+
+def test_csv_has_raw_numbers(compared: Table) -> None:
+    lines = list(csv.DictReader(io.StringIO(formats.csv_table(compared))))
+    found = {(line["row"], line["metric"], line["measure"]): line for line in lines}
+    replay = found["replay", NDCG, "prequential"]
+    expected = compared.rows[0]
+    estimate, test = expected.quality[NDCG]["prequential"], expected.comparisons[NDCG]
+    assert float(replay["mean"]) == estimate.mean
+    assert float(replay["half_width"]) == estimate.half_width
+    assert replay["n"] == "3"
+    assert float(replay["p"]) == test.p
+    assert float(replay["p_holm"]) == test.p_holm
+    assert replay["pairs"] == "3"
+    assert float(replay["difference"]) == pytest.approx(0.11)
+    assert found["finetune", NDCG, "prequential"]["p"] == ""
+    assert found["replay", NDCG, "slope"]["p"] == ""
+    assert float(found["replay", NDCG, "final_average"]["mean"]) == pytest.approx(0.5)
+    assert float(found["replay", "cost", "examples"]["mean"]) == 1200
+    assert ("static", "cost", "examples") not in found

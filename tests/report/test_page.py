@@ -1,0 +1,51 @@
+import html.parser
+from pathlib import Path
+
+from incremental.report import Run, read_runs, table
+from incremental.report.page import page
+
+
+class Parsed(html.parser.HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data.strip())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_page_is_self_contained(study: Path) -> None:
+    compared = table(read_runs([study]).finished)
+    parsed = Parsed(page(compared, notes=["Left out: somewhere"]))
+    pictures = parsed.all("img")
+    assert len(pictures) == 3  # over time, against cost, and R of replay
+    for picture in pictures:
+        assert (picture["src"] or "").startswith("data:image/svg+xml;base64,")
+        assert picture["alt"]
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in parsed.tags}
+    assert len(parsed.all("tr")) == 4
+    for expected in ["0.3100 ± 0.0745*", "0.2000 ± 0.0497", "Left out: somewhere", *compared.notes]:
+        assert expected in parsed.text
+    assert f"replay, seed 1: {study / 'sasrec-replay-1'}" in parsed.text
+
+
+def test_page_fits_a_phone() -> None:
+    text = page(table([Run("replay", 0, {"ndcg@10": {"prequential": 0.1}})]))
+    viewport = [meta for meta in Parsed(text).all("meta") if meta.get("name") == "viewport"]
+    assert viewport[0]["content"] == "width=device-width, initial-scale=1"
+    assert ".wide { overflow-x: auto; }" in text
+    assert Parsed(text).all("img") == []
+
+
+def test_names_are_escaped() -> None:
+    text = page(table([Run("<script>x", 0, {"ndcg@10": {"prequential": 0.1}})]))
+    assert "&lt;script&gt;x" in text
+    assert "<script>" not in text
