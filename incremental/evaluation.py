@@ -77,9 +77,12 @@ def ranker(
             if cutoffs:
                 best, top = jax.lax.top_k(values, min(max(cutoffs), capacity))
                 real = fresh[:, None] & (best > -jnp.inf)
-                recommended = jnp.stack([
-                    recommended[i].at[top[:, :k]].add(real[:, :k].astype(jnp.int32)) for i, k in enumerate(cutoffs)
-                ])
+                recommended = jnp.stack(
+                    [
+                        recommended[i].at[top[:, :k]].add(real[:, :k].astype(jnp.int32))
+                        for i, k in enumerate(cutoffs)
+                    ]
+                )
             return Ranks(rank, recommended)
 
         empty = Ranks(

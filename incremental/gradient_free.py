@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-
 import jax.numpy as jnp
 from jax import Array
 
@@ -67,5 +66,3 @@ def gradient_free(
         epochs=1,
         sizes=sizes,
     )
-
-

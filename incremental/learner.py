@@ -49,7 +49,11 @@ def training(
     *, batch_size: int = 256, epochs: int = 20, patience: int = 3, metric: str = "ndcg@10"
 ) -> Training:
     """`Training`, checked."""
-    for name, value, least in (("batch_size", batch_size, 1), ("epochs", epochs, 1), ("patience", patience, 0)):
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("epochs", epochs, 1),
+        ("patience", patience, 0),
+    ):
         if value < least:
             raise UserError(f"training.{name}={value}: expected at least {least}")
     per_event(metric)
@@ -177,7 +181,9 @@ def make(
         def one(state: State, i: Array) -> tuple[State, dict[str, Any]]:
             place = i * batch_size + jnp.arange(batch_size)
             rows = jax.tree.map(lambda rows: rows[order[jnp.minimum(place, capacity - 1)]], stored(data.rows))
-            return step(state, rows._replace(valid=rows.valid & (place < data.size)), jax.random.fold_in(key, i))
+            return step(
+                state, rows._replace(valid=rows.valid & (place < data.size)), jax.random.fold_in(key, i)
+            )
 
         def body(i: Array, carry: Any) -> Any:
             state, sums, broken = carry
@@ -195,7 +201,10 @@ def make(
         fit = state.fit._replace(epoch=state.fit.epoch + 1, active=state.fit.active & (broken["step"] < 0))
         mean = jax.tree.map(lambda total: total / steps, {"loss": sums["loss"], "terms": sums["terms"]})
         return state._replace(fit=fit), {
-            **mean, "examples": sums["examples"], "steps": steps, "broken": broken
+            **mean,
+            "examples": sums["examples"],
+            "steps": steps,
+            "broken": broken,
         }
 
     def raw_scores(state: State, inputs: dict[str, Array]) -> Array:
@@ -219,7 +228,10 @@ def make(
         )
         active = fit.active & (always | (bad < training.patience)) & (fit.epoch < training.epochs)
         return State(
-            learner, own, Fit(best, best_own, jnp.where(better, value, fit.value), bad, fit.epoch, active), key
+            learner,
+            own,
+            Fit(best, best_own, jnp.where(better, value, fit.value), bad, fit.epoch, active),
+            key,
         )
 
     def end(state: State, data: Data) -> State:

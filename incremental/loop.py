@@ -17,6 +17,7 @@ from incremental.types import Anchor, Batch, Data, Params, Program, Seen, Sizes,
 from incremental.update import Update
 
 Build = Callable[[Sizes], Program]
+LEAST_CAPACITY = 1024  # rows of a table: growing a small one saves less than compiling anew costs
 BYTES_AN_INTERACTION = 16  # user, item: 4 bytes each; time: 8
 
 
@@ -57,7 +58,9 @@ class Progress(NamedTuple):
 class Saver(Protocol):
     """Keeps a run's state. `before` are the parameters at the running update's start."""
 
-    def save(self, state: State, before: Params, sizes: Sizes, progress: Progress, *, finished: bool) -> None: ...
+    def save(
+        self, state: State, before: Params, sizes: Sizes, progress: Progress, *, finished: bool
+    ) -> None: ...
 
     def due(self) -> bool:
         """Whether the last save is long enough ago for one between two epochs."""
@@ -121,7 +124,7 @@ def sizes_at(stream: Stream, t: int) -> Sizes:
     """The tables' capacities for the ids that occurred up to increment t."""
     last = stream.bounds(t)[1]
     seen = stream.interactions
-    return Sizes(capacity(int(seen.item[:last].max()) + 1), capacity(int(seen.user[:last].max()) + 1))
+    return Sizes(*(capacity(int(ids[:last].max()) + 1, LEAST_CAPACITY) for ids in (seen.item, seen.user)))
 
 
 def padded(values: np.ndarray, rows: int) -> jax.Array:
@@ -129,7 +132,9 @@ def padded(values: np.ndarray, rows: int) -> jax.Array:
     return jnp.asarray(np.pad(values, [(0, rows - len(values))] + [(0, 0)] * (values.ndim - 1)))
 
 
-def on_device(rows: Rows, inputs: tuple[str, ...], increment: int, arrived: tuple[np.ndarray, np.ndarray]) -> Data:
+def on_device(
+    rows: Rows, inputs: tuple[str, ...], increment: int, arrived: tuple[np.ndarray, np.ndarray]
+) -> Data:
     """Host rows as `Data`, padded to a power of two so that increments of like size share a program."""
     size = 1 << max(len(rows) - 1, 7).bit_length()
     events = 1 << max(len(arrived[0]) - 1, 7).bit_length()
@@ -158,7 +163,8 @@ def run(
     batch_size: int | None = None,
     listener: Listener | None = None,
     saver: Saver | None = None,
-    resume: Callable[[Callable[[Sizes], Functions]], tuple[State, Params, Sizes, Progress] | None] | None = None,
+    resume: Callable[[Callable[[Sizes], Functions]], tuple[State, Params, Sizes, Progress] | None]
+    | None = None,
 ) -> Result:
     """Runs a stream to its end and returns the state, the evaluations and the costs.
 
@@ -247,7 +253,11 @@ class Driver:
             finished = progress.increment == len(self.stream)
             if self.saver:
                 self.saver.save(state, before, sizes, progress, finished=finished)
-            tested = [record for record in progress.records if record.evaluated_on == t and record.trained_until == t - 1]
+            tested = [
+                record
+                for record in progress.records
+                if record.evaluated_on == t and record.trained_until == t - 1
+            ]
             self.listener.increment(progress.costs[-1], tested)
         return Result(state, sizes, progress.records, progress.costs)
 
@@ -331,7 +341,9 @@ class Driver:
             begun=False, seconds=0.0, compile_seconds=0.0, examples=0, costs=(*progress.costs, cost)
         )
 
-    def update_data(self, program: Program, t: int, increments: Sequence[int]) -> tuple[Data, Data, Seen | None]:
+    def update_data(
+        self, program: Program, t: int, increments: Sequence[int]
+    ) -> tuple[Data, Data, Seen | None]:
         """Training and validation examples of the update at t, and what validation leaves out."""
         stream, history = self.stream, "history" in program.inputs
         rows = stream.training_rows(increments, validation=False, history=history)
@@ -360,7 +372,9 @@ class Driver:
         length = 1 << max(len(rows) - 1, 7).bit_length()
         log_length = 1 << max(len(log) + most, 8).bit_length()
         return Seen(
-            padded(log, log_length), padded(start.astype(np.int32), length), padded(stop.astype(np.int32), length),
+            padded(log, log_length),
+            padded(start.astype(np.int32), length),
+            padded(stop.astype(np.int32), length),
             jnp.arange(most, dtype=jnp.int32),
         )
 

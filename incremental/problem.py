@@ -51,7 +51,10 @@ class Head(NamedTuple):
 def problem(model: Model, head: Head, sizes: Sizes, history: int) -> Problem:
     """The problem of `model` with `head`; `history` is L, the number of last events that a row holds."""
     module = model.module(sizes, history)
-    row = {"user": jax.ShapeDtypeStruct((), jnp.int32), "history": jax.ShapeDtypeStruct((history,), jnp.int32)}
+    row = {
+        "user": jax.ShapeDtypeStruct((), jnp.int32),
+        "history": jax.ShapeDtypeStruct((history,), jnp.int32),
+    }
     inputs = {name: row[name] for name in model.inputs}
     example = Batch(
         inputs=inputs,
@@ -64,7 +67,9 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int) -> Problem:
     def init(key: Array) -> Params:
         one = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape), leaf.dtype), inputs)
         # Both sides of the model, or Linen would leave out tables that only one of them touches.
-        return module.init(key, one, method=lambda module, rows: (module(rows, None), module.items()))["params"]
+        return module.init(key, one, method=lambda module, rows: (module(rows, None), module.items()))[
+            "params"
+        ]
 
     def items(params: Params) -> Items:
         return Items(*module.apply({"params": params}, method="items"))

@@ -72,6 +72,7 @@ def tracker(
                 config=dict(config),
                 mode=_automatic(host) if mode == "auto" else mode,
                 resume="allow",
+                reinit="create_new",  # the default hands back a last run that was never finished
                 settings=wandb.Settings(
                     silent=True,
                     console="off",

@@ -34,7 +34,9 @@ class Batch(NamedTuple):
     valid: Array  # [B] bool, False = padding
     increment: Array  # [B] int32, when the row arrived
     candidates: Array | None = None  # [V] bool: the items that take part in a loss or a ranking
-    negatives: Array | None = None  # [N] int32, shared by the rows; None: the loss's exact form over candidates
+    negatives: Array | None = (
+        None  # [N] int32, shared by the rows; None: the loss's exact form over candidates
+    )
     log_q: Array | None = None  # [N] float32, log of the expected number of draws of each negative
     memory: Any = None  # rows that a strategy draws for its `grads` hook
 
@@ -161,4 +163,8 @@ class Program(NamedTuple):
 
 def bytes_of(tree: PyTree) -> int:
     """Bytes of a tree's arrays (PRNG keys apart)."""
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree) if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+    return sum(
+        leaf.nbytes
+        for leaf in jax.tree.leaves(tree)
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    )

@@ -27,7 +27,11 @@ def update(*, window: int | Literal["all"] = 1, start: Literal["continue", "afre
     ([3, 4, 5], [0, 1, 2], [])
     """
     if isinstance(window, int) and window < 0:
-        raise UserError(f'update.window={window}: expected 0 (never update), a number of increments, or "all"')
+        raise UserError(
+            f'update.window={window}: expected 0 (never update), a number of increments, or "all"'
+        )
     if window == 0 and start == "afresh":
-        raise UserError("update.start=afresh with update.window=0: a model that is never updated cannot start afresh")
+        raise UserError(
+            "update.start=afresh with update.window=0: a model that is never updated cannot start afresh"
+        )
     return Update(None if window == "all" else int(window), start == "afresh")

@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+import omegaconf
 import pytest
 
 from incremental import config, tracking
@@ -23,6 +25,7 @@ from pathlib import Path
 from incremental import tracking
 assert "wandb" not in sys.modules
 start = tracking.tracker(group="sweep")
+start("never finished", Path(sys.argv[1]), {{}}, "run6")
 tracker = start("replay", Path(sys.argv[1]), {CONFIG!r} | {{"note": "x" * 100_000}}, "run7")
 for step in range(3):
     tracker.log(step, {{"ndcg@10": step / 4, "cost/seconds": 2.0}})
@@ -38,23 +41,23 @@ print("done")
 BLOCK, HEADER = 32 * 1024, 7
 
 
-def environment(home: Path) -> dict[str, str]:
-    """No login, no settings and no cache of the machine's user."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    return {**kept, "HOME": str(home), "NETRC": str(home / "netrc"), "PYTHONPATH": os.pathsep.join(sys.path)}
-
-
 def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A real run, without the login, settings and cache of the machine's user."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     home = directory / "home"
-    return subprocess.run(
-        [sys.executable, "-c", RUN, str(directory), *arguments],
-        env=environment(home),
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=directory,
-        timeout=120,
-    )
+    with (
+        tempfile.TemporaryDirectory() as short
+    ):  # wandb's socket is in it; the killed process leaves it there
+        own = {"HOME": str(home), "NETRC": str(home / "netrc"), "TMPDIR": short}
+        return subprocess.run(
+            [sys.executable, "-c", RUN, str(directory), *arguments],
+            env={**kept, **own, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=directory,
+            timeout=120,
+        )
 
 
 def fragments(log: bytes) -> Iterator[tuple[int, bytes]]:
@@ -271,8 +274,7 @@ def test_disabled_imports_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["wandb", "disabled"])
-def test_the_configs_fit(name: Literal["wandb", "disabled"]) -> None:
-    import yaml
-
-    node = yaml.safe_load((Path(__file__).parents[1] / f"configs/tracking/{name}.yaml").read_text())
+def test_the_configs_fit(name: str) -> None:
+    path = Path(__file__).parents[1] / f"configs/tracking/{name}.yaml"
+    node = omegaconf.OmegaConf.to_container(omegaconf.OmegaConf.load(path))
     assert callable(config.build(node, "tracking"))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from incremental.data.cleaning import CleaningStep
-from incremental.data.interactions import Interactions, Table, encode, validate
+from incremental.data.interactions import Interactions, Table, encode
 from incremental.errors import UserError
 
 Ints = npt.NDArray[np.int32]
@@ -194,7 +194,7 @@ def make_stream(
     minimum_history: int = 0,
     seed: int = 0,
 ) -> Stream:
-    """Validates, cleans, encodes and cuts a source.
+    """Cleans, validates, encodes and cuts a source.
 
     `history`: L, the last events that a model sees. `heldout`: the share of each part that nothing trains on (for the
     matrix R); `validation`: the share of the rest for early stopping; both drawn by event from `seed`.
@@ -204,11 +204,10 @@ def make_stream(
             raise UserError(f"data.{name}={value}: expected a share of at least 0 and below 1")
     if history < 1:
         raise UserError(f"data.history={history}: expected at least 1")
-    table, steps = validate(source), ()
-    if cleaning is not None:
-        table, steps = cleaning(table)
+    table, steps = (source, ()) if cleaning is None else cleaning(source)
     interactions = encode(table)
     increment, notes = cut(interactions)
+    interactions = interactions.prefix(len(increment))
     held = share_of_each(increment, heldout, seed, 1)
     return Stream(
         interactions,

@@ -1,18 +1,28 @@
 """Dropout whose rate may be traced, so that a sweep over rates is one program (Linen's rate is static)."""
 
+import math
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 
-def dropout(values: Array, rate: float | Array, key: Array | None) -> Array:
-    """Inverted dropout (Srivastava et al. 2014): each element is kept with probability 1 - rate and scaled by
-    1 / (1 - rate); `key=None` returns the values unchanged.
+def multipliers(
+    key: Array | None, rate: float | Array, shapes: Sequence[tuple[int, ...]]
+) -> list[Array | float]:
+    """Inverted dropout (Srivastava et al. 2014): for each shape an array of 1 / (1 - rate), or 0 with probability
+    `rate`; `key=None` gives 1.0 for each.
 
-    The rate is resolved to 1/65,536: sixteen random bits an element are half the cost of a float's.
+    All come from one draw: a random operation a site makes the program several times slower to compile. The rate is
+    resolved to 1/65,536: sixteen random bits an element are half the cost of a float's.
     """
     if key is None or (isinstance(rate, float) and rate == 0.0):
-        return values
-    bits = jax.random.bits(key, values.shape, "uint16").astype(jnp.float32)
-    keep = bits >= jnp.asarray(rate, jnp.float32) * 65536.0
-    return jnp.where(keep, values / (1.0 - rate), 0.0)
+        return [1.0] * len(shapes)
+    sizes = [math.prod(shape) for shape in shapes]
+    bits = jax.random.bits(key, (sum(sizes),), "uint16").astype(jnp.float32)
+    kept = jnp.where(bits >= rate * 65536.0, 1.0 / (1.0 - rate), 0.0)
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    return [
+        kept[end - size : end].reshape(shape) for end, size, shape in zip(ends, sizes, shapes, strict=True)
+    ]

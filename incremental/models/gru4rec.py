@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.models.dropout import dropout
+from incremental.models.dropout import multipliers
 from incremental.models.embedding import uniform_rows
 from incremental.models.lengths import by_length
 from incremental.problem import Model
@@ -41,7 +41,8 @@ class GRU4Rec(nn.Module):
 
     def encode(self, history: Array, key: Array | None) -> Array:
         """[B, l] int32 -> [B, D]."""
-        x = dropout(self.item(history), self.dropout, key)
+        (kept,) = multipliers(key, self.dropout, [(*history.shape, self.width)])
+        x = self.item(history) * kept
         carry, _ = self.cell(jnp.zeros((len(history), self.width)), (x, history > 0))
         return carry
 

@@ -14,7 +14,9 @@ def oracle(stream: Stream) -> Baseline:
     """Score of item i for event e: context[e] · vectors[i] + log_weight[day[e], i], the law's own logits."""
     law = stream.interactions.law
     if law is None:
-        raise UserError("model=oracle: only the built-in stream (data=builtin) knows its law; choose another model")
+        raise UserError(
+            "model=oracle: only the built-in stream (data=builtin) knows its law; choose another model"
+        )
 
     def build(sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
         def fitted(values: Array, fill: float) -> Array:

@@ -7,21 +7,15 @@ computes only that one.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from incremental.errors import UserError
-from incremental.models.dropout import dropout
+from incremental.models.dropout import multipliers
 from incremental.models.embedding import uniform_rows
 from incremental.models.lengths import by_length
 from incremental.problem import Model
 from incremental.types import Sizes
-
-
-def split(key: Array | None, n: int) -> list[Array | None]:
-    """n keys, or n times None."""
-    return [None] * n if key is None else list(jax.random.split(key, n))
 
 
 class Block(nn.Module):
@@ -29,12 +23,11 @@ class Block(nn.Module):
 
     width: int
     heads: int
-    rate: float
 
     @nn.compact
-    def __call__(self, x: Array, real: Array, key: Array | None, *, last: bool) -> Array:
-        """x [B, L, D], real [B, L] bool -> [B, L, D], or [B, 1, D] with `last`."""
-        attention_key, inner_key, outer_key = split(key, 3)
+    def __call__(self, x: Array, real: Array, kept: list[Array | float], *, last: bool) -> Array:
+        """x [B, L, D], real [B, L] bool, kept: dropout of attention, inner and outer -> [B, L, D], or [B, 1, D]
+        with `last`."""
         batch, length, width = x.shape
         asked = slice(length - 1, length) if last else slice(None)
         queries = nn.LayerNorm(epsilon=1e-8)(x[:, asked])
@@ -49,11 +42,11 @@ class Block(nn.Module):
         position = jnp.arange(length)
         allowed = (position[None, :] <= position[asked][:, None])[None, None] & real[:, None, None, :]
         weights = nn.softmax(jnp.where(allowed, logits, -1e9))
-        weights = dropout(weights * real[:, None, asked, None], self.rate, attention_key)
+        weights = weights * real[:, None, asked, None] * kept[0]
         x = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(batch, -1, width) + queries
         x = nn.LayerNorm(epsilon=1e-8)(x)
-        inner = dropout(nn.relu(nn.Dense(self.width, name="inner")(x)), self.rate, inner_key)
-        x = x + dropout(nn.Dense(self.width, name="outer")(inner), self.rate, outer_key)
+        inner = nn.relu(nn.Dense(self.width, name="inner")(x)) * kept[1]
+        x = x + nn.Dense(self.width, name="outer")(inner) * kept[2]
         return x * real[:, asked, None]
 
 
@@ -72,18 +65,27 @@ class SASRec(nn.Module):
         rows = uniform_rows(self.limit)
         self.item = nn.Embed(self.sizes.items, self.width, embedding_init=rows)
         self.position = self.param("position", rows, (self.history, self.width))
-        self.layers = [Block(self.width, self.heads, self.dropout) for _ in range(self.blocks)]
+        self.layers = [Block(self.width, self.heads) for _ in range(self.blocks)]
         self.norm = nn.LayerNorm(epsilon=1e-8)
 
     def encode(self, history: Array, key: Array | None) -> Array:
         """[B, l] int32, the last l <= L of the history -> [B, D]."""
-        keys = split(key, self.blocks + 1)
+        rows, length = history.shape
+        shapes: list[tuple[int, ...]] = [(rows, length, self.width)]
+        for i in range(self.blocks):
+            asked = 1 if i == self.blocks - 1 else length
+            shapes += [
+                (rows, self.heads, asked, length),
+                (rows, asked, self.width),
+                (rows, asked, self.width),
+            ]
+        kept = multipliers(key, self.dropout, shapes)
         real = history > 0
         # Positions count from the right, so that cutting padding off the left changes nothing.
-        x = self.item(history) * jnp.sqrt(self.width) + self.position[self.history - history.shape[1] :]
-        x = dropout(x, self.dropout, keys[0]) * real[..., None]
+        x = self.item(history) * jnp.sqrt(self.width) + self.position[self.history - length :]
+        x = x * kept[0] * real[..., None]
         for i, block in enumerate(self.layers):
-            x = block(x, real, keys[i + 1], last=i == self.blocks - 1)
+            x = block(x, real, kept[3 * i + 1 : 3 * i + 4], last=i == self.blocks - 1)
         return self.norm(x)[:, -1]
 
     def __call__(self, inputs: dict[str, Array], key: Array | None) -> Array:

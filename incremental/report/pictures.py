@@ -198,9 +198,10 @@ def _axes(width: float, height: float) -> "tuple[Figure, Axes]":
 
 # Where a label may stand about its point, in typographic points: near places first.
 _PLACES = [
-    (8 * reach * dx, 8 * reach * dy)
-    for reach in (1, 1.5, 2, 3, 4)
-    for dx, dy in ((1, 0), (1, 0.8), (1, -0.8), (-1, 0), (-1, 0.8), (-1, -0.8))
+    (8 * side, rise)
+    for height in (0, 6, 12, 18, 24, 30, 36, 48)
+    for side in (1, -1)
+    for rise in dict.fromkeys((height, -height))
 ]
 
 

@@ -37,8 +37,13 @@ def ewc(problem: Problem, *, weight: float = 100.0, samples: int = 512) -> Strat
         new = fisher(problem, learner, data, key, samples)
         total = jax.tree.map(jnp.add, state.importance, new)
         anchor = jax.tree.map(
-            lambda old, now, f, all_f: jnp.where(all_f > 0, old + (f / jnp.where(all_f > 0, all_f, 1.0)) * (now - old), now),
-            state.anchor.params, learner.params, new, total,
+            lambda old, now, f, all_f: jnp.where(
+                all_f > 0, old + (f / jnp.where(all_f > 0, all_f, 1.0)) * (now - old), now
+            ),
+            state.anchor.params,
+            learner.params,
+            new,
+            total,
         )
         return Consolidated(total, Anchor(anchor)), learner
 

@@ -22,7 +22,9 @@ def fisher(problem: Problem, learner: Learner, data: Data, key: Array, samples: 
     Single-example gradients of the head's exact loss over all candidates, at n = `samples` examples drawn uniformly with
     replacement from the increment's training rows.
     """
-    index = jax.random.randint(named_key(key, "fisher"), (-(-samples // CHUNK), CHUNK), 0, jnp.maximum(data.size, 1))
+    index = jax.random.randint(
+        named_key(key, "fisher"), (-(-samples // CHUNK), CHUNK), 0, jnp.maximum(data.size, 1)
+    )
 
     def example_loss(params: Params, i: Array) -> Array:
         row = jax.tree.map(lambda leaf: leaf[i][None], stored(data.rows))

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,22 @@ def test_a_rating_that_is_no_number_is_not_cleaned_away() -> None:
 
 def test_dates_bound_the_stream_from_after_to_before() -> None:
     days = table("ax by az bw", time=[-DAY, DAY, 2 * DAY, 3 * DAY])
-    cleaned, steps = cleaning(after="1970-01-02", before="1970-01-03T00:00:01")(days)
+    cleaned, steps = cleaning(after="1970-01-02", before="1970-01-04")(days)
     assert rows_of(cleaned) == "by az"
     assert steps == (
         CleaningStep("after 1970-01-02", 1, 3, False),
-        CleaningStep("before 1970-01-03T00:00:01", 1, 2, False),
+        CleaningStep("before 1970-01-04", 1, 2, False),
     )
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="this system cannot change its time zone")
+def test_dates_are_utc_wherever_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        clean = cleaning(after="1970-01-02")
+    time.tzset()
+    assert rows_of(clean(table("ax by az", time=[DAY - 1, DAY, DAY + 1]))[0]) == "by az"
 
 
 def test_a_time_zone_is_respected() -> None:
@@ -105,9 +116,7 @@ def test_the_core_is_the_largest_set_where_all_have_k(pairs: list[tuple[str, str
     core = set(range(len(pairs)))
     while True:  # row by row, by the definition
         weak = {
-            n
-            for n in core
-            if min(sum(pairs[m][side] == pairs[n][side] for m in core) for side in (0, 1)) < 3
+            n for n in core if min(sum(pairs[m][side] == pairs[n][side] for m in core) for side in (0, 1)) < 3
         }
         if not weak:
             break
@@ -158,7 +167,9 @@ def test_what_cannot_be_done_is_refused(arguments: dict[str, Any], message: str)
 
 
 def test_first_tags_of_lastfm(real_data: Path) -> None:
-    cleaned, steps = cleaning(after="2005-01-01", duplicates="first")(lastfm(path=str(real_data / "lastfm-hetrec")))
+    cleaned, steps = cleaning(after="2005-01-01", duplicates="first")(
+        lastfm(path=str(real_data / "lastfm-hetrec"))
+    )
     assert [(s.removed, s.remaining) for s in steps] == [(5, 186_474), (115_412, 71_062)]
     assert cleaned.frame.select("user", "item").n_unique() == 71_062
     assert (cleaned.frame["user"].n_unique(), cleaned.frame["item"].n_unique()) == (1_892, 12_523)

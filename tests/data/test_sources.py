@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def refused(call: Callable[[], Table], *parts: str) -> None:
 def test_csv_with_all_columns(write: Write) -> None:
     path = write(
         "events.csv",
-        'customer,sku,at,stars,kind,name\n"a,1",x,5,4.5,view,"The ""X"""\nb,y,7.9,3,buy,\na,x,8,1,view,other\n',
+        'customer,sku,at,stars,kind,name\n"a,1",x,5,4.5,view,"The ""X"""\nb,y,7.9,3,buy,\na,x,8,1,view,Y\n',
     )
     table = columns(
         path=path, user="customer", item="sku", time="at", rating="stars", behaviour="kind", text="name"
@@ -110,6 +111,12 @@ def test_times(write: Write, written: str, arguments: dict[str, Any], expected: 
         assert columns(path=path, **arguments).frame["time"].to_list() == [expected, expected]
 
 
+def test_an_impossible_time_format_is_refused(write: Write) -> None:
+    path = write("events.csv", "user,item,time\na,x,12.11.2019 14h\nb,y,13.11.2019 14h\n")
+    for time_format in ("%d.%m.%Y %Hh", "%d.%m.%Y %H:%M:%S %p"):
+        refused(partial(columns, path=path, time_format=time_format), "time_format", time_format)
+
+
 def test_dates_and_times_may_be_mixed(write: Write) -> None:
     path = write("events.csv", "user,item,time\na,x,1970-01-02\nb,y,1970-01-02 00:00:01\n")
     assert columns(path=path).frame["time"].to_list() == [86_400, 86_401]
@@ -144,9 +151,14 @@ def test_bad_csv_files_are_refused(write: Write, content: str | bytes, parts: li
 
 
 def test_bad_ratings_are_refused_by_the_name_of_the_column(write: Write) -> None:
-    for bad, part in (("nan", "finite number"), ("-inf", "finite number"), ("good", "a number"), ("", "is empty")):
+    for bad, part in (
+        ("nan", "finite number"),
+        ("-inf", "finite number"),
+        ("good", "a number"),
+        ("", "is empty"),
+    ):
         path = write("events.csv", f"user,item,time,stars\na,x,1,5\nb,y,2,{bad}\n")
-        refused(lambda path=path: columns(path=path, rating="stars"), path, "row 3, column 'stars'", part)
+        refused(partial(columns, path=path, rating="stars"), path, "row 3, column 'stars'", part)
 
 
 def test_missing_and_unknown_files_are_refused(write: Write, tmp_path: Path) -> None:
@@ -179,9 +191,15 @@ def test_parquet(tmp_path: Path, time: pl.Series) -> None:
 
 def test_parquet_dates_and_what_is_no_id_or_time(tmp_path: Path) -> None:
     path = str(tmp_path / "events.parquet")
-    good: dict[str, list[Any]] = {"user": ["a", "b"], "item": [1, 2], "time": [date(1970, 1, 2), date(1970, 1, 3)]}
+    good: dict[str, list[Any]] = {
+        "user": ["a", "b"],
+        "item": [1, 2],
+        "time": [date(1970, 1, 2), date(1970, 1, 3)],
+    }
     pl.DataFrame(good).write_parquet(path)
     assert columns(path=path).frame["time"].to_list() == [86_400, 172_800]
+    pl.DataFrame(good | {"time": ["1970-01-02", "1970-01-03"]}).head(0).write_parquet(path)
+    refused(lambda: columns(path=path), path, "is empty")
     pl.DataFrame(good | {"item": [1.0, 2.5]}).write_parquet(path)
     refused(lambda: columns(path=path), path, "row 2, column 'item'", "2.5")
     pl.DataFrame(good | {"item": [1.0, float("nan")]}).write_parquet(path)
@@ -206,7 +224,9 @@ def test_inter(write: Write) -> None:
     refused(lambda: inter(path=path, text="title"), "ml.item", "data.source.items_path")
     write("ml.item", "item_id:token\ttitle:token_seq\nx\tThe X\ny\tThe Y\n")
     assert inter(path=path, text="title").text == {"x": "The X", "y": "The Y"}
-    refused(lambda: inter(path=path, text="titel"), "ml.item", "column 'titel' is missing", "did you mean 'title'")
+    refused(
+        lambda: inter(path=path, text="titel"), "ml.item", "column 'titel' is missing", "did you mean 'title'"
+    )
     refused(lambda: inter(path=path, user="uid"), path, "column 'uid' is missing", "data.source.user")
 
 
@@ -222,7 +242,7 @@ def test_items_of_inter_may_lie_elsewhere(write: Write) -> None:
 
 
 def test_diginetica_reads_the_files_in_the_order_of_their_numbers(write: Write, tmp_path: Path) -> None:
-    write("period_0.txt", "7 1\n8 2\n7 3\n")
+    write("period_0.txt", "\ufeff7 1\n8 2\n7 3\n")  # with a byte order mark
     write("period_2.txt", "7 1\n")
     write("period_10.txt", "9 4\n")
     write("readme.txt", "not data\n")
@@ -306,7 +326,9 @@ def test_a_folder_without_ratings_is_refused(write: Write, tmp_path: Path) -> No
 
 def test_u_data(write: Write, tmp_path: Path) -> None:
     write("u.data", "196\t242\t3\t881250949\n186\t302\t4\t891717742\n")
-    write("u.item", "242|Kolya (1996)|24-Jan-1997||url|0|1\n302|Misérables (1998)|x||y|0|1\n".encode("latin-1"))
+    write(
+        "u.item", "242|Kolya (1996)|24-Jan-1997||url|0|1\n302|Misérables (1998)|x||y|0|1\n".encode("latin-1")
+    )
     table = u_data(path=str(tmp_path))
     assert table.frame.rows() == [("196", "242", 881_250_949, 1, 3.0), ("186", "302", 891_717_742, 2, 4.0)]
     assert table.text == {"242": "Kolya (1996)", "302": "Misérables (1998)"}
@@ -318,7 +340,10 @@ TAGS = "userID\tartistID\ttagID\tday\tmonth\tyear\n"
 
 
 def test_lastfm(write: Write, tmp_path: Path) -> None:
-    write("user_taggedartists.dat", TAGS + "2\t52\t13\t1\t4\t2009\n2\t52\t15\t1\t4\t1956\n3\t53\t1\t31\t12\t2010\n")
+    write(
+        "user_taggedartists.dat",
+        TAGS + "2\t52\t13\t1\t4\t2009\n2\t52\t15\t1\t4\t1956\n3\t53\t1\t31\t12\t2010\n",
+    )
     table = lastfm(path=str(tmp_path))
     assert table.frame.rows() == [
         ("2", "52", seconds(2009, 4, 1), 2),
@@ -422,7 +447,7 @@ def test_the_real_amazon_beauty(real_data: Path) -> None:
     assert counts(table) == (22_363, 12_101, 198_502)
     years = pl.from_epoch(table.frame["time"], "s").dt.year()
     assert (years.min(), years.max()) == (2002, 2014)
-    assert len(set(table.frame["item"]) & set(table.text)) == 0
+    assert len(set(table.frame["item"]) & set(table.text)) == 12_083  # 18 have an empty text
     assert table.text["1"] == "wawo 15 color professionl makeup eyeshadow"
 
 

@@ -104,6 +104,14 @@ def test_a_bound_is_never_the_best() -> None:
     assert compared.best == {NDCG: "replay"}
 
 
+def test_a_lucky_seed_that_others_lack_makes_no_best() -> None:
+    lucky = {seed: value - 0.1 for seed, value in FINETUNE.items()} | {9: 5.0}
+    compared = table(runs_of({"finetune": FINETUNE, "lucky": lucky}))
+    assert compared.rows[0].label == "lucky"
+    assert compared.rows[0].comparisons[NDCG].p == 0.0
+    assert compared.best == {}
+
+
 def test_popularity_bias_has_no_best() -> None:
     metric = "popularity@10"
     assert table(runs_of({"finetune": FINETUNE, "replay": REPLAY}, metric)).best == {}

@@ -47,19 +47,21 @@ def test_cost_is_logarithmic_and_every_row_is_named_apart(compared: Table) -> No
     assert [line.get_ydata()[0] for line in dotted] == pytest.approx([0.08])  # type: ignore[index]
 
 
-def test_names_of_close_points_do_not_overlap() -> None:
+@pytest.mark.parametrize("apart", [0.0, 0.1])
+def test_names_cover_neither_each_other_nor_points(apart: float) -> None:
+    places = [(1 + apart * i, 0.1) for i in range(5)] + [(9.0, 0.2)]
     runs = [
-        Run(
-            f"strategy-{i}", 0, {NDCG: {"prequential": 0.1 + 0.001 * i}}, {"seconds_per_update": 1 + 0.02 * i}
-        )
-        for i in range(6)
+        Run(f"strategy-{i}", 0, {NDCG: {"prequential": quality}}, {"seconds_per_update": cost})
+        for i, (cost, quality) in enumerate(places)
     ]
     figure = pictures.quality_against_cost(table(runs), NDCG)
     assert figure is not None
     figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    axes = figure.axes[0]
+    boxes = [text.get_window_extent() for text in axes.texts]
     assert len(boxes) == 6
     assert not any(box.overlaps(other) for i, box in enumerate(boxes) for other in boxes[:i])
+    assert not any(box.contains(*axes.transData.transform(place)) for box in boxes for place in places)
 
 
 def test_heat_map_is_the_mean_over_seeds_that_measured(write_run: Any, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from incremental.report import read_runs
 from incremental.report.runs import read_evaluations
 
 
-def test_runs_are_found_below_a_folder_each_once(study: Path) -> None:
-    found = read_runs([study, study / "sasrec-replay-1", study.parent])
+def test_runs_are_found_below_a_folder_each_once(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(study)
+    found = read_runs([study, study / "sasrec-replay-1", study.parent, "."])
     assert len(found.finished) == 9
     assert found.unfinished == []
     run = next(run for run in found.finished if (run.row, run.seed) == ("replay", 1))

@@ -256,12 +256,18 @@ def _whole(values: pl.Series, factor: int) -> pl.Series:
 
 def _moments(values: pl.Series, formats: Sequence[str]) -> pl.Series:
     """Seconds since 1970 by the first format that reads a value, int64, null where none does."""
-    parsed = pl.Series([None], dtype=pl.Int64).extend_constant(None, len(values) - 1)
+    parsed = pl.repeat(None, len(values), dtype=pl.Int64, eager=True)
     for time_format in formats:
         missing = parsed.is_null()
         if not missing.any():
             break
-        moment = values.str.to_datetime(time_format, strict=False).dt.epoch("s")
+        try:
+            moment = values.str.to_datetime(time_format, strict=False).dt.epoch("s")
+        except pl.exceptions.PolarsError as error:  # the format itself, whatever the values
+            raise UserError(
+                f"data.source.time_format is {time_format!r}, which is no complete format of a date or time; "
+                "expected one such as %Y-%m-%d or %d/%m/%Y %H:%M"
+            ) from error
         parsed = parsed.zip_with(~missing, moment)
     return parsed
 
