@@ -1,4 +1,4 @@
-"""Jitted functions that compile apart from their first run, so that an update's cost can be stated without compilation."""
+"""Jitted functions that compile apart from their first run, so that an update is timed without compilation."""
 
 import time
 from collections.abc import Callable

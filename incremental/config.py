@@ -131,9 +131,7 @@ def _check(value: Any, kind: Any, where: str) -> Any:
         return _convert(value, kind, where)
     except _Mismatch:
         guess = _guess(str(value), [word for word in _choices(kind) if isinstance(word, str)])
-        raise UserError(
-            f"{where}: expected {_describe(kind)}, got {value!r} ({type(value).__name__}){guess}"
-        ) from None
+        raise UserError(f"{where}: expected {_describe(kind)}, got {value!r} ({type(value).__name__}){guess}") from None
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:

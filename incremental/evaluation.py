@@ -30,7 +30,7 @@ def rankable(raw: Scores) -> Scores:
     def scores(state: State, inputs: dict[str, Array]) -> Array:
         catalogue = state.learner.catalogue
         fallback = ~known(catalogue, inputs)[:, None]
-        values = jnp.where(fallback, catalogue.count[None, :], raw(state, inputs))
+        values = jnp.where(fallback, catalogue.events[None, :], raw(state, inputs))
         return jnp.where(catalogue.seen[None, :], values, -jnp.inf)
 
     return scores
@@ -78,16 +78,11 @@ def ranker(
                 best, top = jax.lax.top_k(values, min(max(cutoffs), capacity))
                 real = fresh[:, None] & (best > -jnp.inf)
                 recommended = jnp.stack(
-                    [
-                        recommended[i].at[top[:, :k]].add(real[:, :k].astype(jnp.int32))
-                        for i, k in enumerate(cutoffs)
-                    ]
+                    [recommended[i].at[top[:, :k]].add(real[:, :k].astype(jnp.int32)) for i, k in enumerate(cutoffs)]
                 )
             return Ranks(rank, recommended)
 
-        empty = Ranks(
-            jnp.full((total,), jnp.inf, jnp.float32), jnp.zeros((len(cutoffs), capacity), jnp.int32)
-        )
+        empty = Ranks(jnp.full((total,), jnp.inf, jnp.float32), jnp.zeros((len(cutoffs), capacity), jnp.int32))
         return jax.lax.fori_loop(0, (data.size + batch_size - 1) // batch_size, body, empty)
 
     return rank

@@ -45,9 +45,7 @@ class Training(NamedTuple):
     """of the increment's validation part"""
 
 
-def training(
-    *, batch_size: int = 256, epochs: int = 20, patience: int = 3, metric: str = "ndcg@10"
-) -> Training:
+def training(*, batch_size: int = 256, epochs: int = 20, patience: int = 3, metric: str = "ndcg@10") -> Training:
     """`Training`, checked."""
     for name, value, least in (
         ("batch_size", batch_size, 1),
@@ -62,17 +60,13 @@ def training(
 
 def empty_catalogue(sizes: Sizes) -> Catalogue:
     """Nothing seen yet."""
-    return Catalogue(
-        jnp.zeros(sizes.items, bool), jnp.zeros(sizes.items, jnp.float32), jnp.zeros(sizes.users, bool)
-    )
+    return Catalogue(jnp.zeros(sizes.items, bool), jnp.zeros(sizes.items, jnp.float32), jnp.zeros(sizes.users, bool))
 
 
 def count_arrivals(catalogue: Catalogue, data: Data) -> Catalogue:
     """The catalogue with the update's new events; id 0 is padding and stays unseen."""
-    count = catalogue.count.at[data.items].add(1.0).at[0].set(0.0)
-    return Catalogue(
-        catalogue.seen | (count > 0), count, catalogue.users.at[data.users].set(True).at[0].set(False)
-    )
+    count = catalogue.events.at[data.items].add(1.0).at[0].set(0.0)
+    return Catalogue(catalogue.seen | (count > 0), count, catalogue.users.at[data.users].set(True).at[0].set(False))
 
 
 def fresh_fit(learner: Learner, strategy: Any) -> Fit:
@@ -158,9 +152,7 @@ def make(
             weight = jnp.where(rows.valid, rows.weight, 0.0).sum()
             rows = rows._replace(candidates=batch.candidates, negatives=batch.negatives, log_q=batch.log_q)
             return jax.grad(
-                lambda params: data_loss(
-                    params, own, learner.increment, rows, jnp.maximum(weight, 1e-6), model_key
-                )[0]
+                lambda params: data_loss(params, own, learner.increment, rows, jnp.maximum(weight, 1e-6), model_key)[0]
             )(params)
 
         (loss, (outputs, terms)), grads = jax.value_and_grad(objective, has_aux=True)(params)
@@ -181,9 +173,7 @@ def make(
         def one(state: State, i: Array) -> tuple[State, dict[str, Any]]:
             place = i * batch_size + jnp.arange(batch_size)
             rows = jax.tree.map(lambda rows: rows[order[jnp.minimum(place, capacity - 1)]], stored(data.rows))
-            return step(
-                state, rows._replace(valid=rows.valid & (place < data.size)), jax.random.fold_in(key, i)
-            )
+            return step(state, rows._replace(valid=rows.valid & (place < data.size)), jax.random.fold_in(key, i))
 
         def body(i: Array, carry: Any) -> Any:
             state, sums, broken = carry

@@ -28,7 +28,7 @@ class Record(NamedTuple):
     evaluated_on: int
     metric: str
     value: float
-    count: int  # events it is the mean of
+    events: int  # that it is the mean of
 
 
 class Cost(NamedTuple):
@@ -58,9 +58,7 @@ class Progress(NamedTuple):
 class Saver(Protocol):
     """Keeps a run's state. `before` are the parameters at the running update's start."""
 
-    def save(
-        self, state: State, before: Params, sizes: Sizes, progress: Progress, *, finished: bool
-    ) -> None: ...
+    def save(self, state: State, before: Params, sizes: Sizes, progress: Progress) -> None: ...
 
     def due(self) -> bool:
         """Whether the last save is long enough ago for one between two epochs."""
@@ -83,6 +81,9 @@ class Silent:
 
     def increment(self, cost: Cost, tested: Sequence[Record]) -> None:
         del cost, tested
+
+
+SILENT = Silent()
 
 
 class Result(NamedTuple):
@@ -132,9 +133,7 @@ def padded(values: np.ndarray, rows: int) -> jax.Array:
     return jnp.asarray(np.pad(values, [(0, rows - len(values))] + [(0, 0)] * (values.ndim - 1)))
 
 
-def on_device(
-    rows: Rows, inputs: tuple[str, ...], increment: int, arrived: tuple[np.ndarray, np.ndarray]
-) -> Data:
+def on_device(rows: Rows, inputs: tuple[str, ...], increment: int, arrived: tuple[np.ndarray, np.ndarray]) -> Data:
     """Host rows as `Data`, padded to a power of two so that increments of like size share a program."""
     size = 1 << max(len(rows) - 1, 7).bit_length()
     events = 1 << max(len(arrived[0]) - 1, 7).bit_length()
@@ -161,10 +160,9 @@ def run(
     metrics: tuple[str, ...] = ("ndcg@10", "recall@10", "mrr@10"),
     matrix: bool = False,
     batch_size: int | None = None,
-    listener: Listener | None = None,
+    listener: Listener = SILENT,
     saver: Saver | None = None,
-    resume: Callable[[Callable[[Sizes], Functions]], tuple[State, Params, Sizes, Progress] | None]
-    | None = None,
+    resume: Callable[[Callable[[Sizes], Functions]], tuple[State, Params, Sizes, Progress] | None] | None = None,
 ) -> Result:
     """Runs a stream to its end and returns the state, the evaluations and the costs.
 
@@ -173,7 +171,7 @@ def run(
     increment is tested. `build(sizes)` makes the program at given capacities. `batch_size` is only checked against
     the increments' sizes.
     """
-    driver = Driver(build, stream, update, metrics, listener or Silent(), saver)
+    driver = Driver(build, stream, update, metrics, listener, saver)
     driver.check(matrix, batch_size)
     return driver.run(jax.random.key(seed), matrix, resume)
 
@@ -187,8 +185,8 @@ class Driver:
         stream: Stream,
         update: Update,
         metrics: tuple[str, ...],
-        listener: Listener,
-        saver: Saver | None,
+        listener: Listener = SILENT,
+        saver: Saver | None = None,
     ) -> None:
         self.build, self.stream, self.update = build, stream, update
         self.metrics, self.listener, self.saver = metrics, listener, saver
@@ -250,13 +248,10 @@ class Driver:
             if matrix:
                 progress = self.noted(progress, self.matrix_row(state, t))
             progress = progress._replace(increment=t + 1)
-            finished = progress.increment == len(self.stream)
             if self.saver:
-                self.saver.save(state, before, sizes, progress, finished=finished)
+                self.saver.save(state, before, sizes, progress)
             tested = [
-                record
-                for record in progress.records
-                if record.evaluated_on == t and record.trained_until == t - 1
+                record for record in progress.records if record.evaluated_on == t and record.trained_until == t - 1
             ]
             self.listener.increment(progress.costs[-1], tested)
         return Result(state, sizes, progress.records, progress.costs)
@@ -322,7 +317,7 @@ class Driver:
                 value if np.isfinite(value) else None,
             )
             if self.saver and self.saver.due():
-                self.saver.save(state, before, sizes, progress, finished=False)
+                self.saver.save(state, before, sizes, progress)
                 start = time.perf_counter()
         epochs = int(state.fit.epoch)
         state = functions.end(state, data)
@@ -341,9 +336,7 @@ class Driver:
             begun=False, seconds=0.0, compile_seconds=0.0, examples=0, costs=(*progress.costs, cost)
         )
 
-    def update_data(
-        self, program: Program, t: int, increments: Sequence[int]
-    ) -> tuple[Data, Data, Seen | None]:
+    def update_data(self, program: Program, t: int, increments: Sequence[int]) -> tuple[Data, Data, Seen | None]:
         """Training and validation examples of the update at t, and what validation leaves out."""
         stream, history = self.stream, "history" in program.inputs
         rows = stream.training_rows(increments, validation=False, history=history)
@@ -378,9 +371,7 @@ class Driver:
             jnp.arange(most, dtype=jnp.int32),
         )
 
-    def ranked(
-        self, state: State, t: int, trained_until: int, *, heldout: bool
-    ) -> tuple[Rows, np.ndarray, np.ndarray]:
+    def ranked(self, state: State, t: int, trained_until: int, *, heldout: bool) -> tuple[Rows, np.ndarray, np.ndarray]:
         """The test rows of increment t, the ranks of their labels, and what was recommended."""
         sizes = Sizes(*(len(leaf) for leaf in (state.learner.catalogue.seen, state.learner.catalogue.users)))
         functions = self.functions(sizes)
@@ -402,7 +393,7 @@ class Driver:
         """The prequential evaluation of all of increment t: metrics, cold users and items apart, coverage, bias."""
         rows, ranks, recommended = self.ranked(state, t, trained_until, heldout=False)
         catalogue = state.learner.catalogue
-        users, seen, count = (np.asarray(part) for part in (catalogue.users, catalogue.seen, catalogue.count))
+        users, seen, count = (np.asarray(part) for part in (catalogue.users, catalogue.seen, catalogue.events))
         groups = {
             "": np.ones(len(rows), bool),
             "/cold_users": ~belongs(users, rows.user),

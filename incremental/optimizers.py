@@ -21,9 +21,7 @@ def shape_of(schedule: Schedule, warmup: int, decay: int) -> optax.Schedule:
     if schedule not in ("constant", "linear", "cosine"):
         raise UserError(f"optimizer.schedule={schedule!r}: expected constant, linear or cosine")
     if schedule != "constant" and decay < 1:
-        raise UserError(
-            f"optimizer.decay={decay}: schedule={schedule} needs the number of steps it falls over"
-        )
+        raise UserError(f"optimizer.decay={decay}: schedule={schedule} needs the number of steps it falls over")
 
     def multiplier(count: Array) -> Array:
         up = jnp.minimum((count + 1) / (warmup + 1), 1.0)

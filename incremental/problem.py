@@ -56,20 +56,13 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int) -> Problem:
         "history": jax.ShapeDtypeStruct((history,), jnp.int32),
     }
     inputs = {name: row[name] for name in model.inputs}
-    example = Batch(
-        inputs=inputs,
-        labels=jax.ShapeDtypeStruct((), jnp.int32),
-        weight=jax.ShapeDtypeStruct((), jnp.float32),
-        valid=jax.ShapeDtypeStruct((), jnp.bool_),
-        increment=jax.ShapeDtypeStruct((), jnp.int32),
-    )
+    scalars: list[Any] = [jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.float32, jnp.bool_, jnp.int32)]
+    example = Batch(inputs, *scalars)
 
     def init(key: Array) -> Params:
         one = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape), leaf.dtype), inputs)
         # Both sides of the model, or Linen would leave out tables that only one of them touches.
-        return module.init(key, one, method=lambda module, rows: (module(rows, None), module.items()))[
-            "params"
-        ]
+        return module.init(key, one, method=lambda module, rows: (module(rows, None), module.items()))["params"]
 
     def items(params: Params) -> Items:
         return Items(*module.apply({"params": params}, method="items"))

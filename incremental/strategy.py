@@ -20,8 +20,9 @@ class Strategy(NamedTuple):
 
     init: Callable[[Learner], PyTree] = lambda _learner: ()
     """(learner) -> S"""
-    begin: Callable[[PyTree, Learner, Data, Array], tuple[PyTree, Learner]] = (
-        lambda state, learner, _data, _key: (state, learner)
+    begin: Callable[[PyTree, Learner, Data, Array], tuple[PyTree, Learner]] = lambda state, learner, _data, _key: (
+        state,
+        learner,
     )
     """(S, learner, data, key) -> (S, learner), with the upcoming increment's data"""
     batch: Callable[[PyTree, Batch, Array], Batch] = lambda _state, batch, _key: batch
@@ -38,8 +39,9 @@ class Strategy(NamedTuple):
     """(S, updates, params) -> the updates actually added"""
     record: Callable[[PyTree, Step, Array], PyTree] = lambda state, _step, _key: state
     """(S, step, key) -> S, after every step of every epoch"""
-    end: Callable[[PyTree, Learner, Data, Array], tuple[PyTree, Learner]] = (
-        lambda state, learner, _data, _key: (state, learner)
+    end: Callable[[PyTree, Learner, Data, Array], tuple[PyTree, Learner]] = lambda state, learner, _data, _key: (
+        state,
+        learner,
     )
     """(S, learner, data, key) -> (S, learner), with the finished increment's data"""
 

@@ -46,9 +46,7 @@ def tracker(
     there is none. The same run id continues a run's curves after a resume.
     """
     if mode == "disabled":
-        return lambda _name, _directory, _config, _run_id: Tracker(
-            lambda _step, _values: None, lambda _: None
-        )
+        return lambda _name, _directory, _config, _run_id: Tracker(lambda _step, _values: None, lambda _: None)
 
     def start(name: str, directory: Path, config: Mapping[str, Any], run_id: str) -> Tracker:
         attempt = _attempts(directory)

@@ -28,15 +28,13 @@ class Batch(NamedTuple):
     Memories store the first five fields; the others belong to one step.
     """
 
-    inputs: dict[str, Array]  # "user" [B] int32, "history" [B, L] int32 (left-padded with 0), by model
+    inputs: dict[str, Any]  # "user" [B] int32, "history" [B, L] int32 (left-padded with 0), by model
     labels: Array  # [B] int32, item ids
     weight: Array  # [B] float32, multiplies a row's loss
     valid: Array  # [B] bool, False = padding
     increment: Array  # [B] int32, when the row arrived
     candidates: Array | None = None  # [V] bool: the items that take part in a loss or a ranking
-    negatives: Array | None = (
-        None  # [N] int32, shared by the rows; None: the loss's exact form over candidates
-    )
+    negatives: Array | None = None  # [N] int32, shared by the rows; None: the loss's exact form over candidates
     log_q: Array | None = None  # [N] float32, log of the expected number of draws of each negative
     memory: Any = None  # rows that a strategy draws for its `grads` hook
 
@@ -68,7 +66,7 @@ class Catalogue(NamedTuple):
     """What the model has been trained on so far."""
 
     seen: Array  # [V] bool: the items a ranking may contain
-    count: Array  # [V] float32: training events an item
+    events: Array  # [V] float32: training events an item
     users: Array  # [W] bool
 
 
@@ -164,7 +162,5 @@ class Program(NamedTuple):
 def bytes_of(tree: PyTree) -> int:
     """Bytes of a tree's arrays (PRNG keys apart)."""
     return sum(
-        leaf.nbytes
-        for leaf in jax.tree.leaves(tree)
-        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        leaf.nbytes for leaf in jax.tree.leaves(tree) if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     )

@@ -87,9 +87,7 @@ def test_unknown_key_names_it_and_what_is_taken() -> None:
     assert text == (
         "strategies.anchor.wieght: unknown key; ewc takes weight (float), samples (int); did you mean weight?"
     )
-    assert refusal(lambda: config.partial(node("nothing", k=1), "s")) == (
-        "s.k: unknown key; nothing takes no keys"
-    )
+    assert refusal(lambda: config.partial(node("nothing", k=1), "s")) == ("s.k: unknown key; nothing takes no keys")
     # A positional parameter is the program's, not a key.
     assert "s.problem: unknown key" in refusal(lambda: config.partial(node("ewc", problem="p"), "s"))
 
@@ -150,9 +148,9 @@ def test_errors_in_nested_nodes_carry_the_whole_key() -> None:
     assert refusal(lambda: config.build(node("stream", **CUT, penalties=penalties), "data")) == (
         "data.penalties.anchor.samples: expected int, got 'many' (str)"
     )
-    assert refusal(
-        lambda: config.build(node("stream", **CUT, inner=[node("ewc", weight="???")]), "data")
-    ) == ("data.inner[0].weight: a value is needed; give it as data.inner[0].weight=...")
+    assert refusal(lambda: config.build(node("stream", **CUT, inner=[node("ewc", weight="???")]), "data")) == (
+        "data.inner[0].weight: a value is needed; give it as data.inner[0].weight=..."
+    )
     assert refusal(lambda: config.build(node("stream", **CUT, made=node("source", path="x")), "data")) == (
         f"data.made: {HERE}.source makes a dict, where the config needs a node whose _target_ makes a Penalty"
     )

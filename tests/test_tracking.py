@@ -45,9 +45,7 @@ def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A real run, without the login, settings and cache of the machine's user."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     home = directory / "home"
-    with (
-        tempfile.TemporaryDirectory() as short
-    ):  # wandb's socket is in it; the killed process leaves it there
+    with tempfile.TemporaryDirectory() as short:  # wandb's socket is in it; the killed process leaves it there
         own = {"HOME": str(home), "NETRC": str(home / "netrc"), "TMPDIR": short}
         return subprocess.run(
             [sys.executable, "-c", RUN, str(directory), *arguments],
@@ -107,8 +105,7 @@ def read(path: Path) -> Offline:
                 curves.setdefault(key, []).append((record.history.step.num, json.loads(item.value_json)))
         elif kind == "summary":
             summary |= {
-                item.key or ".".join(item.nested_key): json.loads(item.value_json)
-                for item in record.summary.update
+                item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.summary.update
             }
     return Offline(started, resolved, curves, summary)
 
@@ -259,9 +256,7 @@ def test_auto_is_online_where_there_is_a_login(
     assert fake.settings["dir"] == tmp_path
 
 
-def test_online_without_a_login_is_refused_before_the_run(
-    wandb: Callable[..., Broken], tmp_path: Path
-) -> None:
+def test_online_without_a_login_is_refused_before_the_run(wandb: Callable[..., Broken], tmp_path: Path) -> None:
     wandb()
     with pytest.raises(UserError, match=r"tracking\.mode: online needs a login for api\.wandb\.ai"):
         use(tracking.tracker(mode="online"), tmp_path)

@@ -57,9 +57,7 @@ def test_the_wheel_carries_every_config_and_the_licence(installed: Path) -> None
     assert len(list(installed.glob("incremental-*.dist-info/licenses/LICENSE"))) == 1
 
 
-def test_the_command_answers_from_another_folder_without_the_checkout(
-    installed: Path, tmp_path: Path
-) -> None:
+def test_the_command_answers_from_another_folder_without_the_checkout(installed: Path, tmp_path: Path) -> None:
     where = run(installed, tmp_path, "-c", "import incremental; print(incremental.__file__)")
     assert where.strip() == str(installed / "incremental" / "__init__.py")
     assert "incremental" in run(installed, tmp_path, "-m", "incremental", "--help")

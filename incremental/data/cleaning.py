@@ -74,13 +74,9 @@ def cleaning(
 
         # A missing time is kept here (fill_null): that is for `validate` to refuse, not for cleaning to hide.
         if start is not None:
-            table = step(
-                table, f"after {after}", table.frame.filter((pl.col("time") >= start).fill_null(True))
-            )
+            table = step(table, f"after {after}", table.frame.filter((pl.col("time") >= start).fill_null(True)))
         if end is not None:
-            table = step(
-                table, f"before {before}", table.frame.filter((pl.col("time") < end).fill_null(True))
-            )
+            table = step(table, f"before {before}", table.frame.filter((pl.col("time") < end).fill_null(True)))
         table = interactions.validate(table)
         if behaviours is not None:
             _require_behaviours(table, behaviours)
@@ -123,9 +119,7 @@ def _seconds(key: str, moment: str | None) -> int | None:
     try:
         parsed = datetime.fromisoformat(str(moment))
     except ValueError as error:
-        raise UserError(
-            f"data.cleaning.{key} is {moment!r}; expected a date or time such as 2024-01-31"
-        ) from error
+        raise UserError(f"data.cleaning.{key} is {moment!r}; expected a date or time such as 2024-01-31") from error
     return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
 
 

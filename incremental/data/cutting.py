@@ -74,9 +74,7 @@ def calendar(*, interval: str = "1w", base: float = 0.5) -> Cut:
         notes: tuple[str, ...] = ()
         if len(empty):
             first = np.datetime_as_string(empty[0], "m")
-            notes = (
-                f"merged {len(empty)} intervals of {interval} without events, the first from {first} UTC",
-            )
+            notes = (f"merged {len(empty)} intervals of {interval} without events, the first from {first} UTC",)
         return np.maximum(number - last_of_base, 0), notes
 
     return cut
@@ -108,9 +106,7 @@ def given_periods(*, base: int = 1, last: int | None = None) -> Cut:
                 f"{stream.period[row]}, after one of period {stream.period[row - 1]}; "
                 "correct the period or the time"
             )
-        kept = (
-            stream.period if last is None else stream.period[: np.searchsorted(stream.period, last, "right")]
-        )
+        kept = stream.period if last is None else stream.period[: np.searchsorted(stream.period, last, "right")]
         number = np.concatenate([[0], np.cumsum(np.diff(kept) > 0)]) if len(kept) else np.zeros(1)
         if number[-1] < base:
             raise UserError(
@@ -129,6 +125,4 @@ def given_periods(*, base: int = 1, last: int | None = None) -> Cut:
 
 def _check_share(base: float) -> None:
     if not 0 < base < 1:
-        raise UserError(
-            f"data.cut.base is {base}; expected a share of the events between 0 and 1, such as 0.5"
-        )
+        raise UserError(f"data.cut.base is {base}; expected a share of the events between 0 and 1, such as 0.5")

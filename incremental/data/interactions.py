@@ -75,9 +75,7 @@ class Interactions:
             items=self.items[:items],
             titles=None if self.titles is None else self.titles[:items],
             behaviours=self.behaviours[:behaviours],
-            law=None
-            if self.law is None
-            else self.law.take(np.arange(min(n, len(self))), np.arange(1, items)),
+            law=None if self.law is None else self.law.take(np.arange(min(n, len(self))), np.arange(1, items)),
         )
 
 
@@ -88,9 +86,7 @@ def suggestion(name: str, present: Collection[str]) -> str:
     if close:
         return f"did you mean {spelled[close[0]]!r}?"
     listed = [repr(p) for p in present][:12]
-    return (
-        f"there is {', '.join(listed)}{', …' if len(present) > 12 else ''}." if listed else "there is none."
-    )
+    return f"there is {', '.join(listed)}{', …' if len(present) > 12 else ''}." if listed else "there is none."
 
 
 def refuse(bad: pl.Series, values: pl.Series, place: str, lines: pl.Series, expected: str) -> None:
@@ -106,8 +102,7 @@ def refuse(bad: pl.Series, values: pl.Series, place: str, lines: pl.Series, expe
     shown = "empty" if value is None or str(value).strip() == "" else repr(value)
     more = f" (and {len(rows) - 1:,} more rows)" if len(rows) > 1 else ""
     raise UserError(
-        f"{place}, row {lines[first]}, column '{values.name}': the value is {shown}{more}; "
-        f"expected {expected}"
+        f"{place}, row {lines[first]}, column '{values.name}': the value is {shown}{more}; expected {expected}"
     )
 
 

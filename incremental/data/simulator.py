@@ -149,9 +149,7 @@ def simulate(
 
     law = Law(context, vectors, log_weight, day)  # its context is completed below, as items are drawn
     item = np.zeros(events, np.int64)
-    for step in range(
-        int(position.max()) + 1
-    ):  # all sessions at once: an event depends on its own session only
+    for step in range(int(position.max()) + 1):  # all sessions at once: an event depends on its own session only
         rows = np.flatnonzero(position == step)
         if step > 0:
             context[rows, topics + successor[day[rows], group[item[rows - 1] - 1]]] = link
@@ -161,9 +159,7 @@ def simulate(
     affinity = np.einsum("nd,nd->n", context, vectors[item]) / max(focus + link, 1e-9)
     behaviour = _draw(rng, np.log(RATE) + affinity[:, None] * SLOPE)
 
-    order = np.argsort(
-        time, kind="stable"
-    )  # rows so far lie session by session; a tie keeps a session together
+    order = np.argsort(time, kind="stable")  # rows so far lie session by session; a tie keeps a session together
     law = Law(context[order], vectors, log_weight, day[order])
     frame = pl.DataFrame(
         {
@@ -212,9 +208,7 @@ def _log_weight(
     life = lifetime * rng.gamma(4.0, 0.25, items)
     birth = np.where(rng.random(items) < newborn, rng.random(items) * days, -rng.random(items) * life)
     birth[0], life[0] = -0.5 * lifetime, np.inf
-    age = (
-        np.arange(days)[:, None] + 1.0 - birth
-    )  # at the end of the day; an item is alive from the day of its birth
+    age = np.arange(days)[:, None] + 1.0 - birth  # at the end of the day; an item is alive from the day of its birth
     curve = np.log1p(-np.exp(-np.maximum(age, 0.01) / RISE)) - age / lifetime
     base = -popularity * np.log(rng.permutation(items) + 1.0)
     walk = np.cumsum(popularity_drift * rng.standard_normal((days, items)), axis=0)
@@ -295,9 +289,7 @@ def _interests(
     return topic
 
 
-def _titles(
-    rng: np.random.Generator, topic: np.ndarray, group: np.ndarray, topics: int, groups: int
-) -> dict[str, str]:
+def _titles(rng: np.random.Generator, topic: np.ndarray, group: np.ndarray, topics: int, groups: int) -> dict[str, str]:
     """A title of 3 to 5 invented words for each item: two of its topic, one of its group, up to two of all.
 
     No word belongs to two vocabularies.

@@ -111,14 +111,19 @@ class Stream:
         kept = order <= rows.event.max(initial=0)
         if not heldout:
             kept &= ~self.heldout[order]
-        before = np.cumsum(kept) - kept
+        before: Ints = np.cumsum(kept) - kept
         place = self._place[rows.event]
         return self.interactions.item[order[kept]], before[first[place]], before[place]
 
     @property
-    def sorted_notes(self) -> tuple[str, ...]:
+    def all_notes(self) -> tuple[str, ...]:
         """What loading, cleaning and cutting had to say."""
-        return (*self.interactions.notes, *self.notes)
+        cleaned = (
+            f"cleaning: {step.name} removed {step.removed:,} rows, {step.remaining:,} are left"
+            + (" (uses the future)" if step.uses_future else "")
+            for step in self.cleaning
+        )
+        return (*self.interactions.notes, *cleaned, *self.notes)
 
     # -- the order by user, then time --------------------------------------------------------------------------------
 
@@ -139,9 +144,7 @@ class Stream:
     @cached_property
     def _repeated(self) -> Bools:
         """Events whose user had the same item before."""
-        pairs = (
-            self.interactions.user.astype(np.int64) * len(self.interactions.items) + self.interactions.item
-        )
+        pairs = self.interactions.user.astype(np.int64) * len(self.interactions.items) + self.interactions.item
         _, first = np.unique(pairs, return_index=True)
         repeated = np.ones(len(pairs), bool)
         repeated[first] = False
@@ -154,7 +157,7 @@ class Stream:
         past = np.zeros((len(events), 0), np.int32)
         if history:
             kept = visible[order]
-            before = np.cumsum(kept) - kept  # visible events before each place
+            before: Ints = np.cumsum(kept) - kept  # visible events before each place
             log = items[order[kept]]
             place = self._place[events]
             index = before[place][:, None] - self.history + np.arange(self.history)
@@ -165,9 +168,7 @@ class Stream:
     @staticmethod
     def _long_enough(rows: Rows, least: int) -> Rows:
         keep = (rows.history > 0).sum(1) >= least
-        return Rows(
-            rows.event[keep], rows.user[keep], rows.history[keep], rows.label[keep], rows.increment[keep]
-        )
+        return Rows(rows.event[keep], rows.user[keep], rows.history[keep], rows.label[keep], rows.increment[keep])
 
 
 def share_of_each(increment: Ints, share: float, seed: int, name: int) -> Bools:

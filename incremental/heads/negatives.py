@@ -23,7 +23,7 @@ def drawn(number: int, power: float) -> Strategy:
     def begin(state: Array, learner: Learner, data: Data, key: Array) -> tuple[Array, Learner]:
         del state, data, key
         catalogue = learner.catalogue
-        weight = jnp.where(catalogue.seen, jnp.maximum(catalogue.count, 1.0) ** power, 0.0)
+        weight = jnp.where(catalogue.seen, jnp.maximum(catalogue.events, 1.0) ** power, 0.0)
         return jnp.log(weight) - jnp.log(weight.sum()), learner
 
     def batch(state: Array, batch: Batch, key: Array) -> Batch:

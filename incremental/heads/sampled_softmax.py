@@ -19,7 +19,7 @@ def sampled_softmax(*, negatives: int = 256, power: float = 0.75) -> Head:
     """
 
     def loss(items: Items, outputs: Outputs, batch: Batch) -> Array:
-        if batch.negatives is None:
+        if batch.negatives is None or batch.log_q is None:
             return cross_entropy(outputs, batch)
         positive, scores, counts = scored(items, outputs, batch)
         corrected = jnp.where(counts, scores - batch.log_q, -jnp.inf)

@@ -1,4 +1,4 @@
-"""Reservoir sampling: a memory in which every row inserted so far is equally likely to be (Vitter 1985, algorithm R)."""
+"""Reservoir sampling: every row inserted so far is equally likely to be in the memory (Vitter 1985, algorithm R)."""
 
 from typing import NamedTuple
 

@@ -18,9 +18,7 @@ def parse(name: str) -> tuple[str, int]:
     match = re.fullmatch(r"([a-z]+)@([1-9][0-9]*)", name)
     if not match or match[1] not in KINDS:
         allowed = ", ".join(f"{kind}@K" for kind in KINDS)
-        raise UserError(
-            f"metric {name!r}: expected one of {allowed} with a whole K of at least 1, e.g. ndcg@10"
-        )
+        raise UserError(f"metric {name!r}: expected one of {allowed} with a whole K of at least 1, e.g. ndcg@10")
     return match[1], int(match[2])
 
 

@@ -1,4 +1,4 @@
-"""Item-to-item co-occurrence: what followed the items of the history (cf. Sarwar et al. 2001; Ludewig & Jannach 2018)."""
+"""Item-to-item co-occurrence: what followed the items of the history (cf. Ludewig & Jannach 2018)."""
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ def cooccurrence(*, neighbours: int = 64, window: int = 5, decay: float = 0.8) -
 
     c(i, j) counts, for every training example with label j, an i that is p-th last in its history with weight 1/p,
     multiplied by `decay` at each increment. An item keeps its `neighbours` K heaviest followers: a new one takes the
-    place of the lightest and inherits its weight (Space-Saving, Metwally et al. 2005), so a count is at most too high by
-    the lightest one. State: [V, K] ids and weights.
+    place of the lightest and inherits its weight (Space-Saving, Metwally et al. 2005), so a count is at most too high
+    by the lightest one. State: [V, K] ids and weights.
     """
     if neighbours < 1 or window < 1:
         raise UserError(f"model: expected neighbours and window of at least 1, got {neighbours} and {window}")
@@ -37,9 +37,7 @@ def cooccurrence(*, neighbours: int = 64, window: int = 5, decay: float = 0.8) -
 
         def absorb(params: Params, data: Data) -> Params:
             carry = (params["ids"], decay * params["weights"])
-            ids, weights = jax.lax.fori_loop(
-                0, data.size * window, lambda n, carry: count(n, carry, data), carry
-            )
+            ids, weights = jax.lax.fori_loop(0, data.size * window, lambda n, carry: count(n, carry, data), carry)
             return {"ids": ids, "weights": weights}
 
         def scores(params: Params, inputs: dict[str, Array]) -> Array:

@@ -8,9 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 
-def multipliers(
-    key: Array | None, rate: float | Array, shapes: Sequence[tuple[int, ...]]
-) -> list[Array | float]:
+def multipliers(key: Array | None, rate: float | Array, shapes: Sequence[tuple[int, ...]]) -> list[Array | float]:
     """Inverted dropout (Srivastava et al. 2014): for each shape an array of 1 / (1 - rate), or 0 with probability
     `rate`; `key=None` gives 1.0 for each.
 
@@ -23,6 +21,4 @@ def multipliers(
     bits = jax.random.bits(key, (sum(sizes),), "uint16").astype(jnp.float32)
     kept = jnp.where(bits >= rate * 65536.0, 1.0 / (1.0 - rate), 0.0)
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-    return [
-        kept[end - size : end].reshape(shape) for end, size, shape in zip(ends, sizes, shapes, strict=True)
-    ]
+    return [kept[end - size : end].reshape(shape) for end, size, shape in zip(ends, sizes, shapes, strict=True)]

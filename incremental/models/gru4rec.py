@@ -1,4 +1,4 @@
-"""GRU4Rec: a gated recurrent unit over the history (Hidasi et al. 2016, arXiv 1511.06939), with one shared item table."""
+"""GRU4Rec: a gated recurrent unit over the history (Hidasi et al. 2016, arXiv 1511.06939), one shared item table."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -35,9 +35,9 @@ class GRU4Rec(nn.Module):
     def setup(self) -> None:
         self.item = nn.Embed(self.sizes.items, self.width, embedding_init=uniform_rows(self.limit))
         self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes.items,))
-        self.cell = nn.scan(
-            Cell, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1
-        )(self.width)
+        self.cell = nn.scan(Cell, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1)(
+            self.width
+        )
 
     def encode(self, history: Array, key: Array | None) -> Array:
         """[B, l] int32 -> [B, D]."""

@@ -14,9 +14,7 @@ def oracle(stream: Stream) -> Baseline:
     """Score of item i for event e: context[e] · vectors[i] + log_weight[day[e], i], the law's own logits."""
     law = stream.interactions.law
     if law is None:
-        raise UserError(
-            "model=oracle: only the built-in stream (data=builtin) knows its law; choose another model"
-        )
+        raise UserError("model=oracle: only the built-in stream (data=builtin) knows its law; choose another model")
 
     def build(sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
         def fitted(values: Array, fill: float) -> Array:
@@ -41,8 +39,6 @@ def oracle(stream: Stream) -> Baseline:
             event = inputs["event"]
             return params["context"][event] @ params["vectors"] + params["log_weight"][params["day"][event]]
 
-        return gradient_free(
-            sizes=sizes, inputs=("event",), init=init, absorb=absorb, scores=scores, cutoffs=cutoffs
-        )
+        return gradient_free(sizes=sizes, inputs=("event",), init=init, absorb=absorb, scores=scores, cutoffs=cutoffs)
 
     return Baseline(build)

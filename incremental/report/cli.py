@@ -91,9 +91,9 @@ def _report(options: argparse.Namespace) -> None:
         on_screen = options.output is None and sys.stdout.isatty()
         text = formats.terminal(compared, width=_columns() if on_screen else None, styled=on_screen)
     else:
-        text = {"markdown": formats.markdown, "latex": formats.latex, "csv": formats.csv_table}[
-            options.format
-        ](compared)
+        text = {"markdown": formats.markdown, "latex": formats.latex, "csv": formats.csv_table}[options.format](
+            compared
+        )
     if options.output is None:
         sys.stdout.write(text)
     else:

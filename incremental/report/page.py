@@ -18,11 +18,7 @@ def page(table: Table, *, title: str = "Update strategies compared", notes: Sequ
         grid=formats.grid(table),
         notes=[*table.notes, *notes],
         metrics=[_metric(table, metric) for metric in table.metrics],
-        runs=[
-            f"{row.label}, seed {run.seed}: {run.directory or run.name}"
-            for row in table.rows
-            for run in row.runs
-        ],
+        runs=[f"{row.label}, seed {run.seed}: {run.directory or run.name}" for row in table.rows for run in row.runs],
     )
 
 

@@ -95,9 +95,7 @@ def read_evaluations(path: Path) -> list[Evaluation]:
             for cells in lines:
                 row = _evaluation(cells, f"{path}, line {lines.line_num}")
                 if row[:3] in known:
-                    raise UserError(
-                        f"{path}, line {lines.line_num}: the same evaluation as in an earlier line"
-                    )
+                    raise UserError(f"{path}, line {lines.line_num}: the same evaluation as in an earlier line")
                 known.add(row[:3])
                 rows.append(row)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -207,6 +205,4 @@ def _numbers(part: Any, key: str, path: Path) -> Numbers:
     for name, value in part.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise UserError(f"{path}: {key}.{name} must be a number or null, found {value!r:.40}")
-    return {
-        name: value if value is not None and math.isfinite(value) else None for name, value in part.items()
-    }
+    return {name: value if value is not None and math.isfinite(value) else None for name, value in part.items()}

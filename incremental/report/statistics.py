@@ -36,9 +36,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 def same_difference(differences: Sequence[float]) -> bool:
     """Whether all ``differences`` [n], n ≥ 2, are equal up to rounding, so that t is 0/0 or infinite."""
-    return len(differences) > 1 and float(np.ptp(differences)) <= ROUNDING * float(
-        np.max(np.abs(differences))
-    )
+    return len(differences) > 1 and float(np.ptp(differences)) <= ROUNDING * float(np.max(np.abs(differences)))
 
 
 def paired_p(differences: Sequence[float]) -> float | None:

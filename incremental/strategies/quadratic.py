@@ -13,18 +13,16 @@ CHUNK = 8  # examples whose gradients are in memory at once
 def penalty(params: Params, anchor: Params, importance: Params) -> Array:
     """½ Σ_i F_i (θ_i - θ*_i)²."""
     terms = jax.tree.map(lambda p, a, f: (f * (p - a) ** 2).sum(), params, anchor, importance)
-    return 0.5 * sum(jax.tree.leaves(terms))
+    return 0.5 * jnp.sum(jnp.stack(jax.tree.leaves(terms)))
 
 
 def fisher(problem: Problem, learner: Learner, data: Data, key: Array, samples: int) -> Params:
     """The diagonal empirical Fisher: F_i = (1/n) Σ_x (∂ℓ(x, y) / ∂θ_i)², true labels y, no dropout.
 
-    Single-example gradients of the head's exact loss over all candidates, at n = `samples` examples drawn uniformly with
-    replacement from the increment's training rows.
+    Single-example gradients of the head's exact loss over all candidates, at n = `samples` examples drawn uniformly
+    with replacement from the increment's training rows.
     """
-    index = jax.random.randint(
-        named_key(key, "fisher"), (-(-samples // CHUNK), CHUNK), 0, jnp.maximum(data.size, 1)
-    )
+    index = jax.random.randint(named_key(key, "fisher"), (-(-samples // CHUNK), CHUNK), 0, jnp.maximum(data.size, 1))
 
     def example_loss(params: Params, i: Array) -> Array:
         row = jax.tree.map(lambda leaf: leaf[i][None], stored(data.rows))

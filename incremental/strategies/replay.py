@@ -36,6 +36,4 @@ def replay(problem: Problem, *, capacity: int = 5000, rows: int = 128, weight: f
             stored(step.new),
         )
 
-    return Strategy(
-        init=lambda _learner: reservoir.empty(problem.example, capacity), batch=batch, record=record
-    )
+    return Strategy(init=lambda _learner: reservoir.empty(problem.example, capacity), batch=batch, record=record)

@@ -115,9 +115,7 @@ def test_a_core_is_iterated_until_stable() -> None:
 def test_the_core_is_the_largest_set_where_all_have_k(pairs: list[tuple[str, str]]) -> None:
     core = set(range(len(pairs)))
     while True:  # row by row, by the definition
-        weak = {
-            n for n in core if min(sum(pairs[m][side] == pairs[n][side] for m in core) for side in (0, 1)) < 3
-        }
+        weak = {n for n in core if min(sum(pairs[m][side] == pairs[n][side] for m in core) for side in (0, 1)) < 3}
         if not weak:
             break
         core.remove(min(weak))
@@ -167,9 +165,7 @@ def test_what_cannot_be_done_is_refused(arguments: dict[str, Any], message: str)
 
 
 def test_first_tags_of_lastfm(real_data: Path) -> None:
-    cleaned, steps = cleaning(after="2005-01-01", duplicates="first")(
-        lastfm(path=str(real_data / "lastfm-hetrec"))
-    )
+    cleaned, steps = cleaning(after="2005-01-01", duplicates="first")(lastfm(path=str(real_data / "lastfm-hetrec")))
     assert [(s.removed, s.remaining) for s in steps] == [(5, 186_474), (115_412, 71_062)]
     assert cleaned.frame.select("user", "item").n_unique() == 71_062
     assert (cleaned.frame["user"].n_unique(), cleaned.frame["item"].n_unique()) == (1_892, 12_523)

@@ -51,9 +51,7 @@ def test_equal_counts(n: int, increments: int, base: float) -> None:
     assert notes == ()
 
 
-@given(
-    st.lists(st.integers(0, 90 * DAY), min_size=2, max_size=60), st.sampled_from(["1d", "1w", "6h", "1mo"])
-)
+@given(st.lists(st.integers(0, 90 * DAY), min_size=2, max_size=60), st.sampled_from(["1d", "1w", "6h", "1mo"]))
 def test_calendar_never_splits_an_interval(times: list[int], interval: str) -> None:
     times.sort()
     events = stream(times)

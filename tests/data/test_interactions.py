@@ -96,9 +96,7 @@ def test_whole_numbers_become_text() -> None:
 
 
 def test_ids_count_by_first_appearance_in_time() -> None:
-    stream = encode(
-        table(time=[3, 1, 2], text={"x": "the x"}, behaviour=["view", "buy", "view"], rating=[1, 2, 3])
-    )
+    stream = encode(table(time=[3, 1, 2], text={"x": "the x"}, behaviour=["view", "buy", "view"], rating=[1, 2, 3]))
     assert stream.items == ["", "y", "z", "x"]
     assert stream.users == ["", "b", "a"]
     assert stream.titles == ["", "", "", "the x"]
@@ -178,9 +176,7 @@ def test_encoding_obeys_the_prefix_law(rows: list[tuple[int, ...]], data: st.Dat
         names = [f"b{b}" for b in behaviour[:n]]
         text = {str(i): f"title {i}" for i in item[::2]}
         period = [t // 3 for t in time[:n]]
-        return encode(
-            table(text=text, user=user[:n], item=item[:n], time=time[:n], behaviour=names, period=period)
-        )
+        return encode(table(text=text, user=user[:n], item=item[:n], time=time[:n], behaviour=names, period=period))
 
     whole = of(len(rows))
     for ids, distinct in ((whole.user, whole.users), (whole.item, whole.items)):
@@ -200,8 +196,6 @@ def test_encoding_obeys_the_prefix_law(rows: list[tuple[int, ...]], data: st.Dat
 def test_a_message_reads_as_a_sentence() -> None:
     with pytest.raises(
         UserError,
-        match=re.escape(
-            "events.csv, row 2, column 'item': the value is empty; expected an id; fill it in or"
-        ),
+        match=re.escape("events.csv, row 2, column 'item': the value is empty; expected an id; fill it in or"),
     ):
         validate(table(item=["x", "", "y"]))

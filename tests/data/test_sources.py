@@ -51,9 +51,7 @@ def test_csv_with_all_columns(write: Write) -> None:
         "events.csv",
         'customer,sku,at,stars,kind,name\n"a,1",x,5,4.5,view,"The ""X"""\nb,y,7.9,3,buy,\na,x,8,1,view,Y\n',
     )
-    table = columns(
-        path=path, user="customer", item="sku", time="at", rating="stars", behaviour="kind", text="name"
-    )
+    table = columns(path=path, user="customer", item="sku", time="at", rating="stars", behaviour="kind", text="name")
     assert table.frame.rows(named=True)[:2] == [
         {"user": "a,1", "item": "x", "time": 5, "line": 2, "rating": 4.5, "behaviour": "view"},
         {"user": "b", "item": "y", "time": 7, "line": 3, "rating": 3.0, "behaviour": "buy"},
@@ -224,9 +222,7 @@ def test_inter(write: Write) -> None:
     refused(lambda: inter(path=path, text="title"), "ml.item", "data.source.items_path")
     write("ml.item", "item_id:token\ttitle:token_seq\nx\tThe X\ny\tThe Y\n")
     assert inter(path=path, text="title").text == {"x": "The X", "y": "The Y"}
-    refused(
-        lambda: inter(path=path, text="titel"), "ml.item", "column 'titel' is missing", "did you mean 'title'"
-    )
+    refused(lambda: inter(path=path, text="titel"), "ml.item", "column 'titel' is missing", "did you mean 'title'")
     refused(lambda: inter(path=path, user="uid"), path, "column 'uid' is missing", "data.source.user")
 
 
@@ -326,9 +322,7 @@ def test_a_folder_without_ratings_is_refused(write: Write, tmp_path: Path) -> No
 
 def test_u_data(write: Write, tmp_path: Path) -> None:
     write("u.data", "196\t242\t3\t881250949\n186\t302\t4\t891717742\n")
-    write(
-        "u.item", "242|Kolya (1996)|24-Jan-1997||url|0|1\n302|Misérables (1998)|x||y|0|1\n".encode("latin-1")
-    )
+    write("u.item", "242|Kolya (1996)|24-Jan-1997||url|0|1\n302|Misérables (1998)|x||y|0|1\n".encode("latin-1"))
     table = u_data(path=str(tmp_path))
     assert table.frame.rows() == [("196", "242", 881_250_949, 1, 3.0), ("186", "302", 891_717_742, 2, 4.0)]
     assert table.text == {"242": "Kolya (1996)", "302": "Misérables (1998)"}
@@ -401,9 +395,7 @@ def test_bad_mind_rows_are_refused(write: Write, tmp_path: Path, row: str, parts
 # -- what they share ----------------------------------------------------------------------------------
 
 
-def test_a_path_may_begin_with_the_home_folder(
-    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_path_may_begin_with_the_home_folder(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     write("events.csv", "x")
     assert reading.path_to("~/events.csv", folder=False) == tmp_path / "events.csv"

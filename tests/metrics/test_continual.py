@@ -99,9 +99,7 @@ squares = st.integers(2, 6).flatmap(lambda n: hnp.arrays(np.float64, (n, n), ele
 @given(squares)
 def test_laws_between_the_metrics(matrix: Any) -> None:
     size = len(matrix)
-    numbers = {
-        name: value for name, value in continual.summary(matrix, np.zeros(size)).items() if value is not None
-    }
+    numbers = {name: value for name, value in continual.summary(matrix, np.zeros(size)).items() if value is not None}
     gap = numbers["final_average"] - numbers["learning_accuracy"]
     assert numbers["backward_transfer"] * (size - 1) == pytest.approx(gap * size, abs=1e-9)
     assert numbers["forgetting_chaudhry"] >= numbers["forgetting"] - 1e-12

@@ -14,17 +14,11 @@ Write = Callable[..., Path]
 def write_run(tmp_path: Path) -> Write:
     """Write a run directory with a prequential curve of ndcg@10, and held-out rows where R is given."""
 
-    def write(
-        row: str, seed: int, curve: list[float], /, *, R: list[list[float]] | None = None, **over: Any
-    ) -> Path:
+    def write(row: str, seed: int, curve: list[float], /, *, R: list[list[float]] | None = None, **over: Any) -> Path:
         directory = tmp_path / "runs" / f"sasrec-{row}-{seed}"
         directory.mkdir(parents=True)
         rows: list[Evaluation] = [(j, j + 1, "ndcg@10", value, 10) for j, value in enumerate(curve)]
-        rows += [
-            (i, j, "heldout/ndcg@10", value, 5)
-            for i, line in enumerate(R or [])
-            for j, value in enumerate(line)
-        ]
+        rows += [(i, j, "heldout/ndcg@10", value, 5) for i, line in enumerate(R or []) for j, value in enumerate(line)]
         lines = [
             "trained_until,evaluated_on,metric,value,count",
             *(",".join(map(str, line)) for line in rows),

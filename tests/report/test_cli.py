@@ -9,9 +9,7 @@ import pytest
 from incremental.report.cli import main
 
 
-def test_table_on_stdout_and_page_in_the_first_folder(
-    study: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_table_on_stdout_and_page_in_the_first_folder(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(study)]) == 0
     out, err = capsys.readouterr()
     assert "0.3100 ± 0.0745*" in out
@@ -37,9 +35,7 @@ def test_formats_go_to_a_file_or_to_stdout(
     assert capsys.readouterr().out == ""
 
 
-def test_metric_baseline_and_page_are_chosen(
-    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_metric_baseline_and_page_are_chosen(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = tmp_path / "page.html"
     assert main([str(study), "--metric", "ndcg@10", "--baseline", "replay", "--html", str(place)]) == 0
     assert "paired t-test against replay" in capsys.readouterr().out
@@ -64,15 +60,11 @@ def test_no_runs_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert f"Left out: {tmp_path}" in err
 
 
-def test_mistakes_are_explained_without_a_traceback(
-    write_run: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes_are_explained_without_a_traceback(write_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     directory = write_run("replay", 0, [0.1])
     (directory / "summary.json").write_text("{")
     assert main([str(directory)]) == 2
-    assert (
-        f"incremental-report: {directory / 'summary.json'}: not readable as JSON" in capsys.readouterr().err
-    )
+    assert f"incremental-report: {directory / 'summary.json'}: not readable as JSON" in capsys.readouterr().err
 
 
 def test_a_place_that_cannot_be_written_is_named(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

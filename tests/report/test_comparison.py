@@ -87,9 +87,7 @@ def test_one_seed_says_so() -> None:
 def test_best_only_where_significant() -> None:
     clear = table(runs_of({"finetune": FINETUNE, "replay": REPLAY, "static": STATIC}))
     assert clear.best == {NDCG: "replay"}
-    close = {
-        seed: value + noise for (seed, value), noise in zip(REPLAY.items(), (0.02, -0.03, 0.02), strict=True)
-    }
+    close = {seed: value + noise for (seed, value), noise in zip(REPLAY.items(), (0.02, -0.03, 0.02), strict=True)}
     unclear = table(runs_of({"finetune": FINETUNE, "replay": REPLAY, "close": close}))
     assert unclear.best == {}
     assert any("No row is marked as best" in note for note in unclear.notes)
@@ -136,9 +134,7 @@ def test_unknown_names_say_what_there_is() -> None:
     runs = runs_of({"finetune": FINETUNE, "replay": REPLAY})
     with pytest.raises(UserError, match="no run has the metric 'auc'; there is ndcg@10"):
         table(runs, metrics=["auc"])
-    with pytest.raises(
-        UserError, match="no row is named 'ewc', to be the baseline; there is finetune, replay"
-    ):
+    with pytest.raises(UserError, match="no row is named 'ewc', to be the baseline; there is finetune, replay"):
         table(runs, baseline="ewc")
     with pytest.raises(UserError, match="no finished runs"):
         table([])
@@ -147,13 +143,9 @@ def test_unknown_names_say_what_there_is() -> None:
 
 
 def test_rows_that_collide_go_by_their_names() -> None:
-    pair = [
-        Run("replay", 0, {NDCG: {"prequential": q}}, name=n) for n, q in {"gru": 0.1, "sasrec": 0.2}.items()
-    ]
+    pair = [Run("replay", 0, {NDCG: {"prequential": q}}, name=n) for n, q in {"gru": 0.1, "sasrec": 0.2}.items()]
     assert [row.label for row in table(pair).rows] == ["sasrec", "gru"]
-    twice = [
-        Run("replay", 0, {NDCG: {"prequential": 0.1}}, name="gru", directory=Path(d)) for d in ("one", "two")
-    ]
+    twice = [Run("replay", 0, {NDCG: {"prequential": 0.1}}, name="gru", directory=Path(d)) for d in ("one", "two")]
     with pytest.raises(UserError, match="two runs named 'gru' with seed 0: one and two"):
         table(twice)
 

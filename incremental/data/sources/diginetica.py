@@ -25,9 +25,7 @@ def diginetica(*, path: str, periods: int | None = None) -> Table:
         raise UserError(f"data.source.periods is {periods}; expected 1 or more, or null for all")
     found = {int(m[1]): f for f in folder.iterdir() if (m := re.fullmatch(r"period_(\d+)\.txt", f.name))}
     if not found:
-        raise UserError(
-            f"{folder}: there is no period_0.txt; set data.source.path to the folder with period_*.txt"
-        )
+        raise UserError(f"{folder}: there is no period_0.txt; set data.source.path to the folder with period_*.txt")
     parts = []
     for period in sorted(found)[:periods]:
         sheet = reading.delimited(found[period], separator=" ", header=("session", "item"))

@@ -22,13 +22,9 @@ def lastfm(*, path: str) -> Table:
     folder = reading.path_to(path, folder=True)
     sheet = reading.delimited(reading.file_in(folder, "user_taggedartists.dat"), separator="\t")
     reading.require(sheet, *FIELDS)
-    written = sheet.frame.select(
-        pl.format("{}-{}-{}", "year", "month", "day").alias("year-month-day")
-    ).to_series()
+    written = sheet.frame.select(pl.format("{}-{}-{}", "year", "month", "day").alias("year-month-day")).to_series()
     date = written.str.to_date("%Y-%m-%d", strict=False)
-    interactions.refuse(
-        date.is_null(), written, sheet.origin, reading.lines(sheet), "a date: day, month and year"
-    )
+    interactions.refuse(date.is_null(), written, sheet.origin, reading.lines(sheet), "a date: day, month and year")
     tags = pl.DataFrame(
         {
             "user": sheet.frame["userID"],

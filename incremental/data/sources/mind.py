@@ -43,7 +43,5 @@ def mind(*, path: str) -> Table:
     )
     text: dict[str, str] = {}
     if (folder / "news.tsv").is_file():
-        text = reading.titles(
-            reading.delimited(folder / "news.tsv", separator="\t", header=NEWS), "id", "title"
-        )
+        text = reading.titles(reading.delimited(folder / "news.tsv", separator="\t", header=NEWS), "id", "title")
     return Table(frame, sheet.origin, text, names={"item": "impressions"})

@@ -36,9 +36,7 @@ def u_data(*, path: str) -> Table:
 
 
 def _table(sheet: reading.Sheet, text: dict[str, str]) -> Table:
-    return reading.table(sheet, user="user", item="item", time="timestamp", rating="rating")._replace(
-        text=text
-    )
+    return reading.table(sheet, user="user", item="item", time="timestamp", rating="rating")._replace(text=text)
 
 
 def _movies(file: Path) -> dict[str, str]:

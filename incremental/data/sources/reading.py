@@ -127,8 +127,7 @@ def require(sheet: Sheet, *columns: str, remedy: str = "Rename the column.") -> 
     for column in columns:
         if column not in present:
             raise UserError(
-                f"{sheet.origin}: column '{column}' is missing; "
-                f"{interactions.suggestion(column, present)} {remedy}"
+                f"{sheet.origin}: column '{column}' is missing; {interactions.suggestion(column, present)} {remedy}"
             )
 
 

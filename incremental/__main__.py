@@ -1,0 +1,5 @@
+"""`python -m incremental` is the `incremental` command."""
+
+from incremental.cli import main
+
+main()

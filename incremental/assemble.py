@@ -1,0 +1,89 @@
+"""From a resolved config to the parts of a run: the one place that knows the config's top-level keys."""
+
+import inspect
+from collections.abc import Mapping
+from functools import partial as fixed
+from typing import Any, NamedTuple
+
+from incremental import config as schema
+from incremental.data.stream import Stream
+from incremental.errors import UserError
+from incremental.learner import Training, make
+from incremental.loop import Build, cutoffs
+from incremental.problem import Baseline, Head, Model, problem
+from incremental.strategy import Strategy
+from incremental.types import Program, Sizes
+from incremental.update import Update
+
+
+class Evaluation(NamedTuple):
+    """What is measured."""
+
+    metrics: tuple[str, ...]
+    matrix: bool
+    """the whole matrix R on the held-out parts, after every update"""
+
+
+def evaluation(*, metrics: list[str], matrix: bool = False) -> Evaluation:
+    """`Evaluation`, checked."""
+    if not metrics:
+        raise UserError("evaluation.metrics is empty: name at least one, e.g. [ndcg@10]")
+    cutoffs(metrics)
+    return Evaluation(tuple(metrics), matrix)
+
+
+class Parts(NamedTuple):
+    """Everything that a driver needs."""
+
+    stream: Stream
+    build: Build
+    update: Update
+    evaluation: Evaluation
+    batch_size: int | None
+    """None for models without gradients"""
+    seed: int
+
+
+def assemble(config: Mapping[str, Any]) -> Parts:
+    """The parts that `config` (resolved, plain dicts) describes; a UserError names the key that is wrong."""
+    stream = schema.build(config["data"], "data")
+    update = schema.build(config["update"], "update")
+    measured = schema.build(config["evaluation"], "evaluation")
+    steps = schema.build(config["training"], "training")
+    factory = schema.partial(config["model"], "model")
+    # The oracle takes the stream, whose law it knows; a learned model must not.
+    model = factory(stream) if "stream" in inspect.signature(factory.func).parameters else factory()
+    names = sorted(config["strategies"] or {})
+    if isinstance(model, Baseline):
+        if names:
+            raise UserError(
+                f"strategies.{names[0]}: {config['model']['_target_']} updates without gradients, so no strategy "
+                "applies to it; leave strategies out, or choose another model"
+            )
+        return Parts(stream, fixed(_baseline, model, cutoffs(measured.metrics)), update, measured, None, config["seed"])
+    head = schema.build(config["head"], "head")
+    optimizer = schema.partial(config["optimizer"], "optimizer")
+    factories = {
+        name: schema.partial(node, f"strategies.{name}") for name, node in (config["strategies"] or {}).items()
+    }
+    build = fixed(_program, model, head, optimizer, factories, steps, cutoffs(measured.metrics), stream.history)
+    return Parts(stream, build, update, measured, steps.batch_size, config["seed"])
+
+
+def _baseline(model: Baseline, ks: tuple[int, ...], sizes: Sizes) -> Program:
+    return model.build(sizes, ks)
+
+
+def _program(
+    model: Model,
+    head: Head,
+    optimizer: Any,
+    factories: Mapping[str, Any],
+    steps: Training,
+    ks: tuple[int, ...],
+    history: int,
+    sizes: Sizes,
+) -> Program:
+    own = problem(model, head, sizes, history)
+    strategies: dict[str, Strategy] = {name: factory(own) for name, factory in factories.items()}
+    return make(own, optimizer(), strategies, sizes=sizes, training=steps, cutoffs=ks)

@@ -1,0 +1,68 @@
+"""The `incremental` command: Hydra composes a configuration, `incremental.experiment` runs it."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from incremental.errors import UserError
+
+
+def config_folder() -> Path:
+    """The configs: inside an installed package, or beside it in a checkout."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain values."""
+    try:
+        values: Any = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the configuration does not resolve: {str(error).splitlines()[0]}") from None
+    return dict(values)
+
+
+def compilation_cache() -> None:
+    """Keeps compiled programs between runs; JAX_COMPILATION_CACHE_DIR says where, JAX_ENABLE_COMPILATION_CACHE if."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(home / "incremental" / "programs"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")
+def job(config: DictConfig) -> float | None:
+    """One run; returns the prequential headline metric, for sweepers."""
+    try:
+        values = resolved(config)
+        compilation_cache()
+        from incremental.experiment import execute, named
+
+        values = named(values, HydraConfig.get().runtime.choices)
+        summary = execute(values)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped; the same command continues from the last checkpoint", file=sys.stderr)
+        raise SystemExit(130) from None
+    except FloatingPointError as error:
+        print(f"error: debug=nan: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    if summary is None:
+        return None
+    headline = values["evaluation"]["metrics"][0]
+    return float(summary["metrics"][headline]["prequential"])
+
+
+def main() -> None:
+    """Entry point."""
+    job()

@@ -1,0 +1,54 @@
+"""What a run says while it works: a progress bar on a terminal, a line an increment anywhere."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from incremental.loop import Cost, Record
+
+
+class Console:
+    """A `Listener` that prints."""
+
+    def __init__(self, increments: int, epochs: int, metric: str) -> None:
+        from rich.console import Console as Terminal
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.increments, self.epochs, self.metric = increments, epochs, metric
+        terminal = Terminal(file=sys.stderr)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+        )
+        self.bar = Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal)
+        self.task = self.bar.add_task("compiling", total=epochs, note="")
+
+    def __enter__(self) -> "Console":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.bar.stop()
+
+    def epoch(self, t: int, epoch: int, loss: float | None, validation: float | None) -> None:
+        note = "" if loss is None else f"loss {loss:.4f}"
+        if validation is not None:
+            note += f", best validation {validation:.4f}"
+        self.bar.update(self.task, description=self.part(t), completed=epoch, note=note)
+
+    def increment(self, cost: Cost, tested: Sequence[Record]) -> None:
+        found = [record.value for record in tested if record.metric == self.metric]
+        quality = f"{self.metric} {found[0]:.4f} before its update; " if found else ""
+        update = (
+            f"trained {cost.examples:,} examples in {cost.epochs} epochs, {cost.seconds:.1f} s"
+            + (f" (+ {cost.compile_seconds:.1f} s compiling)" if cost.compile_seconds >= 0.1 else "")
+            if cost.epochs
+            else "not updated"
+        )
+        print(f"  {self.part(cost.increment)}: {quality}{update}", flush=True)
+
+    def part(self, t: int) -> str:
+        """The name of part t."""
+        return "base part" if t == 0 else f"increment {t}/{self.increments}"

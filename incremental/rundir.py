@@ -1,0 +1,120 @@
+"""A run's directory: named by the run and a hash of its config, locked while it runs, never overwritten."""
+
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from incremental.errors import UserError
+from incremental.loop import Record, Result
+from incremental.metrics.continual import summarise
+
+# What may differ between two starts of the same run.
+NOT_IDENTITY = ("runs", "tracking", "debug", "profile", "dry_run")
+COLUMNS = ("trained_until", "evaluated_on", "metric", "value", "count")
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits of the config's hash, the keys of `NOT_IDENTITY` apart."""
+    kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+class RunDirectory:
+    """The files of one run. `summary.json` exists once the run is finished."""
+
+    def __init__(self, root: Path, name: str, config: Mapping[str, Any]) -> None:
+        self.identity = identity(config)
+        self.path = root / f"{name}-seed{config['seed']}-{self.identity}"
+        self.config = dict(config)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot write the run's directory ({error.strerror}); choose another folder with runs=..."
+            ) from None
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"{self.path}: this run is being executed by another process; wait for it, or stop it first"
+            ) from None
+
+    def start(self) -> None:
+        """Writes the resolved config."""
+        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config)))
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """The summary of a finished run, or None."""
+        path = self.path / "summary.json"
+        if not path.exists():
+            return None
+        try:
+            return dict(json.loads(path.read_text()))
+        except ValueError:
+            raise UserError(f"{path}: not a readable summary; remove {self.path} to run again") from None
+
+    def evaluations(self, records: Iterable[Record]) -> None:
+        """Rewrites evaluations.csv."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(
+            (*record[:3], "" if math.isnan(record.value) else record.value, record.events) for record in records
+        )
+        write_atomically(self.path / "evaluations.csv", text.getvalue())
+
+    def finish(self, name: str, row: str, result: Result) -> dict[str, Any]:
+        """Writes summary.json and returns its content."""
+        content = {
+            "name": name,
+            "row": row,
+            "seed": self.config["seed"],
+            "increments": len(result.costs) - 1,
+            "status": "finished",
+            "config": self.identity,
+            "metrics": summarise(result.records),
+            "cost": total_cost(result),
+        }
+        write_atomically(self.path / "summary.json", json.dumps(content, indent=2) + "\n")
+        return content
+
+    def close(self) -> None:
+        """Releases the lock."""
+        self.lock.close()
+
+
+def total_cost(result: Result) -> dict[str, float]:
+    """Means over the increments' updates (the base part apart), and the sums and the final memory of the run."""
+    updates = result.costs[1:]
+    fields = ("seconds", "parameters_written")
+    mean = {name: sum(getattr(cost, name) for cost in updates) / len(updates) for name in fields}
+    return {
+        "seconds_per_update": mean["seconds"],
+        "compile_seconds": sum(cost.compile_seconds for cost in result.costs),
+        "examples": sum(cost.examples for cost in updates),
+        "parameters_written": mean["parameters_written"],
+        "memory_bytes": result.costs[-1].memory_bytes,
+        "base_seconds": result.costs[0].seconds,
+        "base_examples": result.costs[0].examples,
+    }
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file that appears whole or not at all."""
+    new = path.with_name(f".{path.name}.new")
+    with new.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)

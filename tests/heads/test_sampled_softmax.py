@@ -1,0 +1,91 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from incremental.heads.sampled_softmax import sampled_softmax
+from incremental.problem import Items
+from incremental.types import Batch, Catalogue, Learner, Outputs
+
+B, D, V = 3, 4, 9
+SEEN = np.array([0, 1, 1, 1, 0, 1, 1, 1, 0], bool)
+EVENTS = np.array([0, 1, 9, 3, 0, 30, 2, 5, 0], np.float32)
+LABELS = np.array([2, 5, 7], np.int32)
+DRAWS = 4096
+
+
+class Case:
+    """A catalogue, and losses of a batch with given or drawn negatives."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(1)
+        self.hidden = rng.normal(size=(B, D)).astype(np.float32)
+        self.table = rng.normal(size=(V, D)).astype(np.float32)
+        self.bias = rng.normal(size=V).astype(np.float32)
+        self.scores = np.float64(self.hidden) @ self.table.T + self.bias
+        self.full = np.log((np.exp(self.scores) * SEEN).sum(1)) - self.scores[np.arange(B), LABELS]
+        rows: Any = np.ones(B, np.float32), np.ones(B, bool), np.zeros(B, np.int32)
+        self.batch = Batch({}, LABELS, *rows, candidates=SEEN)  # type: ignore[arg-type]
+        catalogue: Any = Catalogue(*(np.asarray(part) for part in (SEEN, EVENTS, SEEN)))  # type: ignore[arg-type]
+        self.learner = Learner({}, (), catalogue, np.int32(1))  # type: ignore[arg-type]
+        self.loss = jax.jit(lambda hidden, batch: self.rows(hidden, batch))
+
+    def rows(self, hidden: Any, batch: Batch) -> Any:
+        outputs = Outputs(hidden, hidden @ self.table.T + self.bias)
+        return sampled_softmax().loss(Items(jnp.asarray(self.table), jnp.asarray(self.bias)), outputs, batch)
+
+    def drawn(self, number: int, hidden: Any, key: Any) -> Any:
+        """The losses [B] with `number` negatives that the head's own strategy draws."""
+        strategy = sampled_softmax(negatives=number).strategy
+        assert strategy is not None
+        state, _ = strategy.begin(strategy.init(self.learner), self.learner, None, key)  # type: ignore[arg-type]
+        return self.rows(hidden, strategy.batch(state, self.batch, key))
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return Case()
+
+
+def test_loss_is_the_corrected_formula(case: Case) -> None:
+    negatives = np.array([3, 5, 1, 1], np.int32)
+    log_q = np.array([-0.5, 0.3, -1.0, -1.0], np.float32)
+    loss = case.loss(case.hidden, case.batch._replace(negatives=negatives, log_q=log_q))  # type: ignore[arg-type]
+    own = case.scores[np.arange(B), LABELS]
+    terms = np.exp(case.scores[:, negatives] - log_q)
+    terms[1, 1] = 0.0  # item 5 is the second row's label
+    np.testing.assert_allclose(loss, np.log(np.exp(own) + terms.sum(1)) - own, rtol=1e-5)
+
+
+def test_accidental_hits_do_not_count(case: Case) -> None:
+    hits = np.repeat(LABELS[:1], 4)
+    batch = case.batch._replace(negatives=hits, log_q=np.zeros(4, np.float32))  # type: ignore[arg-type]
+    assert float(case.loss(case.hidden, batch)[0]) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_without_drawn_negatives_it_is_the_full_softmax(case: Case) -> None:
+    np.testing.assert_allclose(case.loss(case.hidden, case.batch), case.full, rtol=1e-5)
+
+
+def test_denominator_is_estimated_without_bias(case: Case) -> None:
+    keys = jax.random.split(jax.random.key(0), DRAWS)
+    losses = jax.jit(jax.vmap(lambda key: case.drawn(3, case.hidden, key)))(keys)
+    estimates = np.exp(np.float64(losses) + case.scores[np.arange(B), LABELS])
+    truth = (np.exp(case.scores) * SEEN).sum(1)
+    error = estimates.std(0) / np.sqrt(DRAWS)
+    assert (error < 0.05 * truth).all()
+    assert (np.abs(estimates.mean(0) - truth) < 4 * error).all()
+
+
+def test_loss_and_gradient_converge_to_the_full_softmax_as_more_are_drawn(case: Case) -> None:
+    def both(hidden: Any) -> Any:
+        rows = case.drawn(1 << 15, hidden, jax.random.key(1))
+        return rows.sum(), rows
+
+    gradient, loss = jax.jit(jax.grad(both, has_aux=True))(case.hidden)
+    weights = np.exp(case.scores) * SEEN
+    expected = (weights / weights.sum(1, keepdims=True) - np.eye(V)[LABELS]) @ case.table
+    np.testing.assert_allclose(loss, case.full, atol=0.03)
+    np.testing.assert_allclose(gradient, expected, atol=0.05)
