@@ -1,10 +1,13 @@
 """What a run says while it works: a progress bar on a terminal, a line an increment anywhere."""
 
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from incremental.loop import Cost, Record
+
+SECONDS_BETWEEN_LINES = 10.0  # where there is no progress bar
 
 
 class Console:
@@ -23,6 +26,7 @@ class Console:
             TimeElapsedColumn(),
         )
         self.bar = Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal)
+        self.printed = time.monotonic()
         self.task = self.bar.add_task("compiling", total=epochs, note="")
 
     def __enter__(self) -> "Console":
@@ -37,6 +41,13 @@ class Console:
         if validation is not None:
             note += f", best validation {validation:.4f}"
         self.bar.update(self.task, description=self.part(t), completed=epoch, note=note)
+        if self.bar.disable and time.monotonic() - self.printed > SECONDS_BETWEEN_LINES:
+            self.say(f"    {self.part(t)}, epoch {epoch} of at most {self.epochs}: {note}")
+
+    def say(self, line: str) -> None:
+        """Prints a line."""
+        print(line, flush=True)
+        self.printed = time.monotonic()
 
     def increment(self, cost: Cost, tested: Sequence[Record]) -> None:
         found = [record.value for record in tested if record.metric == self.metric]
@@ -47,7 +58,7 @@ class Console:
             if cost.epochs
             else "not updated"
         )
-        print(f"  {self.part(cost.increment)}: {quality}{update}", flush=True)
+        self.say(f"  {self.part(cost.increment)}: {quality}{update}")
 
     def part(self, t: int) -> str:
         """The name of part t."""

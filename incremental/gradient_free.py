@@ -62,6 +62,8 @@ def gradient_free(
         end=end,
         rank=ranker(ranked, batch_size=rank_batch_size, cutoffs=cutoffs),
         scores=ranked,
+        represent=None,
+        tables=lambda _state: {"item": {}, "user": {}},
         inputs=inputs,
         epochs=1,
         sizes=sizes,

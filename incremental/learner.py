@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict
 from jax import Array
 
 from incremental.errors import UserError
@@ -22,6 +23,7 @@ from incremental.types import (
     Data,
     Fit,
     Learner,
+    Outputs,
     Params,
     Problem,
     Program,
@@ -197,11 +199,16 @@ def make(
             "broken": broken,
         }
 
-    def raw_scores(state: State, inputs: dict[str, Array]) -> Array:
-        learner = state.learner
-        return problem.apply(strategy.view(state.strategy, learner.params, learner.increment), inputs).scores
+    def outputs(state: State, inputs: dict[str, Array]) -> Outputs:
+        return problem.apply(strategy.view(state.strategy, state.learner.params, state.learner.increment), inputs)
 
-    scores = rankable(raw_scores)
+    def tables(state: State) -> dict[str, dict[str, Array]]:
+        params = strategy.view(state.strategy, state.learner.params, state.learner.increment)
+        named = {"/".join(path): leaf for path, leaf in flatten_dict(params).items()}
+        kinds = problem.tables.items()
+        return {kind: {path: named[path] for path, own in kinds if own == kind} for kind in ("item", "user")}
+
+    scores = rankable(lambda state, inputs: outputs(state, inputs).scores)
     rank_validation = ranker(scores, batch_size=rank_batch_size)
 
     def validate(state: State, data: Data, seen: Seen | None = None) -> State:
@@ -237,6 +244,8 @@ def make(
         end=end,
         rank=ranker(scores, batch_size=rank_batch_size, cutoffs=cutoffs),
         scores=scores,
+        represent=lambda state, inputs: outputs(state, inputs).hidden,
+        tables=tables,
         inputs=tuple(problem.example.inputs),
         epochs=training.epochs,
         sizes=sizes,

@@ -10,7 +10,7 @@ import numpy as np
 
 from incremental.capacity import capacity, grow
 from incremental.compiled import Compiled
-from incremental.data.stream import Rows, Stream
+from incremental.data.stream import Rows, Stream, belongs
 from incremental.errors import UserError
 from incremental.metrics.ranking import parse, per_event
 from incremental.types import Anchor, Batch, Data, Params, Program, Seen, Sizes, State, bytes_of
@@ -166,10 +166,10 @@ def run(
 ) -> Result:
     """Runs a stream to its end and returns the state, the evaluations and the costs.
 
-    For each part t = 0 (base), 1, …, T: test on all of t with the model trained until t-1 (t > 0), grow the tables to the
-    ids of t, train as `update` says. With `matrix`, after each update (and before the first) the held-out part of every
-    increment is tested. `build(sizes)` makes the program at given capacities. `batch_size` is only checked against
-    the increments' sizes.
+    For each part t = 0 (base), 1, …, T: test on all of t with the model trained until t-1 (t > 0), grow the tables to
+    the ids of t, train as `update` says. With `matrix`, after each update (and before the first) the held-out part of
+    every increment is tested. `build(sizes)` makes the program at given capacities. `batch_size` is only checked
+    against the increments' sizes.
     """
     driver = Driver(build, stream, update, metrics, listener, saver)
     driver.check(matrix, batch_size)
@@ -431,11 +431,6 @@ def cutoffs(metrics: Sequence[str]) -> tuple[int, ...]:
     return tuple(sorted({parse(metric)[1] for metric in metrics}))
 
 
-def belongs(members: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """[N] bool: `members[ids]`, False for ids beyond the table."""
-    return members[np.minimum(ids, len(members) - 1)] & (ids < len(members))
-
-
 def holds_anchor(tree: Any) -> bool:
     """Whether a strategy's state holds an `Anchor`."""
     leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, Anchor))
@@ -451,5 +446,5 @@ def refuse_divergence(metrics: dict[str, Any], t: int, epoch: int) -> None:
     raise UserError(
         f"the loss became NaN or infinite at increment {t}, epoch {epoch}, step {int(broken['step'])}, in the term(s) "
         f"{', '.join(terms) or 'sum'} ('data' is the model's own loss, the others are strategies). The last good "
-        "checkpoint is kept. Lower optimizer.learning_rate or the strategy's weight, or find the operation with debug=nan"
+        "checkpoint is kept. Lower optimizer.learning_rate or the strategy's weight; debug=nan finds the operation"
     )

@@ -154,6 +154,8 @@ class Program(NamedTuple):
     end: Callable[[State, Data], State]
     rank: Callable[[State, Data, Seen | None], Ranks]
     scores: Callable[[State, dict[str, Array]], Array]  # -> [B, V] float32, -inf where not a candidate
+    represent: Callable[[State, dict[str, Array]], Array] | None  # -> [B, D] float32; None: the model has none
+    tables: Callable[[State], dict[str, dict[str, Array]]]  # "item" and "user" -> path -> table, rows = ids
     inputs: tuple[str, ...]  # what a row's inputs hold
     epochs: int  # at most, in one update
     sizes: Sizes

@@ -1,9 +1,17 @@
 """What all tests share."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+# Before jax is imported. Most of the suite's time is XLA's compilation, which this flag shortens by a third;
+# the laws compare bits on the host, whatever device is there.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+# `from tests import lab` for a plain `pytest` too; `python -m pytest` has the folder on the path anyway.
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +22,12 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("real data: set INCREMENTAL_DATA to the folder")
     return folder
+
+
+@pytest.fixture
+def shared_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of one program share its compiled functions, from test to test."""
+    from incremental import loop
+    from tests import lab
+
+    monkeypatch.setattr(loop, "Functions", lab.functions)

@@ -99,7 +99,7 @@ class Stream:
             events = events[items[events] <= arrived]
         if self.exclude_seen:
             events = events[~self._repeated[events]]
-        visible = known[np.minimum(items, len(known) - 1)] & (items < len(known))
+        visible = belongs(known, items)
         if self.minimum_history:
             events = self._long_enough(self._rows(events, visible, True), self.minimum_history).event
         return self._rows(events, visible, history)
@@ -114,6 +114,21 @@ class Stream:
         before: Ints = np.cumsum(kept) - kept
         place = self._place[rows.event]
         return self.interactions.item[order[kept]], before[first[place]], before[place]
+
+    def latest(self, users: Ints, known: Bools) -> Ints:
+        """[users, L] int32: the last L items of each user at the end of the stream that are `known` [V] bool."""
+        past = np.zeros((len(users), self.history), np.int32)
+        for row, user in zip(past, users, strict=True):
+            items = self.items_of(user)
+            items = items[belongs(known, items)][-self.history :]
+            row[self.history - len(items) :] = items
+        return past
+
+    def items_of(self, user: int) -> Ints:
+        """All items of a user, in time order."""
+        order, sorted_users, _ = self._by_user
+        first, last = np.searchsorted(sorted_users, [user, user + 1])
+        return self.interactions.item[order[first:last]]
 
     @property
     def all_notes(self) -> tuple[str, ...]:
@@ -171,6 +186,11 @@ class Stream:
         return Rows(rows.event[keep], rows.user[keep], rows.history[keep], rows.label[keep], rows.increment[keep])
 
 
+def belongs(members: Bools, ids: Ints) -> Bools:
+    """[N] bool: `members[ids]`, False for ids beyond the table."""
+    return members[np.minimum(ids, len(members) - 1)] & (ids < len(members))
+
+
 def share_of_each(increment: Ints, share: float, seed: int, name: int) -> Bools:
     """[N] bool: a random `share` of each increment's events, drawn from (seed, name, increment)."""
     chosen = np.zeros(len(increment), bool)
@@ -205,6 +225,10 @@ def make_stream(
             raise UserError(f"data.{name}={value}: expected a share of at least 0 and below 1")
     if history < 1:
         raise UserError(f"data.history={history}: expected at least 1")
+    if not 0 <= minimum_history <= history:
+        raise UserError(f"data.minimum_history={minimum_history}: expected 0 to data.history={history}")
+    if unseen_items not in ("miss", "drop"):
+        raise UserError(f"data.unseen_items={unseen_items!r}: expected miss or drop")
     table, steps = (source, ()) if cleaning is None else cleaning(source)
     interactions = encode(table)
     increment, notes = cut(interactions)

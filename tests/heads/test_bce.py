@@ -1,6 +1,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -33,8 +34,8 @@ def expected(row: int, negatives: Any) -> float:
 
 @jax.jit
 def loss(batch: Batch) -> Any:
-    outputs: Any = Outputs(HIDDEN, HIDDEN @ TABLE.T + BIAS)  # type: ignore[arg-type]
-    return bce().loss(Items(TABLE, BIAS), outputs, batch)  # type: ignore[arg-type]
+    hidden, table, bias = jnp.asarray(HIDDEN), jnp.asarray(TABLE), jnp.asarray(BIAS)
+    return bce().loss(Items(table, bias), Outputs(hidden, hidden @ table.T + bias), batch)
 
 
 def test_loss_is_the_mean_over_negatives_that_are_not_the_label() -> None:

@@ -60,7 +60,7 @@ def test_only_items_seen_so_far_are_drawn(draws: Any) -> None:
 @pytest.mark.parametrize(("case", "power"), list(enumerate(POWERS)))
 def test_log_q_is_the_log_of_the_expected_number_of_draws(draws: Any, case: int, power: float) -> None:
     negatives, log_q = draws[0][case], draws[1][case]
-    np.testing.assert_allclose(log_q, np.log(NUMBER * shares(float(power)))[negatives], rtol=1e-5)
+    np.testing.assert_allclose(log_q, np.log(NUMBER * shares(float(power))[negatives]), rtol=1e-5)
 
 
 def test_an_impossible_number_is_refused_by_name() -> None:

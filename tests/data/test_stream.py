@@ -1,0 +1,358 @@
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from incremental.data import cutting
+from incremental.data.cleaning import cleaning
+from incremental.data.interactions import Interactions, Table, encode
+from incremental.data.stream import Stream, make_stream, share_of_each
+from incremental.errors import UserError
+
+
+class Event(NamedTuple):
+    user: int
+    item: int
+    step: int  # 1 begins a new increment
+    heldout: bool
+    validation: bool
+
+
+def table(pairs: list[tuple[int, int]]) -> Table:
+    frame = pl.DataFrame(
+        {
+            "user": [f"u{user}" for user, _ in pairs],
+            "item": [f"i{item}" for _, item in pairs],
+            "time": list(range(len(pairs))),
+        }
+    )
+    return Table(frame, "events")
+
+
+def cut_at(increment: list[int]) -> Callable[[Interactions], tuple[Any, tuple[str, ...]]]:
+    return lambda events: (np.array(increment[: len(events)], np.int32), ("a note",))
+
+
+def assembled(events: list[Event], **protocol: Any) -> Stream:
+    """The stream of these events. A first event of another item keeps the validation of the table content."""
+    held = np.array([event.heldout for event in events])
+    return Stream(
+        encode(table([(event.user, event.item) for event in events])),
+        np.cumsum([0] + [event.step for event in events[1:]]).astype(np.int32),
+        held,
+        np.array([event.validation for event in events]) & ~held,
+        **{"history": 3, "exclude_seen": False, "unseen_items": "miss", "minimum_history": 0, **protocol},
+    )
+
+
+event = st.builds(Event, st.integers(0, 3), st.integers(0, 5), st.integers(0, 1), st.booleans(), st.booleans())
+streams = st.builds(
+    assembled,
+    st.lists(event, min_size=2, max_size=30).filter(lambda events: len({e.item for e in events}) > 1),
+    history=st.integers(2, 4),
+    exclude_seen=st.booleans(),
+    unseen_items=st.sampled_from(["miss", "drop"]),
+    minimum_history=st.integers(0, 2),
+)
+
+
+def past_of(stream: Stream, e: int) -> list[int]:
+    """The earlier events of the user of event e."""
+    return [i for i in range(e) if stream.interactions.user[i] == stream.interactions.user[e]]
+
+
+def history_of(stream: Stream, e: int, visible: Callable[[int], bool]) -> list[int]:
+    items = [int(stream.interactions.item[i]) for i in past_of(stream, e) if visible(i)][-stream.history :]
+    return [0] * (stream.history - len(items)) + items
+
+
+# -- against a naive reference --------------------------------------------------------------------------------------
+
+
+@given(streams, st.data())
+def test_training_rows(stream: Stream, data: st.DataObject) -> None:
+    increments = data.draw(st.lists(st.integers(0, len(stream) - 1), unique=True).map(sorted))
+    validation, history = data.draw(st.booleans()), data.draw(st.booleans())
+    rows = stream.training_rows(increments, validation=validation, history=history)
+
+    histories = {e: history_of(stream, e, lambda i: not stream.heldout[i]) for e in range(len(stream.increment))}
+    expected = [
+        e
+        for e in range(len(stream.increment))
+        if stream.increment[e] in increments
+        and not stream.heldout[e]
+        and stream.validation[e] == validation
+        and (not history or any(histories[e]))
+    ]
+    assert rows.event.tolist() == expected
+    assert rows.user.tolist() == stream.interactions.user[expected].tolist()
+    assert rows.label.tolist() == stream.interactions.item[expected].tolist()
+    assert rows.increment.tolist() == stream.increment[expected].tolist()
+    assert rows.history.tolist() == [histories[e] if history else [] for e in expected]
+    assert {leaf.dtype for leaf in vars(rows).values()} == {np.dtype(np.int32)}
+    events = stream.training_events(increments)
+    held = [e for e in range(len(stream.increment)) if stream.increment[e] in increments and not stream.heldout[e]]
+    assert events.tolist() == held
+
+
+@settings(max_examples=200)
+@given(streams, st.data())
+def test_test_rows(stream: Stream, data: st.DataObject) -> None:
+    t = data.draw(st.integers(0, len(stream) - 1))
+    until = data.draw(st.integers(-1, t))
+    heldout, history = data.draw(st.booleans()), data.draw(st.booleans())
+    names = len(stream.interactions.items)
+    known = np.array(data.draw(st.lists(st.booleans(), min_size=1, max_size=names + 2)))
+    rows = stream.test_rows(t, heldout=heldout, trained_until=until, known=known, history=history)
+
+    items = stream.interactions.item
+    occurred = {int(items[i]) for i in range(len(items)) if stream.increment[i] <= until}
+
+    def visible(i: int) -> bool:
+        return bool(items[i] < len(known) and known[items[i]])
+
+    expected = []
+    for e in np.flatnonzero(stream.increment == t).tolist():
+        past = past_of(stream, e)
+        if (
+            (stream.heldout[e] or not heldout)
+            and (stream.unseen_items == "miss" or int(items[e]) in occurred)
+            and not (stream.exclude_seen and any(items[i] == items[e] for i in past))
+            and sum(map(visible, past)) >= stream.minimum_history
+        ):
+            expected.append(e)
+    assert rows.event.tolist() == expected
+    assert rows.history.tolist() == [history_of(stream, e, visible) if history else [] for e in rows.event.tolist()]
+    assert rows.label.tolist() == items[rows.event].tolist()
+
+
+@given(streams, st.booleans(), st.data())
+def test_seen_by(stream: Stream, heldout: bool, data: st.DataObject) -> None:
+    t = data.draw(st.integers(0, len(stream) - 1))
+    names = np.ones(len(stream.interactions.items), bool)
+    rows = stream.test_rows(t, heldout=False, trained_until=t, known=names, history=False)
+    log, start, stop = stream.seen_by(rows, heldout=heldout)
+    for e, first, last in zip(rows.event.tolist(), start, stop, strict=True):
+        past = [i for i in past_of(stream, e) if heldout or not stream.heldout[i]]
+        assert log[first:last].tolist() == stream.interactions.item[past].tolist()
+    assert len(log) <= int(rows.event.max(initial=0)) + 1  # nothing later than the rows is handed out
+
+
+@given(streams, st.data())
+def test_bounds_and_prefix(stream: Stream, data: st.DataObject) -> None:
+    t = data.draw(st.integers(0, len(stream) - 1))
+    first, last = stream.bounds(t)
+    assert np.flatnonzero(stream.increment == t).tolist() == list(range(first, last))
+    short = stream.prefix(t)
+    assert len(short) == t + 1
+    assert len(short.interactions) == len(short.heldout) == len(short.validation) == last
+    assert short.interactions.item.tolist() == stream.interactions.item[:last].tolist()
+    known = np.ones(len(stream.interactions.items), bool)
+    for a, b in (
+        (part.training_rows(range(t + 1), validation=False, history=True) for part in (short, stream)),
+        (
+            part.test_rows(t, heldout=False, trained_until=t - 1, known=known, history=True)
+            for part in (short, stream)
+        ),
+    ):
+        assert {k: v.tolist() for k, v in vars(a).items()} == {k: v.tolist() for k, v in vars(b).items()}
+
+
+@given(streams, st.lists(st.booleans(), min_size=1, max_size=8))
+def test_the_latest_history_and_all_items_of_a_user(stream: Stream, flags: list[bool]) -> None:
+    known = np.array(flags)
+    users = np.arange(1, len(stream.interactions.users), dtype=np.int32)
+    for user, row in zip(users.tolist(), stream.latest(users, known).tolist(), strict=True):
+        items = stream.interactions.item[stream.interactions.user == user].tolist()
+        assert stream.items_of(user).tolist() == items
+        visible = [item for item in items if item < len(known) and known[item]][-stream.history :]
+        assert row == [0] * (stream.history - len(visible)) + visible
+
+
+# -- nothing looks ahead, nothing reads what is held out ------------------------------------------------------------
+
+
+def inputs_of(stream: Stream, e: int) -> dict[str, Any]:
+    """All that a row of event e may tell a model: never its own item, nor what comes later."""
+    t = int(stream.increment[e])
+    known = np.ones(100, bool)
+    kinds = {
+        "train": stream.training_rows([t], validation=False, history=True),
+        "validation": stream.training_rows([t], validation=True, history=True),
+        "test": stream.test_rows(t, heldout=False, trained_until=t, known=known, history=True),
+    }
+    found: dict[str, Any] = {}
+    for kind, rows in kinds.items():
+        for place in np.flatnonzero(rows.event == e):
+            log, start, stop = stream.seen_by(rows, heldout=True)
+            found[kind] = (int(rows.user[place]), rows.history[place].tolist(), log[start[place] : stop[place]].tolist())
+    return found
+
+
+def swapped(stream: Stream, places: np.ndarray) -> Stream:
+    """The stream with other items at these places; the numbering is left as it is."""
+    item = stream.interactions.item.copy()
+    item[places] = item[places] % 6 + 1
+    return replace(stream, interactions=replace(stream.interactions, item=item, items=[""] + list("abcdefg")))
+
+
+def peeks(stream: Stream, e: int) -> bool:
+    """Whether a row of event e shows anything of the items of e and of what follows."""
+    before = inputs_of(stream, e)
+    after = inputs_of(swapped(stream, np.arange(e, len(stream.increment))), e)
+    return any(before[kind] != after[kind] for kind in before.keys() & after.keys())
+
+
+@given(streams, st.data())
+def test_inputs_are_strictly_before_the_event(stream: Stream, data: st.DataObject) -> None:
+    assert not peeks(stream, data.draw(st.integers(0, len(stream.increment) - 1)))
+
+
+class Including(Stream):
+    """A planted leak: histories end with the event itself."""
+
+    def _rows(self, events: Any, visible: Any, history: bool) -> Any:
+        rows = super()._rows(events, visible, history)
+        if not history:
+            return rows
+        return replace(rows, history=np.concatenate([rows.history[:, 1:], rows.label[:, None]], axis=1))
+
+
+class Ahead(Stream):
+    """A planted leak: what a user has seen is taken from the whole stream."""
+
+    def seen_by(self, rows: Any, *, heldout: bool) -> Any:
+        del heldout
+        user, item = self.interactions.user, self.interactions.item
+        parts = [item[user == u] for u in rows.user]
+        ends = np.cumsum([len(part) for part in parts]).astype(np.int32)
+        return np.concatenate(parts), ends - [len(part) for part in parts], ends
+
+
+@pytest.mark.parametrize("leaky", [Including, Ahead])
+def test_a_planted_look_ahead_is_found(leaky: type[Stream]) -> None:
+    events = [Event(0, i % 3, int(i == 4), False, False) for i in range(8)]
+    sound = assembled(events)
+    assert not any(peeks(sound, e) for e in range(8))
+    planted = leaky(**{field.name: getattr(sound, field.name) for field in fields(sound)})
+    assert all(peeks(planted, e) for e in range(1, 8))
+
+
+@given(streams)
+def test_what_is_held_out_reaches_no_training_row(stream: Stream) -> None:
+    other = swapped(stream, np.flatnonzero(stream.heldout))
+    every = range(len(stream))
+    for validation in (False, True):
+        for history in (False, True):
+            one = stream.training_rows(every, validation=validation, history=history)
+            two = other.training_rows(every, validation=validation, history=history)
+            for a, b in zip(vars(one).values(), vars(two).values(), strict=True):
+                np.testing.assert_array_equal(a, b)
+            for a, b in zip(stream.seen_by(one, heldout=False), other.seen_by(two, heldout=False), strict=True):
+                np.testing.assert_array_equal(a, b)
+    events = stream.training_events(every)
+    assert not stream.heldout[events].any()
+    np.testing.assert_array_equal(stream.interactions.item[events], other.interactions.item[events])
+
+
+# -- examples by hand -----------------------------------------------------------------------------------------------
+
+
+def test_the_protocol_by_hand() -> None:
+    pairs = [(0, 0), (1, 1), (0, 2), (0, 0), (1, 3), (0, 3), (1, 1)]
+    cut = cut_at([0, 0, 0, 1, 1, 1, 1])
+    events = make_stream(source=table(pairs), cut=cut, history=2, heldout=0.0, validation=0.0)
+    known = np.array([False, True, True, True])  # item 4 (raw i3) came with increment 1
+    rows = events.test_rows(1, heldout=False, trained_until=0, known=known, history=True)
+    assert rows.event.tolist() == [3, 4, 5, 6]
+    assert rows.label.tolist() == [1, 4, 4, 2]
+    assert rows.history.tolist() == [[1, 3], [0, 2], [3, 1], [0, 2]]  # event 4, of an unseen item, is taken out
+    dropped = make_stream(
+        source=table(pairs), cut=cut, history=2, heldout=0.0, validation=0.0, unseen_items="drop", exclude_seen=True
+    )
+    rows = dropped.test_rows(1, heldout=False, trained_until=0, known=known, history=True)
+    assert len(rows) == 0  # two are of an unseen item, two repeat the user's own
+    longer = make_stream(source=table(pairs), cut=cut, history=2, heldout=0.0, validation=0.0, minimum_history=2)
+    rows = longer.test_rows(1, heldout=False, trained_until=0, known=known, history=False)
+    assert rows.event.tolist() == [3, 5]
+    assert rows.history.shape == (2, 0)
+    assert events.notes == ("a note",)
+
+
+def test_a_history_crosses_increments_and_holds_the_last_events() -> None:
+    events = make_stream(
+        source=table([(0, i) for i in range(6)]), cut=cut_at([0, 0, 1, 1, 2, 2]), history=3, heldout=0, validation=0
+    )
+    rows = events.training_rows([2], validation=False, history=True)
+    assert rows.history.tolist() == [[2, 3, 4], [3, 4, 5]]
+
+
+# -- random parts ---------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.floats(0, 0.99), st.integers(0, 5))
+def test_share_of_each_increment(counts: list[int], share: float, seed: int) -> None:
+    increment = np.repeat(np.arange(len(counts) + 1), [1, *counts]).astype(np.int32)
+    chosen = share_of_each(increment, share, seed, 1)
+    for t, count in enumerate([1, *counts]):
+        assert chosen[increment == t].sum() == round(count * share)
+    for last in range(1, len(counts) + 1):
+        short = increment[increment < last]
+        np.testing.assert_array_equal(share_of_each(short, share, seed, 1), chosen[: len(short)])
+
+
+def test_draws_are_uniform_and_their_own_for_seed_and_name() -> None:
+    increment = np.repeat(np.arange(2), 20).astype(np.int32)
+    draws = np.array([share_of_each(increment, 0.25, seed, 1) for seed in range(2000)])
+    # Each of 40 places is chosen 500 ± 19 times (one standard deviation).
+    assert np.abs(draws.sum(0) - 500).max() < 5 * 19.4
+    assert len({draw.tobytes() for draw in draws[:50]}) == 50
+    assert (share_of_each(increment, 0.25, 0, 1) != share_of_each(increment, 0.25, 0, 2)).any()
+    assert (draws[0][:20] != draws[0][20:]).any()
+
+
+def test_held_out_and_validation_never_overlap() -> None:
+    pairs = [(i % 7, i % 11) for i in range(400)]
+    events = make_stream(source=table(pairs), cut=cutting.equal_counts(increments=3, base=0.25), heldout=0.3)
+    assert not (events.heldout & events.validation).any()
+    assert [int(events.heldout[slice(*events.bounds(t))].sum()) for t in range(4)] == [30] * 4
+    assert events.validation.sum() > 0
+    again = make_stream(source=table(pairs), cut=cutting.equal_counts(increments=3, base=0.25), heldout=0.3)
+    np.testing.assert_array_equal(events.heldout, again.heldout)
+    other = make_stream(source=table(pairs), cut=cutting.equal_counts(increments=3, base=0.25), heldout=0.3, seed=1)
+    assert (events.heldout != other.heldout).any()
+
+
+# -- arguments ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"heldout": 1.0}, r"data\.heldout=1\.0: expected a share of at least 0 and below 1"),
+        ({"heldout": -0.1}, r"data\.heldout=-0\.1"),
+        ({"validation": 1.5}, r"data\.validation=1\.5: expected a share"),
+        ({"history": 0}, r"data\.history=0: expected at least 1"),
+        ({"history": 3, "minimum_history": 4}, r"data\.minimum_history=4: expected 0 to data\.history=3"),
+        ({"minimum_history": -1}, r"data\.minimum_history=-1: expected 0 to"),
+        ({"unseen_items": "dropped"}, r"data\.unseen_items='dropped': expected miss or drop"),
+    ],
+)
+def test_impossible_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_stream(source=table([(0, 0), (0, 1)]), cut=cut_at([0, 1]), **arguments)
+
+
+def test_a_cut_may_end_early_and_cleaning_is_reported() -> None:
+    pairs = [(0, 0), (0, 0), (0, 1), (1, 2), (1, 3), (1, 4)]
+    events = make_stream(
+        source=table(pairs), cut=lambda _: (np.array([0, 1], np.int32), ()), cleaning=cleaning(duplicates="first")
+    )
+    assert len(events) == 2
+    assert events.interactions.items == ["", "i0", "i1"]
+    assert [(step.removed, step.remaining) for step in events.cleaning] == [(1, 5)]

@@ -1,0 +1,275 @@
+"""One tiny problem for all laws, and its compiled programs: what is compiled once serves every test of a process."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import polars as pl
+
+from incremental import learner, loop, optimizers, update
+from incremental.data.interactions import Interactions, Table
+from incremental.data.simulator import simulate
+from incremental.data.stream import Stream, make_stream
+from incremental.heads.bce import bce
+from incremental.heads.bpr import bpr
+from incremental.heads.full_softmax import full_softmax
+from incremental.heads.sampled_softmax import sampled_softmax
+from incremental.models.cooccurrence import cooccurrence
+from incremental.models.gru4rec import gru4rec
+from incremental.models.matrix_factorization import matrix_factorization
+from incremental.models.oracle import oracle
+from incremental.models.popularity import popularity
+from incremental.models.sasrec import sasrec
+from incremental.problem import Baseline, Head, Model, problem
+from incremental.strategies.ewc import ewc
+from incremental.strategies.online_ewc import online_ewc
+from incremental.strategies.replay import replay
+from incremental.strategy import Strategy
+from incremental.types import Data, Problem, Program, Sizes, State
+
+HISTORY = 8  # L
+FINETUNE = update.update()
+POLICIES = {
+    "static": update.update(window=0),
+    "finetune": FINETUNE,
+    "window": update.update(window=2),
+    "retrain": update.update(window="all", start="afresh"),
+}
+MODELS: dict[str, Callable[[], Model]] = {
+    "mf": lambda: matrix_factorization(width=8),
+    "sasrec": lambda: sasrec(width=8, blocks=1),
+    "gru4rec": lambda: gru4rec(width=8),
+}
+HEADS: dict[str, Callable[[], Head]] = {
+    "full": full_softmax,
+    "sampled": lambda: sampled_softmax(negatives=16),
+    "bpr": lambda: bpr(negatives=16),
+    "bce": lambda: bce(negatives=16),
+}
+OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
+    "adam": lambda: optimizers.adam(learning_rate=0.03),
+    "sgd": lambda: optimizers.sgd(learning_rate=1.0),
+}
+PARTS: dict[str, Callable[[Problem], Strategy]] = {
+    "replay": lambda problem: replay(problem, capacity=96, rows=16),
+    "ewc": lambda problem: ewc(problem, weight=30.0, samples=16),
+    "online_ewc": lambda problem: online_ewc(problem, weight=30.0, samples=16),
+    "replay0": lambda problem: replay(problem, capacity=96, rows=16, weight=0.0),
+    "ewc0": lambda problem: ewc(problem, weight=0.0, samples=16),
+    "online_ewc0": lambda problem: online_ewc(problem, weight=0.0, samples=16),
+}
+STRATEGIES = (
+    "plain",
+    "replay",
+    "ewc",
+    "online_ewc",
+    "replay+ewc",
+    "replay+online_ewc",
+    "ewc+replay",
+)
+
+
+# -- streams ------------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def simulated() -> Table:
+    """600 events of about 35 users and 100 items: parts of 150 events, each of 128 training rows at most."""
+    return simulate(users=40, items=120, events=600, days=16, topics=4, groups=2)
+
+
+def bounds_of(table: Table, parts: int = 4) -> list[int]:
+    """Times that cut the table into parts of about equal counts: the first of each part but the first."""
+    times = table.frame["time"].sort()
+    return [int(times[i * len(times) // parts]) for i in range(1, parts)]
+
+
+def by_time(bounds: list[int]) -> Callable[[Interactions], tuple[np.ndarray, tuple[str, ...]]]:
+    """A cut at given times: it cannot look at anything else."""
+    return lambda events: (np.searchsorted(bounds, events.time, side="right").astype(np.int32), ())
+
+
+def stream(table: Table | None = None, *, until: int | None = None, parts: int = 4, **protocol: Any) -> Stream:
+    """The stream of a table; with `until`, that of the table as it was when increment `until` was over."""
+    table = simulated() if table is None else table
+    bounds = bounds_of(table, parts)
+    if until is not None and until < len(bounds):
+        table = table._replace(frame=table.frame.filter(pl.col("time") < bounds[until]))
+    return make_stream(source=table, cut=by_time(bounds), **{"history": HISTORY, **protocol})
+
+
+def written(parts: list[list[tuple[str, str]]], **protocol: Any) -> Stream:
+    """A hand-made stream: for each part its (user, item) pairs, one second apart."""
+    rows = [(user, item, t) for t, part in enumerate(parts) for user, item in part]
+    frame = pl.DataFrame(
+        {"user": [r[0] for r in rows], "item": [r[1] for r in rows], "time": np.arange(len(rows))},
+        schema={"user": pl.String, "item": pl.String, "time": pl.Int64},
+    )
+    increment = np.array([r[2] for r in rows], np.int32)
+    return make_stream(
+        source=Table(frame, "hand-made"),
+        cut=lambda events: (increment[: len(events)], ()),
+        **{"history": HISTORY, **protocol},
+    )
+
+
+# -- programs -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Names one program."""
+
+    strategy: str = "plain"  # names of `PARTS` joined by +
+    model: str = "mf"
+    head: str = "full"
+    optimizer: str = "adam"
+    epochs: int = 5
+    patience: int = 2
+
+
+def strategies(spec: Spec, problem: Problem) -> dict[str, Strategy]:
+    """The parts that the spec names; "replay0" goes by the name "replay"."""
+    names = [] if spec.strategy == "plain" else spec.strategy.split("+")
+    return {name.removesuffix("0"): PARTS[name](problem) for name in names}
+
+
+def make(problem: Problem, parts: Mapping[str, Strategy], sizes: Sizes, spec: Spec) -> Program:
+    """`learner.make` with the tiny problem's settings."""
+    return learner.make(
+        problem,
+        OPTIMIZERS[spec.optimizer](),
+        parts,
+        sizes=sizes,
+        training=learner.training(batch_size=32, epochs=spec.epochs, patience=spec.patience),
+        cutoffs=(10,),
+        rank_batch_size=64,
+    )
+
+
+def problem_of(spec: Spec, sizes: Sizes) -> Problem:
+    """The spec's model and head at these capacities."""
+    return problem(MODELS[spec.model](), HEADS[spec.head](), sizes, HISTORY)
+
+
+@functools.cache
+def build(spec: Spec) -> loop.Build:
+    """Programs by capacity, each made once."""
+
+    @functools.cache
+    def program(sizes: Sizes) -> Program:
+        tiny = problem_of(spec, sizes)
+        return make(tiny, strategies(spec, tiny), sizes, spec)
+
+    return program
+
+
+@functools.cache
+def baseline_build(name: str) -> loop.Build:
+    """Programs of popularity and co-occurrence."""
+    made = {"popularity": popularity, "cooccurrence": cooccurrence}[name]()
+    return functools.cache(lambda sizes: made.build(sizes, (10,)))
+
+
+def of_baseline(made: Baseline) -> loop.Build:
+    """Programs of a baseline that belongs to one stream."""
+    return functools.cache(lambda sizes: made.build(sizes, (10,)))
+
+
+def build_for(name: str, events: Stream) -> loop.Build:
+    """A baseline's programs by name; the oracle reads the law of its stream."""
+    return of_baseline(oracle(events)) if name == "oracle" else baseline_build(name)
+
+
+_Functions = loop.Functions
+
+
+@functools.cache
+def functions(program: Program) -> loop.Functions:
+    """One set of compiled functions a program."""
+    return _Functions(program)
+
+
+def driver(build: loop.Build, events: Stream, policy: update.Update = FINETUNE) -> loop.Driver:
+    """A driver of one metric that says and saves nothing."""
+    return loop.Driver(build, events, policy, ("ndcg@10",), loop.Silent(), None)
+
+
+def run(build: loop.Build, events: Stream, policy: update.Update = FINETUNE, **arguments: Any) -> loop.Result:
+    """`loop.run` of one metric."""
+    return loop.run(build, events, policy, **{"metrics": ("ndcg@10",), **arguments})
+
+
+@functools.cache
+def ran(spec: Spec) -> loop.Result:
+    """The run that many laws look at; call it under the fixture `shared_programs`."""
+    return run(build(spec), stream())
+
+
+def train(f: loop.Functions, state: State, data: Data, validation: Data) -> tuple[State, list[dict[str, Any]]]:
+    """One update without a driver: the state after it, and each epoch's metrics on the host."""
+    state = f.begin(state, data)
+    epochs = []
+    while bool(state.fit.active):
+        state, metrics = f.run_epoch(state, data)
+        state = f.validate(state, validation, None)
+        epochs.append(jax.tree.map(np.array, metrics))
+    return f.end(state, data), epochs
+
+
+def update_data(events: Stream, program: Program, t: int) -> tuple[Data, Data]:
+    """Training and validation data of a fine-tuning update."""
+    data, validation, _ = driver(lambda _: program, events).update_data(program, t, [t])
+    return data, validation
+
+
+# -- states -------------------------------------------------------------------------------------------------------------
+
+
+def on_host(tree: Any) -> Any:
+    """A copy in numpy; keys become their raw data."""
+
+    def copied(leaf: Any) -> np.ndarray:
+        key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return np.array(jax.random.key_data(leaf) if key else leaf)
+
+    return jax.tree.map(copied, tree)
+
+
+def put_back(host: Any, like: Any) -> Any:
+    """The inverse of `on_host`; `like` says which leaves are keys."""
+
+    def placed(leaf: np.ndarray, old: Any) -> Any:
+        key = jax.dtypes.issubdtype(old.dtype, jax.dtypes.prng_key)
+        return jax.random.wrap_key_data(jnp.array(leaf)) if key else jnp.array(leaf)
+
+    return jax.tree.map(placed, host, like)
+
+
+def types(tree: Any) -> Any:
+    """Structure, and shape, dtype and weak type of each leaf."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [(leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False)) for leaf in leaves]
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Bit for bit, NaNs included."""
+    jax.tree.map(np.testing.assert_array_equal, on_host(one), on_host(other))
+
+
+def assert_close(one: Any, other: Any, *, rtol: float = 1e-5, atol: float = 1e-6) -> None:
+    """Within a tolerance."""
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=rtol, atol=atol), on_host(one), on_host(other)
+    )
+
+
+def differs(one: Any, other: Any) -> bool:
+    """Whether any leaf differs in any bit of its value."""
+    pairs = zip(jax.tree.leaves(on_host(one)), jax.tree.leaves(on_host(other)), strict=True)
+    return any(not np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs)

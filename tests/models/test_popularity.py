@@ -1,0 +1,54 @@
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from incremental.models.popularity import popularity
+from incremental.types import Batch, Data, Sizes
+
+SIZES = Sizes(8, 4)
+INCREMENTS = [[1, 1, 2, 3, 3, 3], [2, 2, 4], [1, 4, 4, 4, 4]]
+DECAYS = np.array([0.0, 0.5, 0.9, 1.0], np.float32)
+
+
+def data(t: int) -> Data:
+    """Increment t's events, with padding behind."""
+    items = np.pad(np.array(INCREMENTS[t], np.int32), (0, 8 - len(INCREMENTS[t])))
+    rows: Any = Batch({"user": np.ones(1, np.int32)}, *np.zeros((4, 1)))  # type: ignore[arg-type]
+    return Data(rows, np.int32(1), np.int32(t), np.minimum(items, 1), items)  # type: ignore[arg-type]
+
+
+@jax.jit
+@jax.vmap
+def scores(decay: Any) -> Any:
+    """[T, V]: the scores for a known user after each increment, with a decay that is traced."""
+    program = popularity(decay=decay).build(SIZES, ())
+    state = program.init(jax.random.key(0))
+    after = []
+    for t in range(len(INCREMENTS)):
+        state = program.begin(state, data(t))
+        state, _ = program.run_epoch(state, data(t))
+        state = program.end(state, data(t))
+        after.append(program.scores(state, {"user": np.ones(1, np.int32)})[0])  # type: ignore[dict-item]
+    return jax.numpy.stack(after)
+
+
+@pytest.fixture(scope="module")
+def computed() -> Any:
+    return np.asarray(scores(DECAYS))
+
+
+@pytest.mark.parametrize("case", range(len(DECAYS)))
+def test_score_is_the_decayed_sum_of_the_increments_counts(computed: Any, case: int) -> None:
+    counts = [np.bincount(items, minlength=SIZES.items) for items in INCREMENTS]
+    for now in range(len(INCREMENTS)):
+        expected = sum(float(DECAYS[case]) ** (now - t) * counts[t] for t in range(now + 1))
+        seen = sum(counts[: now + 1]) > 0
+        np.testing.assert_allclose(computed[case, now][seen], expected[seen], rtol=1e-6)
+
+
+def test_padding_and_items_not_yet_seen_are_no_candidates(computed: Any) -> None:
+    assert (computed[:, :, 0] == -np.inf).all()
+    assert (computed[:, 0, 4] == -np.inf).all()
+    assert (computed[:, 1, 4] >= 0).all()

@@ -1,0 +1,193 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from incremental.errors import UserError
+from incremental.heads.full_softmax import full_softmax
+from incremental.models.sasrec import Block, sasrec
+from incremental.problem import problem
+from incremental.types import Sizes
+
+B, L, D, HEADS, BLOCKS = 64, 32, 6, 2, 2
+SIZES = Sizes(20, 3)
+GROUPED = [32] * 4 + [11] * 6 + [8] * 4 + [6] * 10 + [3] * 20 + [1] * 12 + [0] * 8
+WHOLE = [30] * 20 + [2] * 40 + [0] * 4
+
+
+def histories(lengths: list[int]) -> Any:
+    rng = np.random.default_rng(2)
+    items = rng.integers(1, SIZES.items, (len(lengths), L))
+    filled = np.where(np.arange(L) >= L - np.array(lengths)[:, None], items, 0).astype(np.int32)
+    return rng.permutation(filled)
+
+
+# -- SASRec of one history without padding, in numpy, from the paper's and its code's description ---------------------
+
+
+def layer_norm(x: Any, p: Any) -> Any:
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-8) * p["scale"] + p["bias"]
+
+
+def dense(x: Any, p: Any) -> Any:
+    return x @ p["kernel"] + p["bias"]
+
+
+def block_of(x: Any, p: Any, attention: Any = 1.0, inner: Any = 1.0, outer: Any = 1.0) -> Any:
+    """x [l, D]: every position looks at itself and what came before; the last arguments are dropout's multipliers."""
+    queries = layer_norm(x, p["LayerNorm_0"])
+    q, k, v = dense(queries, p["query"]), dense(x, p["key"]), dense(x, p["value"])
+    size = D // HEADS
+    attention = np.broadcast_to(attention, (HEADS, len(x), len(x)))
+    out = np.zeros_like(x)
+    for head in range(HEADS):
+        part = slice(head * size, (head + 1) * size)
+        for i in range(len(x)):
+            powers = np.exp(q[i, part] @ k[: i + 1, part].T / np.sqrt(size))
+            out[i, part] = (powers / powers.sum() * attention[head, i, : i + 1]) @ v[: i + 1, part]
+    x = layer_norm(out + queries, p["LayerNorm_1"])
+    return x + dense(np.maximum(dense(x, p["inner"]), 0.0) * inner, p["outer"]) * outer
+
+
+def hidden_of(items: Any, p: Any) -> Any:
+    """items [l], the history without padding; positions count from the right."""
+    if not len(items):
+        return p["norm"]["bias"]
+    x = p["item"]["embedding"][items] * np.sqrt(D) + p["position"][-len(items) :]
+    for i in range(BLOCKS):
+        x = block_of(x, p[f"layers_{i}"])
+    return layer_norm(x, p["norm"])[-1]
+
+
+@pytest.fixture(scope="module")
+def params() -> Any:
+    """Every parameter away from its start, so that biases and scales count."""
+    made = problem(sasrec(width=D, heads=HEADS, blocks=BLOCKS, dropout=0.0, limit=0.5), full_softmax(), SIZES, L)
+    rng = np.random.default_rng(3)
+    shapes = jax.eval_shape(made.init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: rng.normal(scale=0.6, size=leaf.shape).astype(np.float32), shapes)
+
+
+@jax.jit
+def forward(params: Any, history: Any, key: Any, rate: Any) -> Any:
+    """The outputs by length, the hidden vectors of whole histories, and with dropout."""
+    model = sasrec(width=D, heads=HEADS, blocks=BLOCKS, dropout=rate)
+    module = model.module(SIZES, L)
+
+    def encode(history: Any, key: Any) -> Any:
+        return module.apply({"params": params}, history, key, method="encode")
+
+    outputs = problem(model, full_softmax(), SIZES, L).apply(params, {"history": history})
+    return outputs, encode(history, None), jax.vmap(encode, (None, 0))(history, jax.random.split(key))
+
+
+@jax.jit
+def gradients(params: Any, history: Any, target: Any) -> Any:
+    """Of a function of the hidden vectors of one block, by length and of whole histories."""
+    model = sasrec(width=D, heads=HEADS, blocks=1)
+    made, module = problem(model, full_softmax(), SIZES, L), model.module(SIZES, L)
+
+    def by_length(params: Any) -> Any:
+        return (made.apply(params, {"history": history}).hidden * target).sum()
+
+    def whole(params: Any) -> Any:
+        hidden: Any = module.apply({"params": params}, history, None, method="encode")
+        return (hidden * target).sum()
+
+    return jax.grad(by_length)(params), jax.grad(whole)(params)
+
+
+@pytest.fixture(scope="module")
+def computed(params: Any) -> Any:
+    def compute(lengths: list[int], rate: float = 0.0) -> Any:
+        history = histories(lengths)
+        return history, *forward(params, history, jax.random.key(0), np.float32(rate))
+
+    return compute
+
+
+@pytest.mark.parametrize("lengths", [GROUPED, WHOLE])
+def test_hidden_is_the_published_blocks_without_any_padding(params: Any, computed: Any, lengths: list[int]) -> None:
+    history, outputs, whole, _ = computed(lengths)
+    doubles = jax.tree.map(np.float64, params)
+    expected = np.array([hidden_of(row[row > 0], doubles) for row in history])
+    np.testing.assert_allclose(whole, expected, rtol=2e-4, atol=2e-4)
+    np.testing.assert_allclose(outputs.hidden, expected, rtol=2e-4, atol=2e-4)
+    np.testing.assert_allclose(outputs.scores, expected @ doubles["item"]["embedding"].T, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("lengths", [GROUPED, WHOLE])
+def test_gradient_by_length_is_that_of_whole_histories(params: Any, lengths: list[int]) -> None:
+    one_block = {name: leaf for name, leaf in params.items() if name != "layers_1"}
+    target = np.random.default_rng(4).normal(size=(B, D)).astype(np.float32)
+    gradient, expected = gradients(one_block, histories(lengths), target)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), gradient, expected)
+    assert np.abs(expected["layers_0"]["query"]["kernel"]).max() > 0.01
+
+
+def test_dropout_takes_a_traced_rate_and_needs_the_key(computed: Any) -> None:
+    _, _, whole, dropped = computed(GROUPED, rate=0.0)
+    np.testing.assert_allclose(dropped[0], whole, rtol=1e-5, atol=1e-5)
+    _, _, deterministic, (first, second) = computed(GROUPED, rate=0.5)
+    np.testing.assert_array_equal(deterministic, whole)
+    assert np.abs(first - whole).max() > 0.1
+    assert np.abs(first - second).max() > 0.1
+
+
+@pytest.fixture(scope="module")
+def block(params: Any) -> Any:
+    """One block on two sequences of five: whole, last only, and whole with the last two items changed."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(2, 5, D)).astype(np.float32)
+    later = np.concatenate([x[:, :3], x[:, 3:] + 1.0], axis=1)
+    kept = [rng.choice([0.0, 2.0], shape).astype(np.float32) for shape in ((2, HEADS, 5, 5), (2, 5, D), (2, 5, D))]
+
+    @jax.jit
+    def compute(p: Any) -> Any:
+        real = jnp.ones((2, 5), bool)
+
+        def apply(x: Any, kept: Any, last: bool) -> Any:
+            return Block(D, HEADS).apply({"params": p}, x, real, kept, last=last)
+
+        ones = [1.0, 1.0, 1.0]
+        return apply(x, ones, False), apply(x, ones, True), apply(later, ones, False), apply(x, kept, False)
+
+    return x, kept, *(np.asarray(part) for part in compute(params["layers_0"]))
+
+
+def test_the_future_cannot_matter(block: Any) -> None:
+    _, _, whole, _, later, _ = block
+    np.testing.assert_array_equal(later[:, :3], whole[:, :3])
+    assert (later[:, 3:] != whole[:, 3:]).any(-1).all()
+
+
+def test_last_only_is_the_full_computations_last_position(block: Any) -> None:
+    _, _, whole, last, _, _ = block
+    np.testing.assert_allclose(last, whole[:, -1:], rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_acts_on_attention_weights_and_inside_the_feed_forward(params: Any, block: Any) -> None:
+    x, kept, *_, dropped = block
+    p = jax.tree.map(np.float64, params["layers_0"])
+    expected = [block_of(np.float64(x[i]), p, *(part[i] for part in kept)) for i in range(2)]
+    np.testing.assert_allclose(dropped, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_grown_tables_start_as_allocated_beforehand() -> None:
+    model = sasrec(width=D, blocks=1)
+    small, large = (
+        jax.jit(problem(model, full_softmax(), Sizes(items, 3), 4).init)(jax.random.key(0)) for items in (9, 13)
+    )
+    shapes = jax.tree.map(jnp.shape, small)
+    cut = jax.tree.map(lambda leaf, old: leaf[: old.shape[0]], large, small)
+    assert shapes["item"]["embedding"] == (9, D)
+    assert model.tables == {"item/embedding": "item"}
+    jax.tree.map(np.testing.assert_array_equal, small, cut)
+
+
+def test_a_width_that_the_heads_do_not_divide_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"model\.width=6.*multiple of model\.heads=4"):
+        sasrec(width=6, heads=4)
