@@ -14,7 +14,8 @@ from incremental.errors import UserError
 from incremental.loop import Cost, Functions, Progress, Record
 from incremental.types import Params, Sizes, State, bytes_of
 
-SECONDS_BETWEEN = 20.0  # at least, between saves inside an increment
+SECONDS_BETWEEN = 5.0  # at least, between saves inside an increment …
+SHARE = 0.05  # … and so many that they take no more of the time than this
 
 
 class Checkpoints:
@@ -28,14 +29,15 @@ class Checkpoints:
         self.directory, self.identity = directory.absolute(), identity
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
         self.manager = ocp.CheckpointManager(self.directory, options=options)
-        self.saved = time.monotonic()
+        self.saved, self.took = time.monotonic(), 0.0
 
     def due(self) -> bool:
         """Whether a save between two epochs is worth its time."""
-        return time.monotonic() - self.saved > SECONDS_BETWEEN
+        return time.monotonic() - self.saved > max(SECONDS_BETWEEN, self.took / SHARE)
 
     def save(self, state: State, before: Params, sizes: Sizes, progress: Progress) -> None:
         """Adds a save; it counts only once it is complete, so that a kill leaves the one before."""
+        start = time.monotonic()
         needed = 2 * bytes_of((state, before))
         free = shutil.disk_usage(self.directory).free
         if free < needed:
@@ -49,6 +51,7 @@ class Checkpoints:
         tree = {"state": state, "before": before}
         self.manager.save(step, args=args.Composite(tree=args.StandardSave(tree), about=args.JsonSave(about)))
         self.saved = time.monotonic()
+        self.took = self.saved - start
 
     def restore(self, functions: Callable[[Sizes], Functions]) -> tuple[State, Params, Sizes, Progress] | None:
         """The last save, or None where there is none."""

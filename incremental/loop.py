@@ -17,7 +17,7 @@ from incremental.types import Anchor, Batch, Data, Params, Program, Seen, Sizes,
 from incremental.update import Update
 
 Build = Callable[[Sizes], Program]
-LEAST_CAPACITY = 1024  # rows of a table: growing a small one saves less than compiling anew costs
+LEAST_CAPACITY = 1024  # of a table or of an update's rows: a smaller one saves less than compiling anew costs
 BYTES_AN_INTERACTION = 16  # user, item: 4 bytes each; time: 8
 
 
@@ -133,10 +133,14 @@ def padded(values: np.ndarray, rows: int) -> jax.Array:
     return jnp.asarray(np.pad(values, [(0, rows - len(values))] + [(0, 0)] * (values.ndim - 1)))
 
 
+def row_capacity(n: int) -> int:
+    """A power of two for n rows, so that increments of like size share a program."""
+    return 1 << max(n - 1, LEAST_CAPACITY - 1).bit_length()
+
+
 def on_device(rows: Rows, inputs: tuple[str, ...], increment: int, arrived: tuple[np.ndarray, np.ndarray]) -> Data:
-    """Host rows as `Data`, padded to a power of two so that increments of like size share a program."""
-    size = 1 << max(len(rows) - 1, 7).bit_length()
-    events = 1 << max(len(arrived[0]) - 1, 7).bit_length()
+    """Host rows as `Data`, padded to a capacity."""
+    size, events = row_capacity(len(rows)), row_capacity(len(arrived[0]))
     batch = Batch(
         inputs={name: padded(getattr(rows, name), size) for name in inputs},
         labels=padded(rows.label, size),
@@ -362,8 +366,7 @@ class Driver:
         """The items to leave out of each row's ranking."""
         log, start, stop = self.stream.seen_by(rows, heldout=heldout)
         most = capacity(int((stop - start).max(initial=1)))
-        length = 1 << max(len(rows) - 1, 7).bit_length()
-        log_length = 1 << max(len(log) + most, 8).bit_length()
+        length, log_length = row_capacity(len(rows)), row_capacity(len(log) + most)
         return Seen(
             padded(log, log_length),
             padded(start.astype(np.int32), length),

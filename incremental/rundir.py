@@ -45,6 +45,7 @@ class RunDirectory:
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            self.lock.close()
             raise UserError(
                 f"{self.path}: this run is being executed by another process; wait for it, or stop it first"
             ) from None

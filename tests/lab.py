@@ -1,6 +1,7 @@
 """One tiny problem for all laws, and its compiled programs: what is compiled once serves every test of a process."""
 
 import functools
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,13 @@ from incremental.strategies.online_ewc import online_ewc
 from incremental.strategies.replay import replay
 from incremental.strategy import Strategy
 from incremental.types import Data, Problem, Program, Sizes, State
+
+# What one test compiled the next one of the process reads back. A folder for each process: JAX writes the entries in
+# place, so that a second process could read half of one.
+_cache = tempfile.TemporaryDirectory(prefix="incremental-tests-")
+jax.config.update("jax_compilation_cache_dir", _cache.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 HISTORY = 8  # L
 FINETUNE = update.update()

@@ -1,8 +1,8 @@
 """A batch of histories costs its own lengths, not the padded L, with the same mathematics.
 
 Histories are left-padded and positions count from the right, so cutting padding off the left changes nothing. The
-batch is sorted by length and split: the longest sixteenth keeps L, the next three sixteenths are cut to L/3, the
-rest to L/6. A batch that does not fit these cuts is encoded whole, at L.
+batch is sorted by length and split into sixteenths, 1 : 3 : 4 : 8 from the longest, of which the first keeps L and
+the others are cut to L/4, L/7 and L/11. A batch that does not fit these cuts is encoded whole, at L.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,8 @@ def by_length(encode: Callable[[Array, Array | None], Array], history: Array, ke
     # Position of the first item from the left; L for an empty history.
     lengths = length - jnp.where(history > 0, jnp.arange(length), length).min(1)
     order = jnp.argsort(-lengths)
-    bounds = (0, rows // 16, rows // 4, rows)
-    cuts = (length, -(-length // 3), -(-length // 6))
+    bounds = (0, rows // 16, rows // 4, rows // 2, rows)
+    cuts = (length, -(-length // 4), -(-length // 7), -(-length // 11))
 
     def grouped(history: Array, key: Array | None) -> Array:
         ordered = history[order]
@@ -36,5 +36,5 @@ def by_length(encode: Callable[[Array, Array | None], Array], history: Array, ke
         ]
         return jnp.concatenate(hidden)[jnp.argsort(order)]
 
-    fits = jnp.stack([lengths[order[first]] <= cut for first, cut in zip(bounds[1:3], cuts[1:], strict=True)])
+    fits = jnp.stack([lengths[order[first]] <= cut for first, cut in zip(bounds, cuts, strict=False)])
     return jax.lax.cond(fits.all(), grouped, encode, history, key)

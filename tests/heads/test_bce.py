@@ -10,15 +10,16 @@ from incremental.problem import Items
 from incremental.types import Batch, Catalogue, Learner, Outputs
 
 B, D, V, N = 3, 4, 8, 16
-SEEN = np.array([0, 1, 1, 1, 0, 1, 1, 0], bool)
-LABELS = np.array([2, 5, 6], np.int32)
+SEEN: Any = np.array([0, 1, 1, 1, 0, 1, 1, 0], bool)
+LABELS: Any = np.array([2, 5, 6], np.int32)
 RNG = np.random.default_rng(2)
-HIDDEN = RNG.normal(size=(B, D)).astype(np.float32)
-TABLE = RNG.normal(size=(V, D)).astype(np.float32)
-BIAS = RNG.normal(size=V).astype(np.float32)
-SCORES = np.float64(HIDDEN) @ TABLE.T + BIAS
-ROWS: Any = np.ones(B, np.float32), np.ones(B, bool), np.zeros(B, np.int32)
-BATCH = Batch({}, LABELS, *ROWS, candidates=SEEN)  # type: ignore[arg-type]
+HIDDEN: Any = RNG.normal(size=(B, D)).astype(np.float32)
+TABLE: Any = RNG.normal(size=(V, D)).astype(np.float32)
+BIAS: Any = RNG.normal(size=V).astype(np.float32)
+SCORES: Any = np.float64(HIDDEN) @ TABLE.T + BIAS
+ROWS: list[Any] = [LABELS, np.ones(B, np.float32), np.ones(B, bool), np.zeros(B, np.int32), SEEN]
+BATCH = Batch({}, *ROWS)
+NONE: Any = None
 
 
 def log_sigmoid(x: Any) -> Any:
@@ -39,13 +40,14 @@ def loss(batch: Batch) -> Any:
 
 
 def test_loss_is_the_mean_over_negatives_that_are_not_the_label() -> None:
-    negatives = np.array([3, 5, 1, 1], np.int32)  # 5 is the second row's label
-    rows = loss(BATCH._replace(negatives=negatives))  # type: ignore[arg-type]
+    negatives: Any = np.array([3, 5, 1, 1], np.int32)  # 5 is the second row's label
+    rows = loss(BATCH._replace(negatives=negatives))
     np.testing.assert_allclose(rows, [expected(row, negatives) for row in range(B)], rtol=1e-5)
 
 
 def test_a_row_whose_negatives_are_all_its_label_has_none() -> None:
-    rows = loss(BATCH._replace(negatives=np.full(4, 5, np.int32)))  # type: ignore[arg-type]
+    hits: Any = np.full(4, 5, np.int32)
+    rows = loss(BATCH._replace(negatives=hits))
     own = SCORES[1, 5]
     assert float(rows[1]) == pytest.approx(-log_sigmoid(own), abs=1e-6)
 
@@ -58,16 +60,15 @@ def test_exact_form_is_the_mean_over_all_other_candidates() -> None:
 def test_expectation_over_uniform_draws_is_the_exact_form() -> None:
     strategy = bce(negatives=N).strategy
     assert strategy is not None
-    events = SEEN * np.arange(1, V + 1)
-    catalogue: Any = Catalogue(SEEN, events.astype(np.float32), SEEN)  # type: ignore[arg-type]
-    learner = Learner({}, (), catalogue, np.int32(1))  # type: ignore[arg-type]
+    events: Any = np.float32(SEEN * np.arange(1, V + 1))
+    learner = Learner({}, (), Catalogue(SEEN, events, SEEN), NONE)
 
     @jax.jit
     def losses(keys: Any) -> Any:
-        state, _ = strategy.begin(strategy.init(learner), learner, None, keys[0])  # type: ignore[arg-type]
+        state, _ = strategy.begin(strategy.init(learner), learner, NONE, keys[0])
         return jax.vmap(lambda key: loss(strategy.batch(state, BATCH, key)))(keys)
 
-    drawn = np.float64(losses(jax.random.split(jax.random.key(0), 4096)))
+    drawn: Any = np.float64(losses(jax.random.split(jax.random.key(0), 4096)))
     error = drawn.std(0) / np.sqrt(len(drawn))
     truth = np.array([expected(row, np.flatnonzero(SEEN)) for row in range(B)])
     assert (error < 0.02 * truth).all()

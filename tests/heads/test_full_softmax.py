@@ -9,13 +9,13 @@ from incremental.problem import Items
 from incremental.types import Batch, Outputs
 
 B, D, V = 4, 3, 7
-SEEN = np.array([0, 1, 1, 0, 1, 1, 0], bool)
-LABELS = np.array([1, 2, 5, 4], np.int32)
+SEEN: Any = np.array([0, 1, 1, 0, 1, 1, 0], bool)
+LABELS: Any = np.array([1, 2, 5, 4], np.int32)
 
 
-def batch(candidates: Any, labels: Any = LABELS) -> Batch:
-    rows: Any = np.ones(len(labels), np.float32), np.ones(len(labels), bool), np.zeros(len(labels), np.int32)
-    return Batch({}, labels, *rows, candidates=candidates)
+def batch(candidates: Any) -> Batch:
+    rows: list[Any] = [LABELS, np.ones(B, np.float32), np.ones(B, bool), np.zeros(B, np.int32), candidates]
+    return Batch({}, *rows)
 
 
 @jax.jit
@@ -39,7 +39,7 @@ def scores() -> Any:
     return np.random.default_rng(0).normal(size=(B, V)).astype(np.float32)
 
 
-TABLE = np.zeros((V, D), np.float32)
+TABLE: Any = np.zeros((V, D), np.float32)
 
 
 @pytest.mark.parametrize("candidates", [SEEN, np.ones(V, bool)])

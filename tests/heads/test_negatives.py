@@ -10,14 +10,14 @@ from incremental.heads.negatives import drawn
 from incremental.types import Batch, Catalogue, Learner
 
 NUMBER = 8192
-SEEN = np.array([0, 1, 1, 0, 1, 1, 1, 0, 0], bool)  # row 0 is padding
-EVENTS = np.array([0, 1, 5, 0, 20, 2, 60, 0, 0], np.float32)
-ROWS: Any = np.ones(2, np.float32), np.ones(2, bool), np.zeros(2, np.int32)
-BATCH = Batch({}, np.array([1, 2], np.int32), *ROWS)  # type: ignore[arg-type]
+SEEN: Any = np.array([0, 1, 1, 0, 1, 1, 1, 0, 0], bool)  # row 0 is padding
+EVENTS: Any = np.array([0, 1, 5, 0, 20, 2, 60, 0, 0], np.float32)
+NONE: Any = None
+BATCH = Batch({}, NONE, NONE, NONE, NONE)
 
 
 def learner(seen: Any, events: Any) -> Learner:
-    return Learner({}, (), Catalogue(seen, events, seen), np.int32(0))  # type: ignore[arg-type]
+    return Learner({}, (), Catalogue(seen, events, seen), NONE)
 
 
 @jax.jit
@@ -26,13 +26,13 @@ def draw(power: Any, seen: Any, events: Any, key: Any) -> Any:
     """Negatives, log_q and the state after `begin`, from a state that an earlier increment left."""
     strategy = drawn(NUMBER, power)
     earlier = learner(~seen, 1.0 + events)
-    state, _ = strategy.begin(strategy.init(earlier), earlier, None, key)  # type: ignore[arg-type]
-    state, _ = strategy.begin(state, learner(seen, events), None, key)  # type: ignore[arg-type]
+    state, _ = strategy.begin(strategy.init(earlier), earlier, NONE, key)
+    state, _ = strategy.begin(state, learner(seen, events), NONE, key)
     batch = strategy.batch(state, BATCH, key)
     return batch.negatives, batch.log_q
 
 
-POWERS = np.array([0.0, 0.75, 1.0], np.float32)
+POWERS: Any = np.array([0.0, 0.75, 1.0], np.float32)
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,11 @@ from incremental.problem import Items
 from incremental.types import Batch, Catalogue, Learner, Outputs
 
 B, D, V = 3, 4, 9
-SEEN = np.array([0, 1, 1, 1, 0, 1, 1, 1, 0], bool)
-EVENTS = np.array([0, 1, 9, 3, 0, 30, 2, 5, 0], np.float32)
-LABELS = np.array([2, 5, 7], np.int32)
+SEEN: Any = np.array([0, 1, 1, 1, 0, 1, 1, 1, 0], bool)
+EVENTS: Any = np.array([0, 1, 9, 3, 0, 30, 2, 5, 0], np.float32)
+LABELS: Any = np.array([2, 5, 7], np.int32)
 DRAWS = 4096
+NONE: Any = None
 
 
 class Case:
@@ -26,10 +27,8 @@ class Case:
         self.bias = rng.normal(size=V).astype(np.float32)
         self.scores = np.float64(self.hidden) @ self.table.T + self.bias
         self.full = np.log((np.exp(self.scores) * SEEN).sum(1)) - self.scores[np.arange(B), LABELS]
-        rows: Any = np.ones(B, np.float32), np.ones(B, bool), np.zeros(B, np.int32)
-        self.batch = Batch({}, LABELS, *rows, candidates=SEEN)  # type: ignore[arg-type]
-        catalogue: Any = Catalogue(*(np.asarray(part) for part in (SEEN, EVENTS, SEEN)))  # type: ignore[arg-type]
-        self.learner = Learner({}, (), catalogue, np.int32(1))  # type: ignore[arg-type]
+        self.batch = Batch({}, LABELS, NONE, NONE, NONE, SEEN)
+        self.learner = Learner({}, (), Catalogue(SEEN, EVENTS, SEEN), NONE)
         self.loss = jax.jit(lambda hidden, batch: self.rows(hidden, batch))
 
     def rows(self, hidden: Any, batch: Batch) -> Any:
@@ -40,7 +39,7 @@ class Case:
         """The losses [B] with `number` negatives that the head's own strategy draws."""
         strategy = sampled_softmax(negatives=number).strategy
         assert strategy is not None
-        state, _ = strategy.begin(strategy.init(self.learner), self.learner, None, key)  # type: ignore[arg-type]
+        state, _ = strategy.begin(strategy.init(self.learner), self.learner, NONE, key)
         return self.rows(hidden, strategy.batch(state, self.batch, key))
 
 
@@ -50,9 +49,9 @@ def case() -> Case:
 
 
 def test_loss_is_the_corrected_formula(case: Case) -> None:
-    negatives = np.array([3, 5, 1, 1], np.int32)
-    log_q = np.array([-0.5, 0.3, -1.0, -1.0], np.float32)
-    loss = case.loss(case.hidden, case.batch._replace(negatives=negatives, log_q=log_q))  # type: ignore[arg-type]
+    negatives: Any = np.array([3, 5, 1, 1], np.int32)
+    log_q: Any = np.array([-0.5, 0.3, -1.0, -1.0], np.float32)
+    loss = case.loss(case.hidden, case.batch._replace(negatives=negatives, log_q=log_q))
     own = case.scores[np.arange(B), LABELS]
     terms = np.exp(case.scores[:, negatives] - log_q)
     terms[1, 1] = 0.0  # item 5 is the second row's label
@@ -60,8 +59,9 @@ def test_loss_is_the_corrected_formula(case: Case) -> None:
 
 
 def test_accidental_hits_do_not_count(case: Case) -> None:
-    hits = np.repeat(LABELS[:1], 4)
-    batch = case.batch._replace(negatives=hits, log_q=np.zeros(4, np.float32))  # type: ignore[arg-type]
+    hits: Any = np.repeat(LABELS[:1], 4)
+    log_q: Any = np.zeros(4, np.float32)
+    batch = case.batch._replace(negatives=hits, log_q=log_q)
     assert float(case.loss(case.hidden, batch)[0]) == pytest.approx(0.0, abs=1e-6)
 
 

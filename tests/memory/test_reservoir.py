@@ -10,9 +10,11 @@ from incremental.memory.reservoir import Memory
 from incremental.types import Batch
 
 B = 8
-EXAMPLE: Any = Batch(
+KINDS = (np.int32, np.float32, np.bool_, np.int32)
+SCALARS: list[Any] = [jax.ShapeDtypeStruct((), kind) for kind in KINDS]
+EXAMPLE = Batch(
     {"user": jax.ShapeDtypeStruct((), np.int32)},
-    *(jax.ShapeDtypeStruct((), kind) for kind in (np.int32, np.float32, np.bool_, np.int32)),  # type: ignore[arg-type]
+    *SCALARS,
 )
 
 

@@ -26,8 +26,9 @@ def data(rows: list[tuple[list[int], int]], increment: int) -> Data:
         history[i] = ([0] * L + past)[-L:]
         labels[i] = label
     items = np.arange(SIZES.items, dtype=np.int32)
-    batch: Any = Batch({"history": history}, labels, *np.zeros((3, ROWS)))  # type: ignore[arg-type]
-    return Data(batch, np.int32(len(rows)), np.int32(increment), items, items)  # type: ignore[arg-type]
+    fields: list[Any] = [labels, None, None, None]
+    events: list[Any] = [np.int32(len(rows)), np.int32(increment), items, items]
+    return Data(Batch({"history": history}, *fields), *events)
 
 
 def followers(increments: list[list[tuple[list[int], int]]], decay: float = DECAY) -> Counts:

@@ -6,7 +6,7 @@ import pytest
 
 from incremental.models.dropout import multipliers
 
-RATES = np.array([0.0, 0.1, 0.3, 0.5, 0.9], np.float32)
+RATES: Any = np.array([0.0, 0.1, 0.3, 0.5, 0.9], np.float32)
 SHAPES = [(40, 250), (3, 50, 200)]
 
 

@@ -11,7 +11,7 @@ from incremental.models.lengths import by_length
 
 B, L, D = 64, 32, 3
 CUTS = {0: 32, 1: 11, 2: 6}  # L, L/3 and L/6, rounded up
-TABLE = np.random.default_rng(0).normal(size=(50, D)).astype(np.float32)
+TABLE: Any = np.random.default_rng(0).normal(size=(50, D)).astype(np.float32)
 
 
 def histories(lengths: Any) -> Any:

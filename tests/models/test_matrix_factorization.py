@@ -9,7 +9,7 @@ from incremental.models.matrix_factorization import matrix_factorization
 from incremental.problem import problem
 from incremental.types import Problem, Sizes
 
-USERS = np.array([3, 1, 3], np.int32)
+USERS: Any = np.array([3, 1, 3], np.int32)
 
 
 def made(sizes: Sizes) -> Problem:

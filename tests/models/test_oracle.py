@@ -10,7 +10,7 @@ from incremental.data.simulator import simulate
 from incremental.data.stream import Stream, make_stream
 from incremental.errors import UserError
 from incremental.models.oracle import oracle
-from incremental.types import Batch, Data, Sizes
+from incremental.types import Data, Sizes
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,8 @@ def test_scores_are_the_laws_own_logits_over_the_items_seen(stream: Stream) -> N
     program = oracle(stream).build(sizes, ())
     arrived = stream.interactions.item[: stream.bounds(0)[1]]
     events = np.arange(*stream.bounds(1), dtype=np.int32)[::7]
-    rows: Any = Batch({"event": events[:1]}, *np.zeros((4, 1)))  # type: ignore[arg-type]
-    data: Any = Data(rows, np.int32(1), np.int32(0), np.ones_like(arrived), arrived)  # type: ignore[arg-type]
+    fields: list[Any] = [None, np.int32(1), np.int32(0), np.ones_like(arrived), arrived]
+    data = Data(*fields)
 
     @jax.jit
     def scores(events: Any) -> Any:

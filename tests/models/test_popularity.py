@@ -5,18 +5,19 @@ import numpy as np
 import pytest
 
 from incremental.models.popularity import popularity
-from incremental.types import Batch, Data, Sizes
+from incremental.types import Data, Sizes
 
 SIZES = Sizes(8, 4)
 INCREMENTS = [[1, 1, 2, 3, 3, 3], [2, 2, 4], [1, 4, 4, 4, 4]]
-DECAYS = np.array([0.0, 0.5, 0.9, 1.0], np.float32)
+KNOWN: Any = np.ones(1, np.int32)
+DECAYS: Any = np.array([0.0, 0.5, 0.9, 1.0], np.float32)
 
 
 def data(t: int) -> Data:
     """Increment t's events, with padding behind."""
     items = np.pad(np.array(INCREMENTS[t], np.int32), (0, 8 - len(INCREMENTS[t])))
-    rows: Any = Batch({"user": np.ones(1, np.int32)}, *np.zeros((4, 1)))  # type: ignore[arg-type]
-    return Data(rows, np.int32(1), np.int32(t), np.minimum(items, 1), items)  # type: ignore[arg-type]
+    fields: list[Any] = [None, np.int32(1), np.int32(t), np.minimum(items, 1), items]
+    return Data(*fields)
 
 
 @jax.jit
@@ -30,7 +31,7 @@ def scores(decay: Any) -> Any:
         state = program.begin(state, data(t))
         state, _ = program.run_epoch(state, data(t))
         state = program.end(state, data(t))
-        after.append(program.scores(state, {"user": np.ones(1, np.int32)})[0])  # type: ignore[dict-item]
+        after.append(program.scores(state, {"user": KNOWN})[0])
     return jax.numpy.stack(after)
 
 
@@ -43,7 +44,7 @@ def computed() -> Any:
 def test_score_is_the_decayed_sum_of_the_increments_counts(computed: Any, case: int) -> None:
     counts = [np.bincount(items, minlength=SIZES.items) for items in INCREMENTS]
     for now in range(len(INCREMENTS)):
-        expected = sum(float(DECAYS[case]) ** (now - t) * counts[t] for t in range(now + 1))
+        expected: Any = sum(float(DECAYS[case]) ** (now - t) * counts[t] for t in range(now + 1))
         seen = sum(counts[: now + 1]) > 0
         np.testing.assert_allclose(computed[case, now][seen], expected[seen], rtol=1e-6)
 

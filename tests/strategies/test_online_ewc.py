@@ -1,0 +1,129 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from incremental.strategies.online_ewc import online_ewc
+from incremental.types import Anchor, Batch, Catalogue, Data, Learner, Outputs, Problem
+
+D = 4
+# Three increments: curvatures (the last parameter has none) and the optima of ½ Σ curvature (θ - optimum)².
+CURVATURE: Any = np.array([[1.0, 4.0, 0.25, 0.0], [9.0, 1.0, 0.0, 0.0], [2.25, 1.0, 4.0, 0.0]], np.float32)
+OPTIMUM: Any = np.array([[1.0, -2.0, 3.0, 1.0], [-1.0, 0.5, 2.0, 3.0], [0.5, 4.0, -3.0, 2.0]], np.float32)
+START: Any = np.array([5.0, 5.0, 5.0, 5.0], np.float32)
+ELSEWHERE = {"theta": np.array([0.3, -0.7, 1.1, 9.0], np.float32)}
+NONE: Any = None
+
+
+def apply(params: Any, inputs: Any, *, key: Any = None) -> Outputs:
+    del key
+    return Outputs(inputs["g"], inputs["g"] @ params["theta"][:, None])
+
+
+# An example's loss is g · θ, so the Fisher is g² whatever θ is.
+LINEAR = Problem(NONE, apply, lambda _params, outputs, _batch: outputs.scores[:, 0], NONE, {}, None)
+
+
+def learner(theta: Any) -> Learner:
+    return Learner({"theta": theta}, (), Catalogue(NONE, NONE, NONE), NONE)
+
+
+def data(t: int) -> Data:
+    """Examples whose Fisher is increment t's curvature."""
+    g = np.tile(np.sqrt(CURVATURE[t]), (3, 1))
+    size: Any = np.int32(len(g))
+    return Data(Batch({"g": g}, NONE, NONE, NONE, NONE), size, NONE, NONE, NONE)
+
+
+class Jitted:
+    """The strategy's functions, compiled once for all increments."""
+
+    def __init__(self) -> None:
+        def made(weight: Any, decay: Any = 1.0) -> Any:
+            return online_ewc(LINEAR, weight=weight, decay=decay, samples=8)
+
+        self.init = jax.jit(lambda learner: made(1.0).init(learner))
+        self.loss = jax.jit(
+            jax.value_and_grad(lambda params, state, weight: made(weight).loss(state, params, NONE, NONE))
+        )
+        self.end = jax.jit(lambda state, learner, data, key, decay: made(1.0, decay).end(state, learner, data, key))
+
+        @jax.jit
+        def optimum(state: Any, weight: Any, curvature: Any, optimum: Any) -> Any:
+            """Of the increment's own quadratic loss plus the penalty: one Newton step, exact on a quadratic."""
+
+            def total(theta: Any) -> Any:
+                own = 0.5 * (curvature * (theta - optimum) ** 2).sum()
+                return own + made(weight).loss(state, {"theta": theta}, NONE, NONE)
+
+            slope, bend = jax.jvp(jax.grad(total), (jnp.zeros(D),), (jnp.ones(D),))  # a diagonal Hessian
+            return jnp.where(bend > 0, -slope / jnp.where(bend > 0, bend, 1.0), optimum)
+
+        self.optimum = optimum
+
+    def trained(self, weight: float = 1.0, decay: float = 1.0) -> tuple[list[Any], list[Any]]:
+        """The parameters at the end of each increment, and the states after it (the first before any)."""
+        states, thetas = [self.init(learner(START))], []
+        for t in range(3):
+            thetas.append(np.asarray(self.optimum(states[-1], np.float32(weight), CURVATURE[t], OPTIMUM[t])))
+            states.append(self.end(states[-1], learner(thetas[-1]), data(t), jax.random.key(t), np.float32(decay))[0])
+        return thetas, states
+
+
+@pytest.fixture(scope="module")
+def jitted() -> Jitted:
+    return Jitted()
+
+
+def test_before_the_first_end_there_is_no_penalty(jitted: Jitted) -> None:
+    value, gradient = jitted.loss(ELSEWHERE, jitted.init(learner(START)), np.float32(3.0))
+    assert float(value) == 0.0
+    np.testing.assert_array_equal(gradient["theta"], 0.0)
+
+
+def test_penalty_is_positive_at_the_second_increment_and_zero_at_its_anchor(jitted: Jitted) -> None:
+    thetas, states = jitted.trained()
+    value, _ = jitted.loss(ELSEWHERE, states[1], np.float32(1.0))
+    assert float(value) > 0.0
+    value, gradient = jitted.loss({"theta": thetas[0]}, states[1], np.float32(1.0))
+    assert float(value) == 0.0
+    np.testing.assert_array_equal(gradient["theta"], 0.0)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
+def test_fisher_decays_and_adds_up(jitted: Jitted, decay: float) -> None:
+    _, states = jitted.trained(decay=decay)
+    for t in (1, 2, 3):
+        expected = sum(decay ** (t - 1 - s) * CURVATURE[s] for s in range(t))
+        np.testing.assert_allclose(states[t].importance["theta"], expected, rtol=1e-5)
+
+
+def test_anchor_is_the_last_increments_end(jitted: Jitted) -> None:
+    thetas, states = jitted.trained(decay=0.5)
+    for t in (1, 2, 3):
+        np.testing.assert_array_equal(states[t].anchor.params["theta"], thetas[t - 1])
+    assert np.abs(thetas[2] - thetas[1])[:3].min() > 0.05
+    assert isinstance(states[3].anchor, Anchor)
+
+
+def test_gradient_is_weight_times_fisher_times_the_way_from_the_anchor(jitted: Jitted) -> None:
+    thetas, states = jitted.trained(decay=0.5)
+    _, gradient = jitted.loss(ELSEWHERE, states[3], np.float32(2.0))
+    importance = 0.25 * CURVATURE[0] + 0.5 * CURVATURE[1] + CURVATURE[2]
+    expected = 2.0 * importance * (ELSEWHERE["theta"] - thetas[2])
+    np.testing.assert_allclose(gradient["theta"], expected, rtol=1e-5)
+    for i in range(D):
+        step = np.float32(0.1) * np.eye(D, dtype=np.float32)[i]
+        ahead, _ = jitted.loss({"theta": ELSEWHERE["theta"] + step}, states[3], np.float32(2.0))
+        behind, _ = jitted.loss({"theta": ELSEWHERE["theta"] - step}, states[3], np.float32(2.0))
+        assert float(ahead - behind) / 0.2 == pytest.approx(expected[i], rel=1e-3, abs=1e-3)
+
+
+def test_without_decay_at_weight_one_quadratic_losses_end_at_the_joint_optimum(jitted: Jitted) -> None:
+    thetas, _ = jitted.trained(weight=1.0, decay=1.0)
+    for t in (1, 2):
+        total = CURVATURE[: t + 1].sum(0)[:3]
+        joint = (CURVATURE * OPTIMUM)[: t + 1].sum(0)[:3] / total
+        np.testing.assert_allclose(thetas[t][:3], joint, rtol=1e-4)

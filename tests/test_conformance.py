@@ -1,0 +1,378 @@
+"""Laws of every strategy, three chains and the baselines, on one tiny problem."""
+
+import functools
+from collections import defaultdict
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from incremental import loop
+from incremental.capacity import capacity, into_corner
+from incremental.compiled import Compiled
+from incremental.memory import reservoir
+from incremental.strategy import Strategy, chain
+from incremental.types import Batch, Data, Params, Program, Sizes, State
+from tests import lab
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
+strategies = pytest.mark.parametrize("strategy", lab.STRATEGIES)
+SIZES = Sizes(1024, 1024)  # of the tiny stream: `loop.LEAST_CAPACITY`
+BASELINES = ("popularity", "cooccurrence", "oracle")
+
+
+def program_of(name: str) -> Program:
+    """A strategy's program, or a baseline's."""
+    build = lab.build_for(name, lab.stream()) if name in BASELINES else lab.build(lab.Spec(name))
+    return build(SIZES)
+
+
+@functools.cache
+def data_at(t: int) -> tuple[Data, Data]:
+    """Training and validation data of increment t; one program serves all increments."""
+    return lab.update_data(lab.stream(), lab.build(lab.Spec())(SIZES), t)
+
+
+def after(f: loop.Functions, increments: int, seed: int = 0) -> State:
+    """The state after some updates."""
+    state = f.init(jax.random.key(seed))
+    for t in range(increments):
+        state, _ = lab.train(f, state, *data_at(t))
+    return state
+
+
+# -- types and traces -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*lab.STRATEGIES, *BASELINES])
+def test_the_type_of_the_state_never_changes(name: str) -> None:
+    program = program_of(name)
+    inputs = "history" if name == "cooccurrence" else "event" if name == "oracle" else "user"
+    data, validation = lab.update_data(lab.stream(), program, 1)
+    assert inputs in data.rows.inputs
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(program.init, key)  # works on ShapeDtypeStructs
+    for name, changed in {
+        "restart": jax.eval_shape(program.restart, state, data),
+        "begin": jax.eval_shape(program.begin, state, data),
+        "run_epoch": jax.eval_shape(program.run_epoch, state, data)[0],
+        "validate": jax.eval_shape(program.validate, state, validation, None),
+        "end": jax.eval_shape(program.end, state, data),
+    }.items():
+        assert lab.types(changed) == lab.types(state), name
+
+
+@strategies
+def test_a_strategy_starts_on_shapes(strategy: str) -> None:
+    problem = lab.problem_of(lab.Spec(), SIZES)
+    learner = jax.eval_shape(program_of("plain").init, jax.random.key(0)).learner
+    for part in lab.strategies(lab.Spec(strategy), problem).values():
+        own = jax.eval_shape(part.init, learner)
+        assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(own))
+
+
+@strategies
+def test_one_trace_for_all_increments(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    met: defaultdict[int, set[int]] = defaultdict(set)
+    original = Compiled.program
+
+    def noted(self: Compiled, *args: Any) -> Any:
+        found = original(self, *args)
+        met[id(self)].add(id(found))
+        return found
+
+    monkeypatch.setattr(Compiled, "program", noted)
+    result = lab.run(lab.build(lab.Spec(strategy)), lab.stream())
+    f = lab.functions(lab.build(lab.Spec(strategy))(result.sizes))
+    assert result.sizes == SIZES
+    for name in ("init", "begin", "run_epoch", "validate", "end", "rank"):
+        assert len(met[id(getattr(f, name))]) == 1, name
+
+
+# -- state is everything --------------------------------------------------------------------------------------------
+
+
+class Keep:
+    """Copies every state that a run offers, at each epoch and each increment's end."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    def due(self) -> bool:
+        return True
+
+    def save(self, state: State, before: Params, sizes: Sizes, progress: loop.Progress) -> None:
+        self.kept.append((lab.on_host(state), lab.on_host(before), sizes, progress))
+
+
+@pytest.mark.parametrize("name", [*lab.STRATEGIES, "popularity", "cooccurrence"])
+def test_saved_restored_continued_is_uninterrupted(name: str) -> None:
+    program = program_of(name)
+    keep = Keep()
+    whole = lab.run(lambda _: program, lab.stream(), saver=keep)
+    places = [progress for *_, progress in keep.kept]
+    assert {place.begun for place in places} == {True, False}
+    middle = [i for i, place in enumerate(places) if place.begun and place.increment == 2][0]
+    boundary = [i for i, place in enumerate(places) if not place.begun and place.increment == 2][0]
+    for chosen in {middle, boundary, len(places) - 1}:
+        state, before, sizes, progress = keep.kept[chosen]
+
+        def resume(functions: Any) -> Any:
+            like = jax.eval_shape(functions(sizes).program.init, jax.random.key(0))  # noqa: B023
+            restored = lab.put_back(state, like)  # noqa: B023
+            return restored, lab.put_back(before, like.learner.params), sizes, progress  # noqa: B023
+
+        continued = lab.run(lambda _: program, lab.stream(), resume=resume)
+        lab.assert_same(continued.state, whole.state)
+        assert [map(str, record) for record in continued.records] != []
+        assert list(map(str, continued.records)) == list(map(str, whole.records))
+        for one, other in zip(continued.costs, whole.costs, strict=True):
+            assert one.examples == other.examples
+            assert one[4:] == other[4:]
+
+
+def freeze(active: jax.Array, new: Any, old: Any) -> Any:
+    """Lane by lane: the new state where the lane still trains."""
+
+    def chosen(new: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.where(active.reshape(active.shape + (1,) * (new.ndim - 1)), new, old)
+
+    return jax.tree.map(chosen, new, old)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "replay+ewc",
+        "online_ewc",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in lab.STRATEGIES if name not in ("replay+ewc", "online_ewc")),
+    ],
+)
+def test_a_lane_equals_its_solo_run(strategy: str) -> None:
+    program = program_of(strategy)
+    f = lab.functions(program)
+    seeds = jnp.arange(3)
+    lanes = jax.jit(jax.vmap(lambda seed: program.init(jax.random.key(seed))))(seeds)
+    begin = jax.jit(jax.vmap(program.begin, (0, None)))
+    end = jax.jit(jax.vmap(program.end, (0, None)))
+
+    @jax.jit
+    def epoch(lanes: State, data: Data, validation: Data) -> State:
+        active = lanes.fit.active
+        new, _ = jax.vmap(program.run_epoch, (0, None))(lanes, data)
+        new = jax.vmap(lambda state: program.validate(state, validation, None))(new)
+        return freeze(active, new, lanes)
+
+    solo = [f.init(jax.random.key(int(seed))) for seed in seeds]
+    stopped = []
+    for t in range(2):
+        data, validation = data_at(t)
+        lanes = begin(lanes, data)
+        while bool(lanes.fit.active.any()):
+            lanes = epoch(lanes, data, validation)
+        epochs = np.asarray(lanes.fit.epoch).tolist()
+        lanes = end(lanes, data)
+        for i, state in enumerate(solo):
+            solo[i], metrics = lab.train(f, state, data, validation)
+            assert len(metrics) == epochs[i]
+            alone = jax.tree.map(lambda leaf: leaf[i], lanes)  # noqa: B023
+            lab.assert_close(alone, solo[i], rtol=1e-4, atol=1e-5)
+        stopped.append(epochs)
+    assert any(len(set(epochs)) > 1 for epochs in stopped)  # lanes stop at different epochs
+
+
+@strategies
+def test_padding_rows_change_nothing(strategy: str) -> None:
+    f = lab.functions(program_of(strategy))
+    data, validation = data_at(1)
+
+    def spoilt(data: Data) -> Data:
+        rows = data.rows
+        real = jnp.arange(len(rows.labels)) < data.size
+        assert not bool(real.all())
+        inputs = {name: jnp.where(real, ids, 77) for name, ids in rows.inputs.items()}
+        weight = jnp.where(real, rows.weight, 5.0)
+        labels = jnp.where(real, rows.labels, 99)
+        return data._replace(rows=rows._replace(inputs=inputs, labels=labels, weight=weight, increment=rows.increment + ~real))
+
+    clean, metrics = lab.train(f, after(f, 1), data, validation)
+    other, spoilt_metrics = lab.train(f, after(f, 1), spoilt(data), spoilt(validation))
+    lab.assert_same(other, clean)
+    lab.assert_same(spoilt_metrics, metrics)
+
+
+def test_a_larger_capacity_changes_nothing() -> None:
+    """All strategies at once: data padded to twice the rows."""
+    f = lab.functions(program_of("replay+ewc"))
+
+    def doubled(data: Data) -> Data:
+        return jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, len(leaf))] + [(0, 0)] * (leaf.ndim - 1)) if leaf.ndim else leaf, data)
+
+    (data, validation), state = data_at(1), after(f, 1)
+    one, metrics = lab.train(f, state, data, validation)
+    two, doubled_metrics = lab.train(f, after(f, 1), doubled(data), doubled(validation))
+    lab.assert_close(two, one)
+    lab.assert_close(doubled_metrics, metrics)
+
+
+# -- strategies side by side ----------------------------------------------------------------------------------------
+
+
+def test_no_strategy_is_plain_training_exactly() -> None:
+    plain = lab.functions(program_of("plain"))
+    nothing = lab.make(lab.problem_of(lab.Spec(), SIZES), {"nothing": Strategy()}, SIZES, lab.Spec())
+    data, _ = data_at(0)
+    state = plain.begin(plain.init(jax.random.key(0)), data)
+    own = {"nothing": ()}
+    other = state._replace(strategy=own, fit=state.fit._replace(strategy=own))
+    one, two = jax.jit(nothing.run_epoch)(other, data), plain.run_epoch(state, data)
+    lab.assert_same(one[0].learner, two[0].learner)
+    lab.assert_same(one[1]["loss"], two[1]["loss"])
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "replay0+ewc0+online_ewc0",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("replay0", "ewc0", "online_ewc0", "ewc0+replay0")),
+    ],
+)
+def test_coefficient_zero_is_plain_fine_tuning(strategy: str) -> None:
+    f, plain = (lab.functions(program_of(name)) for name in (strategy, "plain"))
+    one, other = after(f, 2), after(plain, 2)
+    lab.assert_close(one.learner, other.learner, rtol=1e-3, atol=1e-4)
+
+
+def test_a_coefficient_has_an_effect() -> None:
+    """Otherwise the law above would hold of strategies that do nothing."""
+    plain = after(lab.functions(program_of("plain")), 2).learner.params
+    for strategy in ("replay", "ewc", "online_ewc"):
+        params = after(lab.functions(program_of(strategy)), 2).learner.params
+        gap = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), params, plain)
+        assert max(jax.tree.leaves(gap)) > 0.01, strategy
+
+
+def test_a_strategy_leaves_the_draws_of_another_alone() -> None:
+    memories = {
+        strategy: after(lab.functions(program_of(strategy)), 3).strategy["replay"]
+        for strategy in ("replay", "replay+ewc", "ewc+replay", "replay+online_ewc")
+    }
+    alone = memories["replay"]
+    assert int(alone.inserted) > len(alone.rows.labels)  # slots were overwritten by draws
+    for strategy, memory in memories.items():
+        assert not lab.differs(memory, alone), strategy
+
+    # What is drawn for a batch, too.
+    problem = lab.problem_of(lab.Spec(), SIZES)
+    batch = jax.tree.map(lambda leaf: leaf[:32], data_at(1)[0].rows)
+    labels = []
+    for names in ("replay", "replay+ewc", "ewc+replay"):
+        parts = lab.strategies(lab.Spec(names), problem)
+        drawn = chain(**parts).batch({name: alone for name in parts}, batch, jax.random.key(3))
+        labels.append(np.asarray(drawn.labels).tolist())
+    assert labels[0] == labels[1] == labels[2]
+    assert len(labels[0]) == 48
+
+
+def test_unlimited_replay_is_uniform_over_all_the_past() -> None:
+    problem = lab.problem_of(lab.Spec(), SIZES)
+    memory = reservoir.empty(problem.example, 512)
+    rows = [data_at(t)[0].rows for t in range(3)]
+    for t, part in enumerate(rows):
+        memory = reservoir.insert(memory, part, jax.random.key(t))
+    total = sum(int(part.valid.sum()) for part in rows)
+    assert int(memory.inserted) == total < 512
+    past = [np.asarray(leaf)[np.asarray(part.valid)].tolist() for part in rows for leaf in [part.labels]]
+    assert np.asarray(memory.rows.labels)[:total].tolist() == sum(past, [])
+    assert not bool(memory.rows.valid[total:].any())
+    marked = memory._replace(rows=memory.rows._replace(labels=jnp.arange(512)))
+    drawn = reservoir.sample(marked, 100 * total, jax.random.key(9))
+    assert bool(drawn.valid.all())
+    counts = np.bincount(np.asarray(drawn.labels), minlength=total)
+    assert len(counts) == total
+    assert stats.chisquare(counts).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("strategy", ["ewc", "online_ewc"])
+def test_the_penalty_starts_at_the_second_increment_and_its_anchor_moves_at_the_third(strategy: str) -> None:
+    f = lab.functions(program_of(strategy))
+    state = f.init(jax.random.key(0))
+    anchors, terms = [], []
+    for t in range(3):
+        state, epochs = lab.train(f, state, *data_at(t))
+        terms.append(float(epochs[-1]["terms"][strategy]))
+        anchors.append(lab.on_host(state.strategy[strategy].anchor.params))
+        if t == 0 or strategy == "online_ewc":
+            lab.assert_close(anchors[-1], state.learner.params)
+    assert terms[0] == 0.0
+    assert min(terms[1:]) > 1e-6
+    assert lab.differs(anchors[0], anchors[1])
+    assert lab.differs(anchors[1], anchors[2])
+
+
+# -- tables that grow -----------------------------------------------------------------------------------------------
+
+
+def growing() -> Any:
+    """The base part has few ids; the tables grow once, before increment 1."""
+    rng = np.random.default_rng(1)
+
+    def part(ids: int) -> list[tuple[str, str]]:
+        users, items = (rng.permutation(100) % ids for _ in range(2))
+        return [(str(user), str(item)) for user, item in zip(users, items, strict=True)]
+
+    return lab.written([part(20), part(50)], validation=0.15)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        lab.Spec("replay+ewc"),
+        lab.Spec(model="sasrec", optimizer="sgd"),
+        *(
+            pytest.param(lab.Spec(strategy, model, head, optimizer), marks=pytest.mark.slow)
+            for model in ("mf", "sasrec", "gru4rec")
+            for strategy, head in (("replay+ewc", "full"), ("online_ewc", "sampled"))
+            for optimizer in ("sgd", "adam")
+        ),
+    ],
+)
+def test_grown_equals_allocated_beforehand(spec: lab.Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "row_capacity", lambda _: 128)  # one program for both runs' last increment
+    results = []
+    for least in (8, 52):
+        monkeypatch.setattr(loop, "LEAST_CAPACITY", least)
+        results.append(lab.run(lab.build(spec), growing()))
+    grown, beforehand = results
+    assert loop.sizes_at(growing(), 0) == Sizes(52, 52) == grown.sizes == beforehand.sizes
+    monkeypatch.setattr(loop, "LEAST_CAPACITY", 8)
+    assert max(loop.sizes_at(growing(), 0)) < 30
+    for one, other in zip(grown.records, beforehand.records, strict=True):
+        assert one[:3] == other[:3]
+        np.testing.assert_allclose(one.value, other.value, atol=1e-5, err_msg=one.metric)
+    lab.assert_close(grown.state, beforehand.state, rtol=1e-3, atol=1e-4)
+
+
+@given(st.integers(1, 10**7), st.integers(1, 2000))
+def test_capacities(n: int, least: int) -> None:
+    size = capacity(n, least)
+    assert max(n, least) <= size <= max(8, max(n, least) * 9 / 8)
+    assert capacity(size, least) == size  # stable: a table at capacity does not grow
+    assert capacity(n + 1, least) >= size
+
+
+def test_growing_keeps_the_old_corner() -> None:
+    old = jnp.arange(6.0).reshape(2, 3)
+    new = into_corner(jnp.full((4, 3), 9.0), old)
+    assert new.tolist() == [[0, 1, 2], [3, 4, 5], [9, 9, 9], [9, 9, 9]]
+    assert into_corner(jnp.zeros((2, 3)), old) is old
+
+
+def test_a_batch_of_rows_may_hold_more_than_memories_keep() -> None:
+    """Memories and programs agree on the five fields of a row."""
+    assert Batch._fields[:5] == ("inputs", "labels", "weight", "valid", "increment")

@@ -1,0 +1,299 @@
+"""Whole runs in small: their files, resuming, refusals."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import hydra
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import pytest
+from omegaconf import OmegaConf
+
+from incremental import checkpoint, cli
+from incremental.errors import UserError
+from incremental.experiment import execute, named
+from incremental.export import export
+from incremental.report import read_runs
+from incremental.strategy import Strategy
+from incremental.trained import load
+from incremental.types import Problem
+
+SMALL = [
+    "data.source.users=60",
+    "data.source.items=80",
+    "data.source.events=2400",
+    "data.source.days=20",
+    "data.cut.increments=2",
+    "data.history=8",
+    "model=matrix_factorization",
+    "model.width=8",
+    "training.batch_size=64",
+    "training.epochs=3",
+    "evaluation.metrics=[ndcg@10]",
+    "tracking=disabled",
+    "name=small",
+]
+BOTH = ["+strategy@strategies.memory=replay", "strategies.memory.rows=16", "+strategy@strategies.anchor=ewc",
+        "strategies.anchor.samples=16"]  # fmt: skip
+
+
+def composed(runs: Path, *overrides: str) -> dict[str, Any]:
+    """The resolved config of a command line, later overrides winning."""
+    last = {override.split("=")[0]: override for override in (*SMALL, *overrides)}
+    with hydra.initialize_config_dir(str(cli.config_folder()), version_base="1.3"):
+        config = hydra.compose("config", [*last.values(), f"runs={runs}"])
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    return named(values, {"model": "matrix_factorization", "update": "finetune"})
+
+
+def only(folder: Path) -> Path:
+    """The folder's one run directory."""
+    (found,) = folder.iterdir()
+    return found
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with replay and EWC."""
+    runs = tmp_path_factory.mktemp("runs")
+    execute(composed(runs, *BOTH, "evaluation.matrix=true"))
+    return only(runs)
+
+
+def test_a_run_leaves_its_config_summary_evaluations_and_checkpoint(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["row"] == "memory+anchor"
+    assert summary["increments"] == 2
+    assert 0 < summary["metrics"]["ndcg@10"]["prequential"] < 1
+    assert summary["metrics"]["ndcg@10"]["forgetting"] is not None  # the matrix was asked for
+    assert summary["cost"]["examples"] > 0
+    assert summary["cost"]["memory_bytes"] > 0
+    assert (finished / "evaluations.csv").read_text().startswith("trained_until,evaluated_on,metric,value,count\n-1,0,")
+    assert OmegaConf.load(finished / "config.yaml").strategies.anchor.samples == 16
+    assert len(read_runs([finished]).finished[0].evaluations) > 0
+
+
+def test_a_finished_run_is_not_run_again(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
+    config: Any = OmegaConf.to_container(OmegaConf.load(finished / "config.yaml"))
+    assert execute({**config, "runs": str(finished.parent)}) is not None
+    assert "finished" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
+
+
+@pytest.mark.parametrize("save", [1, 3, 5, 7])
+def test_a_run_stopped_after_any_save_continues_bit_for_bit(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: int
+) -> None:
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
+    saves = 0
+    original = checkpoint.Checkpoints.save
+
+    def stopping(self: Any, *args: Any) -> None:
+        nonlocal saves
+        original(self, *args)
+        saves += 1
+        if saves == save:
+            raise Stopped
+
+    config = composed(tmp_path, *BOTH, "evaluation.matrix=true")
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", stopping)
+    with pytest.raises(Stopped):
+        execute(config)
+    assert not (only(tmp_path) / "summary.json").exists()
+    execute(config)
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (finished, only(tmp_path))]
+    assert summaries[0]["metrics"] == summaries[1]["metrics"]
+    assert [s["cost"]["examples"] for s in summaries[:1]] == [s["cost"]["examples"] for s in summaries[1:]]
+    assert (finished / "evaluations.csv").read_bytes() == (only(tmp_path) / "evaluations.csv").read_bytes()
+
+
+def test_a_corrupt_checkpoint_is_refused_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = composed(tmp_path)
+    stop_after_first_save(monkeypatch)
+    with pytest.raises(Stopped):
+        execute(config)
+    monkeypatch.undo()
+    broken = [path for path in (only(tmp_path) / "checkpoint").rglob("*") if path.is_file()]
+    for path in broken:
+        path.write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match=r"checkpoint cannot be read .*; remove .*checkpoint to start"):
+        execute(config)
+    assert all(path.read_bytes() == b"not a checkpoint" for path in broken)
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_after_first_save(monkeypatch)
+    for learning_rate in (0.001, 0.002):
+        with pytest.raises(Stopped):
+            execute(composed(tmp_path / str(learning_rate), f"optimizer.learning_rate={learning_rate}"))
+    monkeypatch.undo()
+    ours, other = only(tmp_path / "0.001"), only(tmp_path / "0.002")
+    (ours / "checkpoint").rename(ours / "own")
+    (other / "checkpoint").rename(ours / "checkpoint")
+    with pytest.raises(UserError, match="belongs to another configuration"):
+        execute(composed(tmp_path / "0.001", "optimizer.learning_rate=0.001"))
+
+
+def stop_after_first_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run stops after its first save."""
+    original = checkpoint.Checkpoints.save
+
+    def stopping(self: Any, *args: Any) -> None:
+        original(self, *args)
+        raise Stopped
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", stopping)
+
+
+def test_the_same_run_twice_at_once_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = composed(tmp_path)
+    refused: list[str] = []
+
+    def again(self: Any, *args: Any) -> None:
+        del self, args
+        with pytest.raises(UserError, match="executed by another process") as error:
+            execute(config)
+        refused.append(str(error.value))
+        raise Stopped
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", again)
+    with pytest.raises(Stopped):
+        execute(config)
+    assert str(only(tmp_path)) in refused[0]
+
+
+def test_a_full_disk_stops_with_the_last_checkpoint_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage:
+        free = 10
+
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _path: Usage)
+    with pytest.raises(UserError, match="disk is full"):
+        execute(composed(tmp_path))
+
+
+def test_an_unwritable_run_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file.*cannot write the run's directory .*runs="):
+        execute(composed(tmp_path / "file" / "runs"))
+
+
+def exploding(problem: Problem) -> Strategy:
+    """A strategy whose loss is NaN from the second increment on."""
+    del problem
+
+    def begin(state: Any, learner: Any, data: Any, key: Any) -> Any:
+        del state, data, key
+        return learner.increment, learner
+
+    def loss(state: Any, params: Any, batch: Any, outputs: Any) -> Any:
+        del params, batch, outputs
+        return jnp.where(state >= 2, jnp.nan, 0.0)
+
+    return Strategy(init=lambda _learner: jnp.int32(0), begin=begin, loss=loss)
+
+
+def test_a_nan_stops_the_run_and_names_increment_step_and_strategy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = composed(tmp_path)
+    monkeypatch.setitem(sys.modules, "plugin", SimpleNamespace(exploding=exploding))
+    config["strategies"] = {"bomb": {"_target_": "plugin.exploding"}}
+    with pytest.raises(UserError, match=r"increment 2, epoch 1, step 0, in the term\(s\) bomb"):
+        execute(config)
+    assert list((only(tmp_path) / "checkpoint").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=x", "seed='x': expected a whole number"),
+        ("debug=inf", "debug=inf: expected null or nan"),
+        ("training.batch_size=5000", r"training.batch_size=5000 is larger than the base part"),
+        ("evaluation.metrics=[ndcg@900]", "K=900 is larger than the catalogue"),
+        ("evaluation.metrics=[precision@3]", "expected one of recall@K"),
+        ("training.epochs=0", "training.epochs=0: expected at least 1"),
+        ("optimizer.learning_rate=fast", "optimizer.learning_rate: expected float, got 'fast'"),
+        ("data.heldout=1.5", "data.heldout=1.5: expected a share"),
+    ],
+)
+def test_bad_input_is_named(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        execute(composed(tmp_path, override))
+
+
+def test_strategies_do_not_apply_to_models_without_gradients(tmp_path: Path) -> None:
+    config = composed(tmp_path, *BOTH)
+    config["model"] = {"_target_": "incremental.models.popularity.popularity"}
+    with pytest.raises(UserError, match=r"strategies.anchor: .*popularity updates without gradients"):
+        execute(config)
+
+
+def test_an_anchor_and_a_fresh_start_are_refused(tmp_path: Path) -> None:
+    config = composed(tmp_path, *BOTH)
+    config["update"] = {"_target_": "incremental.update.update", "window": "all", "start": "afresh"}
+    with pytest.raises(UserError, match=r"strategies.anchor pulls towards earlier weights"):
+        execute(config)
+
+
+def test_a_dry_run_compiles_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(composed(tmp_path, "dry_run=true")) is None
+    out = capsys.readouterr().out
+    # user and item tables of 1,024 rows of 8, and a bias an item
+    assert f"parameters: {1024 * 8 * 2 + 1024:,}" in out
+    assert "working memory" in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_recommendations_leave_out_what_was_seen_and_are_sorted(finished: Path) -> None:
+    model = load(finished)
+    user = model.stream.interactions.users[1]
+    had = {model.items[i] for i in model.stream.items_of(1)}
+    found = model.recommend(user, k=20)
+    assert len(found) == 20
+    assert not had & {each.item for each in found}
+    assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
+    assert all(each.title for each in found)
+    again = model.recommend(user, k=500, exclude_seen=False)
+    assert had <= {each.item for each in again}
+    with pytest.raises(UserError, match="user 'nobody' does not occur"):
+        model.recommend("nobody")
+
+
+def test_scores_are_the_models_own(finished: Path) -> None:
+    model = load(finished)
+    params = model.state.learner.params
+    user = model.stream.interactions.users[3]
+    expected = params["user"]["embedding"][3] @ params["item"]["embedding"].T + params["item_bias"]
+    scores = model.scores([user], exclude_seen=False)[0]
+    np.testing.assert_allclose(scores[model.seen], np.asarray(expected)[model.seen], rtol=1e-5)
+    assert np.isneginf(scores[~model.seen]).all()
+
+
+def test_export_writes_embeddings_and_scores_and_overwrites_nothing(finished: Path, tmp_path: Path) -> None:
+    paths = export(finished, tmp_path / "out", k=5)
+    items, users, scores = (pl.read_parquet(path) for path in paths)
+    model = load(finished)
+    assert items.height == model.seen.sum()
+    row = items.row(4, named=True)
+    number = model.items.index(row["item"])
+    np.testing.assert_array_equal(row["item/embedding"], model.state.learner.params["item"]["embedding"][number])
+    assert users.height == len(model.users)
+    first = scores.filter(pl.col("user") == users["user"][0])
+    assert first["item"].to_list() == [each.item for each in model.recommend(users["user"][0], k=5)]
+    with pytest.raises(UserError, match="exists and is not overwritten"):
+        export(finished, tmp_path / "out")
+
+
+def test_not_a_run_directory(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a run directory"):
+        load(tmp_path)

@@ -1,0 +1,129 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from incremental.errors import UserError
+from incremental.strategy import Strategy, chain, named_key
+from incremental.types import Batch, Step
+
+ANY: Any = None
+PARAMS = {"w": np.arange(3, dtype=np.float32)}
+BATCH = Batch({}, ANY, ANY, ANY, ANY)
+
+
+def writer(digit: float) -> Strategy:
+    """Appends a digit to every noun, so that the order of two writers can be read off; keeps what it drew."""
+
+    def append(value: Any) -> Any:
+        return jax.tree.map(lambda leaf: 10 * leaf + digit, value)
+
+    def draw(state: Any, learner: Any, _data: Any, key: Any) -> Any:
+        return {**state, "draw": jax.random.uniform(key)}, append(learner)
+
+    return Strategy(
+        init=lambda _learner: {"digit": jnp.float32(digit), "draw": jnp.float32(0.0)},
+        begin=draw,
+        batch=lambda _state, batch, key: batch._replace(
+            labels=append(batch.labels), memory={**(batch.memory or {}), digit: jax.random.uniform(key)}
+        ),
+        view=lambda _state, params, _increment: append(params),
+        loss=lambda state, _params, _batch, _outputs: state["digit"],
+        grads=lambda _state, grads, _params, _grad_fn, _batch: append(grads),
+        updates=lambda _state, updates, _params: append(updates),
+        record=lambda state, _step, key: {**state, "draw": jax.random.uniform(key)},
+        end=draw,
+    )
+
+
+def used(strategy: Strategy) -> dict[str, Any]:
+    """What every hook of a strategy returns, under jit."""
+
+    @jax.jit
+    def call(key: Any) -> Any:
+        state = strategy.init(ANY)
+        learner = jnp.float32(0.0)
+        zeros = {"w": jnp.zeros(2)}
+        return {
+            "begin": strategy.begin(state, learner, ANY, key),
+            "batch": strategy.batch(state, BATCH._replace(labels=jnp.zeros(2)), key),
+            "view": strategy.view(state, zeros, jnp.int32(1)),
+            "loss": strategy.loss(state, zeros, BATCH, ANY),
+            "grads": strategy.grads(state, zeros, zeros, ANY, BATCH),
+            "updates": strategy.updates(state, zeros, zeros),
+            "record": strategy.record(state, ANY, key),
+            "end": strategy.end(state, learner, ANY, key),
+        }
+
+    answer: dict[str, Any] = jax.tree.map(np.asarray, call(jax.random.key(0)))
+    return answer
+
+
+@pytest.fixture(scope="module")
+def pair() -> dict[str, Any]:
+    return used(chain(one=writer(1), two=writer(2)))
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Any]:
+    return used(chain(two=writer(2)))
+
+
+def test_nouns_pass_through_the_parts_in_order(pair: dict[str, Any]) -> None:
+    for noun in ("view", "grads", "updates"):
+        np.testing.assert_array_equal(pair[noun]["w"], 12.0)
+    np.testing.assert_array_equal(pair["batch"].labels, 12.0)
+    assert pair["begin"][1] == pair["end"][1] == 12.0
+
+
+def test_each_part_keeps_its_own_state(pair: dict[str, Any]) -> None:
+    for states in (pair["begin"][0], pair["record"], pair["end"][0]):
+        assert {name: float(own["digit"]) for name, own in states.items()} == {"one": 1.0, "two": 2.0}
+
+
+def test_loss_terms_go_by_name(pair: dict[str, Any]) -> None:
+    assert pair["loss"] == {"one": 1.0, "two": 2.0}
+    assert chain(quiet=Strategy()).loss(chain(quiet=Strategy()).init(ANY), PARAMS, BATCH, ANY) == {}
+
+
+def test_adding_a_strategy_leaves_the_others_draws_alone(pair: dict[str, Any], alone: dict[str, Any]) -> None:
+    for hook in ("begin", "end"):
+        assert pair[hook][0]["two"]["draw"] == alone[hook][0]["two"]["draw"]
+    assert pair["record"]["two"]["draw"] == alone["record"]["two"]["draw"]
+    assert pair["batch"].memory[2] == alone["batch"].memory[2]
+
+
+def test_parts_draw_apart(pair: dict[str, Any]) -> None:
+    for states in (pair["begin"][0], pair["record"], pair["end"][0]):
+        assert states["one"]["draw"] != states["two"]["draw"]
+    assert pair["batch"].memory[1] != pair["batch"].memory[2]
+
+
+def test_a_key_depends_on_the_name_alone() -> None:
+    key = jax.random.key(7)
+    drawn = {name: float(jax.random.uniform(named_key(key, name))) for name in ("replay", "ewc", "ewd", "")}
+    assert len(set(drawn.values())) == len(drawn)
+    assert drawn["ewc"] == float(jax.random.uniform(named_key(key, "ewc")))
+
+
+def test_the_empty_chain_and_the_empty_strategy_change_nothing() -> None:
+    step: Any = Step(*[ANY] * 7)
+    key, learner = jax.random.key(0), ANY
+    for strategy in (Strategy(), chain(), chain(quiet=Strategy())):
+        state = strategy.init(learner)
+        assert strategy.begin(state, learner, ANY, key) == (state, learner)
+        assert strategy.batch(state, BATCH, key) is BATCH
+        assert strategy.view(state, PARAMS, ANY) is PARAMS
+        assert sum(jax.tree.leaves(strategy.loss(state, PARAMS, BATCH, ANY))) == 0
+        assert strategy.grads(state, PARAMS, ANY, ANY, BATCH) is PARAMS
+        assert strategy.updates(state, PARAMS, ANY) is PARAMS
+        assert strategy.record(state, step, key) == state
+        assert strategy.end(state, learner, ANY, key) == (state, learner)
+
+
+def test_what_is_no_strategy_is_refused_by_name() -> None:
+    factory: Any = used
+    with pytest.raises(UserError, match=r"strategies\.ewc: expected a Strategy, got function.*takes the problem"):
+        chain(ewc=factory)
