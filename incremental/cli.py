@@ -1,5 +1,6 @@
 """The `incremental` command: Hydra composes a configuration, `incremental.experiment` runs it."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -35,7 +37,7 @@ def compilation_cache() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(home / "incremental" / "programs"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")
@@ -47,6 +49,8 @@ def job(config: DictConfig) -> float | None:
         from incremental.experiment import execute, named
 
         values = named(values, HydraConfig.get().runtime.choices)
+        if HydraConfig.get().mode == RunMode.MULTIRUN and values["tracking"].get("group", "") is None:
+            values["tracking"]["group"] = Path(values["runs"]).name
         summary = execute(values)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -54,6 +58,13 @@ def job(config: DictConfig) -> float | None:
     except KeyboardInterrupt:
         print("stopped; the same command continues from the last checkpoint", file=sys.stderr)
         raise SystemExit(130) from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(
+            "error: the disk is full; free some space and start the same command again: it continues", file=sys.stderr
+        )
+        raise SystemExit(2) from None
     except FloatingPointError as error:
         print(f"error: debug=nan: {error}", file=sys.stderr)
         raise SystemExit(2) from None

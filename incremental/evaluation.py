@@ -61,11 +61,9 @@ def ranker(
         capacity = state.learner.catalogue.seen.shape[0]
 
         def body(step: Array, ranks: Ranks) -> Ranks:
-            # The last batch is moved back to stay inside; its overlap is ranked again, to the same values.
-            first = jnp.minimum(step * batch_size, max(total - batch_size, 0))
-            place = first + jnp.arange(batch_size)
+            place = step * batch_size + jnp.arange(batch_size)
             index = jnp.minimum(place, total - 1)
-            fresh = (place >= step * batch_size) & (place < data.size)
+            fresh = place < data.size
             inputs, labels = jax.tree.map(lambda rows: rows[index], (data.rows.inputs, data.rows.labels))
             values = scores(state, inputs)
             if seen is not None:

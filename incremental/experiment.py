@@ -63,17 +63,17 @@ def execute(config: Mapping[str, Any]) -> dict[str, Any] | None:
     check_options(config)
     if config["debug"] == "nan":
         jax.config.update("jax_debug_nans", True)
-    directory = None if config["dry_run"] else RunDirectory(Path(config["runs"]), config["name"], config)
-    if directory is None:
+    if config["dry_run"]:
         dry_run(assemble(config))
         return None
-    with contextlib.closing(directory):
-        if directory.summary is not None:
-            print(f"{directory.path}: this run is finished; its results are there, and nothing was done")
-            return directory.summary
-        parts = assemble(config)
-        with tracing(directory.path / "profile") if config["profile"] else contextlib.nullcontext():
-            return run_in(directory, parts, config)
+    directory = RunDirectory(Path(config["runs"]), config["name"], config)
+    if directory.summary is not None:
+        print(f"{directory.path}: this run is finished; its results are there, and nothing was done")
+        return directory.summary
+    parts = assemble(config)
+    directory.open()
+    with contextlib.closing(directory), tracing(directory.path / "profile", config["profile"]):
+        return run_in(directory, parts, config)
 
 
 def run_in(directory: RunDirectory, parts: Parts, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +81,6 @@ def run_in(directory: RunDirectory, parts: Parts, config: Mapping[str, Any]) -> 
     stream = parts.stream
     start = schema.build(config["tracking"], "tracking")
     checkpoints = Checkpoints(directory.path / "checkpoint", directory.identity)
-    directory.start()
     print(f"{directory.path}")
     for note in stream.all_notes:
         print(f"  {note}")
@@ -118,8 +117,9 @@ def run_in(directory: RunDirectory, parts: Parts, config: Mapping[str, Any]) -> 
     quality = summary["metrics"][headline]["prequential"]
     print(
         f"  finished: prequential {headline} {quality:.4f}, {summary['cost']['seconds_per_update']:.2f} s an update\n"
-        f"  written: {directory.path}/summary.json, evaluations.csv, checkpoint/\n"
-        f"  next: incremental-report {directory.path.parent}  or  incremental-recommend {directory.path} --user ID",
+        f"  written: {directory.path}/summary.json, evaluations.csv, checkpoint/"
+        + (", profile/ (for TensorBoard or Perfetto)\n" if config["profile"] else "\n")
+        + f"  next: incremental-report {directory.path.parent}  or  incremental-recommend {directory.path} --user ID",
         flush=True,
     )
     return summary
@@ -163,7 +163,6 @@ def dry_run(parts: Parts) -> None:
     print(f"  compiled in {functions.seconds:.1f} s; nothing was trained or written")
 
 
-def tracing(folder: Path) -> Any:
+def tracing(folder: Path, wanted: bool) -> contextlib.AbstractContextManager[Any]:
     """JAX's profiler, writing to `folder`."""
-    print(f"  profiling into {folder}")
-    return jax.profiler.trace(str(folder))
+    return jax.profiler.trace(str(folder)) if wanted else contextlib.nullcontext()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -128,9 +129,9 @@ def sizes_at(stream: Stream, t: int) -> Sizes:
     return Sizes(*(capacity(int(ids[:last].max()) + 1, LEAST_CAPACITY) for ids in (seen.item, seen.user)))
 
 
-def padded(values: np.ndarray, rows: int) -> jax.Array:
+def padded(values: np.ndarray, rows: int) -> Any:
     """`values` with zeros behind, `rows` long."""
-    return jnp.asarray(np.pad(values, [(0, rows - len(values))] + [(0, 0)] * (values.ndim - 1)))
+    return np.pad(values, [(0, rows - len(values))] + [(0, 0)] * (values.ndim - 1))
 
 
 def row_capacity(n: int) -> int:
@@ -141,15 +142,17 @@ def row_capacity(n: int) -> int:
 def on_device(rows: Rows, inputs: tuple[str, ...], increment: int, arrived: tuple[np.ndarray, np.ndarray]) -> Data:
     """Host rows as `Data`, padded to a capacity."""
     size, events = row_capacity(len(rows)), row_capacity(len(arrived[0]))
+    whole: Any = (np.ones(size, np.float32), np.arange(size) < len(rows), np.int32(len(rows)), np.int32(increment))
+    weight, valid, number, now = whole
     batch = Batch(
         inputs={name: padded(getattr(rows, name), size) for name in inputs},
         labels=padded(rows.label, size),
-        weight=jnp.ones(size, jnp.float32),
-        valid=jnp.arange(size) < len(rows),
+        weight=weight,
+        valid=valid,
         increment=padded(rows.increment, size),
     )
     users, items = (padded(ids, events) for ids in arrived)
-    return Data(batch, jnp.int32(len(rows)), jnp.int32(increment), users, items)
+    return jax.device_put(Data(batch, number, now, users, items))
 
 
 NOBODY = (np.zeros(0, np.int32), np.zeros(0, np.int32))
@@ -367,12 +370,9 @@ class Driver:
         log, start, stop = self.stream.seen_by(rows, heldout=heldout)
         most = capacity(int((stop - start).max(initial=1)))
         length, log_length = row_capacity(len(rows)), row_capacity(len(log) + most)
-        return Seen(
-            padded(log, log_length),
-            padded(start.astype(np.int32), length),
-            padded(stop.astype(np.int32), length),
-            jnp.arange(most, dtype=jnp.int32),
-        )
+        window: Any = np.arange(most, dtype=np.int32)
+        first, last = (padded(place.astype(np.int32), length) for place in (start, stop))
+        return jax.device_put(Seen(padded(log, log_length), first, last, window))
 
     def ranked(self, state: State, t: int, trained_until: int, *, heldout: bool) -> tuple[Rows, np.ndarray, np.ndarray]:
         """The test rows of increment t, the ranks of their labels, and what was recommended."""
@@ -383,11 +383,9 @@ class Driver:
         rows = self.stream.test_rows(
             t, heldout=heldout, trained_until=trained_until, known=known, history="history" in program.inputs
         )
-        data = on_device(rows, program.inputs, t, NOBODY)
-        if "user" in program.inputs:
-            # Ids beyond the table are unknown users: row 0.
-            users = np.where(rows.user < sizes.users, rows.user, 0)
-            data.rows.inputs["user"] = padded(users, len(data.rows.labels))
+        # Users beyond the table are unknown: row 0.
+        users = np.where(rows.user < sizes.users, rows.user, 0)
+        data = on_device(replace(rows, user=users), program.inputs, t, NOBODY)
         seen = self.seen(rows, heldout=True) if self.stream.exclude_seen else None
         ranks = functions.rank(state, data, seen)
         return rows, np.asarray(ranks.rank)[: len(rows)], np.asarray(ranks.recommended)

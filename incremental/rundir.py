@@ -35,6 +35,9 @@ class RunDirectory:
         self.identity = identity(config)
         self.path = root / f"{name}-seed{config['seed']}-{self.identity}"
         self.config = dict(config)
+
+    def open(self) -> None:
+        """Makes the directory, locks it, and writes the resolved config."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.lock = (self.path / ".lock").open("w")
@@ -49,9 +52,6 @@ class RunDirectory:
             raise UserError(
                 f"{self.path}: this run is being executed by another process; wait for it, or stop it first"
             ) from None
-
-    def start(self) -> None:
-        """Writes the resolved config."""
         write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config)))
 
     @property

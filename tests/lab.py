@@ -82,7 +82,7 @@ STRATEGIES = (
 )
 
 
-# -- streams ------------------------------------------------------------------------------------------------------------
+# -- streams ---------------------------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -126,7 +126,7 @@ def written(parts: list[list[tuple[str, str]]], **protocol: Any) -> Stream:
     )
 
 
-# -- programs -----------------------------------------------------------------------------------------------------------
+# -- programs --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def update_data(events: Stream, program: Program, t: int) -> tuple[Data, Data]:
     return data, validation
 
 
-# -- states -------------------------------------------------------------------------------------------------------------
+# -- states ----------------------------------------------------------------------------------------------------------
 
 
 def on_host(tree: Any) -> Any:
@@ -272,9 +272,7 @@ def assert_same(one: Any, other: Any) -> None:
 
 def assert_close(one: Any, other: Any, *, rtol: float = 1e-5, atol: float = 1e-6) -> None:
     """Within a tolerance."""
-    jax.tree.map(
-        functools.partial(np.testing.assert_allclose, rtol=rtol, atol=atol), on_host(one), on_host(other)
-    )
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=rtol, atol=atol), on_host(one), on_host(other))
 
 
 def differs(one: Any, other: Any) -> bool:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from incremental.capacity import capacity, grow, into_corner
+from incremental.models.embedding import uniform_rows
 from incremental.models.popularity import popularity
 from incremental.types import Data, Program, Sizes, State
 
@@ -68,3 +69,20 @@ def test_grown_equals_allocated_beforehand() -> None:
         if not jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
             np.testing.assert_array_equal(a, b)
     assert int(grown.learner.catalogue.seen.sum()) == 6
+
+
+def test_new_rows_start_as_the_runs_own_key_draws_them() -> None:
+    def made(items: int) -> Program:
+        program = popularity().build(Sizes(items, 3), ())
+
+        def init(key: jax.Array) -> State:
+            state = program.init(key)
+            return state._replace(learner=state.learner._replace(params=uniform_rows(1.0)(key, (items, 2))))
+
+        return program._replace(init=init)
+
+    state = jax.jit(made(5).init)(jax.random.key(3))
+    trained = state._replace(learner=state.learner._replace(params=-state.learner.params))
+    grown = np.asarray(grow(trained, made(8)).learner.params)
+    np.testing.assert_array_equal(grown[:5], -state.learner.params)
+    np.testing.assert_array_equal(grown[5:], jax.jit(made(8).init)(jax.random.key(3)).learner.params[5:])

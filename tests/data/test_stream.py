@@ -155,10 +155,7 @@ def test_bounds_and_prefix(stream: Stream, data: st.DataObject) -> None:
     known = np.ones(len(stream.interactions.items), bool)
     for a, b in (
         (part.training_rows(range(t + 1), validation=False, history=True) for part in (short, stream)),
-        (
-            part.test_rows(t, heldout=False, trained_until=t - 1, known=known, history=True)
-            for part in (short, stream)
-        ),
+        (part.test_rows(t, heldout=False, trained_until=t - 1, known=known, history=True) for part in (short, stream)),
     ):
         assert {k: v.tolist() for k, v in vars(a).items()} == {k: v.tolist() for k, v in vars(b).items()}
 
@@ -190,7 +187,11 @@ def inputs_of(stream: Stream, e: int) -> dict[str, Any]:
     for kind, rows in kinds.items():
         for place in np.flatnonzero(rows.event == e):
             log, start, stop = stream.seen_by(rows, heldout=True)
-            found[kind] = (int(rows.user[place]), rows.history[place].tolist(), log[start[place] : stop[place]].tolist())
+            found[kind] = (
+                int(rows.user[place]),
+                rows.history[place].tolist(),
+                log[start[place] : stop[place]].tolist(),
+            )
     return found
 
 
@@ -198,7 +199,7 @@ def swapped(stream: Stream, places: np.ndarray) -> Stream:
     """The stream with other items at these places; the numbering is left as it is."""
     item = stream.interactions.item.copy()
     item[places] = item[places] % 6 + 1
-    return replace(stream, interactions=replace(stream.interactions, item=item, items=[""] + list("abcdefg")))
+    return replace(stream, interactions=replace(stream.interactions, item=item, items=["", *"abcdefg"]))
 
 
 def peeks(stream: Stream, e: int) -> bool:

@@ -13,7 +13,7 @@ from incremental.types import Sizes
 
 B, L, D, HEADS, BLOCKS = 64, 32, 6, 2, 2
 SIZES = Sizes(20, 3)
-GROUPED = [32] * 4 + [11] * 6 + [8] * 4 + [6] * 10 + [3] * 20 + [1] * 12 + [0] * 8
+GROUPED = [32] * 4 + [8] * 8 + [6] * 4 + [5] * 6 + [4] * 10 + [3] * 14 + [1] * 10 + [0] * 8
 WHOLE = [30] * 20 + [2] * 40 + [0] * 4
 
 

@@ -1,0 +1,68 @@
+"""Every config file composes, and builds what it says."""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+from omegaconf import OmegaConf
+
+from incremental import cli, config
+
+FOLDER = cli.config_folder()
+CHOICES = sorted(
+    (path.parent.name, path.stem) for path in FOLDER.glob("*/*.yaml") if path.parent.name not in ("data", "experiment")
+)
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """The resolved configuration of a command line."""
+    with hydra.initialize_config_dir(str(FOLDER), version_base="1.3"):
+        values: Any = OmegaConf.to_container(hydra.compose("config", list(overrides)), resolve=True)
+    return dict(values)
+
+
+def check(values: dict[str, Any]) -> None:
+    """Every node fits its factory's signature (the stream's source is not read)."""
+    for key in ("model", "head", "optimizer", "update", "training", "evaluation", "tracking"):
+        config.partial(values[key], key)
+    for name, node in (values["strategies"] or {}).items():
+        config.partial(node, f"strategies.{name}")
+    data = dict(values["data"])
+    source = config.partial({**data.pop("source"), "path": "x"}, "data.source") if "path" in data["source"] else None
+    if source is not None:
+        config.partial({key: value for key, value in data.items() if key != "source"}, "data", source=source)
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_fits_its_factory(group: str, choice: str) -> None:
+    override = f"+strategy@strategies.it={choice}" if group == "strategy" else f"{group}={choice}"
+    check(composed(override))
+
+
+@pytest.mark.parametrize("choice", sorted(path.stem for path in (FOLDER / "data").glob("*.yaml")))
+def test_every_data_config_fits_its_factories(choice: str) -> None:
+    check(composed(f"data={choice}"))
+
+
+@pytest.mark.parametrize("choice", sorted(path.stem for path in (FOLDER / "experiment").glob("*.yaml")))
+@pytest.mark.parametrize("method", sorted(path.stem for path in (FOLDER / "method").glob("*.yaml")))
+def test_every_experiment_takes_every_method(choice: str, method: str) -> None:
+    values = composed(f"experiment={choice}", f"method={method}")
+    check(values)
+    assert values["row"] == method
+
+
+def test_every_config_says_what_it_is() -> None:
+    silent = [path for path in FOLDER.rglob("*.yaml") if not path.read_text().lstrip().startswith("#")]
+    assert not silent, f"no comment at the head of {[str(Path(path).name) for path in silent]}"
+
+
+def test_strategies_compose_from_the_command_line() -> None:
+    values = composed(
+        "+strategy@strategies.memory=replay", "+strategy@strategies.anchor=ewc", "strategies.anchor.weight=10"
+    )
+    assert list(values["strategies"]) == ["memory", "anchor"]
+    built = config.partial(values["strategies"]["anchor"], "strategies.anchor")
+    assert built.keywords["weight"] == 10.0
+    assert isinstance(built.keywords["weight"], float)
