@@ -11,11 +11,15 @@ from incremental.types import Batch, Outputs
 def cross_entropy(outputs: Outputs, batch: Batch) -> Array:
     """[B]: log Σ_{j in candidates} exp(s_j) - s_y."""
     scores = outputs.scores
+    masked = scores
     if batch.candidates is not None:
-        scores = jnp.where(batch.candidates, scores, -jnp.inf)
-    # A comparison instead of a gather: its gradient fuses with the softmax's, where a gather's is a scatter.
+        masked = scores + jnp.where(batch.candidates, 0.0, -jnp.inf)
+    # Written out, and the label found by comparison instead of a gather, so that forward and backward are one fused pass
+    # over [B, V] each; `jax.nn.logsumexp` and a gather's scatter cost a third more.
+    highest = jax.lax.stop_gradient(masked.max(1))
+    normaliser = highest + jnp.log(jnp.exp(masked - highest[:, None]).sum(1))
     label = jnp.arange(scores.shape[1]) == batch.labels[:, None]
-    return jax.nn.logsumexp(scores, axis=1) - jnp.where(label, outputs.scores, 0.0).sum(1)
+    return normaliser - jnp.where(label, scores, 0.0).sum(1)
 
 
 def full_softmax() -> Head:

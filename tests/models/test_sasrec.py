@@ -176,6 +176,20 @@ def test_dropout_acts_on_attention_weights_and_inside_the_feed_forward(params: A
     np.testing.assert_allclose(dropped, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_dropout_acts_on_the_embeddings() -> None:
+    made = problem(sasrec(width=4, blocks=0, dropout=0.5, limit=0.5), full_softmax(), Sizes(9, 3), 3)
+    history = np.tile(np.array([0, 2, 5], np.int32), (32, 1))
+    params: Any = jax.jit(made.init)(jax.random.key(0))
+    hidden = jax.jit(made.apply)(params, {"history": history}, key=jax.random.key(1)).hidden
+    # Without blocks only the last item's layer norm is left: of its 16 masked embeddings, one for each row.
+    embedded = params["item"]["embedding"][5] * np.sqrt(4) + params["position"][-1]
+    masks = 2.0 * (np.arange(16)[:, None] >> np.arange(4) & 1)
+    possible = layer_norm(np.float64(embedded) * masks, {"scale": 1.0, "bias": 0.0})
+    distance = np.abs(np.asarray(hidden)[:, None] - possible).max(-1)
+    np.testing.assert_allclose(distance.min(1), 0.0, atol=1e-4)
+    assert len(set(distance.argmin(1))) > 8
+
+
 def test_grown_tables_start_as_allocated_beforehand() -> None:
     model = sasrec(width=D, blocks=1)
     small, large = (
