@@ -1,7 +1,9 @@
 """From a resolved config to the parts of a run: the one place that knows the config's top-level keys."""
 
 import inspect
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from functools import partial as fixed
 from typing import Any, NamedTuple
 
@@ -61,13 +63,23 @@ def assemble(config: Mapping[str, Any]) -> Parts:
                 "applies to it; leave strategies out, or choose another model"
             )
         return Parts(stream, fixed(_baseline, model, cutoffs(measured.metrics)), update, measured, None, config["seed"])
-    head = schema.build(config["head"], "head")
-    optimizer = schema.partial(config["optimizer"], "optimizer")
+    described = {name: config[name] for name in ("model", "head", "optimizer", "strategies", "training")}
+    ks, history = cutoffs(measured.metrics), stream.history
+    return Parts(
+        stream, _learned(json.dumps(described), ks, history), update, measured, steps.batch_size, config["seed"]
+    )
+
+
+@lru_cache(maxsize=1)
+def _learned(described: str, ks: tuple[int, ...], history: int) -> Build:
+    """The build of a learned model; runs that differ in their seed only share it, and with it compiled programs."""
+    config = json.loads(described)
+    model, head = schema.build(config["model"], "model"), schema.build(config["head"], "head")
+    optimizer, steps = schema.partial(config["optimizer"], "optimizer"), schema.build(config["training"], "training")
     factories = {
         name: schema.partial(node, f"strategies.{name}") for name, node in (config["strategies"] or {}).items()
     }
-    build = fixed(_program, model, head, optimizer, factories, steps, cutoffs(measured.metrics), stream.history)
-    return Parts(stream, build, update, measured, steps.batch_size, config["seed"])
+    return fixed(_program, model, head, optimizer, factories, steps, ks, history)
 
 
 def _baseline(model: Baseline, ks: tuple[int, ...], sizes: Sizes) -> Program:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -117,6 +118,12 @@ class Functions:
         return sum(each.seconds for each in vars(self).values() if isinstance(each, Compiled))
 
 
+@lru_cache(maxsize=2)
+def functions_of(build: Build, sizes: Sizes) -> Functions:
+    """The functions of a program: the same ones for equal builds, so that the seeds of a sweep compile once."""
+    return Functions(build(sizes))
+
+
 def parameters_written(before: Params, after: Params) -> jax.Array:
     """How many parameters differ."""
     return sum(jax.tree.leaves(jax.tree.map(lambda a, b: (a != b).sum(), before, after)), jnp.int32(0))
@@ -203,7 +210,7 @@ class Driver:
     def functions(self, sizes: Sizes) -> Functions:
         """The functions at these capacities; older capacities are dropped, tables only grow."""
         if sizes not in self.made:
-            self.made = {sizes: Functions(self.build(sizes))}
+            self.made = {sizes: functions_of(self.build, sizes)}
         return self.made[sizes]
 
     def check(self, matrix: bool, batch_size: int | None) -> None:

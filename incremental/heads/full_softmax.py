@@ -14,7 +14,7 @@ def cross_entropy(outputs: Outputs, batch: Batch) -> Array:
     masked = scores
     if batch.candidates is not None:
         masked = scores + jnp.where(batch.candidates, 0.0, -jnp.inf)
-    # Written out, and the label found by comparison instead of a gather, so that forward and backward are one fused pass
+    # Written out, and the label found by comparison instead of a gather: forward and backward are then one fused pass
     # over [B, V] each; `jax.nn.logsumexp` and a gather's scatter cost a third more.
     highest = jax.lax.stop_gradient(masked.max(1))
     normaliser = highest + jnp.log(jnp.exp(masked - highest[:, None]).sum(1))

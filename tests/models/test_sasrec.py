@@ -176,18 +176,23 @@ def test_dropout_acts_on_attention_weights_and_inside_the_feed_forward(params: A
     np.testing.assert_allclose(dropped, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_dropout_acts_on_the_embeddings() -> None:
-    made = problem(sasrec(width=4, blocks=0, dropout=0.5, limit=0.5), full_softmax(), Sizes(9, 3), 3)
-    history = np.tile(np.array([0, 2, 5], np.int32), (32, 1))
-    params: Any = jax.jit(made.init)(jax.random.key(0))
-    hidden = jax.jit(made.apply)(params, {"history": history}, key=jax.random.key(1)).hidden
-    # Without blocks only the last item's layer norm is left: of its 16 masked embeddings, one for each row.
-    embedded = params["item"]["embedding"][5] * np.sqrt(4) + params["position"][-1]
-    masks = 2.0 * (np.arange(16)[:, None] >> np.arange(4) & 1)
-    possible = layer_norm(np.float64(embedded) * masks, {"scale": 1.0, "bias": 0.0})
-    distance = np.abs(np.asarray(hidden)[:, None] - possible).max(-1)
-    np.testing.assert_allclose(distance.min(1), 0.0, atol=1e-4)
-    assert len(set(distance.argmin(1))) > 8
+def test_dropout_acts_on_the_embeddings_and_in_every_block(params: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, drawn = np.random.default_rng(6), []
+
+    def multipliers(_key: Any, _rate: Any, shapes: Any) -> Any:
+        drawn.extend(rng.choice([0.0, 2.0], shape).astype(np.float32) for shape in shapes)
+        return drawn
+
+    monkeypatch.setattr("incremental.models.sasrec.multipliers", multipliers)
+    items = np.array([[3, 7, 1, 12, 5]], np.int32)
+    module = sasrec(width=D, heads=HEADS, blocks=BLOCKS).module(SIZES, L)
+    hidden: Any = jax.jit(lambda params: module.apply({"params": params}, items, None, method="encode"))(params)
+    doubles = jax.tree.map(np.float64, params)
+    x = doubles["item"]["embedding"][items[0]] * np.sqrt(D) + doubles["position"][-5:]
+    x = x * drawn[0][0]
+    for i in range(BLOCKS):  # attention weights, inner and outer layer of the feed-forward; one position in the last
+        x = block_of(x, doubles[f"layers_{i}"], *(part[0] for part in drawn[3 * i + 1 : 3 * i + 4]))
+    np.testing.assert_allclose(hidden, layer_norm(x, doubles["norm"])[-1:], rtol=1e-4, atol=1e-4)
 
 
 def test_grown_tables_start_as_allocated_beforehand() -> None:
