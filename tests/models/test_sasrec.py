@@ -177,7 +177,8 @@ def test_dropout_acts_on_attention_weights_and_inside_the_feed_forward(params: A
 
 
 def test_dropout_acts_on_the_embeddings_and_in_every_block(params: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng, drawn = np.random.default_rng(6), []
+    rng = np.random.default_rng(6)
+    drawn: list[Any] = []
 
     def multipliers(_key: Any, _rate: Any, shapes: Any) -> Any:
         drawn.extend(rng.choice([0.0, 2.0], shape).astype(np.float32) for shape in shapes)
