@@ -10,8 +10,11 @@ import pytest
 # the laws compare bits on the host, whatever device is there.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
-# Programs that tests have in common are compiled once, and kept for the next time.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "programs"))
+# Programs that tests have in common are compiled once, and kept for the next time; a folder a worker, for JAX does
+# not write entries atomically.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "programs" / WORKER
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(PROGRAMS)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 # `from tests import lab` for a plain `pytest` too; `python -m pytest` has the folder on the path anyway.
 sys.path.insert(0, str(Path(__file__).parents[1]))
