@@ -48,7 +48,7 @@ class Parts(NamedTuple):
 
 def assemble(config: Mapping[str, Any]) -> Parts:
     """The parts that `config` (resolved, plain dicts) describes; a UserError names the key that is wrong."""
-    stream = schema.build(config["data"], "data")
+    stream = _stream(json.dumps(config["data"]))
     update = schema.build(config["update"], "update")
     measured = schema.build(config["evaluation"], "evaluation")
     steps = schema.build(config["training"], "training")
@@ -68,6 +68,12 @@ def assemble(config: Mapping[str, Any]) -> Parts:
     return Parts(
         stream, _learned(json.dumps(described), ks, history), update, measured, steps.batch_size, config["seed"]
     )
+
+
+@lru_cache(maxsize=3)
+def _stream(described: str) -> Stream:
+    """The stream of a `data` config; a sweep over methods and a few seeds reads or simulates each stream once."""
+    return schema.build(json.loads(described), "data")
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""A run's state on disk, by Orbax: the one `State`, the running update's starting parameters, and the progress."""
+"""A run's state on disk, by Orbax: the one `State`, a running update's starting parameters, and the progress."""
 
 import json
 import logging
@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from incremental.errors import UserError
+from incremental.learner import fresh_fit
 from incremental.loop import Cost, Functions, Progress, Record
-from incremental.types import Params, Sizes, State, bytes_of
+from incremental.types import Fit, Learner, Params, PyTree, Sizes, State, bytes_of
 
 SECONDS_BETWEEN = 5.0  # at least, between saves inside an increment …
 SHARE = 0.05  # … and so many that they take no more of the time than this
@@ -48,7 +50,9 @@ class Checkpoints:
         about = {"identity": self.identity, "sizes": list(sizes), "progress": to_json(progress)}
         args = self.ocp.args
         step = (self.manager.latest_step() or 0) + 1
-        tree = {"state": state, "before": before}
+        tree: dict[str, Any] = {"learner": state.learner, "strategy": state.strategy, "key": state.key}
+        if progress.begun:  # between two increments the rest says nothing new, and each array costs 2 ms
+            tree |= {"fit": state.fit, "before": before}
         self.manager.save(step, args=args.Composite(tree=args.StandardSave(tree), about=args.JsonSave(about)))
         self.saved = time.monotonic()
         self.took = self.saved - start
@@ -73,12 +77,22 @@ class Checkpoints:
             )
         program = functions(sizes).program
         state = jax.eval_shape(program.init, jax.random.key(0))
-        like = {"state": state, "before": state.learner.params}
+        like: dict[str, Any] = {"learner": state.learner, "strategy": state.strategy, "key": state.key}
+        if progress.begun:
+            like |= {"fit": state.fit, "before": state.learner.params}
         try:
             tree = self.manager.restore(step, args=args.Composite(tree=args.StandardRestore(like)))["tree"]
         except Exception as error:
             raise UserError(f"{broken} ({_first(error)}); {advice}") from None
-        return tree["state"], tree["before"], sizes, progress
+        if not progress.begun:
+            tree["fit"], tree["before"] = _rested(tree["learner"], tree["strategy"])
+        return State(tree["learner"], tree["strategy"], tree["fit"], tree["key"]), tree["before"], sizes, progress
+
+
+@jax.jit
+def _rested(learner: Learner, strategy: PyTree) -> tuple[Fit, Params]:
+    """What a state holds between two increments besides these, in buffers of its own, for the others are donated."""
+    return jax.tree.map(jnp.copy, (fresh_fit(learner, strategy), learner.params))
 
 
 def _first(error: Exception) -> str:

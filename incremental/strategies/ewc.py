@@ -18,7 +18,7 @@ class Consolidated(NamedTuple):
     anchor: Anchor  # Σ_t F_t θ_t / Σ_t F_t, where ΣF > 0
 
 
-def ewc(problem: Problem, *, weight: float = 100.0, samples: int = 512) -> Strategy:
+def ewc(problem: Problem, *, weight: float = 1.0, samples: int = 512) -> Strategy:
     """Loss: weight/2 · Σ_t Σ_i F_ti (θ_i - θ_ti)², over the finished increments t.
 
     F_t is the diagonal empirical Fisher at the end of increment t (mean over `samples` single-example gradients, true

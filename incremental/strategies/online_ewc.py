@@ -18,7 +18,7 @@ class Consolidated(NamedTuple):
     anchor: Anchor
 
 
-def online_ewc(problem: Problem, *, weight: float = 100.0, decay: float = 0.9, samples: int = 512) -> Strategy:
+def online_ewc(problem: Problem, *, weight: float = 1.0, decay: float = 0.9, samples: int = 512) -> Strategy:
     """Loss: weight/2 · Σ_i F_i (θ_i - θ*_i)² with F <- decay F + F_t and θ* <- θ_t at the end of each increment t.
 
     F_t is as in `incremental.strategies.ewc`. State: 2 floats a parameter.
