@@ -5,7 +5,7 @@ from (seed, increment, epoch, step), never from counters, so that going back to 
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,9 +45,18 @@ class Training(NamedTuple):
     """epochs without a better validation value before training stops; 0 = all epochs, the last one kept"""
     metric: str = "ndcg@10"
     """of the increment's validation part"""
+    moments: Literal["keep", "reset"] = "keep"
+    """the optimizer's state at an increment's start: the last one's, or as new"""
 
 
-def training(*, batch_size: int = 256, epochs: int = 20, patience: int = 3, metric: str = "ndcg@10") -> Training:
+def training(
+    *,
+    batch_size: int = 256,
+    epochs: int = 20,
+    patience: int = 3,
+    metric: str = "ndcg@10",
+    moments: Literal["keep", "reset"] = "keep",
+) -> Training:
     """`Training`, checked."""
     for name, value, least in (
         ("batch_size", batch_size, 1),
@@ -57,7 +66,7 @@ def training(*, batch_size: int = 256, epochs: int = 20, patience: int = 3, metr
         if value < least:
             raise UserError(f"training.{name}={value}: expected at least {least}")
     per_event(metric)
-    return Training(batch_size, epochs, patience, metric)
+    return Training(batch_size, epochs, patience, metric, moments)
 
 
 def empty_catalogue(sizes: Sizes) -> Catalogue:
@@ -126,16 +135,19 @@ def make(
         learner = state.learner._replace(
             catalogue=count_arrivals(state.learner.catalogue, data), increment=data.increment
         )
+        if training.moments == "reset":
+            learner = learner._replace(opt_state=tx.init(learner.params))
         state = state._replace(learner=learner)
         own, learner = strategy.begin(state.strategy, learner, data, phase_key(state, "begin"))
         return State(learner, own, fresh_fit(learner, own), state.key)
 
     def data_loss(params: Params, own: Any, increment: Array, batch: Batch, scale: Array, key: Any) -> Any:
-        viewed = strategy.view(own, params, increment)
+        viewed = strategy.view(own, params, increment, True)
         outputs = problem.apply(viewed, batch.inputs, key=key)
         rows = problem.loss(viewed, outputs, batch)
-        # `where` also keeps a padding row's non-finite loss out.
-        return jnp.where(batch.valid, batch.weight * rows, 0.0).sum() / scale, outputs
+        # `where` keeps a padding row's non-finite loss out, and the second one out of the gradient.
+        weight = jnp.where(batch.valid, batch.weight, 0.0)
+        return jnp.where(batch.valid, weight * rows, 0.0).sum() / scale, outputs
 
     def step(state: State, new: Batch, key: Array) -> tuple[State, dict[str, Any]]:
         learner, own = state.learner, state.strategy
@@ -158,10 +170,17 @@ def make(
             )(params)
 
         (loss, (outputs, terms)), grads = jax.value_and_grad(objective, has_aux=True)(params)
+        # Where no strategy reads it, XLA drops it.
+        penalty = jax.grad(
+            lambda params: (
+                jnp.float32(0.0)
+                + sum(jax.tree.leaves(strategy.loss(own, params, batch, jax.lax.stop_gradient(outputs))))
+            )
+        )(params)
         chosen = strategy.grads(own, grads, params, grad_fn, batch)
         updates, opt_state = tx.update(chosen, learner.opt_state, params)
         updates = strategy.updates(own, updates, params)
-        seen = Step(batch, new, outputs, grads, updates, params, state.fit.epoch == 0)
+        seen = Step(batch, new, outputs, grads, penalty, updates, params, state.fit.epoch == 0)
         own = strategy.record(own, seen, named_key(key, "record"))
         learner = learner._replace(params=optax.apply_updates(params, updates), opt_state=opt_state)
         metrics = {"loss": loss, "terms": terms, "examples": batch.valid.sum()}
@@ -199,11 +218,14 @@ def make(
             "broken": broken,
         }
 
+    def evaluated(state: State) -> Params:
+        return strategy.view(state.strategy, state.learner.params, state.learner.increment, False)
+
     def outputs(state: State, inputs: dict[str, Array]) -> Outputs:
-        return problem.apply(strategy.view(state.strategy, state.learner.params, state.learner.increment), inputs)
+        return problem.apply(evaluated(state), inputs)
 
     def tables(state: State) -> dict[str, dict[str, Array]]:
-        params = strategy.view(state.strategy, state.learner.params, state.learner.increment)
+        params = evaluated(state)
         named = {"/".join(path): leaf for path, leaf in flatten_dict(params).items()}
         kinds = problem.tables.items()
         return {kind: {path: named[path] for path, own in kinds if own == kind} for kind in ("item", "user")}

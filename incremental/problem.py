@@ -75,4 +75,20 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int) -> Problem:
     def loss(params: Params, outputs: Outputs, batch: Batch) -> Array:
         return head.loss(items(params), outputs, batch)
 
-    return Problem(init, apply, loss, example, model.tables, head.strategy)
+    def features(params: Params, inputs: dict[str, Array]) -> dict[str, Array]:
+        def of_one(row: dict[str, Array]) -> dict[str, Array]:
+            met: dict[str, Array] = {}
+
+            def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+                if isinstance(context.module, nn.Dense) and context.method_name == "__call__":
+                    met["/".join((*context.module.path, "kernel"))] = args[0].reshape(-1, args[0].shape[-1])
+                return call(*args, **kwargs)
+
+            with nn.intercept_methods(note):
+                module.apply({"params": params}, jax.tree.map(lambda leaf: leaf[None], row), None)
+            return met
+
+        met = jax.vmap(of_one)(inputs)  # one row at a time takes no branch on the batch's lengths
+        return {path: entered.reshape(-1, entered.shape[-1]) for path, entered in met.items()}
+
+    return Problem(init, apply, loss, example, model.tables, head.strategy, features)

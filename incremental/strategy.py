@@ -26,9 +26,9 @@ class Strategy(NamedTuple):
     )
     """(S, learner, data, key) -> (S, learner), with the upcoming increment's data"""
     batch: Callable[[PyTree, Batch, Array], Batch] = lambda _state, batch, _key: batch
-    """(S, batch, key) -> batch; the only hook that may draw rows, which it appends"""
-    view: Callable[[PyTree, Params, Array], Params] = lambda _state, params, _increment: params
-    """(S, params, increment) -> the params that the model sees, in training and evaluation"""
+    """(S, batch, key) -> batch; the only hook that may draw rows, which it appends or leaves in `batch.memory`"""
+    view: Callable[[PyTree, Params, Array, bool], Params] = lambda _state, params, _increment, _training: params
+    """(S, params, increment, training) -> the params that the model sees, in training and in evaluation"""
     loss: Callable[[PyTree, Params, Batch, Outputs], Any] = lambda _state, _params, _batch, _outputs: 0.0
     """(S, params, batch, outputs) -> scalar added to the data loss, under the gradient"""
     grads: Callable[[PyTree, Params, Params, Callable[[Batch], Params], Batch], Params] = (
@@ -73,25 +73,31 @@ def chain(**parts: Strategy) -> Strategy:
         return new, learner
 
     def batch(state: Any, batch: Batch, key: Array) -> Batch:
+        memory = {}
         for name, part in parts.items():
-            batch = part.batch(state[name], batch, named_key(key, name))
-        return batch
+            batch = part.batch(state[name], batch._replace(memory=None), named_key(key, name))
+            memory[name] = batch.memory
+        return batch._replace(memory=memory)
 
-    def view(state: Any, params: Params, increment: Array) -> Params:
+    def own(batch: Batch, name: str) -> Batch:
+        """The batch with the memory that this part left in it."""
+        return batch._replace(memory=batch.memory[name])
+
+    def view(state: Any, params: Params, increment: Array, training: bool) -> Params:
         for name, part in parts.items():
-            params = part.view(state[name], params, increment)
+            params = part.view(state[name], params, increment, training)
         return params
 
     def loss(state: Any, params: Params, batch: Batch, outputs: Outputs) -> dict[str, Any]:
         return {
-            name: part.loss(state[name], params, batch, outputs)
+            name: part.loss(state[name], params, own(batch, name), outputs)
             for name, part in parts.items()
             if part.loss is not Strategy().loss
         }
 
     def grads(state: Any, grads: Params, params: Params, grad_fn: Any, batch: Batch) -> Params:
         for name, part in parts.items():
-            grads = part.grads(state[name], grads, params, grad_fn, batch)
+            grads = part.grads(state[name], grads, params, grad_fn, own(batch, name))
         return grads
 
     def updates(state: Any, updates: Params, params: Params) -> Params:

@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     candidates: Array | None = None  # [V] bool: the items that take part in a loss or a ranking
     negatives: Array | None = None  # [N] int32, shared by the rows; None: the loss's exact form over candidates
     log_q: Array | None = None  # [N] float32, log of the expected number of draws of each negative
-    memory: Any = None  # rows that a strategy draws for its `grads` hook
+    memory: Any = None  # what a strategy's `batch` hook leaves for its own `loss` and `grads`; others do not see it
 
 
 def stored(batch: Batch) -> Batch:
@@ -60,6 +60,8 @@ class Problem(NamedTuple):
     example: Batch  # of ShapeDtypeStructs: one row, without the leading axis
     tables: dict[str, str]  # path of each id table in params -> "item" or "user"
     strategy: "Any"  # the head's own strategy (draws negatives, keeps counts), or None
+    features: Callable[[Params, dict[str, Any]], dict[str, Array]]
+    """(params, inputs) -> path of each dense kernel -> what entered it, [N, D_in] float32, N >= B; without dropout"""
 
 
 class Catalogue(NamedTuple):
@@ -106,6 +108,7 @@ class Step(NamedTuple):
     new: Batch  # the increment's own rows, before any `batch` hook: what memories insert
     outputs: Outputs  # of `batch`
     grads: Params  # of the total loss, before the `grads` hook
+    penalty: Params  # the part of `grads` that is the strategies' terms' own, outputs held fixed
     updates: Params  # as added to the parameters
     params: Params  # before the step
     first_pass: Array  # [] bool: the increment's first epoch
@@ -137,10 +140,24 @@ class Ranks(NamedTuple):
     recommended: Array  # [K's, V] int32: how often each item was among a row's first K
 
 
+class Memory(NamedTuple):
+    """C rows of past examples. Found by type: every strategy that keeps rows keeps them in one."""
+
+    rows: Batch  # the five stored fields, leading axis C; `valid` says which slots are filled
+    inserted: Array  # [] int32: rows offered so far
+
+
 class Anchor(NamedTuple):
-    """Parameters a strategy pulls towards. Found by type: it cannot be combined with a fresh start."""
+    """Parameters a strategy pulls towards or keeps. Found by type: it cannot be combined with a fresh start."""
 
     params: Params
+
+
+class Teacher(NamedTuple):
+    """Parameters a strategy distils from, at the end of the last increment; a fresh start may learn from them too."""
+
+    params: Params
+    ready: Array  # [] float32: 0 until the first increment is finished, then 1
 
 
 class Program(NamedTuple):

@@ -15,7 +15,7 @@ from scipy import stats
 from incremental import loop
 from incremental.capacity import capacity, into_corner
 from incremental.compiled import Compiled
-from incremental.memory import reservoir
+from incremental.memory import buffer, reservoir
 from incremental.strategy import Strategy, chain
 from incremental.types import Batch, Data, Params, Program, Sizes, State
 from tests import lab
@@ -284,7 +284,7 @@ def test_a_strategy_leaves_the_draws_of_another_alone() -> None:
 
 def test_unlimited_replay_is_uniform_over_all_the_past() -> None:
     problem = lab.problem_of(lab.Spec(), SIZES)
-    memory = reservoir.empty(problem.example, 512)
+    memory = buffer.empty(problem.example, 512)
     rows = [data_at(t)[0].rows for t in range(3)]
     insert = jax.jit(reservoir.insert)
     for t, part in enumerate(rows):
@@ -295,7 +295,7 @@ def test_unlimited_replay_is_uniform_over_all_the_past() -> None:
     assert np.asarray(memory.rows.labels)[:total].tolist() == past.tolist()
     assert not bool(memory.rows.valid[total:].any())
     marked = memory._replace(rows=memory.rows._replace(labels=jnp.arange(512)))
-    drawn = reservoir.sample(marked, 100 * total, jax.random.key(9))
+    drawn = buffer.sample(marked, 100 * total, jax.random.key(9))
     assert bool(drawn.valid.all())
     counts = np.bincount(np.asarray(drawn.labels), minlength=total)
     assert len(counts) == total

@@ -148,7 +148,7 @@ def probe(sizes: Sizes) -> Program:
         del data, key
         return state + 1, learner._replace(params=scaled(learner.params, 2.0))
 
-    def view(state: Any, params: Params, increment: jax.Array) -> Params:
+    def view(state: Any, params: Params, increment: jax.Array, training: bool) -> Params:
         del state, increment
         return {**params, "user": scaled(params["user"], 0.0)}
 

@@ -27,9 +27,9 @@ def writer(digit: float) -> Strategy:
         init=lambda _learner: {"digit": jnp.float32(digit), "draw": jnp.float32(0.0)},
         begin=draw,
         batch=lambda _state, batch, key: batch._replace(
-            labels=append(batch.labels), memory={**(batch.memory or {}), digit: jax.random.uniform(key)}
+            labels=append(batch.labels), memory=(batch.memory, jax.random.uniform(key))
         ),
-        view=lambda _state, params, _increment: append(params),
+        view=lambda _state, params, _increment, _training: append(params),
         loss=lambda state, _params, _batch, _outputs: state["digit"],
         grads=lambda _state, grads, _params, _grad_fn, _batch: append(grads),
         updates=lambda _state, updates, _params: append(updates),
@@ -46,12 +46,13 @@ def used(strategy: Strategy) -> dict[str, Any]:
         state = strategy.init(ANY)
         learner = jnp.float32(0.0)
         zeros = {"w": jnp.zeros(2)}
+        batch = strategy.batch(state, BATCH._replace(labels=jnp.zeros(2)), key)
         return {
             "begin": strategy.begin(state, learner, ANY, key),
-            "batch": strategy.batch(state, BATCH._replace(labels=jnp.zeros(2)), key),
-            "view": strategy.view(state, zeros, jnp.int32(1)),
-            "loss": strategy.loss(state, zeros, BATCH, ANY),
-            "grads": strategy.grads(state, zeros, zeros, ANY, BATCH),
+            "batch": batch,
+            "view": strategy.view(state, zeros, jnp.int32(1), True),
+            "loss": strategy.loss(state, zeros, batch, ANY),
+            "grads": strategy.grads(state, zeros, zeros, ANY, batch),
             "updates": strategy.updates(state, zeros, zeros),
             "record": strategy.record(state, ANY, key),
             "end": strategy.end(state, learner, ANY, key),
@@ -92,13 +93,13 @@ def test_adding_a_strategy_leaves_the_others_draws_alone(pair: dict[str, Any], a
     for hook in ("begin", "end"):
         assert pair[hook][0]["two"]["draw"] == alone[hook][0]["two"]["draw"]
     assert pair["record"]["two"]["draw"] == alone["record"]["two"]["draw"]
-    assert pair["batch"].memory[2] == alone["batch"].memory[2]
+    assert pair["batch"].memory["two"] == alone["batch"].memory["two"]
 
 
 def test_parts_draw_apart(pair: dict[str, Any]) -> None:
     for states in (pair["begin"][0], pair["record"], pair["end"][0]):
         assert states["one"]["draw"] != states["two"]["draw"]
-    assert pair["batch"].memory[1] != pair["batch"].memory[2]
+    assert pair["batch"].memory["one"] != pair["batch"].memory["two"]
 
 
 def test_a_key_depends_on_the_name_alone() -> None:
@@ -109,15 +110,16 @@ def test_a_key_depends_on_the_name_alone() -> None:
 
 
 def test_the_empty_chain_and_the_empty_strategy_change_nothing() -> None:
-    step: Any = Step(*[ANY] * 7)
+    step: Any = Step(*[ANY] * 8)
     key, learner = jax.random.key(0), ANY
     for strategy in (Strategy(), chain(), chain(quiet=Strategy())):
         state = strategy.init(learner)
         assert strategy.begin(state, learner, ANY, key) == (state, learner)
-        assert strategy.batch(state, BATCH, key) is BATCH
-        assert strategy.view(state, PARAMS, ANY) is PARAMS
-        assert sum(jax.tree.leaves(strategy.loss(state, PARAMS, BATCH, ANY))) == 0
-        assert strategy.grads(state, PARAMS, ANY, ANY, BATCH) is PARAMS
+        batch = strategy.batch(state, BATCH, key)
+        assert batch[:-1] == BATCH[:-1]
+        assert strategy.view(state, PARAMS, ANY, True) is PARAMS
+        assert sum(jax.tree.leaves(strategy.loss(state, PARAMS, batch, ANY))) == 0
+        assert strategy.grads(state, PARAMS, ANY, ANY, batch) is PARAMS
         assert strategy.updates(state, PARAMS, ANY) is PARAMS
         assert strategy.record(state, step, key) == state
         assert strategy.end(state, learner, ANY, key) == (state, learner)

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from incremental.memory import reservoir
-from incremental.memory.reservoir import Memory
-from incremental.types import Batch
+from incremental.memory import buffer, reservoir
+from incremental.types import Batch, Memory
 
 B = 8
 KINDS = (np.int32, np.float32, np.bool_, np.int32)
@@ -28,7 +27,7 @@ def rows(first: int, valid: int) -> Batch:
 
 
 def inserted(valid: list[int], capacity: int, key: Any) -> Memory:
-    memory, first = reservoir.empty(EXAMPLE, capacity), 1
+    memory, first = buffer.empty(EXAMPLE, capacity), 1
     for i, number in enumerate(valid):
         memory = reservoir.insert(memory, rows(first, number), jax.random.fold_in(key, i))
         first += number
@@ -103,7 +102,7 @@ def insert() -> Any:
 
 
 def test_slots_fill_in_order_while_there_is_room(insert: Any) -> None:
-    memory, first = reservoir.empty(EXAMPLE, 6), 1
+    memory, first = buffer.empty(EXAMPLE, 6), 1
     for number in (2, 0, 3):
         memory = insert(memory, rows(first, number), jax.random.key(first))
         first += number
@@ -124,13 +123,13 @@ COLLIDING = {c: jax.jit(lambda key, c=c: inserted([8, 7, 8], c, key)) for c in (
 
 
 def test_a_memory_larger_than_the_stream_keeps_everything(insert: Any) -> None:
-    memory = reservoir.empty(EXAMPLE, 6)
+    memory = buffer.empty(EXAMPLE, 6)
     memory = insert(memory, rows(1, 6), jax.random.key(0))
     assert memory.rows.labels.tolist() == [1, 2, 3, 4, 5, 6]
 
 
 def test_padding_rows_are_never_inserted(insert: Any) -> None:
-    memory = insert(reservoir.empty(EXAMPLE, 6), rows(1, 0), jax.random.key(0))
+    memory = insert(buffer.empty(EXAMPLE, 6), rows(1, 0), jax.random.key(0))
     assert int(memory.inserted) == 0
     assert not memory.rows.valid.any()
 
@@ -142,11 +141,11 @@ def test_a_memory_without_slots_stays_empty() -> None:
 
 @pytest.fixture(scope="module")
 def sample() -> Any:
-    return jax.jit(lambda memory, key: reservoir.sample(memory, 4000, key))
+    return jax.jit(lambda memory, key: buffer.sample(memory, 4000, key))
 
 
 def test_samples_are_uniform_over_the_filled_slots_only(insert: Any, sample: Any) -> None:
-    memory = insert(reservoir.empty(EXAMPLE, 6), rows(1, 4), jax.random.key(0))
+    memory = insert(buffer.empty(EXAMPLE, 6), rows(1, 4), jax.random.key(0))
     drawn = sample(memory, jax.random.key(1))
     counts = np.bincount(drawn.labels, minlength=7)
     assert counts[0] == counts[5] == counts[6] == 0
@@ -156,4 +155,4 @@ def test_samples_are_uniform_over_the_filled_slots_only(insert: Any, sample: Any
 
 
 def test_samples_of_an_empty_memory_are_all_invalid(sample: Any) -> None:
-    assert not sample(reservoir.empty(EXAMPLE, 6), jax.random.key(1)).valid.any()
+    assert not sample(buffer.empty(EXAMPLE, 6), jax.random.key(1)).valid.any()

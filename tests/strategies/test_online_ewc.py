@@ -23,7 +23,7 @@ def apply(params: Any, inputs: Any, *, key: Any = None) -> Outputs:
 
 
 # An example's loss is g · θ, so the Fisher is g² whatever θ is.
-LINEAR = Problem(NONE, apply, lambda _params, outputs, _batch: outputs.scores[:, 0], NONE, {}, None)
+LINEAR = Problem(NONE, apply, lambda _params, outputs, _batch: outputs.scores[:, 0], NONE, {}, None, NONE)
 
 
 def learner(theta: Any) -> Learner:

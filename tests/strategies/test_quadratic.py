@@ -31,6 +31,7 @@ REGRESSION = Problem(
     example=NONE,
     tables={},
     strategy=None,
+    features=NONE,
 )
 
 

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from incremental.errors import UserError
-from incremental.memory.reservoir import Memory
 from incremental.strategies.replay import replay
-from incremental.types import Batch, Problem, Step
+from incremental.types import Batch, Memory, Problem, Step
 
 B, ROWS, CAPACITY, WEIGHT = 4, 3, 6, 0.25
 KINDS = (np.int32, np.float32, np.bool_, np.int32)
@@ -17,7 +16,7 @@ EXAMPLE = Batch(
     *SCALARS,
 )
 NONE: Any = None
-PROBLEM = Problem(NONE, NONE, NONE, EXAMPLE, {}, NONE)
+PROBLEM = Problem(NONE, NONE, NONE, EXAMPLE, {}, NONE, NONE)
 
 
 def rows(labels: list[int], increment: int = 0) -> Batch:
@@ -39,7 +38,7 @@ class Jitted:
 
         @jax.jit
         def record(state: Any, new: Any, trained_on: Any, first_pass: Any, key: Any) -> Any:
-            step = Step(trained_on, new, NONE, NONE, NONE, NONE, first_pass)
+            step = Step(trained_on, new, NONE, NONE, NONE, NONE, NONE, first_pass)
             return replay(PROBLEM, capacity=CAPACITY, rows=ROWS).record(state, step, key)
 
         self.raw_batch, self.raw_record = batch, record

@@ -1,0 +1,74 @@
+"""A memory of past rows: how rows are written to slots and drawn; which slots they get is another file's matter."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.errors import UserError
+from incremental.types import Batch, Memory, stored
+
+
+def empty(example: Batch, capacity: int) -> Memory:
+    """A memory of `capacity` rows shaped like `example` (of ShapeDtypeStructs)."""
+    if capacity < 1:
+        raise UserError(f"a strategy's capacity={capacity}: expected at least 1 row")
+    rows = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), stored(example))
+    return Memory(rows, jnp.int32(0))
+
+
+def capacity_of(memory: Memory) -> int:
+    """C."""
+    return memory.rows.labels.shape[0]
+
+
+def put(old: Any, new: Any, slot: Array) -> Any:
+    """`old` (leading axis C) with `new` (leading axis B) at `slot` [B] int32; slot C drops the row.
+
+    Of several rows for one slot the last stays, as row by row: the others are dropped, for a scatter has no order.
+    """
+    later = jnp.arange(len(slot))[:, None] < jnp.arange(len(slot))[None, :]
+    beaten = (later & (slot[:, None] == slot[None, :])).any(1)
+    size = jax.tree.leaves(old)[0].shape[0]
+    slot = jnp.where(beaten, size, slot)
+    return jax.tree.map(lambda old, new: old.at[slot].set(new, mode="drop"), old, new)
+
+
+def write(memory: Memory, rows: Batch, slot: Array) -> Memory:
+    """The memory with the valid ones of `rows` [B] offered, those with a slot below C kept."""
+    return Memory(put(memory.rows, stored(rows), slot), memory.inserted + rows.valid.sum(dtype=jnp.int32))
+
+
+def drawn(memory: Memory, index: Array) -> Batch:
+    """The rows at `index` [N] int32."""
+    return jax.tree.map(lambda leaf: leaf[index], memory.rows)
+
+
+def sample(memory: Memory, number: int, key: Array) -> Batch:
+    """[number] rows drawn uniformly with replacement from the first slots in use; all invalid while there are none."""
+    refuse_rows(number)
+    filled = jnp.minimum(memory.inserted, capacity_of(memory))
+    rows = drawn(memory, jax.random.randint(key, (number,), 0, jnp.maximum(filled, 1)))
+    return rows._replace(valid=rows.valid & (filled > 0))
+
+
+def sample_by(memory: Memory, log_weight: Array, number: int, key: Array) -> Batch:
+    """[number] rows drawn with replacement, a valid slot's probability proportional to exp(`log_weight`) [C]."""
+    refuse_rows(number)
+    chances = jnp.where(memory.rows.valid, log_weight, -jnp.inf)
+    some = memory.rows.valid.any()
+    rows = drawn(memory, jax.random.categorical(key, jnp.where(some, chances, 0.0), shape=(number,)))
+    return rows._replace(valid=rows.valid & some)
+
+
+def beside(new: Batch, old: Batch) -> Batch:
+    """The rows of `new` with those of `old` after them, everything else as in `new`."""
+    joined = jax.tree.map(lambda new, old: jnp.concatenate([new, old]), stored(new), stored(old))
+    return new._replace(**{name: getattr(joined, name) for name in joined._fields[:5]})
+
+
+def refuse_rows(number: int) -> None:
+    """A draw of no rows would be a strategy that does nothing."""
+    if number < 1:
+        raise UserError(f"a strategy's rows={number}: expected at least 1")
