@@ -149,7 +149,7 @@ def probe(sizes: Sizes) -> Program:
         return state + 1, learner._replace(params=scaled(learner.params, 2.0))
 
     def view(state: Any, params: Params, increment: jax.Array, training: bool) -> Params:
-        del state, increment
+        del state, increment, training
         return {**params, "user": scaled(params["user"], 0.0)}
 
     parts = {
