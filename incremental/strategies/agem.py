@@ -1,0 +1,76 @@
+"""A-GEM: no step against the gradient on past rows (Chaudhry et al. 2019, arXiv 1812.00420)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from incremental.errors import UserError
+from incremental.memory import buffer, reservoir
+from incremental.strategy import Strategy
+from incremental.types import Batch, Data, Learner, Memory, Params, Problem, Step
+
+
+class References(NamedTuple):
+    """What the gradient is held against."""
+
+    memory: Memory
+    increment: Array  # [] int32, the one that is being trained on
+
+
+def agem(problem: Problem, *, capacity: int = 5000, rows: int = 128) -> Strategy:
+    """A gradient g that would raise the loss on `rows` uniform past rows loses its part along their gradient r.
+
+    If g·r < 0: g ← g - (g·r / r·r) r, over all parameters at once; g is the gradient of the total loss, r that of the
+    weighted mean data loss on the past rows (same dropout, no penalties). Past rows are those of a reservoir of
+    `capacity` that belong to earlier increments: rows of the running increment are in the reservoir too, but are not
+    drawn; without a past row nothing changes. The promise g·r ≥ 0 is about the gradient: what an optimizer with
+    moments makes of it can still raise the past loss. State: the reservoir, [capacity] rows. Cost: a second gradient,
+    on `rows` rows, from the second increment on.
+    """
+
+    if capacity < 1 or rows < 1:
+        raise UserError(f"agem: expected capacity and rows of at least 1, got {capacity} and {rows}")
+
+    def begin(state: References, learner: Learner, data: Data, key: Array) -> tuple[References, Learner]:
+        del data, key
+        return state._replace(increment=learner.increment), learner
+
+    def batch(state: References, batch: Batch, key: Array) -> Batch:
+        kept = state.memory.rows
+        count = jnp.cumsum(kept.valid & (kept.increment < state.increment))  # of past rows up to each slot
+        nth = jax.random.randint(key, (rows,), 0, jnp.maximum(count[-1], 1))
+        drawn = buffer.drawn(state.memory, jnp.searchsorted(count, nth, side="right"))
+        return batch._replace(memory=drawn._replace(valid=drawn.valid & (count[-1] > 0)))
+
+    def grads(
+        state: References, grads: Params, params: Params, grad_fn: Callable[[Batch], Params], batch: Batch
+    ) -> Params:
+        del state, params
+
+        def projected(grads: Params) -> Params:
+            reference = grad_fn(batch.memory)
+            along, square = optax.tree.vdot(grads, reference), optax.tree.vdot(reference, reference)
+            against = jnp.where(along < 0, along / jnp.where(square > 0, square, 1.0), 0.0)
+            return jax.tree.map(lambda g, r: g - against * r, grads, reference)
+
+        return jax.lax.cond(batch.memory.valid.any(), projected, lambda grads: grads, grads)
+
+    def record(state: References, step: Step, key: Array) -> References:
+        return jax.lax.cond(
+            step.first_pass,
+            lambda state: state._replace(memory=reservoir.insert(state.memory, step.new, key)),
+            lambda state: state,
+            state,
+        )
+
+    return Strategy(
+        init=lambda _learner: References(buffer.empty(problem.example, capacity), jnp.int32(0)),
+        begin=begin,
+        batch=batch,
+        grads=grads,
+        record=record,
+    )
