@@ -1,0 +1,29 @@
+"""Experience replay from a ring of the most recent examples (Chaudhry et al. 2019, arXiv 1902.10486)."""
+
+import jax
+from jax import Array
+
+from incremental.memory import buffer, ring
+from incremental.memory.sizes import refuse_none
+from incremental.strategy import Strategy
+from incremental.types import Batch, Memory, Problem, Step
+
+
+def ring_replay(problem: Problem, *, capacity: int = 5000, rows: int = 128, weight: float = 1.0) -> Strategy:
+    """Each batch of new rows comes with `rows` uniform ones of the last `capacity` examples.
+
+    Loss: (Σ_new w ℓ + weight Σ_replayed w ℓ) / Σ_new w. One ring for all labels, where Chaudhry et al. have one a
+    class. Every example is inserted once, in the increment's first epoch; where an increment has more than `capacity`
+    examples, nothing older is left at its end. State: the ring, [capacity] rows.
+    """
+    refuse_none("ring_replay", capacity=capacity, rows=rows)
+
+    def batch(state: Memory, batch: Batch, key: Array) -> Batch:
+        old = buffer.sample(state, rows, key)
+        return buffer.beside(batch, old._replace(weight=old.weight * weight))
+
+    def record(state: Memory, step: Step, key: Array) -> Memory:
+        del key
+        return jax.lax.cond(step.first_pass, lambda state: ring.insert(state, step.new), lambda state: state, state)
+
+    return Strategy(init=lambda _learner: buffer.empty(problem.example, capacity), batch=batch, record=record)
