@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.strategies.quadratic import fisher, penalty
+from incremental.strategies.quadratic import Labels, fisher, penalty, refuse
 from incremental.strategy import Strategy
 from incremental.types import Anchor, Batch, Data, Learner, Outputs, Params, Problem
 
@@ -18,13 +18,15 @@ class Consolidated(NamedTuple):
     anchor: Anchor  # Σ_t F_t θ_t / Σ_t F_t, where ΣF > 0
 
 
-def ewc(problem: Problem, *, weight: float = 1.0, samples: int = 512) -> Strategy:
+def ewc(problem: Problem, *, weight: float = 1.0, samples: int = 512, labels: Labels = "observed") -> Strategy:
     """Loss: weight/2 · Σ_t Σ_i F_ti (θ_i - θ_ti)², over the finished increments t.
 
-    F_t is the diagonal empirical Fisher at the end of increment t (mean over `samples` single-example gradients, true
-    labels: `incremental.strategies.quadratic.fisher`). The separate anchors θ_t are kept as one, the F-weighted mean,
-    whose penalty differs by a constant and so has the same gradient. State: 2 floats a parameter.
+    F_t is the diagonal Fisher at the end of increment t: the mean of `samples` single examples' squared gradients, at
+    their observed (true) labels, the predicted ones or ones sampled from the model
+    (`incremental.strategies.quadratic.fisher`). The separate anchors θ_t are kept as one, the F-weighted mean, whose
+    penalty differs by a constant and so has the same gradient. State: 2 floats a parameter.
     """
+    refuse("ewc", samples, labels)
 
     def init(learner: Learner) -> Consolidated:
         return Consolidated(jax.tree.map(jnp.zeros_like, learner.params), Anchor(learner.params))
@@ -34,7 +36,7 @@ def ewc(problem: Problem, *, weight: float = 1.0, samples: int = 512) -> Strateg
         return weight * penalty(params, state.anchor.params, state.importance)
 
     def end(state: Consolidated, learner: Learner, data: Data, key: Array) -> tuple[Consolidated, Learner]:
-        new = fisher(problem, learner, data, key, samples)
+        new = fisher(problem, learner, data, key, samples, labels)
         total = jax.tree.map(jnp.add, state.importance, new)
         anchor = jax.tree.map(
             lambda old, now, f, all_f: jnp.where(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.strategies.quadratic import fisher, penalty
+from incremental.strategies.quadratic import Labels, fisher, penalty, refuse
 from incremental.strategy import Strategy
 from incremental.types import Anchor, Batch, Data, Learner, Outputs, Params, Problem
 
@@ -18,11 +18,14 @@ class Consolidated(NamedTuple):
     anchor: Anchor
 
 
-def online_ewc(problem: Problem, *, weight: float = 1.0, decay: float = 0.9, samples: int = 512) -> Strategy:
+def online_ewc(
+    problem: Problem, *, weight: float = 1.0, decay: float = 0.9, samples: int = 512, labels: Labels = "observed"
+) -> Strategy:
     """Loss: weight/2 · Σ_i F_i (θ_i - θ*_i)² with F <- decay F + F_t and θ* <- θ_t at the end of each increment t.
 
-    F_t is as in `incremental.strategies.ewc`. State: 2 floats a parameter.
+    F_t is as in `incremental.strategies.ewc`, `samples` and `labels` too. State: 2 floats a parameter.
     """
+    refuse("online_ewc", samples, labels)
 
     def init(learner: Learner) -> Consolidated:
         return Consolidated(jax.tree.map(jnp.zeros_like, learner.params), Anchor(learner.params))
@@ -32,7 +35,7 @@ def online_ewc(problem: Problem, *, weight: float = 1.0, decay: float = 0.9, sam
         return weight * penalty(params, state.anchor.params, state.importance)
 
     def end(state: Consolidated, learner: Learner, data: Data, key: Array) -> tuple[Consolidated, Learner]:
-        new = fisher(problem, learner, data, key, samples)
+        new = fisher(problem, learner, data, key, samples, labels)
         importance = jax.tree.map(lambda old, new: decay * old + new, state.importance, new)
         return Consolidated(importance, Anchor(learner.params)), learner
 

@@ -1,13 +1,18 @@
-"""The diagonal quadratic penalty that EWC and its kin share, and the Fisher information that EWC weighs it with."""
+"""The diagonal quadratic penalty that EWC and its kin share, and the importances they weigh it with."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.errors import UserError
 from incremental.strategy import named_key
-from incremental.types import Data, Learner, Params, Problem, stored
+from incremental.types import Batch, Data, Learner, Params, Problem, stored
 
 CHUNK = 8  # examples whose gradients are in memory at once
+Labels = Literal["observed", "predicted", "sampled"]  # not "true", which YAML and Hydra read as a bool
 
 
 def penalty(params: Params, anchor: Params, importance: Params) -> Array:
@@ -16,26 +21,67 @@ def penalty(params: Params, anchor: Params, importance: Params) -> Array:
     return 0.5 * jnp.sum(jnp.stack(jax.tree.leaves(terms)))
 
 
-def fisher(problem: Problem, learner: Learner, data: Data, key: Array, samples: int) -> Params:
-    """The diagonal empirical Fisher: F_i = (1/n) Σ_x (∂ℓ(x, y) / ∂θ_i)², true labels y, no dropout.
+def refuse(strategy: str, samples: int, labels: str = "observed") -> None:
+    """A mean over no examples would be NaN at the first increment's end."""
+    if samples < 1:
+        raise UserError(f"strategies.{strategy}: samples={samples}: expected at least 1 example")
+    if labels not in get_args(Labels):
+        raise UserError(f"strategies.{strategy}: labels={labels!r}: expected {', '.join(get_args(Labels))}")
 
-    Single-example gradients of the head's exact loss over all candidates, at n = `samples` examples drawn uniformly
-    with replacement from the increment's training rows.
+
+def mean_over_examples(
+    value: Callable[[Params, Batch, Array], Array],
+    transform: Callable[[Array], Array],
+    learner: Learner,
+    data: Data,
+    key: Array,
+    samples: int,
+) -> Params:
+    """(1/n) Σ_x transform(∂ value(θ, x) / ∂θ_i), elementwise: the mean over single examples' gradients.
+
+    The n = `samples` examples are drawn uniformly with replacement from the increment's training rows. `value` gets the
+    parameters, the row [1, ...] with its candidates, and the number of the draw [] int32.
     """
-    index = jax.random.randint(named_key(key, "fisher"), (-(-samples // CHUNK), CHUNK), 0, jnp.maximum(data.size, 1))
+    index = jax.random.randint(key, (-(-samples // CHUNK), CHUNK), 0, jnp.maximum(data.size, 1))
+    number = jnp.arange(index.size).reshape(index.shape)
 
-    def example_loss(params: Params, i: Array) -> Array:
+    def of_example(params: Params, i: Array, n: Array) -> Array:
         row = jax.tree.map(lambda leaf: leaf[i][None], stored(data.rows))
-        row = row._replace(candidates=learner.catalogue.seen)
-        return problem.loss(params, problem.apply(params, row.inputs), row)[0]
+        return value(params, row._replace(candidates=learner.catalogue.seen), n)
 
     def add(total: Params, chunk: tuple[Array, Array]) -> tuple[Params, None]:
-        ids, counts = chunk
-        grads = jax.vmap(jax.grad(example_loss), (None, 0))(learner.params, ids)
-        squares = jax.tree.map(lambda g: jnp.einsum("n,n...->...", counts, g * g), grads)
-        return jax.tree.map(jnp.add, total, squares), None
+        i, n = chunk
+        grads = jax.vmap(jax.grad(of_example), (None, 0, 0))(learner.params, i, n)
+        counted = (n < samples).astype(jnp.float32)
+        sums = jax.tree.map(lambda g: jnp.einsum("n,n...->...", counted, transform(g)), grads)
+        return jax.tree.map(jnp.add, total, sums), None
 
-    counts = (jnp.arange(index.size) < samples).astype(jnp.float32).reshape(index.shape)
-    zeros = jax.tree.map(jnp.zeros_like, learner.params)
-    total, _ = jax.lax.scan(add, zeros, (index, counts))
+    total, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, learner.params), (index, number))
     return jax.tree.map(lambda leaf: leaf / samples, total)
+
+
+def fisher(
+    problem: Problem, learner: Learner, data: Data, key: Array, samples: int, labels: Labels = "observed"
+) -> Params:
+    """The diagonal Fisher information: F_i = (1/n) Σ_x (∂ℓ(x, y) / ∂θ_i)², n = `samples` (`mean_over_examples`).
+
+    ℓ is the head's exact loss over all candidates, without dropout. y by `labels`: "observed" is the example's own true
+    label (the empirical Fisher); "predicted" the candidate with the highest score; "sampled" one draw from the softmax
+    of the scores, whose mean over draws is the Fisher proper where ℓ is the full softmax's (Kunstner et al. 2019, arXiv
+    1905.12558; van de Ven 2025, arXiv 2502.11756, compares them).
+    """
+    draws = named_key(key, "labels")
+
+    def loss(params: Params, row: Batch, number: Array) -> Array:
+        outputs = problem.apply(params, row.inputs)
+        if labels != "observed":
+            scores = jnp.where(learner.catalogue.seen, outputs.scores, -jnp.inf)
+            chosen = (
+                scores.argmax(1)
+                if labels == "predicted"
+                else jax.random.categorical(jax.random.fold_in(draws, number), scores)
+            )
+            row = row._replace(labels=chosen.astype(jnp.int32))
+        return problem.loss(params, outputs, row)[0]
+
+    return mean_over_examples(loss, jnp.square, learner, data, named_key(key, "fisher"), samples)

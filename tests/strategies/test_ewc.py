@@ -137,3 +137,22 @@ def test_the_learner_is_left_as_it_was(jitted: Jitted) -> None:
     before = learner(OPTIMUM[0])
     _, after = jitted.end(jitted.init(learner(START)), before, data(0), jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, before, after)
+
+
+def test_labels_are_those_asked_for() -> None:
+    # An example's loss is the score of its label, and scores are θ itself: the Fisher is 1 at the label.
+    def same_scores(params: Any, inputs: Any) -> Outputs:
+        return Outputs(inputs["g"], jnp.tile(params["theta"], (len(inputs["g"]), 1)))
+
+    problem = LINEAR._replace(
+        apply=same_scores, loss=lambda _params, outputs, batch: outputs.scores[jnp.arange(1), batch.labels]
+    )
+    theta = jnp.array([0.0, 0.0, 50.0, 99.0])
+    candidates = jnp.array([True, True, True, False])
+    state = learner(theta)._replace(catalogue=Catalogue(candidates, NONE, NONE))
+    rows = Batch({"g": jnp.zeros((3, D))}, jnp.zeros(3, jnp.int32), NONE, NONE, NONE)
+    three = Data(rows, jnp.int32(3), NONE, NONE, NONE)
+    for choice, expected in (("observed", 0), ("predicted", 2), ("sampled", 2)):
+        part = ewc(problem, samples=8, labels=choice)  # type: ignore[arg-type]
+        after, _ = jax.jit(lambda key: part.end(part.init(state), state, three, key))(jax.random.key(0))  # noqa: B023
+        np.testing.assert_allclose(after.importance["theta"], np.eye(4)[expected])

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.problem import Items
-from incremental.strategies.quadratic import fisher, penalty
+from incremental.strategies.quadratic import fisher, penalty, refuse
 from incremental.types import Batch, Catalogue, Data, Learner, Outputs, Problem
 
 N, D, V = 6, 3, 5
@@ -104,3 +105,37 @@ def test_penalty_at_the_anchor_is_zero_and_so_is_its_pull(pulled: Any) -> None:
     value, gradient = pulled(PARAMS, PARAMS, jax.tree.map(np.abs, PARAMS))
     assert float(value) == 0.0
     jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, 0.0), gradient)
+
+
+def chances(params: Any) -> Any:
+    """The model's softmax over the candidates for the first row, [V]."""
+    p = np.exp(np.float64(X[0]) @ params["W"] + params["b"]) * SEEN
+    return p / p.sum()
+
+
+def test_predicted_labels_are_the_best_candidates() -> None:
+    # The label scores low, and an item that is no candidate the highest.
+    params = {"W": PARAMS["W"], "b": PARAMS["b"] + np.float32(5.0) * np.array([2, -1, 0, 0, 0], np.float32)}
+    p = chances(params)
+    assert p.argmax() != LABELS[0]
+    found = jax.jit(lambda key: fisher(REGRESSION, learner(params), data(jnp.int32(1)), key, 8, "predicted"))
+    error = p - np.eye(V)[p.argmax()]
+    np.testing.assert_allclose(found(jax.random.key(0))["b"], error**2, rtol=1e-4, atol=1e-7)
+
+
+def test_sampled_labels_give_the_fisher_information() -> None:
+    samples = 4096
+    estimate = jax.jit(lambda key: fisher(REGRESSION, learner(PARAMS), data(jnp.int32(1)), key, samples, "sampled"))
+    found = np.asarray(estimate(jax.random.key(0))["b"])
+    p = chances(PARAMS)
+    np.testing.assert_array_equal(found[~SEEN], 0.0)
+    # Of the softmax, E_y[(p - 1_y)²] = p (1 - p).
+    spread = np.sqrt(p * (1 - p) * np.abs((1 - p) ** 2 - p**2) ** 2 / samples)
+    assert (np.abs(found - p * (1 - p)) <= 4 * spread + 1e-6).all()
+
+
+def test_a_mean_over_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match=r"strategies\.mine: samples=0: expected at least 1"):
+        refuse("mine", 0)
+    with pytest.raises(UserError, match="labels='real': expected observed, predicted, sampled"):
+        refuse("mine", 8, "real")
