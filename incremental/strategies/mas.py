@@ -1,0 +1,47 @@
+"""Memory aware synapses: importance is how much a weight moves the scores (Aljundi et al. 2018, arXiv 1711.09601)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.strategies.quadratic import mean_over_examples, penalty, refuse
+from incremental.strategy import Strategy
+from incremental.types import Anchor, Batch, Data, Learner, Outputs, Params, Problem
+
+
+class Sensitivity(NamedTuple):
+    """The summed importances and the weights of the last increment's end."""
+
+    importance: Params
+    anchor: Anchor
+
+
+def mas(problem: Problem, *, weight: float = 1.0, samples: int = 512) -> Strategy:
+    """Loss: weight/2 · Σ_i Ω_i (θ_i - θ*_i)² with Ω <- Ω + Ω_t and θ* <- θ_t at the end of each increment t.
+
+    Ω_ti = (1/n) Σ_x |∂ ‖s(x)‖² / ∂θ_i|, s the scores of the items seen so far, without dropout: the mean over n =
+    `samples` single examples, drawn uniformly with replacement from the increment's training rows. No label enters.
+    Ω is the plain sum over increments, without decay. The paper's loss has no ½. ‖s‖² sums over the catalogue, so a
+    weight for one catalogue is not one for another. State: 2 floats a parameter.
+    """
+    refuse("mas", samples)
+
+    def init(learner: Learner) -> Sensitivity:
+        return Sensitivity(jax.tree.map(jnp.zeros_like, learner.params), Anchor(learner.params))
+
+    def loss(state: Sensitivity, params: Params, batch: Batch, outputs: Outputs) -> Array:
+        del batch, outputs
+        return weight * penalty(params, state.anchor.params, state.importance)
+
+    def end(state: Sensitivity, learner: Learner, data: Data, key: Array) -> tuple[Sensitivity, Learner]:
+        def squared_scores(params: Params, row: Batch, number: Array) -> Array:
+            del number
+            scores = problem.apply(params, row.inputs).scores[0]
+            return (jnp.where(learner.catalogue.seen, scores, 0.0) ** 2).sum()
+
+        new = mean_over_examples(squared_scores, jnp.abs, learner, data, key, samples)
+        return Sensitivity(jax.tree.map(jnp.add, state.importance, new), Anchor(learner.params)), learner
+
+    return Strategy(init=init, loss=loss, end=end)
