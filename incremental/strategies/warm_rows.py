@@ -1,0 +1,88 @@
+"""Warm rows: a new item starts where items that are known already stand, not at random."""
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.errors import UserError
+from incremental.strategies.ids import path_of
+from incremental.strategy import Strategy
+from incremental.types import Data, Learner, Params, Problem, PyTree
+
+Source = Literal["mean", "neighbours"]
+
+
+def warm_rows(problem: Problem, *, source: Source = "mean") -> Strategy:
+    """Before an increment's training, each item whose first training events it brings gets a row in every item table.
+
+    "mean": the mean of the known items' rows. "neighbours": the mean of the rows of the known items that the increment
+    shows together with it, each as often as it does: those in the histories of the rows whose label is the new item,
+    or, in a model without histories, the labels of the same user's rows; the mean of all where there are none. Known
+    are the items of earlier increments; in the first, every row keeps its random start. The mean is the start of
+    Hewitt (2021, "Initializing new word embeddings for pretrained language models") without its noise; the neighbours
+    are those of item-based nearest neighbours (Sarwar et al. 2001). A start from text is left out: `Data` has none.
+
+    The rows' optimizer state becomes that of the padding row, which no gradient reaches: 0 for moments, the
+    accumulator's start for AdaGrad. After a fresh start (update.start=afresh) all rows are random, means too. State: 1
+    bool an item.
+    """
+    if source not in get_args(Source):
+        raise UserError(f"strategies.warm_rows: source={source!r}: expected {' or '.join(get_args(Source))}")
+
+    def begin(known: Array, learner: Learner, data: Data, key: Array) -> tuple[Array, Learner]:
+        del key
+        seen = learner.catalogue.seen
+        new = seen & ~known & known.any()
+
+        def warmed(path: jax.tree_util.KeyPath, leaf: Array) -> Array:
+            if problem.tables.get(path_of(path)) != "item":
+                return leaf
+            table = leaf.reshape(len(leaf), -1)
+            rows = jnp.where(known[:, None], table, 0.0).sum(0) / jnp.maximum(known.sum(), 1)
+            if source == "neighbours":
+                total, count = beside(table, known, data, len(learner.catalogue.users))
+                rows = jnp.where(count > 0, total / jnp.maximum(count, 1.0), rows)
+            return jnp.where(new[:, None], rows, table).reshape(leaf.shape)
+
+        params = jax.tree_util.tree_map_with_path(warmed, learner.params)
+        opt_state = without_past(problem, learner.opt_state, learner.params, new)
+        return seen, learner._replace(params=params, opt_state=opt_state)
+
+    return Strategy(init=lambda learner: jnp.zeros_like(learner.catalogue.seen), begin=begin)
+
+
+def beside(table: Array, known: Array, data: Data, users: int) -> tuple[Array, Array]:
+    """For each item the sum [V, D] of the known items' rows that occur with it, and how many they are [V, 1]."""
+    rows = data.rows
+    real = rows.valid & (jnp.arange(len(rows.labels)) < data.size)
+    labels = jnp.where(real, rows.labels, 0)  # to the padding row, which is never new
+
+    def add(total: Array, ids: Array) -> tuple[Array, None]:
+        return total + counted[ids], None
+
+    # The last column counts.
+    counted = jnp.where(known[:, None], jnp.pad(table, ((0, 0), (0, 1)), constant_values=1.0), 0.0)
+    if "history" in rows.inputs:
+        shown, _ = jax.lax.scan(add, jnp.zeros((len(labels), counted.shape[1])), rows.inputs["history"].T)
+    else:
+        user = jnp.where(real, rows.inputs["user"], 0)
+        shown = jnp.zeros((users, counted.shape[1])).at[user].add(counted[labels])[user]
+    total = jnp.zeros_like(counted).at[labels].add(shown)
+    return total[:, :-1], total[:, -1:]
+
+
+def without_past(problem: Problem, opt_state: PyTree, params: Params, new: Array) -> PyTree:
+    """The optimizer's state with the padding row's in the new rows of every leaf that mirrors an item table."""
+    shapes = {path_of(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+
+    def renewed(path: jax.tree_util.KeyPath, leaf: Array) -> Array:
+        # A moment's path ends with that of its parameter.
+        place = "/" + path_of(path)
+        name = max((name for name in shapes if place.endswith("/" + name)), key=len, default="")
+        if problem.tables.get(name) != "item" or leaf.shape != shapes[name]:
+            return leaf
+        return jnp.where(new.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf[:1], leaf)
+
+    return jax.tree_util.tree_map_with_path(renewed, opt_state)

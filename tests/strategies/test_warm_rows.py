@@ -1,0 +1,132 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from incremental import optimizers
+from incremental.errors import UserError
+from incremental.strategies.warm_rows import warm_rows
+from incremental.types import Batch, Catalogue, Data, Learner, Problem
+
+NONE: Any = None
+V, W, D = 8, 5, 3
+RNG = np.random.default_rng(0)
+TABLES = {"item/embedding": "item", "item_bias": "item", "user/embedding": "user"}
+PROBLEM = Problem(NONE, NONE, NONE, NONE, TABLES, None, NONE)
+PARAMS: Any = {
+    "item": {"embedding": RNG.normal(size=(V, D)).astype(np.float32)},
+    "item_bias": RNG.normal(size=V).astype(np.float32),
+    "user": {"embedding": RNG.normal(size=(W, D)).astype(np.float32)},
+    "kernel": RNG.normal(size=(V, D)).astype(np.float32),
+}
+KNOWN: Any = np.array([0, 1, 1, 1, 0, 0, 0, 0], bool)
+SEEN: Any = np.array([0, 1, 1, 1, 1, 1, 1, 0], bool)  # 4, 5 and 6 are new
+NEW = [4, 5, 6]
+
+
+def learner(tx: Any, seen: Any = SEEN) -> Learner:
+    """Of a model all of whose rows were trained but the padding's and the unseen item's."""
+    params = jax.tree.map(jnp.array, PARAMS)
+
+    def trained(path: Any, leaf: Any) -> Any:
+        return leaf.at[0].set(0.0) if "item" in jax.tree_util.keystr(path) else leaf
+
+    grads = jax.tree_util.tree_map_with_path(trained, params)
+    _, opt_state = tx.update(grads, tx.init(params), params)
+    return Learner(params, opt_state, Catalogue(seen, NONE, np.zeros(W, bool)), NONE)  # type: ignore[arg-type]
+
+
+def data(inputs: Any, labels: list[int]) -> Data:
+    """Rows of which the last is padding that must not be read."""
+    size: Any = np.int32(len(labels) - 1)
+    return Data(Batch(inputs, jnp.array(labels), NONE, jnp.ones(len(labels), bool), NONE), size, NONE, NONE, NONE)
+
+
+HISTORIES = data(
+    # 4 with 1, 1 and 3; 5 with new and padding items only; 6 nowhere; 7 is never seen.
+    {"history": jnp.array([[0, 0, 1], [1, 5, 3], [0, 4, 6], [2, 2, 2], [2, 2, 2]])},
+    [4, 4, 5, 1, 5],
+)
+# User 1: 4 with 1, 1 and 3; user 2: 5 and 6 with nothing known; user 3: 2.
+USERS = data({"user": jnp.array([1, 1, 1, 1, 2, 2, 3, 2])}, [4, 1, 1, 3, 5, 6, 2, 3])
+
+
+def begun(
+    source: Any, rows: Data, tx: Any = None, known: Any = KNOWN, seen: Any = SEEN
+) -> tuple[Any, Learner, Learner]:
+    """The state, the learner after `begin`, and before."""
+    before = learner(optax.identity() if tx is None else tx, seen)
+    state, after = jax.jit(
+        lambda known, before, rows: warm_rows(PROBLEM, source=source).begin(known, before, rows, NONE)
+    )(known, before, rows)
+    return state, after, before
+
+
+@pytest.fixture(scope="module")
+def by_mean() -> Any:
+    return begun("mean", HISTORIES, optimizers.adam())
+
+
+def test_new_items_start_at_the_known_items_mean(by_mean: Any) -> None:
+    _, after, before = by_mean
+    for name in ("embedding", None):
+        old = PARAMS["item"]["embedding"] if name else PARAMS["item_bias"]
+        new = np.asarray(after.params["item"]["embedding"] if name else after.params["item_bias"])
+        expected = old.copy()
+        expected[NEW] = old[1:4].mean(0)
+        np.testing.assert_allclose(new, expected, rtol=1e-5)
+    for name in ("user", "kernel"):
+        jax.tree.map(np.testing.assert_array_equal, after.params[name], before.params[name])
+
+
+def test_moments_of_new_rows_are_as_new(by_mean: Any) -> None:
+    _, after, before = by_mean
+    moments = [each for each in zip(after.opt_state, before.opt_state, strict=True) if hasattr(each[0], "nu")]
+    for now, old in moments:
+        for name in ("mu", "nu"):
+            table, was = (getattr(each, name)["item"]["embedding"] for each in (now, old))
+            assert (np.asarray(was)[NEW] != 0).all()
+            np.testing.assert_array_equal(np.asarray(table)[NEW], 0.0)
+            np.testing.assert_array_equal(np.asarray(table)[[1, 2, 3, 7]], np.asarray(was)[[1, 2, 3, 7]])
+            np.testing.assert_array_equal(np.asarray(getattr(now, name)["item_bias"])[NEW], 0.0)
+            for other in ("user", "kernel"):
+                jax.tree.map(np.testing.assert_array_equal, getattr(now, name)[other], getattr(old, name)[other])
+    assert len(moments) == 1
+
+
+def test_adagrads_accumulator_is_as_new() -> None:
+    _, after, _ = begun("mean", HISTORIES, optimizers.adagrad())
+    sums = after.opt_state[0].sum_of_squares["item"]["embedding"]
+    np.testing.assert_allclose(np.asarray(sums)[NEW], 0.1)
+
+
+@pytest.mark.parametrize("rows", [HISTORIES, USERS])
+def test_neighbours_are_the_known_items_that_occur_with_the_new_one(rows: Data) -> None:
+    _, after, _ = begun("neighbours", rows)
+    old = PARAMS["item"]["embedding"]
+    expected = old.copy()
+    expected[4] = (2 * old[1] + old[3]) / 3
+    expected[[5, 6]] = old[1:4].mean(0)
+    np.testing.assert_allclose(after.params["item"]["embedding"], expected, rtol=1e-5)
+    bias = PARAMS["item_bias"]
+    assert float(after.params["item_bias"][4]) == pytest.approx((2 * bias[1] + bias[3]) / 3, rel=1e-5)
+
+
+def test_an_item_is_new_once_and_nothing_is_in_the_first_increment() -> None:
+    nothing: Any = np.zeros(V, bool)
+    first: Any = np.array([0, 1, 1, 1, 0, 0, 0, 0], bool)
+    known, after, _ = begun("mean", HISTORIES, known=nothing, seen=first)
+    jax.tree.map(np.testing.assert_array_equal, after.params, PARAMS)
+    np.testing.assert_array_equal(known, first)
+    known, after, _ = begun("mean", HISTORIES, known=known)
+    assert not np.allclose(np.asarray(after.params["item_bias"])[NEW], PARAMS["item_bias"][NEW])
+    known, after, _ = begun("mean", HISTORIES, known=known)
+    jax.tree.map(np.testing.assert_array_equal, after.params, PARAMS)
+
+
+def test_an_unknown_source_is_refused() -> None:
+    with pytest.raises(UserError, match="source='text': expected mean or neighbours"):
+        warm_rows(PROBLEM, source="text")  # type: ignore[arg-type]
