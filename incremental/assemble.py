@@ -14,7 +14,7 @@ from incremental.learner import Training, make
 from incremental.loop import Build, cutoffs
 from incremental.problem import Baseline, Head, Model, problem
 from incremental.strategy import Strategy
-from incremental.types import Program, Sizes
+from incremental.types import Problem, Program, Sizes
 from incremental.update import Update
 
 
@@ -88,6 +88,19 @@ def _learned(described: str, ks: tuple[int, ...], history: int) -> Build:
     return fixed(_program, model, head, optimizer, factories, steps, ks, history)
 
 
+def _made(name: str, factory: Any, own: Problem) -> Strategy:
+    """The strategy; a hook that there is not is the plugin author's mistake, not a traceback."""
+    try:
+        strategy: Strategy = factory(own)
+    except TypeError as error:
+        if not str(error).startswith("Strategy.__new__() got an unexpected keyword"):
+            raise
+        known = ", ".join(Strategy._fields)
+        said = str(error).removeprefix("Strategy.__new__() ")
+        raise UserError(f"strategies.{name}: {said}; hooks are {known}") from None
+    return strategy
+
+
 def _baseline(model: Baseline, ks: tuple[int, ...], sizes: Sizes) -> Program:
     return model.build(sizes, ks)
 
@@ -103,5 +116,5 @@ def _program(
     sizes: Sizes,
 ) -> Program:
     own = problem(model, head, sizes, history)
-    strategies: dict[str, Strategy] = {name: factory(own) for name, factory in factories.items()}
+    strategies = {name: _made(name, factory, own) for name, factory in factories.items()}
     return make(own, optimizer(), strategies, sizes=sizes, training=steps, cutoffs=ks)

@@ -3,10 +3,12 @@
 import errno
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -30,6 +32,16 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     return dict(values)
 
 
+def refuse_clashes(choices: Mapping[str, Any]) -> None:
+    """Of two files with the same name on Hydra's search path the first would be taken without a word."""
+    sources = GlobalHydra.instance().config_loader().get_sources()
+    for group, choice in choices.items():
+        file = f"{group.partition('@')[0]}/{choice}"
+        found = [source.full_path() for source in sources if choice and source.is_config(file)]
+        if len(found) > 1:
+            raise UserError(f"{file}.yaml is in {' and in '.join(found)}; rename the one that is yours")
+
+
 def compilation_cache() -> None:
     """Keeps compiled programs between runs; JAX_COMPILATION_CACHE_DIR says where, JAX_ENABLE_COMPILATION_CACHE if."""
     import jax
@@ -45,6 +57,7 @@ def job(config: DictConfig) -> float | None:
     """One run; returns the prequential headline metric, for sweepers."""
     try:
         values = resolved(config)
+        refuse_clashes(HydraConfig.get().runtime.choices)
         compilation_cache()
         from incremental.experiment import execute, named
 

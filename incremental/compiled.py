@@ -26,6 +26,13 @@ class Compiled:
             self.seconds += time.perf_counter() - start
         return self.programs[signature]
 
+    def traced(self, *args: Any) -> Any:
+        """The shapes of what it returns; the trace is kept for the program."""
+        start = time.perf_counter()
+        shapes = jax.eval_shape(self.jitted, *args)
+        self.seconds += time.perf_counter() - start
+        return shapes
+
     def __call__(self, *args: Any) -> Any:
         return self.program(*args)(*args)
 

@@ -54,7 +54,8 @@ def named(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, An
     factory = schema.partial(config["model"], "model").func
     learned = inspect.signature(factory, eval_str=True).return_annotation is not Baseline
     model = str(choices["model"])
-    row = config["row"] or ("+".join(config["strategies"] or {}) or str(choices["update"]) if learned else model)
+    chosen = [str(choices.get(f"strategy@strategies.{name}", name)) for name in config["strategies"] or {}]
+    row = config["row"] or ("+".join(chosen) or str(choices["update"]) if learned else model)
     return {**config, "row": row, "name": config["name"] or (f"{model}-{row}" if learned else model)}
 
 
@@ -150,7 +151,7 @@ def dry_run(parts: Parts) -> None:
     driver.check(parts.evaluation.matrix, parts.batch_size)
     sizes = sizes_at(parts.stream, 0)
     functions = driver.functions(sizes)
-    data, _, _ = driver.update_data(functions.program, 0, range(1))
+    data, _, _ = driver.update_data(functions.program, 0, driver.plan(Progress()))
     state = functions.init(jax.random.key(parts.seed))
     compiled = functions.run_epoch.program(state, data)
     leaves = jax.tree.leaves(state.learner.params)

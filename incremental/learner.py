@@ -270,5 +270,6 @@ def make(
         tables=tables,
         inputs=tuple(problem.example.inputs),
         epochs=training.epochs,
+        cutoffs=cutoffs,
         sizes=sizes,
     )

@@ -16,7 +16,7 @@ from incremental.data.stream import Rows, Stream, belongs
 from incremental.errors import UserError
 from incremental.metrics.ranking import parse, per_event
 from incremental.types import Anchor, Batch, Data, Params, Program, Seen, Sizes, State, bytes_of
-from incremental.update import Update
+from incremental.update import Plan, Update
 
 Build = Callable[[Sizes], Program]
 LEAST_CAPACITY = 1024  # of a table or of an update's rows: a smaller one saves less than compiling anew costs
@@ -102,6 +102,7 @@ class Functions:
 
     def __init__(self, program: Program) -> None:
         self.program = program
+        self.checked = False
         self.init = Compiled(program.init)
         self.restart = Compiled(program.restart, donate=(0,))
         self.begin = Compiled(program.begin, donate=(0,))
@@ -111,6 +112,31 @@ class Functions:
         self.rank = Compiled(program.rank)
         self.written = Compiled(parameters_written)
         self.copy = Compiled(lambda tree: jax.tree.map(jnp.copy, tree))
+
+    def refuse_types(self, state: State, data: Data) -> None:
+        """A strategy whose state changes its type is refused before training, not at a later increment.
+
+        Tracing is no extra work: compiling uses it again.
+        """
+        if self.checked:
+            return
+        epoch: Any = lambda state, data: self.run_epoch.traced(state, data)[0]  # noqa: E731
+        for hook, traced in (("begin", self.begin.traced), ("record", epoch), ("end", self.end.traced)):
+            try:
+                changed = traced(state, data).strategy
+            except TypeError as error:
+                if "carry" not in str(error):
+                    raise
+                raise UserError(
+                    f"a strategy changes the type of its state or of the weights in `record` or a step: {error}"
+                ) from None
+            for name, own in state.strategy.items():
+                if types_of(own) != types_of(changed[name]):
+                    raise UserError(
+                        f"strategies.{name}: its state changes in `{hook}`, from {types_of(own)} to "
+                        f"{types_of(changed[name])}; shapes and dtypes must stay as `init` made them"
+                    )
+        self.checked = True
 
     @property
     def seconds(self) -> float:
@@ -122,6 +148,11 @@ class Functions:
 def functions_of(build: Build, sizes: Sizes) -> Functions:
     """The functions of a program: the same ones for equal builds, so that the seeds of a sweep compile once."""
     return Functions(build(sizes))
+
+
+def types_of(tree: Any) -> str:
+    """Structure, shapes and dtypes, to compare and to show."""
+    return str(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree))
 
 
 def parameters_written(before: Params, after: Params) -> jax.Array:
@@ -227,15 +258,21 @@ class Driver:
                 f"({base_items} items); choose smaller K's"
             )
         program = self.functions(sizes_at(stream, 0)).program
+        if program.cutoffs != self.cutoffs:
+            raise UserError(
+                f"the metrics ask for the K's {self.cutoffs}, the program counts {program.cutoffs}: give "
+                f"make(..., cutoffs={self.cutoffs})"
+            )
         shapes = jax.eval_shape(program.init, jax.random.key(0))
-        if self.update.afresh and holds_anchor(shapes.strategy):
+        if self.update.forgets and holds_anchor(shapes.strategy):
             names = ", ".join(name for name, own in shapes.strategy.items() if holds_anchor(own))
             raise UserError(
-                f"strategies.{names} pulls towards earlier weights, but update.start=afresh forgets them at each "
-                "increment; use update.start=continue, or leave the strategy out"
+                f"strategies.{names} pulls towards earlier weights, but update.start=afresh (or full_every) forgets "
+                "them; use update.start=continue, or leave the strategy out"
             )
         for t in range(len(stream)):
-            rows = stream.training_rows(self.update.increments(t), validation=False, history=False)
+            plan = self.update._replace(drop=None, budget=None, every=1).plan(t, range(t) or [0], {}, 0)
+            rows = stream.training_rows(plan.increments, validation=False, history=False)
             if batch_size and 0 < len(rows) < batch_size:
                 part = "the base part" if t == 0 else f"increment {t}"
                 raise UserError(
@@ -282,12 +319,12 @@ class Driver:
     ) -> tuple[State, Params, Sizes, Progress]:
         """The update at `progress.increment`, from where it stands."""
         t = progress.increment
-        increments = self.update.increments(t)
-        if not increments:
+        plan = self.plan(progress)
+        if not plan.increments:
             return state, before, sizes, self.charged(state, progress, 0, 0)
         wanted = sizes_at(self.stream, t)
         functions = self.functions(wanted)
-        data, validation, seen = self.update_data(functions.program, t, increments)
+        data, validation, seen = self.update_data(functions.program, t, plan)
         compiled = functions.seconds
         start = time.perf_counter()
 
@@ -313,8 +350,9 @@ class Driver:
                 start += grown
                 progress = progress._replace(compile_seconds=progress.compile_seconds + grown)
             before = functions.copy(state.learner.params)
-            if self.update.afresh and t > 0:
+            if plan.afresh:
                 state = functions.restart(state, data)
+            functions.refuse_types(state, data)
             state = functions.begin(state, data)
             progress = progress._replace(begun=True)
         while bool(state.fit.active) and int(state.fit.epoch) < functions.program.epochs:
@@ -340,29 +378,40 @@ class Driver:
         changed = int(functions.written(before, state.learner.params))
         return state, before, sizes, self.charged(state, progress, epochs, changed)
 
+    def plan(self, progress: Progress) -> Plan:
+        """What the policy makes of the run so far; the same before and after a resume."""
+        t = progress.increment
+        quality = {
+            record.evaluated_on: record.value
+            for record in progress.records
+            if record.metric == self.metrics[0] and record.trained_until == record.evaluated_on - 1
+        }
+        updated = [cost.increment for cost in progress.costs if cost.epochs]
+        return self.update.plan(t, updated, quality, sum(cost.examples for cost in progress.costs[1:]))
+
     def charged(self, state: State, progress: Progress, epochs: int, written: int) -> Progress:
         """The progress with the finished update's cost on the account."""
         t = progress.increment
-        past = [i for i in self.update.increments(t) if i < t]
+        past = [i for i in self.plan(progress).increments if i < t]
         kept = bytes_of(state.strategy) + BYTES_AN_INTERACTION * len(self.stream.training_events(past))
         cost = Cost(t, progress.seconds, progress.compile_seconds, progress.examples, epochs, written, kept)
         return progress._replace(
             begun=False, seconds=0.0, compile_seconds=0.0, examples=0, costs=(*progress.costs, cost)
         )
 
-    def update_data(self, program: Program, t: int, increments: Sequence[int]) -> tuple[Data, Data, Seen | None]:
+    def update_data(self, program: Program, t: int, plan: Plan) -> tuple[Data, Data, Seen | None]:
         """Training and validation examples of the update at t, and what validation leaves out."""
         stream, history = self.stream, "history" in program.inputs
-        rows = stream.training_rows(increments, validation=False, history=history)
+        rows = stream.training_rows(plan.increments, validation=False, history=history)
         if not len(rows):
             raise UserError(
                 f"increment {t} has no training example"
                 + (" with an earlier event of its user; a sequence model needs one" if history else "")
                 + "; cut the stream coarser (data.cut)"
             )
-        new = stream.training_events(increments if self.update.afresh else [t])
+        new = stream.training_events(plan.arrived)
         arrived = stream.interactions.user[new], stream.interactions.item[new]
-        checked = stream.training_rows(increments, validation=True, history=history)
+        checked = stream.training_rows(plan.increments, validation=True, history=history)
         seen = self.seen(checked, heldout=False) if stream.exclude_seen else None
         return (
             on_device(rows, program.inputs, t, arrived),

@@ -4,6 +4,7 @@ A hook named by a noun returns that noun; `begin`, `record` and `end` return the
 `begin` and `end` may rewrite the learner. Every field has an identity default, so a strategy names what it needs.
 """
 
+import inspect
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -51,6 +52,29 @@ def named_key(key: Array, name: str) -> Array:
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
+HOOKS = {
+    "init": ("learner",),
+    "begin": ("S", "learner", "data", "key"),
+    "batch": ("S", "batch", "key"),
+    "view": ("S", "params", "increment", "training"),
+    "loss": ("S", "params", "batch", "outputs"),
+    "grads": ("S", "grads", "params", "grad_fn", "batch"),
+    "updates": ("S", "updates", "params"),
+    "record": ("S", "step", "key"),
+    "end": ("S", "learner", "data", "key"),
+}
+
+
+def _refuse_hook(where: str, hook: Any, takes: tuple[str, ...]) -> None:
+    """A hook that cannot be called as it will be, before anything is compiled."""
+    if not callable(hook):
+        raise UserError(f"{where} is {hook!r}: expected a function of ({', '.join(takes)}); leave it out if not needed")
+    try:
+        inspect.signature(hook).bind(*takes)
+    except TypeError as error:
+        raise UserError(f"{where} must take ({', '.join(takes)}): {error}") from None
+
+
 def chain(**parts: Strategy) -> Strategy:
     """Strategies applied in the order given, each with its own state and random stream under its name.
 
@@ -62,6 +86,8 @@ def chain(**parts: Strategy) -> Strategy:
                 f"strategies.{name}: expected a Strategy, got {type(part).__name__}; a factory takes the problem "
                 "and returns Strategy(...)"
             )
+        for hook, takes in HOOKS.items():
+            _refuse_hook(f"strategies.{name}: the hook `{hook}`", getattr(part, hook), takes)
 
     def init(learner: Learner) -> dict[str, PyTree]:
         return {name: part.init(learner) for name, part in parts.items()}

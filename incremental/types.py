@@ -175,6 +175,7 @@ class Program(NamedTuple):
     tables: Callable[[State], dict[str, dict[str, Array]]]  # "item" and "user" -> path -> table, rows = ids
     inputs: tuple[str, ...]  # what a row's inputs hold
     epochs: int  # at most, in one update
+    cutoffs: tuple[int, ...]  # the K's whose recommendations `rank` counts
     sizes: Sizes
 
 

@@ -1,8 +1,20 @@
-"""Which data an update trains on, and from which weights it starts: data, not mathematics, so outside `make`."""
+"""When an update happens, on which data it trains and from which weights: data, not mathematics, so outside `make`."""
 
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from incremental.errors import UserError
+
+
+class Plan(NamedTuple):
+    """One update; without increments there is none."""
+
+    increments: range  # that it trains on
+    arrived: range  # whose events the catalogue has not counted yet
+    afresh: bool
+
+
+NOTHING = Plan(range(0), range(0), False)
 
 
 class Update(NamedTuple):
@@ -10,24 +22,74 @@ class Update(NamedTuple):
 
     window: int | None
     afresh: bool
+    every: int = 1
+    full_every: int = 0
+    drop: float | None = None
+    budget: int | None = None
 
-    def increments(self, t: int) -> range:
-        """The increments that the update at t trains on; t = 0, the base part, is ordinary training for all."""
+    @property
+    def forgets(self) -> bool:
+        """Whether any update starts afresh."""
+        return self.afresh or self.full_every > 0
+
+    def plan(self, t: int, updated: Sequence[int], quality: Mapping[int, float], spent: int) -> Plan:
+        """The update at increment t; t = 0, the base part, is ordinary training for all.
+
+        `updated` are the increments that updates happened at, the base part first; `quality` the prequential metric
+        of each increment up to t, tested before its update; `spent` the examples trained since the base part.
+        """
         if t == 0:
-            return range(1)
-        if self.window is None:
-            return range(t + 1)
-        return range(max(t + 1 - self.window, 0), t + 1)
+            return Plan(range(1), range(1), False)
+        last = max(updated, default=0)
+        if self.window == 0 or t - last < self.every or self._well(t, last, quality) or self._dear(t, spent):
+            return NOTHING
+        missed = range(last + 1, t + 1)
+        full = self.full_every > 0 and len(updated) % self.full_every == 0
+        if full or self.window is None:
+            afresh = full or self.afresh
+            return Plan(range(t + 1), range(t + 1) if afresh else missed, afresh)
+        # Increments that were let pass are trained on too.
+        increments = range(max(min(t + 1 - self.window, last + 1), 0), t + 1)
+        return Plan(increments, increments if self.afresh else missed, self.afresh)
+
+    def _well(self, t: int, last: int, quality: Mapping[int, float]) -> bool:
+        """No drift: the metric is at most a share of `drop` below the first test after the last update."""
+        return self.drop is not None and quality[t] >= (1.0 - self.drop) * quality[last + 1]
+
+    def _dear(self, t: int, spent: int) -> bool:
+        """More was spent than `budget` examples for each increment so far."""
+        return self.budget is not None and spent >= self.budget * t
 
 
-def update(*, window: int | Literal["all"] = 1, start: Literal["continue", "afresh"] = "continue") -> Update:
+def update(
+    *,
+    window: int | Literal["all"] = 1,
+    start: Literal["continue", "afresh"] = "continue",
+    every: int = 1,
+    full_every: int = 0,
+    drop: float | None = None,
+    budget: int | None = None,
+) -> Update:
     """`window`: 0 = static, 1 = finetune, n = a sliding window of n increments, "all" = everything so far.
 
-    >>> [list(update(window=window).increments(4)) for window in (0, 1, 3, "all")]
+    `every` n: only each n-th increment, on all that arrived since. `full_every` n: each n-th update trains on
+    everything so far, afresh (0: none does). `drop`: only when drift is detected, the first metric of the evaluation
+    having fallen by more than this share since the first test after the last update.
+    `budget`: only while fewer examples were trained since the base part than `budget` for each increment so far; an
+    update that has begun is finished, so that the last one may exceed it.
+
+    >>> [list(update(window=window).plan(4, [0, 1, 2, 3], {}, 0).increments) for window in (0, 1, 3, "all")]
     [[], [4], [2, 3, 4], [0, 1, 2, 3, 4]]
     """
     if isinstance(window, int) and window < 0:
         raise UserError(f'update.window={window}: expected 0 (never update), a number of increments, or "all"')
-    if window == 0 and start == "afresh":
-        raise UserError("update.start=afresh with update.window=0: a model that is never updated cannot start afresh")
-    return Update(None if window == "all" else int(window), start == "afresh")
+    if window == 0 and (start == "afresh" or full_every):
+        key = "start=afresh" if start == "afresh" else f"full_every={full_every}"
+        raise UserError(f"update.{key} with update.window=0: a model that is never updated cannot start afresh")
+    if every < 1 or full_every < 0:
+        raise UserError(f"update.every={every}, update.full_every={full_every}: expected at least 1 and at least 0")
+    if drop is not None and not 0.0 <= drop < 1.0:
+        raise UserError(f"update.drop={drop}: expected a share of the metric, at least 0 and below 1, or null")
+    if budget is not None and budget < 1:
+        raise UserError(f"update.budget={budget}: expected a number of examples for each increment, or null")
+    return Update(None if window == "all" else int(window), start == "afresh", every, full_every, drop, budget)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,6 +49,32 @@ POLICIES = {
     "window": update.update(window=2),
     "retrain": update.update(window="all", start="afresh"),
 }
+
+
+class Dense(nn.Module):
+    """The least model with a dense kernel: a user's row, and a layer on it."""
+
+    sizes: Sizes
+
+    def setup(self) -> None:
+        self.user = nn.Embed(self.sizes.users, 8)
+        self.item = nn.Embed(self.sizes.items, 8)
+        self.layer = nn.Dense(8)
+
+    def __call__(self, inputs: dict[str, jax.Array], key: Any) -> jax.Array:
+        del key
+        return self.layer(nn.relu(self.user(inputs["user"])))
+
+    def items(self) -> tuple[jax.Array, jax.Array]:
+        return self.item.embedding, jnp.zeros(self.sizes.items)
+
+
+def dense() -> Model:
+    """`Dense`, for strategies that act on kernels."""
+    tables = {"user/embedding": "user", "item/embedding": "item"}
+    return Model(lambda sizes, _history: Dense(sizes), ("user",), tables)
+
+
 MODELS: dict[str, Callable[[], Model]] = {
     "mf": lambda: matrix_factorization(width=8),
     "sasrec": lambda: sasrec(width=8, blocks=1),
@@ -139,6 +166,7 @@ class Spec:
     optimizer: str = "adam"
     epochs: int = 5
     patience: int = 2
+    cutoffs: tuple[int, ...] = (10,)
 
 
 def strategies(spec: Spec, problem: Problem) -> dict[str, Strategy]:
@@ -155,7 +183,7 @@ def make(problem: Problem, parts: Mapping[str, Strategy], sizes: Sizes, spec: Sp
         parts,
         sizes=sizes,
         training=learner.training(batch_size=32, epochs=spec.epochs, patience=spec.patience),
-        cutoffs=(10,),
+        cutoffs=spec.cutoffs,
         rank_batch_size=64,
     )
 
@@ -232,7 +260,8 @@ def train(f: loop.Functions, state: State, data: Data, validation: Data) -> tupl
 
 def update_data(events: Stream, program: Program, t: int) -> tuple[Data, Data]:
     """Training and validation data of a fine-tuning update."""
-    data, validation, _ = driver(lambda _: program, events).update_data(program, t, [t])
+    alone = update.Plan(range(t, t + 1), range(t, t + 1), afresh=False)
+    data, validation, _ = driver(lambda _: program, events).update_data(program, t, alone)
     return data, validation
 
 

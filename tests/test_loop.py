@@ -1,4 +1,5 @@
 import functools
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -240,7 +241,7 @@ def test_a_fresh_start_knows_nothing_of_earlier_increments() -> None:
     program = lab.build(PLAIN)(result.sizes)
     f = lab.functions(program)
     driver = lab.driver(lab.build(PLAIN), stream, lab.POLICIES["retrain"])
-    data, validation, _ = driver.update_data(program, 3, range(4))
+    data, validation, _ = driver.update_data(program, 3, driver.update.plan(3, [0, 1, 2], {}, 0))
     spoilt = jax.tree.map(lambda leaf: leaf + 7, f.init(jax.random.key(3)).learner.params)
     state = f.init(jax.random.key(3))
     state = state._replace(learner=state.learner._replace(params=spoilt))
@@ -301,7 +302,8 @@ def probe(second: str) -> Stream:
 
 def probed(second: str, policy: update.Update = lab.FINETUNE) -> tuple[float, float, float, float]:
     """Recall@1 of the first part after it; of the second before and after it; of the first after the second."""
-    result = lab.run(lab.build(FULL), probe(second), policy, metrics=("recall@1",), matrix=True)
+    build = lab.build(replace(FULL, cutoffs=(1,)))
+    result = lab.run(build, probe(second), policy, metrics=("recall@1",), matrix=True)
     places = ((0, 0), (0, 1), (1, 1), (1, 0))
     a, b, c, d = (value(result, *place, "heldout/recall@1") for place in places)
     return a, b, c, d
@@ -344,6 +346,7 @@ def test_what_cannot_work_is_refused_before_anything_runs(monkeypatch: pytest.Mo
     uneven = lab.written([pairs, pairs[:40]])
     refused("no increment after the base part", plain, stream.prefix(0))
     refused(r"evaluation\.matrix=true needs held-out parts", plain, lab.stream(heldout=0.0), matrix=True)
+    refused(r"ask for the K's \(5, 10\).*counts \(10,\)", plain, stream, metrics=("mrr@10", "mrr@5"))
     refused(r"K=500 is larger than the catalogue of the base part \(\d+ items\)", plain, stream, metrics=("mrr@500",))
     refused(
         r"training\.batch_size=50 is larger than increment 1 \(\d+ training events\)",
@@ -367,10 +370,37 @@ def test_what_can_work_is_not_refused() -> None:
     retrain.check(matrix=True, batch_size=32)
     # The base part's catalogue is just large enough; a static model has no later batches.
     items = int(stream.interactions.item[: stream.bounds(0)[1]].max())
-    static = loop.Driver(lab.build(PLAIN), stream, lab.POLICIES["static"], (f"mrr@{items}",))
+    build = lab.build(replace(PLAIN, cutoffs=(items,)))
+    static = loop.Driver(build, stream, lab.POLICIES["static"], (f"mrr@{items}",))
     static.check(matrix=True, batch_size=rows_of(stream, 0))
     assert loop.holds_anchor({"a": {"b": Anchor(jnp.zeros(2))}})
     assert not loop.holds_anchor({"a": {"b": jnp.zeros(2)}})
+
+
+@pytest.mark.parametrize("hook", ["begin", "record", "end"])
+def test_a_state_that_changes_its_type_is_refused_before_training(hook: str) -> None:
+    def begun(state: jax.Array, learner: Learner, _data: Any, _key: Any) -> Any:
+        return state.astype(jnp.float32), learner
+
+    hooks: dict[str, Any] = {hook: begun}
+    if hook == "record":
+        hooks = {hook: lambda state, _step, _key: state.astype(jnp.float32)}
+    changing = Strategy(init=lambda _: jnp.zeros(2, jnp.int32), **hooks)
+
+    def build(sizes: Sizes) -> Program:
+        return lab.make(lab.problem_of(PLAIN, sizes), {"sound": Strategy(), "changing": changing}, sizes, PLAIN)
+
+    trained: list[int] = []
+
+    class Noting(loop.Silent):
+        def epoch(self, t: int, epoch: int, loss: float | None, validation: float | None) -> None:
+            del t, loss, validation
+            trained.append(epoch)
+
+    where = "type of its state" if hook == "record" else rf"strategies\.changing: its state changes in `{hook}`.*init"
+    with pytest.raises(UserError, match=where):
+        lab.run(functools.cache(build), lab.stream(), listener=Noting())
+    assert not trained
 
 
 def test_an_increment_without_a_history_is_refused_for_sequence_models() -> None:

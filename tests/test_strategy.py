@@ -125,6 +125,18 @@ def test_the_empty_chain_and_the_empty_strategy_change_nothing() -> None:
         assert strategy.end(state, learner, ANY, key) == (state, learner)
 
 
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"loss": lambda _state, _params: 0.0}, r"hook `loss` must take \(S, params, batch, outputs\): too many"),
+        ({"end": None}, r"hook `end` is None: expected a function of \(S, learner, data, key\)"),
+    ],
+)
+def test_a_hook_that_cannot_be_called_is_refused_by_name(broken: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=r"strategies\.mine: the " + message):
+        chain(mine=Strategy(**broken))
+
+
 def test_what_is_no_strategy_is_refused_by_name() -> None:
     factory: Any = used
     with pytest.raises(UserError, match=r"strategies\.ewc: expected a Strategy, got function.*takes the problem"):

@@ -6,14 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.errors import UserError
 from incremental.types import Batch, Memory, stored
 
 
 def empty(example: Batch, capacity: int) -> Memory:
     """A memory of `capacity` rows shaped like `example` (of ShapeDtypeStructs)."""
-    if capacity < 1:
-        raise UserError(f"a strategy's capacity={capacity}: expected at least 1 row")
     rows = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), stored(example))
     return Memory(rows, jnp.int32(0))
 
@@ -47,7 +44,6 @@ def drawn(memory: Memory, index: Array) -> Batch:
 
 def sample(memory: Memory, number: int, key: Array) -> Batch:
     """[number] rows drawn uniformly with replacement from the first slots in use; all invalid while there are none."""
-    refuse_rows(number)
     filled = jnp.minimum(memory.inserted, capacity_of(memory))
     rows = drawn(memory, jax.random.randint(key, (number,), 0, jnp.maximum(filled, 1)))
     return rows._replace(valid=rows.valid & (filled > 0))
@@ -55,7 +51,6 @@ def sample(memory: Memory, number: int, key: Array) -> Batch:
 
 def sample_by(memory: Memory, log_weight: Array, number: int, key: Array) -> Batch:
     """[number] rows drawn with replacement, a valid slot's probability proportional to exp(`log_weight`) [C]."""
-    refuse_rows(number)
     chances = jnp.where(memory.rows.valid, log_weight, -jnp.inf)
     some = memory.rows.valid.any()
     rows = drawn(memory, jax.random.categorical(key, jnp.where(some, chances, 0.0), shape=(number,)))
@@ -66,9 +61,3 @@ def beside(new: Batch, old: Batch) -> Batch:
     """The rows of `new` with those of `old` after them, everything else as in `new`."""
     joined = jax.tree.map(lambda new, old: jnp.concatenate([new, old]), stored(new), stored(old))
     return new._replace(**{name: getattr(joined, name) for name in joined._fields[:5]})
-
-
-def refuse_rows(number: int) -> None:
-    """A draw of no rows would be a strategy that does nothing."""
-    if number < 1:
-        raise UserError(f"a strategy's rows={number}: expected at least 1")

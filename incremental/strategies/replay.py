@@ -4,6 +4,7 @@ import jax
 from jax import Array
 
 from incremental.memory import buffer, reservoir
+from incremental.memory.sizes import refuse_none
 from incremental.strategy import Strategy
 from incremental.types import Batch, Memory, Problem, Step
 
@@ -15,6 +16,7 @@ def replay(problem: Problem, *, capacity: int = 5000, rows: int = 128, weight: f
     epoch, from the rows that are trained on; a batch replays from what earlier steps inserted. State: the reservoir,
     [capacity] rows.
     """
+    refuse_none("replay", capacity=capacity, rows=rows)
 
     def batch(state: Memory, batch: Batch, key: Array) -> Batch:
         old = buffer.sample(state, rows, key)

@@ -1,0 +1,1 @@
+"""A strategy for `incremental` that lives outside it."""

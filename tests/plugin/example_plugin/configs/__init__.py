@@ -1,0 +1,1 @@
+"""Found by Hydra as pkg://example_plugin.configs."""

@@ -1,0 +1,73 @@
+"""A strategy in a user's own package, installed beside the wheel, without the checkout."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    "tracking=disabled",
+    "data.source.events=1500",
+    "data.source.users=60",
+    "data.source.items=80",
+    "data.cut.increments=2",
+    "model=matrix_factorization",
+    "training.epochs=2",
+    "training.batch_size=64",
+]
+SEARCH = "hydra.searchpath=[pkg://example_plugin.configs]"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both wheels installed by pip."""
+    folder = tmp_path_factory.mktemp("plugin")
+    for source in (ROOT, ROOT / "tests" / "plugin"):
+        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+        subprocess.run(command, cwd=source, capture_output=True, check=True)
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--target", str(folder / "site")]
+    subprocess.run([*pip, *map(str, folder.glob("*.whl"))], capture_output=True, check=True)
+    return folder / "site"
+
+
+def incremental(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command, with `site` and the libraries but not the checkout on its path."""
+    path = os.pathsep.join([str(site), *{sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}])
+    return subprocess.run(
+        [sys.executable, "-S", "-m", "incremental", *TINY, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_strangers_strategy_runs_by_target_and_by_name(site: Path, tmp_path: Path) -> None:
+    by_target = incremental(site, tmp_path, "+strategies.mine._target_=example_plugin.damped.damped", "runs=target")
+    assert by_target.returncode == 0, by_target.stderr
+    by_name = incremental(site, tmp_path, SEARCH, "+strategy@strategies.mine=damped", "runs=name")
+    assert by_name.returncode == 0, by_name.stderr
+    results = [json.loads(next(tmp_path.glob(f"{runs}/*/summary.json")).read_text()) for runs in ("target", "name")]
+    assert results[0]["metrics"] == results[1]["metrics"]
+    assert results[0]["row"] == "mine"
+    plain = incremental(site, tmp_path, "runs=plain")
+    assert plain.returncode == 0, plain.stderr
+    (summary,) = tmp_path.glob("plain/*/summary.json")
+    assert json.loads(summary.read_text())["metrics"] != results[0]["metrics"]
+
+
+def test_a_file_by_a_taken_name_is_refused(site: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine" / "strategy"
+    folder.mkdir(parents=True)
+    (folder / "replay.yaml").write_text("_target_: example_plugin.damped.damped\n")
+    search = f"hydra.searchpath=[file://{tmp_path / 'mine'}]"
+    done = incremental(site, tmp_path, search, "+strategy@strategies.mine=replay")
+    assert done.returncode == 2
+    assert "error: strategy/replay.yaml is in" in done.stderr
+    assert "rename the one that is yours" in done.stderr
+    assert "Traceback" not in done.stderr

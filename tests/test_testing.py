@@ -1,0 +1,358 @@
+"""The conformance kit passes the project's chains, and finds each planted defect in variants of three strategies."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from incremental.errors import UserError
+from incremental.memory import buffer, reservoir
+from incremental.strategies.ader import ader
+from incremental.strategies.agem import agem
+from incremental.strategies.der import der
+from incremental.strategies.ewc import ewc
+from incremental.strategies.exemplar_replay import exemplar_replay
+from incremental.strategies.feature_distillation import feature_distillation
+from incremental.strategies.gpm import gpm
+from incremental.strategies.l2_to_last import l2_to_last
+from incremental.strategies.low_rank_updates import low_rank_updates
+from incremental.strategies.lwf import lwf
+from incremental.strategies.mas import mas
+from incremental.strategies.ogd import ogd
+from incremental.strategies.online_ewc import online_ewc
+from incremental.strategies.replay import replay
+from incremental.strategies.ring_replay import ring_replay
+from incremental.strategies.si import si
+from incremental.strategies.warm_rows import warm_rows
+from incremental.strategy import Strategy, chain
+from incremental.testing import LawBroken, check_strategy
+from incremental.types import Memory, Teacher
+from tests import lab
+
+SMALL = {"capacity": 24, "rows": 8}
+CHECKS: dict[Any, dict[str, Any]] = {
+    ewc: {"kind": "penalty", "arguments": {"weight": 30.0, "samples": 16}},
+    online_ewc: {"kind": "penalty", "arguments": {"weight": 30.0, "samples": 16}},
+    mas: {"kind": "penalty", "arguments": {"samples": 16}},
+    l2_to_last: {"kind": "penalty"},
+    si: {"kind": "penalty"},
+    replay: {"kind": "memory", "arguments": SMALL},
+    ring_replay: {"kind": "memory", "arguments": SMALL, "keeps": "other"},
+    der: {"kind": "memory", "arguments": SMALL},
+    agem: {"kind": "memory", "arguments": SMALL},
+    exemplar_replay: {"kind": "memory", "arguments": SMALL, "keeps": "quota"},
+    ader: {"kind": ("memory", "distillation"), "arguments": SMALL, "keeps": "other"},
+    lwf: {"kind": "distillation"},
+    feature_distillation: {"kind": "distillation"},
+    gpm: {
+        "kind": "projection",
+        "arguments": {"rank": 6, "samples": 16},
+        "model": sasrec(width=8, blocks=1, dropout=0.0),
+    },
+    ogd: {"kind": "projection", "arguments": {"directions": 16, "samples": 4}},
+    low_rank_updates: {"kind": "projection", "arguments": {"rank": 2, "every": 10**6}},
+}
+Wrap = Callable[[Any, Strategy, Any], Strategy]
+
+
+def planted(factory: Any, wrap: Wrap) -> Any:
+    """The factory with a defect, under its own name and signature."""
+
+    def made(problem: Any, **keys: Any) -> Strategy:
+        return wrap(problem, factory(problem, **keys), keys)
+
+    made.__name__ = factory.__name__
+    made.__signature__ = __import__("inspect").signature(factory, eval_str=True)  # type: ignore[attr-defined]
+    made.__annotations__ = dict(factory.__annotations__)
+    return made
+
+
+def assert_rejected(factory: Any, wrap: Wrap, message: str) -> None:
+    with pytest.raises(LawBroken, match=message):
+        check_strategy(planted(factory, wrap), **CHECKS[factory])
+
+
+def every_third(*factories: Any) -> Any:
+    """The first variant runs always, the others in the slow part."""
+    slow = [pytest.param(factory, marks=pytest.mark.slow) for factory in factories[1:]]
+    return pytest.mark.parametrize("factory", [factories[0], *slow], ids=lambda factory: factory.__name__)
+
+
+# -- chains ------------------------------------------------------------------------------------------------------------
+
+CHAINS: dict[str, tuple[Callable[[Any], Strategy], dict[str, Any]]] = {
+    "replay and ewc": (
+        lambda problem: chain(memory=replay(problem, **SMALL), anchor=ewc(problem, weight=30.0, samples=16)),
+        {"kind": ("memory", "penalty")},
+    ),
+    "der, si and warm rows": (
+        lambda problem: chain(memory=der(problem, **SMALL), path=si(problem), start=warm_rows(problem)),
+        {"kind": ("memory", "penalty")},
+    ),
+    "lwf and a-gem": (
+        lambda problem: chain(teacher=lwf(problem), surgery=agem(problem, **SMALL)),
+        {"kind": ("distillation", "memory")},
+    ),
+    "ring and ogd": (
+        lambda problem: chain(memory=ring_replay(problem, **SMALL), space=ogd(problem, directions=16, samples=4)),
+        {"kind": ("memory", "projection"), "keeps": "other"},
+    ),
+    "mas, features and exemplars": (
+        lambda problem: chain(
+            anchor=mas(problem, samples=16),
+            teacher=feature_distillation(problem),
+            memory=exemplar_replay(problem, **SMALL),
+        ),
+        {"kind": ("penalty", "memory"), "keeps": "quota"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_chains_keep_the_laws(name: str) -> None:
+    factory, check = CHAINS[name]
+    check_strategy(factory, **check)
+
+
+# -- planted defects ---------------------------------------------------------------------------------------------------
+
+
+@every_third(ewc, l2_to_last, mas)
+def test_an_anchor_outside_the_state(factory: Any) -> None:
+    def outside(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        kept: dict[str, Any] = {}
+
+        def init(learner: Any) -> Any:
+            kept["own"] = good.init(learner)
+            return kept["own"]
+
+        def loss(own: Any, params: Any, batch: Any, outputs: Any) -> Any:
+            return good.loss(kept.get("own", own), params, batch, outputs)
+
+        return good._replace(init=init, loss=loss)
+
+    assert_rejected(factory, outside, "kept outside|always 0|is not 0")
+
+
+@every_third(ewc, l2_to_last, si)
+def test_an_anchor_of_the_first_increment_for_ever(factory: Any) -> None:
+    def frozen(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        def end(own: Any, learner: Any, data: Any, key: Any) -> Any:
+            new, learner = good.end(own, learner, data, key)
+            return jax.tree.map(lambda a, b: jnp.where(data.increment == 0, a, b), new, own), learner
+
+        return good._replace(end=end)
+
+    assert_rejected(factory, frozen, "anchor does not move at the end of increment 1")
+
+
+@every_third(ewc, l2_to_last, si)
+def test_a_penalty_that_is_always_0(factory: Any) -> None:
+    def nothing(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        return good._replace(loss=lambda *arguments: 0.0 * good.loss(*arguments))
+
+    assert_rejected(factory, nothing, "the penalty is always 0")
+
+
+@every_third(replay, agem, der)
+def test_a_reservoir_that_favours_the_last_rows(factory: Any) -> None:
+    def insert(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        def late(memory: Memory, rows: Any, key: Any) -> Memory:
+            """A uniform slot for every row: an early row is overwritten again and again."""
+            n = memory.inserted + jnp.cumsum(rows.valid) - 1
+            capacity = buffer.capacity_of(memory)
+            slot = jnp.where(n < capacity, n, jax.random.randint(key, n.shape, 0, capacity))
+            return buffer.write(memory, rows, jnp.where(rows.valid, slot, capacity))
+
+        def record(own: Any, step: Any, key: Any) -> Any:
+            def swapped(old: Any, new: Any) -> Any:
+                return late(old, step.new, key) if isinstance(old, Memory) else new
+
+            new = good.record(own, step, key)
+            changed = jax.tree.map(swapped, own, new, is_leaf=lambda leaf: isinstance(leaf, Memory))
+            return jax.tree.map(lambda a, b: jnp.where(step.first_pass, a, b), changed, new)
+
+        return good._replace(record=record)
+
+    assert_rejected(factory, insert, "not uniform over the rows offered")
+
+
+@every_third(replay, der, agem)
+def test_a_reservoir_that_counts_epochs(factory: Any) -> None:
+    def always(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        return good._replace(
+            record=lambda own, step, key: good.record(own, step._replace(first_pass=jnp.array(True)), key)
+        )
+
+    assert_rejected(factory, always, "counts epochs|holds the same row twice")
+
+
+@every_third(replay, ring_replay, exemplar_replay)
+def test_draws_that_do_not_vary_with_the_key(factory: Any) -> None:
+    def one_key(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        return good._replace(batch=lambda own, batch, _key: good.batch(own, batch, jax.random.key(0)))
+
+    assert_rejected(factory, one_key, "the same rows whatever the key")
+
+
+@every_third(replay, ring_replay, der)
+def test_draws_that_favour_some_rows(factory: Any) -> None:
+    def crowded(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        def batch(own: Any, batch: Any, key: Any) -> Any:
+            """Rows as from two draws, of which the one with the smaller increment number is kept."""
+            one, two = (good.batch(own, batch, jax.random.fold_in(key, i)) for i in range(2))
+            first = one.increment <= two.increment
+
+            def chosen(a: Any, b: Any) -> Any:
+                return jnp.where(first.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+            rows = jax.tree.map(chosen, one[:5], two[:5])
+            return one._replace(**dict(zip(one._fields[:5], rows, strict=True)))
+
+        return good._replace(batch=batch)
+
+    assert_rejected(factory, crowded, "draws are not uniform")
+
+
+@every_third(ewc, l2_to_last, si)
+def test_a_python_if_on_a_float(factory: Any) -> None:
+    def conditional(_problem: Any, good: Strategy, keys: Any) -> Strategy:
+        return good if keys["weight"] else Strategy()
+
+    assert_rejected(factory, conditional, "as in `if weight:`")
+
+
+@every_third(ewc, replay, lwf)
+def test_a_shape_that_changes_at_the_boundary(factory: Any) -> None:
+    def growing(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        def end(own: Any, learner: Any, data: Any, key: Any) -> Any:
+            own, learner = good.end(own, learner, data, key)
+            longer = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]) if leaf.ndim else leaf, own)
+            return longer, learner
+
+        return good._replace(end=end)
+
+    assert_rejected(factory, growing, "shapes or dtypes change in `end`")
+
+
+@pytest.mark.parametrize("selection", ["herding", "loss", "random"])
+def test_exemplars_that_exceed_their_quota(selection: str) -> None:
+    def greedy(problem: Any, good: Strategy, keys: Any) -> Strategy:
+        def end(own: Any, learner: Any, data: Any, key: Any) -> Any:
+            """The memory is filled with rows in the order of their labels, whatever their quota."""
+            own, learner = good.end(own, learner, data, key)
+            order = jnp.argsort(jnp.where(data.rows.valid, data.rows.labels, 10**6), stable=True)
+            number = int(keys["capacity"])
+            place = order[:number]
+            rows = jax.tree.map(lambda leaf: leaf[place], data.rows[:5])
+            filled = jax.tree.map(
+                lambda leaf: (
+                    leaf._replace(rows=leaf.rows._replace(**dict(zip(leaf.rows._fields[:5], rows, strict=True))))
+                    if isinstance(leaf, Memory)
+                    else leaf
+                ),
+                own,
+                is_leaf=lambda leaf: isinstance(leaf, Memory),
+            )
+            return filled, learner
+
+        del problem
+        return good._replace(end=end)
+
+    arguments = {**SMALL, "selection": selection}
+    with pytest.raises(LawBroken, match="exceed the largest-remainder quotas"):
+        check_strategy(planted(exemplar_replay, greedy), **{**CHECKS[exemplar_replay], "arguments": arguments})
+
+
+@every_third(ogd, low_rank_updates, gpm)
+def test_a_projection_of_gradients_under_adam(factory: Any) -> None:
+    def early(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        return good._replace(
+            updates=Strategy().updates,
+            grads=lambda own, grads, params, _grad_fn, _batch: good.updates(own, grads, params),
+        )
+
+    assert_rejected(factory, early, "does not bind Adam")
+
+
+@every_third(lwf, feature_distillation, ader)
+def test_a_teacher_that_receives_gradients(factory: Any) -> None:
+    def taught(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        def loss(own: Any, params: Any, batch: Any, outputs: Any) -> Any:
+            leaves = jax.tree.leaves(own, is_leaf=lambda leaf: isinstance(leaf, Teacher))
+            (teacher,) = [leaf for leaf in leaves if isinstance(leaf, Teacher)]
+            gap = jax.tree.map(lambda a, b: ((a - b) ** 2).sum(), teacher.params, params)
+            return good.loss(own, params, batch, outputs) + 1e-3 * teacher.ready * sum(jax.tree.leaves(gap))
+
+        return good._replace(loss=loss)
+
+    assert_rejected(factory, taught, "the teacher receives gradients")
+
+
+@every_third(lwf, feature_distillation, ader)
+def test_a_teacher_that_follows_the_weights(factory: Any) -> None:
+    def following(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        def record(own: Any, step: Any, key: Any) -> Any:
+            def moved(leaf: Any) -> Any:
+                if not isinstance(leaf, Teacher):
+                    return leaf
+                return leaf._replace(params=jax.tree.map(jnp.add, leaf.params, step.updates))
+
+            own = good.record(own, step, key)
+            return jax.tree.map(moved, own, is_leaf=lambda leaf: isinstance(leaf, Teacher))
+
+        return good._replace(record=record)
+
+    assert_rejected(factory, following, "teacher changes during increment")
+
+
+@every_third(replay, ring_replay, der)
+def test_memory_rows_from_the_future(factory: Any) -> None:
+    def early(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        def begin(own: Any, learner: Any, data: Any, key: Any) -> Any:
+            own, learner = good.begin(own, learner, data, key)
+
+            def offered(leaf: Any) -> Any:
+                return reservoir.insert(leaf, data.rows, key) if isinstance(leaf, Memory) else leaf
+
+            return jax.tree.map(offered, own, is_leaf=lambda leaf: isinstance(leaf, Memory)), learner
+
+        return good._replace(begin=begin)
+
+    assert_rejected(factory, early, "rows leak from the future")
+
+
+@every_third(replay, ring_replay, der)
+def test_renamed_ids_in_a_memory(factory: Any) -> None:
+    def renamed(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        def record(own: Any, step: Any, key: Any) -> Any:
+            _, place = jnp.unique(step.new.labels, size=len(step.new.labels), return_inverse=True)
+            return good.record(own, step._replace(new=step.new._replace(labels=place.astype(jnp.int32))), key)
+
+        return good._replace(record=record)
+
+    assert_rejected(factory, renamed, "store catalogue ids")
+
+
+# -- the kit's own input -----------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(UserError, match=r"kind=.*'memories'.*expected of penalty, memory"):
+        check_strategy(replay, kind="memories")  # type: ignore[arg-type]
+
+
+def test_an_argument_that_the_factory_does_not_take_is_refused() -> None:
+    with pytest.raises(UserError, match="no parameters of the factory"):
+        check_strategy(replay, arguments={"size": 3})
+
+
+def test_all_broken_laws_are_told_at_once() -> None:
+    def lazy(problem: Any) -> Strategy:
+        del problem
+        return Strategy()
+
+    with pytest.raises(LawBroken, match=r"lazy breaks \d law\(s\)[^§]*does nothing[^§]*no `Memory`"):
+        check_strategy(lazy, kind="memory")
