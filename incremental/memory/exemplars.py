@@ -1,0 +1,92 @@
+"""Exemplars: at an increment's end, the rows of the increment and of the memory that represent each label best."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.errors import UserError
+from incremental.memory import buffer, herding, quotas
+from incremental.strategy import named_key
+from incremental.types import Batch, Data, Learner, Memory, Problem, stored
+
+Selection = Literal["herding", "loss", "random"]
+CHUNK = 256  # rows whose outputs are in memory at once
+
+
+def chunked(function: Callable[[Batch], Array], rows: Batch) -> Array:
+    """`function` of rows [N], a chunk at a time."""
+    n = len(rows.labels)
+    index = jnp.minimum(jnp.arange(-(-n // CHUNK) * CHUNK), n - 1).reshape(-1, CHUNK)
+    parts = jax.lax.map(lambda place: function(jax.tree.map(lambda leaf: leaf[place], rows)), index)
+    return parts.reshape(-1, *parts.shape[2:])[:n]
+
+
+def candidates(memory: Memory, data: Data) -> Batch:
+    """[C + N] rows of the memory and of the increment, each once.
+
+    Where the update trained on older increments too, their rows in the memory are left out, for the data hold them all.
+    """
+    new = stored(data.rows)
+    real = new.valid & (jnp.arange(len(new.labels)) < data.size)
+    oldest = jnp.where(real, new.increment, jnp.iinfo(jnp.int32).max).min()
+    kept = memory.rows.valid & (memory.rows.increment < oldest)
+    rows = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), memory.rows, new)
+    return rows._replace(valid=jnp.concatenate([kept, real]))
+
+
+def selector(
+    problem: Problem, strategy: str, selection: Selection, shares: quotas.Quotas
+) -> Callable[[Memory, Learner, Data, Array], Memory]:
+    """A function (memory, learner, data, key) -> memory with the exemplars of both at the increment's end.
+
+    Each label gets slots in proportion to its candidates, as equally as they allow, or by ADER's draw (`quotas`). Of a
+    label's candidates it keeps those that herding takes on the hidden vectors (scaled to length 1, as iCaRL and ADER
+    do), those with the greatest loss over all seen items, or random ones. The model is the increment's last, without
+    dropout.
+    """
+    if selection not in get_args(Selection):
+        raise UserError(
+            f"strategies.{strategy}: selection={selection!r}: expected one of {', '.join(get_args(Selection))}"
+        )
+    share = quotas.named(shares, strategy)
+
+    def select(memory: Memory, learner: Learner, data: Data, key: Array) -> Memory:
+        capacity, seen = buffer.capacity_of(memory), learner.catalogue.seen
+        rows = candidates(memory, data)
+        labels = jnp.where(rows.valid, rows.labels, 0)
+        counts = jnp.zeros(len(seen), jnp.int32).at[labels].add(1).at[0].set(0)
+        quota = share(counts, capacity, named_key(key, "quotas"))
+        # At most C labels have a slot: what follows costs nothing for the others, which are group 0.
+        group = jnp.where(quota > 0, jnp.cumsum(quota > 0), 0)
+        groups, quota = group[labels], jnp.zeros(capacity + 1, jnp.int32).at[group].set(quota)
+
+        def hidden(rows: Batch) -> Array:
+            vectors = problem.apply(learner.params, rows.inputs).hidden
+            return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+        def loss(rows: Batch) -> Array:
+            outputs = problem.apply(learner.params, rows.inputs)
+            return problem.loss(learner.params, outputs, rows._replace(candidates=seen))
+
+        if selection == "herding":
+            vectors = jnp.where(rows.valid[:, None], chunked(hidden, rows), 0.0)
+            chosen = herding.herd(vectors, groups, quota)
+        elif selection == "loss":
+            chosen = herding.highest(chunked(loss, rows), groups, quota)
+        else:
+            values = jax.random.uniform(named_key(key, "random"), groups.shape)
+            chosen = herding.highest(values, groups, quota)
+        place = jnp.nonzero(chosen, size=capacity, fill_value=0)[0]
+        kept = jax.tree.map(lambda leaf: leaf[place], rows)
+        filled = jnp.arange(capacity) < chosen.sum()
+        return Memory(kept._replace(valid=filled), memory.inserted + data.size)
+
+    return select
+
+
+def sample(memory: Memory, number: int, key: Array) -> Batch:
+    """[number] rows drawn uniformly with replacement; all invalid while there are none."""
+    return buffer.sample(memory._replace(inserted=memory.rows.valid.sum(dtype=jnp.int32)), number, key)

@@ -1,0 +1,107 @@
+from fractions import Fraction
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from incremental.errors import UserError
+from incremental.memory import quotas
+
+V, C = 9, 12
+JITTED = {
+    "proportional": jax.jit(quotas.proportional),
+    "balanced": jax.jit(quotas.balanced),
+    "multinomial": jax.jit(lambda counts, _capacity, key: quotas.multinomial(counts, C, key)),
+}
+MANY = {name: jax.jit(jax.vmap(function, (None, None, 0))) for name, function in JITTED.items()}
+KEYS = jax.random.split(jax.random.key(0), 4000)
+kinds = pytest.mark.parametrize("kind", quotas.KINDS)
+counts_of = st.lists(st.one_of(st.integers(0, 4), st.integers(0, 10**6)), min_size=V, max_size=V)
+
+
+def shared(kind: str, counts: Any, capacity: int = C, seed: int = 0) -> Any:
+    given: Any = np.array(counts, np.int32)
+    return np.asarray(JITTED[kind](given, np.int32(capacity), jax.random.key(seed)))
+
+
+@kinds
+@settings(max_examples=60, deadline=None)
+@given(counts=counts_of, seed=st.integers(0, 99))
+def test_quotas_sum_to_the_capacity_and_never_exceed_the_rows(kind: str, counts: list[int], seed: int) -> None:
+    quota = shared(kind, counts, seed=seed)
+    assert quota.sum() == min(C, sum(counts))
+    assert (quota >= 0).all()
+    assert (quota <= np.array(counts)).all()
+    assert quota.dtype == np.int32
+
+
+@settings(max_examples=80, deadline=None)
+@given(counts=counts_of, capacity=st.sampled_from([1, C, 777, 5000, 10**6]))
+def test_proportional_is_the_largest_remainder_method(counts: list[int], capacity: int) -> None:
+    """In exact arithmetic; 5,000 slots times 10^6 rows do not fit into 32 bits."""
+    quota = shared("proportional", counts, capacity)
+    total = max(sum(counts), 1)
+    shares = [Fraction(min(capacity, total) * n, total) for n in counts]
+    extra = [int(q) - share.__floor__() for q, share in zip(quota, shares, strict=True)]
+    assert set(extra) <= {0, 1}
+    rest = [share - share.__floor__() for share in shares]
+    got, left = ([r for r, e in zip(rest, extra, strict=True) if e == own] for own in (1, 0))
+    assert min(got, default=Fraction(1)) >= max(left, default=Fraction(0))
+
+
+@settings(max_examples=80, deadline=None)
+@given(counts=counts_of, capacity=st.sampled_from([1, C, 777, 10**6]))
+def test_balanced_labels_differ_by_one_where_their_rows_suffice(counts: list[int], capacity: int) -> None:
+    quota = shared("balanced", counts, capacity)
+    short = quota < np.array(counts)  # those that could have had more
+    if short.any():
+        assert quota[short].min() >= quota.max() - 1
+
+
+@pytest.mark.parametrize("kind", ["proportional", "balanced"])
+def test_ties_are_broken_at_random(kind: str) -> None:
+    """Ids are older the lower they are: a fixed order would never keep new items."""
+    counts: Any = np.array([0, 1, 1, 1, 1, 1, 1, 1, 0], np.int32)
+    quota = np.asarray(MANY[kind](counts, np.int32(3), KEYS))
+    assert (quota.sum(1) == 3).all()
+    wins = quota.sum(0)
+    assert wins[0] == wins[8] == 0
+    # Drawn without replacement: each label's count is binomial, their sum fixed.
+    statistic = ((wins[1:8] - len(KEYS) * 3 / 7) ** 2).sum() / (len(KEYS) * 3 / 7 * (1 - 3 / 7)) * 6 / 7
+    assert stats.chi2(6).sf(statistic) > 1e-4
+
+
+def test_multinomial_is_one_where_rows_suffice() -> None:
+    counts: Any = np.array([0, 3, 1, 0, 2, 0, 0, 0, 4], np.int32) * 100
+    drawn = np.asarray(MANY["multinomial"](counts, np.int32(C), KEYS))
+    chance = counts / counts.sum()
+    some = counts > 0
+    assert stats.chisquare(drawn.sum(0)[some], len(KEYS) * C * chance[some]).pvalue > 1e-4
+    np.testing.assert_allclose(drawn.var(0), C * chance * (1 - chance), rtol=0.1, atol=1e-6)
+
+
+def test_what_a_label_cannot_fill_goes_to_the_others() -> None:
+    assert shared("multinomial", [0, 10**6, 5, 0, 0, 0, 0, 0, 0]).sum() == C
+    counts: Any = np.array([0, 3, 3, 3, 3, 0, 0, 0, 1], np.int32)  # 13 rows, 12 slots
+    drawn = np.asarray(MANY["multinomial"](counts, np.int32(C), KEYS))
+    assert (drawn.sum(1) == C).all()
+    assert (drawn <= counts).all()
+
+
+@kinds
+def test_no_rows_make_no_quotas(kind: str) -> None:
+    assert not shared(kind, [0] * V).any()
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    kind: Any = "equal"
+    with pytest.raises(UserError, match=r"strategies\.mine: quotas='equal': expected one of proportional, balanced"):
+        quotas.named(kind, "mine")
+
+
+def test_a_name_stands_for_its_function() -> None:
+    assert quotas.named("balanced", "mine") is quotas.balanced
