@@ -1,0 +1,178 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from incremental.errors import UserError
+from incremental.strategies.ader import Distilled, ader
+from incremental.types import Batch, Catalogue, Data, Learner, Memory, Outputs, Problem, Teacher
+
+B, ROWS, C, D, V = 3, 4, 5, 3, 7
+NONE: Any = None
+KINDS = (np.int32, np.float32, np.bool_, np.int32)
+SCALARS: list[Any] = [jax.ShapeDtypeStruct((), kind) for kind in KINDS]
+EXAMPLE = Batch({"x": jax.ShapeDtypeStruct((D,), np.float32)}, *SCALARS)
+RNG = np.random.default_rng(1)
+KNOWN: Any = np.array([0, 1, 1, 0, 1, 1, 0], bool)  # 4 items at the end of the last increment
+SEEN: Any = np.array([0, 1, 1, 1, 1, 1, 0], bool)  # 5 now
+WEIGHT, SIZE = 0.8, 6
+
+
+def params(seed: int) -> Any:
+    rng = np.random.default_rng(seed)
+    return {"w": rng.normal(size=(D, D)).astype(np.float32), "table": rng.normal(size=(V, D)).astype(np.float32)}
+
+
+def apply(params: Any, inputs: Any, *, key: Any = None) -> Outputs:
+    del key
+    hidden = inputs["x"] @ params["w"]
+    return Outputs(hidden, hidden @ params["table"].T)
+
+
+PROBLEM = Problem(NONE, apply, NONE, EXAMPLE, {}, NONE, NONE)
+TEACHER, STUDENT = params(0), params(1)
+
+
+def rows(n: int, valid: int, seed: int = 0) -> Batch:
+    x: Any = np.random.default_rng(seed).normal(size=(n, D)).astype(np.float32)
+    labels: Any = np.flatnonzero(KNOWN)[np.arange(n) % 4].astype(np.int32)
+    fields: list[Any] = [labels, np.full(n, 0.5, np.float32), np.arange(n) < valid, np.zeros(n, np.int32)]
+    return Batch({"x": x}, *fields)
+
+
+def learner(own: Any, seen: Any = SEEN) -> Learner:
+    return Learner(own, (), Catalogue(seen, NONE, NONE), NONE)
+
+
+def data(increment: int = 1) -> Data:
+    """6 rows and 2 of padding."""
+    new = rows(8, 8, seed=increment)
+    sizes: Any = np.int32(SIZE), np.int32(increment), NONE, NONE
+    return Data(new._replace(increment=new.increment + increment), *sizes)
+
+
+def made(weight: Any = WEIGHT) -> Any:
+    return ader(PROBLEM, capacity=C, rows=ROWS, weight=weight)
+
+
+def state(ready: float = 1.0, filled: int = 3, known: Any = KNOWN, adapted: float = 0.5) -> Distilled:
+    one: Any = np.float32(ready), np.float32(adapted), np.int32(filled)
+    return Distilled(Memory(rows(C, filled, seed=5), one[2]), Teacher(TEACHER, one[0]), known, one[1])
+
+
+@jax.jit
+def batched(state: Any, new: Any) -> Any:
+    return made().batch(state, new, jax.random.key(2))
+
+
+@jax.jit
+def lost(own: Any, state: Any, batch: Any, weight: Any) -> Any:
+    """The term, its gradient, and that of the teacher."""
+
+    def term(own: Any, teacher: Any) -> Any:
+        known = state._replace(teacher=state.teacher._replace(params=teacher))
+        return made(weight).loss(known, own, batch, apply(own, batch.inputs))
+
+    return jax.value_and_grad(term, (0, 1))(own, state.teacher.params)
+
+
+begin = jax.jit(lambda state, learner, data: made().begin(state, learner, data, jax.random.key(0))[0])
+end = jax.jit(lambda state, learner, data: made().end(state, learner, data, jax.random.key(0)))
+NEW = rows(B, B, seed=8)
+
+
+def softmax(scores: Any) -> Any:
+    each = np.exp(scores - scores.max(1, keepdims=True))
+    return each / each.sum(1, keepdims=True)
+
+
+def test_drawn_exemplars_are_valid_and_carry_no_cross_entropy() -> None:
+    joined = batched(state(), NEW)
+    np.testing.assert_array_equal(np.asarray(joined.weight), [0.5] * B + [0.0] * ROWS)
+    assert np.asarray(joined.valid).all()
+    kept = np.asarray(state().memory.rows.inputs["x"])[:3]
+    assert all((row == kept).all(1).any() for row in np.asarray(joined.inputs["x"])[B:])
+
+
+def test_the_term_is_the_cross_entropy_between_the_softmaxes_over_known_items() -> None:
+    joined = batched(state(), NEW)
+    drawn = {"x": np.asarray(joined.inputs["x"])[B:]}
+    assert len(np.unique(drawn["x"], axis=0)) > 1
+    taught, said = (softmax(np.asarray(apply(own, drawn).scores)[:, KNOWN]) for own in (TEACHER, STUDENT))
+    expected = -(taught * np.log(said)).sum(1).mean()
+    for weight in (0.8, 2.0):
+        value, _ = lost(STUDENT, state(adapted=0.5), joined, np.float32(weight))
+        assert float(value) == pytest.approx(weight * 0.5 * expected, rel=1e-5)
+
+
+def test_padding_among_the_drawn_rows_does_not_count() -> None:
+    joined = batched(state(), NEW)
+    half = joined._replace(valid=jnp.arange(B + ROWS) < B + 2)
+    drawn = {"x": np.asarray(joined.inputs["x"])[B : B + 2]}
+    taught, said = (softmax(np.asarray(apply(own, drawn).scores)[:, KNOWN]) for own in (TEACHER, STUDENT))
+    value, _ = lost(STUDENT, state(adapted=1.0), half, np.float32(1))
+    assert float(value) == pytest.approx(-(taught * np.log(said)).sum(1).mean(), rel=1e-5)
+
+
+def test_the_gradient_is_zero_where_the_student_is_the_teacher_and_not_elsewhere() -> None:
+    joined = batched(state(), NEW)
+    _, (own, _) = lost(TEACHER, state(), joined, np.float32(1))
+    for leaf in jax.tree.leaves(own):
+        np.testing.assert_allclose(leaf, 0.0, atol=1e-6)
+    _, (own, _) = lost(STUDENT, state(), joined, np.float32(1))
+    assert all(float(jnp.abs(leaf).max()) > 0.01 for leaf in jax.tree.leaves(own))
+
+
+def test_the_teacher_receives_no_gradient() -> None:
+    _, (_, taught) = lost(STUDENT, state(), batched(state(), NEW), np.float32(1))
+    assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(taught))
+
+
+def test_items_the_teacher_did_not_know_are_left_alone() -> None:
+    _, (own, _) = lost(STUDENT, state(), batched(state(), NEW), np.float32(1))
+    assert not np.asarray(own["table"])[~KNOWN].any()
+
+
+def test_before_an_increment_is_finished_the_term_is_zero() -> None:
+    start = jax.jit(lambda: made().init(learner(STUDENT)))()
+    assert not np.asarray(start.known).any()
+    for now in (start, state(ready=0.0)):
+        value, (own, _) = lost(STUDENT, begin(now, learner(STUDENT), data()), batched(now, NEW), np.float32(1))
+        assert float(value) == 0.0
+        assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(own))
+
+
+def test_the_weight_adapts_to_items_and_examples() -> None:
+    """4 of 5 items were known; 3 exemplars stand against 6 new rows."""
+    adapted = begin(state(filled=3), learner(STUDENT), data()).adapted
+    assert float(adapted) == pytest.approx(np.sqrt(4 / 5 * 3 / SIZE), rel=1e-6)
+    assert adapted.dtype == np.float32
+
+
+def test_an_increments_end_makes_the_teacher_and_keeps_exemplars() -> None:
+    old = state()
+    after, same = end(old, learner(STUDENT), data())
+    jax.tree.map(np.testing.assert_array_equal, after.teacher, Teacher(STUDENT, jnp.float32(1)))
+    np.testing.assert_array_equal(after.known, SEEN)
+    jax.tree.map(np.testing.assert_array_equal, same, learner(STUDENT))
+    kept = after.memory.rows
+    assert np.asarray(kept.valid).all()
+    offered = np.concatenate([old.memory.rows.inputs["x"][:3], data().rows.inputs["x"][:SIZE]])
+    assert all((row == offered).all(1).any() for row in np.asarray(kept.inputs["x"]))
+    assert isinstance(after.memory, Memory)
+    assert int(after.memory.inserted) == 3 + SIZE
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"capacity": 0}, r"strategies\.ader: capacity=0: expected at least 1"),
+        ({"rows": 0}, r"strategies\.ader: rows=0: expected at least 1"),
+        ({"quotas": "x"}, r"strategies\.ader: quotas='x': expected one of proportional, balanced, multinomial"),
+    ],
+)
+def test_impossible_settings_are_refused(wrong: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ader(PROBLEM, **wrong)
