@@ -8,7 +8,9 @@ import pytest
 
 from incremental.errors import UserError
 from incremental.strategies.packnet import packnet
+from incremental.testing import check_strategy
 from incremental.types import Anchor, Catalogue, Learner, Problem
+from tests import lab
 
 NONE: Any = None
 V = 4
@@ -88,6 +90,14 @@ def test_owned_weights_never_move_again(jitted: Jitted) -> None:
     assert (second[free] != 0).sum() == 5  # the second increment's own
 
 
+def test_only_what_is_not_owned_is_updated(jitted: Jitted) -> None:
+    state, params = ended(jitted)[0]
+    updates = jitted.updates(state, ENDS[1], params)
+    np.testing.assert_array_equal(updates["kernel"], np.where(state.owned["kernel"], 0.0, ENDS[1]["kernel"]))
+    np.testing.assert_array_equal(updates["scale"], 0.0)
+    np.testing.assert_array_equal(updates["item"], ENDS[1]["item"])
+
+
 def test_what_others_do_to_owned_weights_is_undone(jitted: Jitted) -> None:
     state, params = ended(jitted)[0]
     rewritten = jax.tree.map(lambda leaf: leaf * 0.5 + 1.0, params)
@@ -96,6 +106,9 @@ def test_what_others_do_to_owned_weights_is_undone(jitted: Jitted) -> None:
         np.testing.assert_array_equal(seen["kernel"], expected)
         np.testing.assert_array_equal(seen["scale"], params["scale"])
         np.testing.assert_array_equal(seen["item"], rewritten["item"])
+    later, own = jitted.end(state, learner(rewritten), np.float32(0.0))
+    np.testing.assert_array_equal(own.params["kernel"], params["kernel"])
+    np.testing.assert_array_equal(later.anchor.params["kernel"], params["kernel"])
 
 
 def test_scales_are_owned_whole_and_tables_are_left_alone(jitted: Jitted) -> None:
@@ -121,3 +134,7 @@ def test_a_model_of_tables_is_refused_unless_they_are_packed() -> None:
     with pytest.raises(UserError, match="tables=false: there is nothing to pack"):
         packnet(only)
     packnet(only, tables=True)
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(packnet, kind="isolation", model=lab.dense())
