@@ -9,6 +9,7 @@ from jax import Array
 from incremental.types import Catalogue, Data, Ranks, Seen, State
 
 Scores = Callable[[State, dict[str, Array]], Array]
+Known = Callable[[Catalogue, dict[str, Array]], Array]
 
 
 def known(catalogue: Catalogue, inputs: dict[str, Array]) -> Array:
@@ -21,10 +22,15 @@ def known(catalogue: Catalogue, inputs: dict[str, Array]) -> Array:
     return answer
 
 
-def rankable(raw: Scores) -> Scores:
+def known_by_any(catalogue: Catalogue, inputs: dict[str, Array]) -> Array:
+    """[B] bool: as `known`, for models that score a row by its user or else by its history."""
+    return jnp.stack([known(catalogue, {name: ids}) for name, ids in inputs.items()]).any(0)
+
+
+def rankable(raw: Scores, known: Known = known) -> Scores:
     """Scores fit for ranking: -inf outside the items seen so far, and popularity where the model knows nothing.
 
-    The fallback for unknown users and empty histories is the number of training events of each item.
+    The fallback for rows that are not `known` is the number of training events of each item.
     """
 
     def scores(state: State, inputs: dict[str, Array]) -> Array:

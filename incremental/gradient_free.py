@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from incremental import evaluation
 from incremental.evaluation import rankable, ranker
 from incremental.learner import count_arrivals, empty_catalogue, fresh_fit
 from incremental.types import Data, Learner, Params, Program, Seen, Sizes, State
@@ -20,8 +21,12 @@ def gradient_free(
     scores: Callable[[Params, dict[str, Array]], Array],
     cutoffs: tuple[int, ...] = (),
     rank_batch_size: int = 256,
+    known: evaluation.Known = evaluation.known,
 ) -> Program:
-    """A program whose one epoch is `absorb(params, data)`; `scores(params, inputs)` is [B, V] float32."""
+    """A program whose one epoch is `absorb(params, data)`; `scores(params, inputs)` is [B, V] float32.
+
+    Rows that are not `known` score by popularity.
+    """
 
     def draw_learner() -> Learner:
         return Learner(init(), (), empty_catalogue(sizes), jnp.int32(0))
@@ -52,7 +57,7 @@ def gradient_free(
         del data
         return state._replace(fit=fresh_fit(state.learner, {}))
 
-    ranked = rankable(lambda state, rows: scores(state.learner.params, rows))
+    ranked = rankable(lambda state, rows: scores(state.learner.params, rows), known)
     return Program(
         init=start,
         restart=restart,
@@ -66,5 +71,6 @@ def gradient_free(
         tables=lambda _state: {"item": {}, "user": {}},
         inputs=inputs,
         epochs=1,
+        cutoffs=cutoffs,
         sizes=sizes,
     )

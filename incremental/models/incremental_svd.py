@@ -1,0 +1,81 @@
+"""Truncated SVD of the user-item matrix, updated increment by increment (Brand 2006, Linear Algebra Appl. 415)."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.errors import UserError
+from incremental.evaluation import known_by_any
+from incremental.gradient_free import gradient_free
+from incremental.models.user_rows import arrived, block, blocks
+from incremental.problem import Baseline
+from incremental.types import Data, Params, Program, Sizes
+
+NOISE = 1e-5  # singular values below this share of the largest are rounding
+
+
+def incremental_svd(*, rank: int = 64, users: int = 256) -> Baseline:
+    """Score of item i for user u: (U S Vᵀ)_ui, the rank-`rank` SVD of A, A_ui the number of u's events with i so far.
+
+    An update takes the users of the new events in blocks of `users` c. Their new counts N [c, V] are a low-rank change:
+    A + E N = [U E] [[S, 0], [0, I]] [V Nᵀ]ᵀ with E [W, c] the unit vectors of those users. QR of both outer factors and
+    an SVD of the (k+c)² matrix between them give the new U, S, V, cut to `rank` after each block. A user met before is
+    one whose row of U is not zero; new events add to the old ones, nothing is replaced or counted twice. A new user
+    needs nothing of its own in an update; between two updates a user without a row is folded in: score r V Vᵀ, r the
+    counts of the items in the history that the row holds. A user with a row is scored by it, as of the last update.
+
+    With `rank` at least A's own rank this is A itself; otherwise what the cuts drop is lost, and the result differs
+    from the SVD of the whole. State: (W + V + 1) · rank floats. Cost of a block: O((W + V) (rank + c)²).
+    """
+    if rank < 1 or users < 1:
+        raise UserError(f"model: expected rank and users of at least 1, got {rank} and {users}")
+
+    def build(sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
+        if rank > min(sizes):
+            raise UserError(
+                f"model.rank={rank}: the user-item matrix has room for {sizes.users} users and {sizes.items} items; "
+                "choose a rank of at most the smaller number"
+            )
+
+        def absorb(params: Params, data: Data) -> Params:
+            events = arrived(data)
+
+            def add(n: Array, svd: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+                u, s, v = svd
+                ids, new = block(events, n, users, sizes.items)
+                units = jnp.zeros((sizes.users, users)).at[ids, jnp.arange(users)].set(1.0)
+                q_left, left = jnp.linalg.qr(jnp.concatenate([u, units], 1))
+                q_right, right = jnp.linalg.qr(jnp.concatenate([v, new.T], 1))
+                middle = (left * jnp.concatenate([s, jnp.ones(users)])) @ right.T
+                turn_left, s, turn_right = jnp.linalg.svd(middle, full_matrices=False)
+                return q_left @ turn_left[:, :rank], s[:rank], q_right @ turn_right[:rank].T
+
+            svd = (params["left"], params["values"], params["right"])
+            left, values, right = jax.lax.fori_loop(0, blocks(events, users), add, svd)
+            known = params["known"].at[data.users].set(True).at[0].set(False)
+            return {"left": left, "values": values, "right": right, "known": known}
+
+        def scores(params: Params, inputs: dict[str, Array]) -> Array:
+            user, history, values = inputs["user"], inputs["history"], params["values"]
+            # Vectors of singular values that are 0 are arbitrary.
+            right = jnp.where(values > NOISE * values[0], params["right"], 0.0)
+            folded = right[history].sum(1)  # the row of padding is 0
+            own = params["left"][user] * values
+            return jnp.where(params["known"][user][:, None], own, folded) @ right.T
+
+        return gradient_free(
+            sizes=sizes,
+            inputs=("user", "history"),
+            init=lambda: {
+                "left": jnp.zeros((sizes.users, rank)),
+                "values": jnp.zeros(rank),
+                "right": jnp.zeros((sizes.items, rank)),
+                "known": jnp.zeros(sizes.users, bool),
+            },
+            absorb=absorb,
+            scores=scores,
+            cutoffs=cutoffs,
+            known=known_by_any,
+        )
+
+    return Baseline(build)
