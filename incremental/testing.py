@@ -620,14 +620,14 @@ def _chances(subject: Subject, keeps: str, draws: str) -> Iterator[str]:
     if not valid.any():
         yield "a batch draws nothing from its memory although there are rows in it"
         return
-    if (number == number[0]).all() and valid.shape[1] < sum(ROWS):
+    held = np.concatenate([np.asarray(m.rows.increment)[np.asarray(m.rows.valid)] for m in _found(own, Memory)])
+    if (number == number[0]).all() and len(np.unique(number[0][valid[0]])) < len(held):
         yield (
             "it draws the same rows whatever the key: every batch would replay the same few rows; derive all draws "
             "from "
             "the key that the hook is given"
         )
         return
-    held = np.concatenate([np.asarray(m.rows.increment)[np.asarray(m.rows.valid)] for m in _found(own, Memory)])
     counts = np.bincount(number[valid], minlength=total)[held]
     if draws == "uniform" and stats.chisquare(counts).pvalue < 1e-5:
         yield (
@@ -702,16 +702,21 @@ def _isolation(paths: Sequence[Path], plain: Sequence[Path]) -> Iterator[str]:
     def kept(t: int) -> list[Any]:
         """The weights that plain training moves in increment t, and that stay bit for bit here."""
         pairs = [(run[t - 1].ended.learner.params, run[t].ended.learner.params) for run in (paths, plain)]
-        still, moving = (jax.tree.map(lambda a, b: np.asarray(a) == np.asarray(b), *pair) for pair in pairs)
+        # A weight that is set to 0 twice was not held.
+        still, moving = (
+            jax.tree.map(lambda a, b: (np.asarray(a) == np.asarray(b)) & (np.asarray(a) != 0), *pair) for pair in pairs
+        )
         both = jax.tree.map(lambda here, there: here & ~there, still, moving)
         return list(jax.tree.leaves(both))
 
     first, second = kept(1), kept(2)
     if not any(leaf.any() for leaf in second):
         yield "no weight stays bit for bit where it was: nothing is isolated from later increments"
-    moves = [~(np.asarray(a) == np.asarray(b)) for a, b in zip(
-        *(jax.tree.leaves(plain[t].ended.learner.params) for t in (1, 2)), strict=True)]  # fmt: skip
-    leaked = sum(int((one & ~two & moving).sum()) for one, two, moving in zip(first, second, moves, strict=True))
+    moves = jax.tree.map(
+        lambda a, b: np.asarray(a) != np.asarray(b), *(plain[t].ended.learner.params for t in (1, 2))
+    )
+    pairs = zip(first, second, jax.tree.leaves(moves), strict=True)
+    leaked = sum(int((one & ~two & moving).sum()) for one, two, moving in pairs)
     if leaked:
         yield f"{leaked} weights that were held through increment 1 moved in increment 2: what is isolated must stay so"
 

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import polars as pl
+import yaml
 
-from incremental import learner, loop, optimizers, update
+from incremental import config, learner, loop, optimizers, update
+from incremental.cli import config_folder
 from incremental.data.interactions import Interactions, Table
 from incremental.data.simulator import simulate
 from incremental.data.stream import Stream, make_stream
@@ -94,19 +96,9 @@ PARTS: dict[str, Callable[[Problem], Strategy]] = {
     "replay": lambda problem: replay(problem, capacity=96, rows=16),
     "ewc": lambda problem: ewc(problem, weight=30.0, samples=16),
     "online_ewc": lambda problem: online_ewc(problem, weight=30.0, samples=16),
-    "replay0": lambda problem: replay(problem, capacity=96, rows=16, weight=0.0),
-    "ewc0": lambda problem: ewc(problem, weight=0.0, samples=16),
-    "online_ewc0": lambda problem: online_ewc(problem, weight=0.0, samples=16),
 }
-STRATEGIES = (
-    "plain",
-    "replay",
-    "ewc",
-    "online_ewc",
-    "replay+ewc",
-    "replay+online_ewc",
-    "ewc+replay",
-)
+STRATEGIES = ("plain", "replay+ewc")
+TINY = {"capacity": 96, "rows": 16, "samples": 8, "directions": 16, "rank": 4, "increments": 4}
 
 
 # -- streams ---------------------------------------------------------------------------------------------------------
@@ -170,9 +162,15 @@ class Spec:
 
 
 def strategies(spec: Spec, problem: Problem) -> dict[str, Strategy]:
-    """The parts that the spec names; "replay0" goes by the name "replay"."""
+    """The parts that the spec names."""
     names = [] if spec.strategy == "plain" else spec.strategy.split("+")
-    return {name.removesuffix("0"): PARTS[name](problem) for name in names}
+    return {name: (PARTS.get(name) or configured(name))(problem) for name in names}
+
+
+def configured(name: str) -> Callable[[Problem], Strategy]:
+    """A strategy by the name of its config, with tiny memories and samples."""
+    node = yaml.safe_load((config_folder() / "strategy" / f"{name}.yaml").read_text())
+    return config.partial({**node, **{key: TINY[key] for key in TINY if key in node}}, f"strategies.{name}")
 
 
 def make(problem: Problem, parts: Mapping[str, Strategy], sizes: Sizes, spec: Spec) -> Program:

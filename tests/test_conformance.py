@@ -1,4 +1,4 @@
-"""Laws of every strategy, three chains and the baselines, on one tiny problem."""
+"""Laws of the core and the baselines on one tiny problem; those of every strategy are `incremental.testing`."""
 
 import functools
 from collections import defaultdict
@@ -68,15 +68,6 @@ def test_the_type_of_the_state_never_changes(name: str) -> None:
 
 
 @strategies
-def test_a_strategy_starts_on_shapes(strategy: str) -> None:
-    problem = lab.problem_of(lab.Spec(), SIZES)
-    learner = jax.eval_shape(program_of("plain").init, jax.random.key(0)).learner
-    for part in lab.strategies(lab.Spec(strategy), problem).values():
-        own = jax.eval_shape(part.init, learner)
-        assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(own))
-
-
-@strategies
 def test_one_trace_for_all_increments(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     met: defaultdict[int, set[int]] = defaultdict(set)
     original = Compiled.program
@@ -135,55 +126,6 @@ def test_saved_restored_continued_is_uninterrupted(name: str) -> None:
             assert one[4:] == other[4:]
 
 
-def freeze(active: jax.Array, new: Any, old: Any) -> Any:
-    """Lane by lane: the new state where the lane still trains."""
-
-    def chosen(new: jax.Array, old: jax.Array) -> jax.Array:
-        return jnp.where(active.reshape(active.shape + (1,) * (new.ndim - 1)), new, old)
-
-    return jax.tree.map(chosen, new, old)
-
-
-@pytest.mark.parametrize(
-    "strategy",
-    [
-        "replay+ewc",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in lab.STRATEGIES if name != "replay+ewc"),
-    ],
-)
-def test_a_lane_equals_its_solo_run(strategy: str) -> None:
-    program = program_of(strategy)
-    f = lab.functions(program)
-    seeds = jnp.arange(3)
-    lanes = jax.jit(jax.vmap(lambda seed: program.init(jax.random.key(seed))))(seeds)
-    begin = jax.jit(jax.vmap(program.begin, (0, None)))
-    end = jax.jit(jax.vmap(program.end, (0, None)))
-
-    @jax.jit
-    def epoch(lanes: State, data: Data, validation: Data) -> State:
-        active = lanes.fit.active
-        new, _ = jax.vmap(program.run_epoch, (0, None))(lanes, data)
-        new = jax.vmap(lambda state: program.validate(state, validation, None))(new)
-        return freeze(active, new, lanes)
-
-    solo = [f.init(jax.random.key(int(seed))) for seed in seeds]
-    stopped = []
-    for t in range(2):
-        data, validation = data_at(t)
-        lanes = begin(lanes, data)
-        while bool(lanes.fit.active.any()):
-            lanes = epoch(lanes, data, validation)
-        epochs = np.asarray(lanes.fit.epoch).tolist()
-        lanes = end(lanes, data)
-        for i, state in enumerate(solo):
-            solo[i], metrics = lab.train(f, state, data, validation)
-            assert len(metrics) == epochs[i]
-            alone = jax.tree.map(lambda leaf: leaf[i], lanes)  # noqa: B023
-            lab.assert_close(alone, solo[i], rtol=1e-4, atol=1e-5)
-        stopped.append(epochs)
-    assert any(len(set(epochs)) > 1 for epochs in stopped)  # lanes stop at different epochs
-
-
 @strategies
 def test_padding_rows_change_nothing(strategy: str) -> None:
     f = lab.functions(program_of(strategy))
@@ -238,28 +180,6 @@ def test_no_strategy_is_plain_training_exactly() -> None:
     lab.assert_same(one[1]["loss"], two[1]["loss"])
 
 
-@pytest.mark.parametrize(
-    "strategy",
-    [
-        "replay0+ewc0+online_ewc0",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("replay0", "ewc0", "online_ewc0", "ewc0+replay0")),
-    ],
-)
-def test_coefficient_zero_is_plain_fine_tuning(strategy: str) -> None:
-    f, plain = (lab.functions(program_of(name)) for name in (strategy, "plain"))
-    one, other = after(f, 2), after(plain, 2)
-    lab.assert_close(one.learner, other.learner, rtol=1e-3, atol=1e-4)
-
-
-def test_a_coefficient_has_an_effect() -> None:
-    """Otherwise the law above would hold of strategies that do nothing."""
-    plain = after(lab.functions(program_of("plain")), 2).learner.params
-    for strategy in ("replay", "ewc", "online_ewc"):
-        params = after(lab.functions(program_of(strategy)), 2).learner.params
-        gap = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), params, plain)
-        assert max(jax.tree.leaves(gap)) > 0.01, strategy
-
-
 def test_a_strategy_leaves_the_draws_of_another_alone() -> None:
     memories = {
         strategy: after(lab.functions(program_of(strategy)), 3).strategy["replay"]
@@ -300,23 +220,6 @@ def test_unlimited_replay_is_uniform_over_all_the_past() -> None:
     counts = np.bincount(np.asarray(drawn.labels), minlength=total)
     assert len(counts) == total
     assert stats.chisquare(counts).pvalue > 1e-4
-
-
-@pytest.mark.parametrize("strategy", ["ewc", "online_ewc"])
-def test_the_penalty_starts_at_the_second_increment_and_its_anchor_moves_at_the_third(strategy: str) -> None:
-    f = lab.functions(program_of(strategy))
-    state = f.init(jax.random.key(0))
-    anchors, terms = [], []
-    for t in range(3):
-        state, epochs = lab.train(f, state, *data_at(t))
-        terms.append(float(epochs[-1]["terms"][strategy]))
-        anchors.append(lab.on_host(state.strategy[strategy].anchor.params))
-        if t == 0 or strategy == "online_ewc":
-            lab.assert_close(anchors[-1], state.learner.params)
-    assert terms[0] == 0.0
-    assert min(terms[1:]) > 1e-6
-    assert lab.differs(anchors[0], anchors[1])
-    assert lab.differs(anchors[1], anchors[2])
 
 
 # -- tables that grow -----------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 
 from incremental import loop
+from incremental.cli import config_folder
 from incremental.data import interactions
 from incremental.data import stream as stream_module
 from incremental.data.cleaning import cleaning
@@ -120,9 +121,16 @@ def lawful(builds: Builds, policy: Update = lab.FINETUNE, protocol: dict[str, An
 # -- every strategy, model, head, baseline and policy -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strategy", lab.STRATEGIES)
+EVERY = sorted(path.stem for path in (config_folder() / "strategy").glob("*.yaml"))
+ON_KERNELS = ("gpm", "orthogonal_updates", "spectral_norm")
+
+
+@pytest.mark.parametrize(
+    "strategy", [*lab.STRATEGIES, *(pytest.param(strategy, marks=pytest.mark.slow) for strategy in EVERY)]
+)
 def test_strategies(strategy: str) -> None:
-    lawful(lambda _: lab.build(lab.Spec(strategy)))
+    model = "sasrec" if strategy in ON_KERNELS else "mf"
+    lawful(lambda _: lab.build(lab.Spec(strategy, model)))
 
 
 @pytest.mark.parametrize("head", ["sampled", "bce", pytest.param("bpr", marks=pytest.mark.slow)])

@@ -31,7 +31,7 @@ from incremental.testing import LawBroken, check_strategy
 from incremental.types import Memory, Teacher
 from tests import lab
 
-SMALL = {"capacity": 24, "rows": 8}
+SMALL: dict[str, Any] = {"capacity": 24, "rows": 8}
 CHECKS: dict[Any, dict[str, Any]] = {
     ewc: {"kind": "penalty", "arguments": {"weight": 30.0, "samples": 16}},
     online_ewc: {"kind": "penalty", "arguments": {"weight": 30.0, "samples": 16}},
@@ -49,7 +49,7 @@ CHECKS: dict[Any, dict[str, Any]] = {
     gpm: {
         "kind": "projection",
         "arguments": {"rank": 6, "samples": 16},
-        "model": sasrec(width=8, blocks=1, dropout=0.0),
+        "model": lab.dense(),
     },
     ogd: {"kind": "projection", "arguments": {"directions": 16, "samples": 4}},
     low_rank_updates: {"kind": "projection", "arguments": {"rank": 2, "every": 10**6}},

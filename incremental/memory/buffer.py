@@ -51,9 +51,13 @@ def sample(memory: Memory, number: int, key: Array) -> Batch:
 
 def sample_by(memory: Memory, log_weight: Array, number: int, key: Array) -> Batch:
     """[number] rows drawn with replacement, a valid slot's probability proportional to exp(`log_weight`) [C]."""
-    chances = jnp.where(memory.rows.valid, log_weight, -jnp.inf)
-    some = memory.rows.valid.any()
-    rows = drawn(memory, jax.random.categorical(key, jnp.where(some, chances, 0.0), shape=(number,)))
+    valid, some = memory.rows.valid, memory.rows.valid.any()
+    greatest = jnp.max(jnp.where(valid, log_weight, -jnp.inf), initial=-jnp.inf)
+    chances = jnp.where(valid, jnp.exp(log_weight - jnp.where(some, greatest, 0.0)), 0.0)
+    # The inverse of the distribution function: `random.categorical` would draw [number, C] numbers.
+    total = jnp.cumsum(chances)
+    index = jnp.searchsorted(total, jax.random.uniform(key, (number,)) * total[-1], side="right")
+    rows = drawn(memory, jnp.minimum(index, capacity_of(memory) - 1))
     return rows._replace(valid=rows.valid & some)
 
 

@@ -9,7 +9,7 @@ from incremental.types import Batch, Memory
 
 
 def slots(memory: Memory, rows: Batch, key: Array) -> Array:
-    """[B] int32: the n-th valid row ever goes to slot n while there is room, then to a uniform one of 0..n; C = none."""
+    """[B] int32: the n-th valid row ever goes to slot n while there is room, then to one of 0..n; C = none."""
     capacity = capacity_of(memory)
     n = memory.inserted + jnp.cumsum(rows.valid) - 1  # 0-based number of each valid row
     slot = jnp.where(n < capacity, n, jax.random.randint(key, n.shape, 0, jnp.maximum(n, 0) + 1))

@@ -7,6 +7,7 @@ import pytest
 
 from incremental.errors import UserError
 from incremental.strategies.ader import Distilled, ader
+from incremental.testing import check_strategy
 from incremental.types import Batch, Catalogue, Data, Learner, Memory, Outputs, Problem, Teacher
 
 B, ROWS, C, D, V = 3, 4, 5, 3, 7
@@ -176,3 +177,8 @@ def test_an_increments_end_makes_the_teacher_and_keeps_exemplars() -> None:
 def test_impossible_settings_are_refused(wrong: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         ader(PROBLEM, **wrong)
+
+
+def test_the_laws_of_strategies() -> None:
+    arguments = {"capacity": 24, "rows": 8}
+    check_strategy(ader, kind=("memory", "distillation"), off={"weight": 0.0}, arguments=arguments, keeps="other")

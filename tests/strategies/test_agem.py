@@ -7,6 +7,7 @@ import pytest
 
 from incremental.errors import UserError
 from incremental.strategies.agem import agem
+from incremental.testing import check_strategy
 from incremental.types import Batch, Catalogue, Learner, Problem, Step
 
 CAPACITY, ROWS = 6, 32
@@ -108,3 +109,7 @@ def test_a_gradient_that_agrees_or_has_no_reference_stays_as_it_is(sign: float, 
 def test_impossible_sizes_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UserError, match="agem: expected capacity and rows of at least 1, got"):
         agem(PROBLEM, **wrong)
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(agem, kind="memory", arguments={"capacity": 24, "rows": 8})

@@ -7,6 +7,7 @@ from scipy import stats
 
 from incremental.errors import UserError
 from incremental.strategies.balanced_replay import balanced_replay
+from incremental.testing import check_strategy
 from incremental.types import Batch, Memory, Problem, Step
 
 ROWS = 3000
@@ -87,3 +88,9 @@ def test_impossible_sizes_are_refused(wrong: str) -> None:
     sizes: Any = {wrong: 0}
     with pytest.raises(UserError, match=rf"strategies\.balanced_replay: {wrong}=0: expected at least 1"):
         balanced_replay(PROBLEM, **sizes)
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(
+        balanced_replay, kind="memory", off={"weight": 0.0}, arguments={"capacity": 24, "rows": 8}, draws="other"
+    )

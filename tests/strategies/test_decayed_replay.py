@@ -8,6 +8,7 @@ from scipy import stats
 from incremental.errors import UserError
 from incremental.memory import buffer
 from incremental.strategies.decayed_replay import decayed_replay
+from incremental.testing import check_strategy
 from incremental.types import Batch, Memory, Problem, Step
 
 ROWS = 2000
@@ -105,3 +106,9 @@ def test_impossible_sizes_are_refused(wrong: str) -> None:
     sizes: Any = {wrong: 0}
     with pytest.raises(UserError, match=rf"strategies\.decayed_replay: {wrong}=0: expected at least 1"):
         decayed_replay(PROBLEM, **sizes)
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(
+        decayed_replay, kind="memory", off={"weight": 0.0}, arguments={"capacity": 24, "rows": 8}, draws="other"
+    )

@@ -7,6 +7,7 @@ import pytest
 
 from incremental.errors import UserError
 from incremental.strategies.der import der
+from incremental.testing import check_strategy
 from incremental.types import Batch, Learner, Outputs, Problem, Step
 
 B, ROWS, C, D = 4, 5, 6, 3
@@ -148,3 +149,7 @@ def test_impossible_sizes_are_refused(wrong: str) -> None:
     sizes: Any = {wrong: 0}
     with pytest.raises(UserError, match=rf"strategies\.der: {wrong}=0: expected at least 1"):
         der(PROBLEM, **sizes)
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(der, kind="memory", off={"alpha": 0.0, "beta": 0.0}, arguments={"capacity": 24, "rows": 8})

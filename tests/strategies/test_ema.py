@@ -7,6 +7,7 @@ import pytest
 
 from incremental.capacity import into_corner
 from incremental.strategies.ema import ema
+from incremental.testing import check_strategy
 from incremental.types import Catalogue, Learner, Problem, Step
 
 NONE: Any = None
@@ -83,3 +84,7 @@ def test_a_grown_tables_new_rows_enter_as_they_are_and_the_old_mean_stays() -> N
     # At the next increment's start they are no longer new.
     (again,) = drawn(6, 1)
     np.testing.assert_array_equal(evaluated(begin(state, learner(again, seen)), NONE)["item"], now["item"])
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(ema, arguments={"decay": 0.9})

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from incremental.strategies.ewc import ewc
+from incremental.testing import check_strategy
 from incremental.types import Anchor, Batch, Catalogue, Data, Learner, Outputs, Problem
 
 D = 4
@@ -156,3 +157,7 @@ def test_labels_are_those_asked_for() -> None:
         part = ewc(problem, samples=8, labels=choice)  # type: ignore[arg-type]
         after, _ = jax.jit(lambda key: part.end(part.init(state), state, three, key))(jax.random.key(0))  # noqa: B023
         np.testing.assert_allclose(after.importance["theta"], np.eye(4)[expected])
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(ewc, kind="penalty", off={"weight": 0.0}, arguments={"weight": 30.0, "samples": 16})

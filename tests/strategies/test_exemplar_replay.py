@@ -9,6 +9,7 @@ from scipy import stats
 from incremental.errors import UserError
 from incremental.memory.herding import herd
 from incremental.strategies.exemplar_replay import exemplar_replay
+from incremental.testing import check_strategy
 from incremental.types import Batch, Catalogue, Data, Learner, Memory, Outputs, Problem
 
 C, ROWS, V = 6, 600, 5
@@ -114,3 +115,8 @@ def test_before_the_first_end_only_padding_is_added() -> None:
 def test_impossible_settings_are_refused(wrong: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         exemplar_replay(PROBLEM, **wrong)
+
+
+def test_the_laws_of_strategies() -> None:
+    arguments = {"capacity": 24, "rows": 8}
+    check_strategy(exemplar_replay, kind="memory", off={"weight": 0.0}, arguments=arguments, keeps="quota")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from incremental.strategies.feature_distillation import feature_distillation
+from incremental.testing import check_strategy
 from incremental.types import Batch, Catalogue, Learner, Outputs, Problem, Teacher
 
 NONE: Any = None
@@ -52,3 +53,7 @@ def test_there_is_none_before_the_first_increments_end_nor_for_a_student_like_it
         value, gradient = loss(params, state, np.float32(3.0))
         assert float(value) == 0.0
         np.testing.assert_array_equal(gradient["w"], 0.0)
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(feature_distillation, kind="distillation", off={"weight": 0.0})

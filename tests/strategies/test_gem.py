@@ -9,6 +9,7 @@ from scipy.optimize import nnls
 from incremental.errors import UserError
 from incremental.strategies.agem import agem
 from incremental.strategies.gem import gem
+from incremental.testing import check_strategy
 from incremental.types import Batch, Catalogue, Data, Learner, Problem
 
 INCREMENTS, CAPACITY, P = 3, 4, 6
@@ -146,3 +147,7 @@ def test_without_a_past_increment_nothing_changes() -> None:
 def test_impossible_sizes_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UserError, match="gem: expected increments and capacity of at least 1, got"):
         gem(PROBLEM, **wrong)
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(gem, kind="memory", arguments={"increments": 2, "capacity": 12}, keeps="other", draws="other")

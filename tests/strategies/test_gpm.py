@@ -13,7 +13,9 @@ from incremental.models.sasrec import sasrec
 from incremental.problem import problem
 from incremental.strategies.gpm import gpm, input_widths
 from incremental.strategies.leaves import kernels
+from incremental.testing import check_strategy
 from incremental.types import Batch, Catalogue, Data, Learner, Problem, Sizes
+from tests import lab
 
 IN, HIDDEN, OUT, SAMPLES = 5, 4, 3, 40
 NONE: Any = None
@@ -193,3 +195,7 @@ def test_models_whose_kernels_have_no_readable_inputs_are_refused() -> None:
 def test_impossible_sizes_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UserError, match="gpm: expected rank and samples of at least 1, got"):
         gpm(LAYERS, **wrong)
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(gpm, kind="projection", arguments={"rank": 6, "samples": 16}, model=lab.dense())

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from incremental.strategies.l2_to_last import l2_to_last
+from incremental.testing import check_strategy
 from incremental.types import Anchor, Catalogue, Learner, Problem
 
 NONE: Any = None
@@ -40,3 +41,7 @@ def test_every_weight_is_pulled_to_the_last_increments_end() -> None:
         np.testing.assert_allclose(gradient["b"], -5.0 * (3 - t))
         value, _ = loss(THETAS[t], state, np.float32(5.0))
         assert float(value) == 0.0
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(l2_to_last, kind="penalty", off={"weight": 0.0})

@@ -8,6 +8,7 @@ import pytest
 
 from incremental.errors import UserError
 from incremental.strategies.low_rank_updates import low_rank_updates
+from incremental.testing import check_strategy
 from incremental.types import Problem, Step
 
 RANK, EVERY = 2, 3
@@ -91,3 +92,7 @@ def test_impossible_sizes_are_refused(wrong: dict[str, int]) -> None:
 def test_a_rank_that_leaves_nothing_to_project_is_refused() -> None:
     with pytest.raises(UserError, match=r"rank=5: no matrix .* lower rank"):
         low_rank_updates(of(12), rank=5)
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(low_rank_updates, kind="projection", arguments={"rank": 2, "every": 1_000_000})

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from incremental.strategies.lwf import lwf
+from incremental.testing import check_strategy
 from incremental.types import Batch, Catalogue, Learner, Outputs, Problem, Teacher
 
 NONE: Any = None
@@ -72,3 +73,7 @@ def test_a_student_like_its_teacher_is_left_alone() -> None:
     np.testing.assert_allclose(gradient["item"], 0.0, atol=1e-6)
     _, gradient = loss(NEW, TAUGHT, np.float32(1.0), np.float32(2.0))
     assert np.abs(gradient["item"]).max() > 0.01
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(lwf, kind="distillation", off={"weight": 0.0})

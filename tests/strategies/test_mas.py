@@ -7,6 +7,7 @@ import pytest
 
 from incremental.errors import UserError
 from incremental.strategies.mas import mas
+from incremental.testing import check_strategy
 from incremental.types import Batch, Catalogue, Data, Learner, Outputs, Problem
 
 N, D, V = 4, 3, 5
@@ -101,3 +102,7 @@ def test_loss_is_half_the_weighted_square(jitted: Jitted) -> None:
 def test_no_samples_are_refused() -> None:
     with pytest.raises(UserError, match=r"strategies\.mas: samples=0: expected at least 1"):
         mas(LINEAR, samples=0)
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(mas, kind="penalty", off={"weight": 0.0}, arguments={"samples": 16})

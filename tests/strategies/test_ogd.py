@@ -8,6 +8,7 @@ import pytest
 
 from incremental.errors import UserError
 from incremental.strategies.ogd import Directions, ogd
+from incremental.testing import check_strategy
 from incremental.types import Batch, Catalogue, Data, Learner, Outputs, Problem
 
 P, DIRECTIONS, SAMPLES = 6, 4, 12
@@ -139,3 +140,7 @@ def test_without_a_past_increment_nothing_changes(gradients: Any) -> None:
 def test_impossible_sizes_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UserError, match="ogd: expected directions and samples of at least 1, got"):
         ogd(LINEAR, **wrong)
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(ogd, kind="projection", arguments={"directions": 16, "samples": 4})

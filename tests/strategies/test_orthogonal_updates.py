@@ -7,7 +7,9 @@ import pytest
 
 from incremental.errors import UserError
 from incremental.strategies.orthogonal_updates import orthogonal_updates
+from incremental.testing import check_strategy
 from incremental.types import Problem
+from tests import lab
 
 NONE: Any = None
 SHAPES = {"square": (6, 6), "wide": (4, 9), "tall": (9, 4), "still": (5, 5)}
@@ -64,3 +66,7 @@ def test_a_model_of_id_tables_alone_is_refused() -> None:
     tables = Problem(lambda _: {"item": jnp.zeros((3, 4))}, NONE, NONE, NONE, {"item": "item"}, NONE, NONE)
     with pytest.raises(UserError, match=r"orthogonal_updates: the model has no dense kernel .* choose"):
         orthogonal_updates(tables)
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(orthogonal_updates, model=lab.dense())

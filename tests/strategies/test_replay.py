@@ -6,6 +6,7 @@ import pytest
 
 from incremental.errors import UserError
 from incremental.strategies.replay import replay
+from incremental.testing import check_strategy
 from incremental.types import Batch, Memory, Problem, Step
 
 B, ROWS, CAPACITY, WEIGHT = 4, 3, 6, 0.25
@@ -109,3 +110,7 @@ def test_later_passes_insert_nothing(strategy: Jitted, filled: Memory) -> None:
 def test_impossible_sizes_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UserError, match=r"strategies\.replay: (capacity|rows)=0: expected at least 1"):
         replay(PROBLEM, **wrong)
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(replay, kind="memory", off={"weight": 0.0}, arguments={"capacity": 24, "rows": 8})

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from incremental.strategies.shrink_perturb import shrink_perturb
+from incremental.testing import check_strategy
 from incremental.types import Catalogue, Learner, Problem
 
 NONE: Any = None
@@ -55,3 +56,7 @@ def test_without_shrinking_and_noise_nothing_changes() -> None:
     state = end(init(learner(FIRST)), learner(FIRST))
     after = begin(state, learner(LATER), jax.random.key(0), np.float32(1.0), np.float32(0.0))
     jax.tree.map(np.testing.assert_array_equal, after.params, OLD)
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(shrink_perturb, kind="policy", off={"shrink": 1.0, "perturb": 0.0})

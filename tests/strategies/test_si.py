@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from incremental.strategies.si import si
+from incremental.testing import check_strategy
 from incremental.types import Anchor, Catalogue, Learner, Problem, Step
 
 NONE: Any = None
@@ -89,3 +90,7 @@ def test_loss_is_the_weighted_square_without_a_half() -> None:
     way = OPTIMUM - START
     assert float(value) == pytest.approx(3.0 * (importance * way**2).sum(), rel=1e-5)
     np.testing.assert_allclose(gradient["theta"], 6.0 * importance * way, rtol=1e-5)
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(si, kind="penalty", off={"weight": 0.0})

@@ -7,7 +7,9 @@ import pytest
 
 from incremental.errors import UserError
 from incremental.strategies.spectral_norm import Pair, spectral_norm
+from incremental.testing import check_strategy
 from incremental.types import Catalogue, Learner, Problem, Step
+from tests import lab
 
 NONE: Any = None
 
@@ -131,3 +133,7 @@ def test_bad_input_is_refused() -> None:
     tables = Problem(lambda _: {"item": jnp.zeros((3, 4))}, NONE, NONE, NONE, {"item": "item"}, NONE, NONE)
     with pytest.raises(UserError, match=r"spectral_norm: the model has no dense kernel .* choose"):
         spectral_norm(tables)
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(spectral_norm, off={"weight": 0.0}, arguments={"weight": 0.1}, model=lab.dense())

@@ -9,6 +9,7 @@ import pytest
 from incremental import optimizers
 from incremental.errors import UserError
 from incremental.strategies.warm_rows import warm_rows
+from incremental.testing import check_strategy
 from incremental.types import Batch, Catalogue, Data, Learner, Problem
 
 NONE: Any = None
@@ -130,3 +131,7 @@ def test_an_item_is_new_once_and_nothing_is_in_the_first_increment() -> None:
 def test_an_unknown_source_is_refused() -> None:
     with pytest.raises(UserError, match="source='text': expected mean or neighbours"):
         warm_rows(PROBLEM, source="text")  # type: ignore[arg-type]
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(warm_rows, kind="policy")
