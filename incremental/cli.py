@@ -3,12 +3,11 @@
 import errno
 import os
 import sys
-from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -32,14 +31,17 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     return dict(values)
 
 
-def refuse_clashes(choices: Mapping[str, Any]) -> None:
+def refuse_clashes(runtime: Any) -> None:
     """Of two files with the same name on Hydra's search path the first would be taken without a word."""
-    sources = GlobalHydra.instance().config_loader().get_sources()
-    for group, choice in choices.items():
-        file = f"{group.partition('@')[0]}/{choice}"
-        found = [source.full_path() for source in sources if choice and source.is_config(file)]
+    roots: list[Any] = []
+    for source in runtime.config_sources:
+        if source.schema in ("file", "pkg") and not source.path.startswith("hydra."):
+            roots.append(files(source.path) if source.schema == "pkg" else Path(source.path))
+    for group, choice in runtime.choices.items():
+        file = f"{group.partition('@')[0]}/{choice}.yaml"
+        found = [str(root) for root in roots if root.joinpath(file).is_file()]
         if len(found) > 1:
-            raise UserError(f"{file}.yaml is in {' and in '.join(found)}; rename the one that is yours")
+            raise UserError(f"{file} is in {' and in '.join(found)}; rename the one that is yours")
 
 
 def compilation_cache() -> None:
@@ -57,7 +59,7 @@ def job(config: DictConfig) -> float | None:
     """One run; returns the prequential headline metric, for sweepers."""
     try:
         values = resolved(config)
-        refuse_clashes(HydraConfig.get().runtime.choices)
+        refuse_clashes(HydraConfig.get().runtime)
         compilation_cache()
         from incremental.experiment import execute, named
 

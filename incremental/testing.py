@@ -196,6 +196,15 @@ class Subject:
         except Exception as error:
             yield _told("init", error)
             return
+        program = self.program(self.floats, LARGE)  # lives on between the traces, as in a run
+        given: dict[str, tuple[Any, ...]] = {"init": (jax.random.key(0),), "begin": (state, data), "end": (state, data)}
+        for name, arguments in given.items():
+            try:
+                with jax.checking_leaks():
+                    jax.eval_shape(getattr(program, name), *arguments)
+            except Exception as error:
+                yield _told(name, error)
+                return
         hooks: dict[str, Callable[[Program], Callable[..., Any]]] = {
             "begin": lambda program: program.begin,
             "run_epoch": lambda program: lambda state, data: program.run_epoch(state, data)[0],
@@ -220,11 +229,11 @@ class Subject:
 def _told(hook: str, error: Exception) -> str:
     """An exception of a hook as a broken law."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-    if isinstance(error, jax.errors.UnexpectedTracerError | KeyError | UnboundLocalError | AttributeError):
+    outside = (jax.errors.UnexpectedTracerError, KeyError, UnboundLocalError, AttributeError)
+    if isinstance(error, outside) or first.startswith("Leaked trace"):
         return (
-            f"`{hook}` needs something that is not in its arguments ({type(error).__name__}: {first}): state kept "
-            f"outside "
-            "the state is a constant under jit, so that the first increment's anchor would hold for ever"
+            f"`{hook}` keeps or needs something that is not in its arguments ({type(error).__name__}: {first}): state "
+            "kept outside the state is a constant under jit, so that the first increment's anchor would hold for ever"
         )
     if isinstance(error, jax.errors.ConcretizationTypeError | jax.errors.TracerBoolConversionError):
         return (
@@ -712,9 +721,7 @@ def _isolation(paths: Sequence[Path], plain: Sequence[Path]) -> Iterator[str]:
     first, second = kept(1), kept(2)
     if not any(leaf.any() for leaf in second):
         yield "no weight stays bit for bit where it was: nothing is isolated from later increments"
-    moves = jax.tree.map(
-        lambda a, b: np.asarray(a) != np.asarray(b), *(plain[t].ended.learner.params for t in (1, 2))
-    )
+    moves = jax.tree.map(lambda a, b: np.asarray(a) != np.asarray(b), *(plain[t].ended.learner.params for t in (1, 2)))
     pairs = zip(first, second, jax.tree.leaves(moves), strict=True)
     leaked = sum(int((one & ~two & moving).sum()) for one, two, moving in pairs)
     if leaked:

@@ -68,6 +68,6 @@ def test_a_file_by_a_taken_name_is_refused(site: Path, tmp_path: Path) -> None:
     search = f"hydra.searchpath=[file://{tmp_path / 'mine'}]"
     done = incremental(site, tmp_path, search, "+strategy@strategies.mine=replay")
     assert done.returncode == 2
-    assert "error: strategy/replay.yaml is in" in done.stderr
+    assert "error: strategy/replay.yaml is in " in done.stderr
     assert "rename the one that is yours" in done.stderr
     assert "Traceback" not in done.stderr

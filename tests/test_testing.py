@@ -11,6 +11,7 @@ from incremental.errors import UserError
 from incremental.memory import buffer, reservoir
 from incremental.strategies.ader import ader
 from incremental.strategies.agem import agem
+from incremental.strategies.decayed_replay import decayed_replay
 from incremental.strategies.der import der
 from incremental.strategies.ewc import ewc
 from incremental.strategies.exemplar_replay import exemplar_replay
@@ -87,9 +88,9 @@ CHAINS: dict[str, tuple[Callable[[Any], Strategy], dict[str, Any]]] = {
         lambda problem: chain(memory=replay(problem, **SMALL), anchor=ewc(problem, weight=30.0, samples=16)),
         {"kind": ("memory", "penalty")},
     ),
-    "der, si and warm rows": (
-        lambda problem: chain(memory=der(problem, **SMALL), path=si(problem), start=warm_rows(problem)),
-        {"kind": ("memory", "penalty")},
+    "decayed replay, si and warm rows": (
+        lambda problem: chain(memory=decayed_replay(problem, **SMALL), path=si(problem), start=warm_rows(problem)),
+        {"kind": ("memory", "penalty"), "draws": "other"},
     ),
     "lwf and a-gem": (
         lambda problem: chain(teacher=lwf(problem), surgery=agem(problem, **SMALL)),
