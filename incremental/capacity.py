@@ -1,6 +1,7 @@
 """Sizes in steps of one eighth, so that growing data and tables meet few compiled shapes."""
 
 import jax
+import jax.numpy as jnp
 
 from incremental.types import Program, PyTree, State
 
@@ -30,6 +31,6 @@ def grow(state: State, program: Program) -> State:
 
 def into_corner(new: PyTree, old: PyTree) -> PyTree:
     """`old` copied over the leading corner of `new`."""
-    if new.shape == old.shape:
+    if jnp.shape(new) == old.shape:  # `new` may be a Python number, where a strategy's `init` made one
         return old
     return new.at[tuple(slice(n) for n in old.shape)].set(old)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import polars as pl
-import yaml
+from omegaconf import OmegaConf
 
 from incremental import config, learner, loop, optimizers, update
 from incremental.cli import config_folder
@@ -169,7 +169,7 @@ def strategies(spec: Spec, problem: Problem) -> dict[str, Strategy]:
 
 def configured(name: str) -> Callable[[Problem], Strategy]:
     """A strategy by the name of its config, with tiny memories and samples."""
-    node = yaml.safe_load((config_folder() / "strategy" / f"{name}.yaml").read_text())
+    node: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "strategy" / f"{name}.yaml"))
     return config.partial({**node, **{key: TINY[key] for key in TINY if key in node}}, f"strategies.{name}")
 
 
