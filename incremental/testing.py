@@ -559,7 +559,7 @@ def _chances(subject: Subject, keeps: str, draws: str) -> Iterator[str]:
     from scipy import stats
 
     strategy = subject.strategy(subject.floats)
-    problem, lanes, steps = subject.problem(LARGE), 2000, sum(ROWS) // BATCH
+    problem, lanes, steps = subject.problem(LARGE), 500, sum(ROWS) // BATCH
     start = jax.jit(lambda: subject.init(subject.floats, jnp.uint32(0), LARGE))()
     learner = start.learner
     everything = jax.tree.map(lambda *leaves: jnp.concatenate([leaf[:n] for leaf, n in zip(leaves, ROWS, strict=True)]),

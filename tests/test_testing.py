@@ -75,10 +75,10 @@ def assert_rejected(factory: Any, wrap: Wrap, message: str) -> None:
         check_strategy(planted(factory, wrap), **CHECKS[factory])
 
 
-def every_third(*factories: Any) -> Any:
-    """The first variant runs always, the others in the slow part."""
-    slow = [pytest.param(factory, marks=pytest.mark.slow) for factory in factories[1:]]
-    return pytest.mark.parametrize("factory", [factories[0], *slow], ids=lambda factory: factory.__name__)
+def variants(*factories: Any, slow: bool = False) -> Any:
+    """Of three variants the first runs always, the others (with `slow` all) in the slow part."""
+    rare = [pytest.param(factory, marks=pytest.mark.slow) for factory in factories[not slow :]]
+    return pytest.mark.parametrize("factory", [*factories[: not slow], *rare], ids=lambda factory: factory.__name__)
 
 
 # -- chains ------------------------------------------------------------------------------------------------------------
@@ -111,7 +111,9 @@ CHAINS: dict[str, tuple[Callable[[Any], Strategy], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize(
+    "name", [name if i == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(CHAINS)]
+)
 def test_chains_keep_the_laws(name: str) -> None:
     factory, check = CHAINS[name]
     check_strategy(factory, **check)
@@ -120,7 +122,7 @@ def test_chains_keep_the_laws(name: str) -> None:
 # -- planted defects ---------------------------------------------------------------------------------------------------
 
 
-@every_third(ewc, l2_to_last, mas)
+@variants(ewc, l2_to_last, mas)
 def test_an_anchor_outside_the_state(factory: Any) -> None:
     def outside(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
         kept: dict[str, Any] = {}
@@ -137,7 +139,7 @@ def test_an_anchor_outside_the_state(factory: Any) -> None:
     assert_rejected(factory, outside, "kept outside|always 0|is not 0")
 
 
-@every_third(ewc, l2_to_last, si)
+@variants(ewc, l2_to_last, si, slow=True)
 def test_an_anchor_of_the_first_increment_for_ever(factory: Any) -> None:
     def frozen(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
         def end(own: Any, learner: Any, data: Any, key: Any) -> Any:
@@ -149,7 +151,7 @@ def test_an_anchor_of_the_first_increment_for_ever(factory: Any) -> None:
     assert_rejected(factory, frozen, "anchor does not move at the end of increment 1")
 
 
-@every_third(ewc, l2_to_last, si)
+@variants(ewc, l2_to_last, si)
 def test_a_penalty_that_is_always_0(factory: Any) -> None:
     def nothing(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
         return good._replace(loss=lambda *arguments: 0.0 * good.loss(*arguments))
@@ -157,7 +159,7 @@ def test_a_penalty_that_is_always_0(factory: Any) -> None:
     assert_rejected(factory, nothing, "the penalty is always 0")
 
 
-@every_third(replay, agem, der)
+@variants(replay, agem, der)
 def test_a_reservoir_that_favours_the_last_rows(factory: Any) -> None:
     def insert(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
         def late(memory: Memory, rows: Any, key: Any) -> Memory:
@@ -180,7 +182,7 @@ def test_a_reservoir_that_favours_the_last_rows(factory: Any) -> None:
     assert_rejected(factory, insert, "not uniform over the rows offered")
 
 
-@every_third(replay, der, agem)
+@variants(replay, der, agem, slow=True)
 def test_a_reservoir_that_counts_epochs(factory: Any) -> None:
     def always(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
         return good._replace(
@@ -190,7 +192,7 @@ def test_a_reservoir_that_counts_epochs(factory: Any) -> None:
     assert_rejected(factory, always, "counts epochs|holds the same row twice")
 
 
-@every_third(replay, ring_replay, exemplar_replay)
+@variants(replay, ring_replay, exemplar_replay)
 def test_draws_that_do_not_vary_with_the_key(factory: Any) -> None:
     def one_key(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
         return good._replace(batch=lambda own, batch, _key: good.batch(own, batch, jax.random.key(0)))
@@ -198,7 +200,7 @@ def test_draws_that_do_not_vary_with_the_key(factory: Any) -> None:
     assert_rejected(factory, one_key, "the same rows whatever the key")
 
 
-@every_third(replay, ring_replay, der)
+@variants(replay, ring_replay, der, slow=True)
 def test_draws_that_favour_some_rows(factory: Any) -> None:
     def crowded(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
         def batch(own: Any, batch: Any, key: Any) -> Any:
@@ -217,7 +219,7 @@ def test_draws_that_favour_some_rows(factory: Any) -> None:
     assert_rejected(factory, crowded, "draws are not uniform")
 
 
-@every_third(ewc, l2_to_last, si)
+@variants(ewc, l2_to_last, si)
 def test_a_python_if_on_a_float(factory: Any) -> None:
     def conditional(_problem: Any, good: Strategy, keys: Any) -> Strategy:
         return good if keys["weight"] else Strategy()
@@ -225,7 +227,7 @@ def test_a_python_if_on_a_float(factory: Any) -> None:
     assert_rejected(factory, conditional, "as in `if weight:`")
 
 
-@every_third(ewc, replay, lwf)
+@variants(ewc, replay, lwf)
 def test_a_shape_that_changes_at_the_boundary(factory: Any) -> None:
     def growing(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
         def end(own: Any, learner: Any, data: Any, key: Any) -> Any:
@@ -238,7 +240,9 @@ def test_a_shape_that_changes_at_the_boundary(factory: Any) -> None:
     assert_rejected(factory, growing, "shapes or dtypes change in `end`")
 
 
-@pytest.mark.parametrize("selection", ["herding", "loss", "random"])
+@pytest.mark.parametrize(
+    "selection", ["herding", *(pytest.param(name, marks=pytest.mark.slow) for name in ("loss", "random"))]
+)
 def test_exemplars_that_exceed_their_quota(selection: str) -> None:
     def greedy(problem: Any, good: Strategy, keys: Any) -> Strategy:
         def end(own: Any, learner: Any, data: Any, key: Any) -> Any:
@@ -267,7 +271,7 @@ def test_exemplars_that_exceed_their_quota(selection: str) -> None:
         check_strategy(planted(exemplar_replay, greedy), **{**CHECKS[exemplar_replay], "arguments": arguments})
 
 
-@every_third(ogd, low_rank_updates, gpm)
+@variants(ogd, low_rank_updates, gpm)
 def test_a_projection_of_gradients_under_adam(factory: Any) -> None:
     def early(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
         return good._replace(
@@ -278,7 +282,7 @@ def test_a_projection_of_gradients_under_adam(factory: Any) -> None:
     assert_rejected(factory, early, "does not bind Adam")
 
 
-@every_third(lwf, feature_distillation, ader)
+@variants(lwf, feature_distillation, ader)
 def test_a_teacher_that_receives_gradients(factory: Any) -> None:
     def taught(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
         def loss(own: Any, params: Any, batch: Any, outputs: Any) -> Any:
@@ -292,7 +296,7 @@ def test_a_teacher_that_receives_gradients(factory: Any) -> None:
     assert_rejected(factory, taught, "the teacher receives gradients")
 
 
-@every_third(lwf, feature_distillation, ader)
+@variants(lwf, feature_distillation, ader, slow=True)
 def test_a_teacher_that_follows_the_weights(factory: Any) -> None:
     def following(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
         def record(own: Any, step: Any, key: Any) -> Any:
@@ -309,7 +313,7 @@ def test_a_teacher_that_follows_the_weights(factory: Any) -> None:
     assert_rejected(factory, following, "teacher changes during increment")
 
 
-@every_third(replay, ring_replay, der)
+@variants(replay, ring_replay, der)
 def test_memory_rows_from_the_future(factory: Any) -> None:
     def early(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
         def begin(own: Any, learner: Any, data: Any, key: Any) -> Any:
@@ -325,7 +329,7 @@ def test_memory_rows_from_the_future(factory: Any) -> None:
     assert_rejected(factory, early, "rows leak from the future")
 
 
-@every_third(replay, ring_replay, der)
+@variants(replay, ring_replay, der, slow=True)
 def test_renamed_ids_in_a_memory(factory: Any) -> None:
     def renamed(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
         def record(own: Any, step: Any, key: Any) -> Any:
