@@ -31,17 +31,24 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     return dict(values)
 
 
-def refuse_clashes(runtime: Any) -> None:
-    """Of two files with the same name on Hydra's search path the first would be taken without a word."""
+def refuse_contradictions(runtime: Any) -> None:
+    """What Hydra would settle without a word: one name in two folders, and a row whose own choice is overridden."""
     roots: list[Any] = []
     for source in runtime.config_sources:
         if source.schema in ("file", "pkg") and not source.path.startswith("hydra."):
             roots.append(files(source.path) if source.schema == "pkg" else Path(source.path))
     for group, choice in runtime.choices.items():
         file = f"{group.partition('@')[0]}/{choice}.yaml"
-        found = [str(root) for root in roots if root.joinpath(file).is_file()]
+        found = [root.joinpath(file) for root in roots if root.joinpath(file).is_file()]
         if len(found) > 1:
-            raise UserError(f"{file} is in {' and in '.join(found)}; rename the one that is yours")
+            raise UserError(f"{' and '.join(map(str, found))} have the same name; rename the one that is yours")
+        if found and group == "method":
+            for default in OmegaConf.create(found[0].read_text()).defaults:
+                ((key, wanted),) = default.items()
+                taken = runtime.choices.get(key.removeprefix("override /"), wanted)
+                if taken != wanted:
+                    name = key.removeprefix("override /")
+                    raise UserError(f"method={choice} means {name}={wanted}, the command line says {name}={taken}")
 
 
 def compilation_cache() -> None:
@@ -59,7 +66,7 @@ def job(config: DictConfig) -> float | None:
     """One run; returns the prequential headline metric, for sweepers."""
     try:
         values = resolved(config)
-        refuse_clashes(HydraConfig.get().runtime)
+        refuse_contradictions(HydraConfig.get().runtime)
         compilation_cache()
         from incremental.experiment import execute, named
 

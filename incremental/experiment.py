@@ -13,7 +13,7 @@ from incremental.assemble import Parts, assemble
 from incremental.checkpoint import Checkpoints
 from incremental.console import Console
 from incremental.errors import UserError
-from incremental.loop import Cost, Driver, Functions, Progress, Record, run, sizes_at
+from incremental.loop import Cost, Driver, Functions, Progress, Record, run
 from incremental.problem import Baseline
 from incremental.rundir import RunDirectory
 from incremental.tracking import Tracker
@@ -149,7 +149,7 @@ def dry_run(parts: Parts) -> None:
     """Compiles the base part's programs and prints parameters and memory."""
     driver = Driver(parts.build, parts.stream, parts.update, parts.evaluation.metrics)
     driver.check(parts.evaluation.matrix, parts.batch_size)
-    sizes = sizes_at(parts.stream, 0)
+    sizes = driver.sizes(0)
     functions = driver.functions(sizes)
     data, _, _ = driver.update_data(functions.program, 0, driver.plan(Progress()))
     state = functions.init(jax.random.key(parts.seed))

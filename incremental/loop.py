@@ -237,12 +237,20 @@ class Driver:
         self.metrics, self.listener, self.saver = metrics, listener, saver
         self.cutoffs = cutoffs(metrics)
         self.made: dict[Sizes, Functions] = {}
+        self.inputs = build(sizes_at(stream, 0)).inputs
 
     def functions(self, sizes: Sizes) -> Functions:
         """The functions at these capacities; older capacities are dropped, tables only grow."""
         if sizes not in self.made:
             self.made = {sizes: functions_of(self.build, sizes)}
         return self.made[sizes]
+
+    def sizes(self, t: int) -> Sizes:
+        """The capacities at increment t; that of users is coarser where no table has a row a user, to compile less."""
+        sizes = sizes_at(self.stream, t)
+        if "user" in self.inputs:
+            return sizes
+        return sizes._replace(users=row_capacity(sizes.users))
 
     def check(self, matrix: bool, batch_size: int | None) -> None:
         """Refuses what cannot work before anything runs."""
@@ -257,7 +265,7 @@ class Driver:
                 f"evaluation.metrics: K={max(self.cutoffs)} is larger than the catalogue of the base part "
                 f"({base_items} items); choose smaller K's"
             )
-        program = self.functions(sizes_at(stream, 0)).program
+        program = self.functions(self.sizes(0)).program
         if program.cutoffs != self.cutoffs:
             raise UserError(
                 f"the metrics ask for the K's {self.cutoffs}, the program counts {program.cutoffs}: give "
@@ -286,7 +294,7 @@ class Driver:
         if found:
             state, before, sizes, progress = found
         else:
-            sizes, progress = sizes_at(self.stream, 0), Progress()
+            sizes, progress = self.sizes(0), Progress()
             state = self.functions(sizes).init(key)
             before = self.functions(sizes).copy(state.learner.params)
             if matrix:
@@ -322,7 +330,7 @@ class Driver:
         plan = self.plan(progress)
         if not plan.increments:
             return state, before, sizes, self.charged(state, progress, 0, 0)
-        wanted = sizes_at(self.stream, t)
+        wanted = self.sizes(t)
         functions = self.functions(wanted)
         data, validation, seen = self.update_data(functions.program, t, plan)
         compiled = functions.seconds

@@ -68,6 +68,13 @@ def test_a_file_by_a_taken_name_is_refused(site: Path, tmp_path: Path) -> None:
     search = f"hydra.searchpath=[file://{tmp_path / 'mine'}]"
     done = incremental(site, tmp_path, search, "+strategy@strategies.mine=replay")
     assert done.returncode == 2
-    assert "error: strategy/replay.yaml is in " in done.stderr
+    assert "strategy/replay.yaml have the same name" in done.stderr
     assert "rename the one that is yours" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_row_whose_own_choice_is_overridden_is_refused(site: Path, tmp_path: Path) -> None:
+    done = incremental(site, tmp_path, "method=popularity")
+    assert done.returncode == 2
+    assert "method=popularity means model=popularity, the command line says model=matrix_factorization" in done.stderr
     assert "Traceback" not in done.stderr
