@@ -1,15 +1,8 @@
-"""Laws that every strategy keeps, checked on a tiny stream: for this project's own strategies and for anyone's plugin.
-
-    check_strategy(my_package.mine, kind="penalty", off={"weight": 0.0})
-
-says in plain words which law broke and what that means for an experiment. Memories, anchors and teachers are found by
-their types (`incremental.types`), not by their names.
-"""
+"""The laws: each yields, in plain words, what breaks and what that means for an experiment."""
 
 import functools
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,242 +10,26 @@ import numpy as np
 from jax import Array
 
 from incremental.capacity import grow
-from incremental.errors import UserError
-from incremental.heads.full_softmax import full_softmax
-from incremental.learner import Training, make
-from incremental.models.matrix_factorization import matrix_factorization
-from incremental.optimizers import adam
-from incremental.problem import Model, problem
+from incremental.problem import Model
 from incremental.strategy import Strategy
-from incremental.types import Anchor, Batch, Data, Memory, Params, Problem, Program, PyTree, Sizes, State, Step, Teacher
+from incremental.testing.looks import (
+    brief,
+    differs,
+    first_batch,
+    first_line,
+    found,
+    gap_between,
+    norm,
+    numbered,
+)
+from incremental.testing.subject import BATCH, EPOCHS, LARGE, MODEL, NAME, ROWS, SMALL, Path, Subject
+from incremental.types import Anchor, Batch, Data, Memory, Params, PyTree, Sizes, State, Step, Teacher
 
 Kind = Literal["penalty", "memory", "distillation", "projection", "isolation", "policy"]
-Factory = Callable[..., Strategy]
-
-INCREMENTS, EPOCHS, BATCH, HISTORY = 3, 3, 16, 6
-ROWS = (60, 44, 52)  # unequal, and no multiples of a batch
-CAPACITY = 64
-SMALL, LARGE = Sizes(14, 16), Sizes(20, 22)  # the ids of increments 0 and 1; those of increment 2 as well
-NAME = "checked"
 TOLERANCE = 0.05  # of weights that move by about 1, where the compiler may add in another order
-MODEL = matrix_factorization(width=8)
 
 
-class LawBroken(AssertionError):
-    """One or several laws do not hold; the text says which, and what that means."""
-
-
-def check_strategy(
-    factory: Factory,
-    *,
-    kind: Kind | Sequence[Kind] = (),
-    off: Mapping[str, Any] | None = None,
-    arguments: Mapping[str, Any] | None = None,
-    model: Model | None = None,
-    keeps: Literal["uniform", "quota", "other"] = "uniform",
-    draws: Literal["uniform", "other"] = "uniform",
-) -> None:
-    """Raises `LawBroken` where `factory(problem, **arguments)` breaks a law of every strategy, or of its `kind`.
-
-    `off` are the arguments under which it must be plain fine-tuning. `keeps` says what a memory promises: every row
-    offered so far equally likely ("uniform"), proportional label quotas ("quota"), or something else; `draws`
-    whether a batch's rows are uniform over the memory. `model` is a small one; by default matrix factorisation of
-    width 8. Every parameter annotated `float` is passed as a traced number.
-    """
-    kinds = (kind,) if isinstance(kind, str) else tuple(kind)
-    unknown = set(kinds) - set(Kind.__args__)  # type: ignore[attr-defined]
-    if unknown:
-        raise UserError(f"check_strategy: kind={sorted(unknown)}: expected of {', '.join(Kind.__args__)}")  # type: ignore[attr-defined]
-    subject = Subject(factory, dict(arguments or {}), model or MODEL)
-    broken = list(subject.shapes())
-    if not broken:  # what does not trace cannot be run
-        broken = list(_laws(subject, kinds, off, keeps, draws))
-    if broken:
-        name = getattr(factory, "__name__", "the strategy")
-        raise LawBroken("\n".join([f"{name} breaks {len(broken)} law(s):", *(f"- {text}" for text in broken)]))
-
-
-# -- a tiny stream -----------------------------------------------------------------------------------------------------
-
-
-def _rows(model: Model, t: int, first: int) -> Batch:
-    """The rows of increment t, numbered from `first` in their weights so that each can be recognised."""
-    rng = np.random.default_rng(t)
-    users, items = (10, 8) if t < 2 else (16, 14)
-    n = ROWS[t]
-    chances = 1.0 / np.arange(1, items + 1)  # unequal, so that quotas differ
-    labels = np.zeros(CAPACITY, np.int32)
-    labels[:n] = rng.choice(items, n, p=chances / chances.sum()) + 1
-    user, history = np.zeros(CAPACITY, np.int32), np.zeros((CAPACITY, HISTORY), np.int32)
-    # Tastes depend on the user and turn with the increments, so that there is something to learn and to forget.
-    user[:n] = (labels[:n] * (t + 1) + rng.integers(0, 3, n)) % users + 1
-    lengths = rng.integers(1, HISTORY + 1, CAPACITY)
-    past = rng.integers(1, items + 1, history.shape)
-    history[:n] = np.where(np.arange(HISTORY) >= HISTORY - lengths[:, None], past, 0)[:n]
-    real = np.arange(CAPACITY) < n
-    weight = np.where(real, 1.0 + (first + np.arange(CAPACITY)) / 4096, 0.0).astype(np.float32)
-    inputs = {name: {"user": user, "history": history}[name] for name in model.inputs}
-    fields: list[Any] = [inputs, labels, weight, real, np.where(real, t, 0).astype(np.int32)]
-    return Batch(*fields)
-
-
-def _data(model: Model) -> tuple[Data, ...]:
-    """Three increments."""
-    parts = []
-    for t in range(INCREMENTS):
-        rows: Any = _rows(model, t, sum(ROWS[:t]))
-        users = rows.inputs.get("user", rows.labels * 0)
-        parts.append(Data(rows, np.int32(ROWS[t]), np.int32(t), users, rows.labels))  # type: ignore[arg-type]
-    return tuple(jax.tree.map(jnp.asarray, parts))
-
-
-class Path(NamedTuple):
-    """What one increment's training went through."""
-
-    begun: State
-    strategy: PyTree  # after each epoch, [epochs, ...]
-    params: Params  # after each epoch
-    term: Array  # [epochs] float32: the strategy's own loss term, mean over the steps
-    ended: State
-    scores: Array  # [B, V] float32, of the first rows, as evaluated
-
-
-class Subject:
-    """A strategy under test: its programs on the tiny stream, floats traced, compiled once each."""
-
-    def __init__(self, factory: Factory, arguments: dict[str, Any], model: Model) -> None:
-        self.factory, self.model = factory, model
-        floats, fixed = {}, {}
-        parameters = inspect.signature(factory, eval_str=True).parameters
-        for name, parameter in parameters.items():
-            value = arguments.get(name, parameter.default)
-            if parameter.annotation is float and isinstance(value, int | float):
-                floats[name] = jnp.float32(value)
-            elif name in arguments:
-                fixed[name] = value
-        left = set(arguments) - set(parameters)
-        if left and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            raise UserError(f"check_strategy: arguments {sorted(left)} are no parameters of the factory")
-        self.floats, self.fixed = floats, fixed
-        self.data = _data(model)
-        self.programs: dict[Sizes, tuple[Any, Any]] = {}
-
-    def problem(self, sizes: Sizes) -> Problem:
-        return problem(self.model, full_softmax(), sizes, HISTORY)
-
-    def strategy(self, floats: Mapping[str, Any], sizes: Sizes = LARGE) -> Strategy:
-        return self.factory(self.problem(sizes), **self.fixed, **floats)
-
-    def program(self, floats: Mapping[str, Any], sizes: Sizes) -> Program:
-        steps = Training(batch_size=BATCH, epochs=EPOCHS, patience=0)
-        parts = {NAME: self.strategy(floats, sizes)}
-        return make(self.problem(sizes), adam(learning_rate=0.05), parts, sizes=sizes, training=steps)
-
-    def init(self, floats: Mapping[str, Any], seed: Array, sizes: Sizes) -> State:
-        return self.program(floats, sizes).init(jax.random.key(seed))
-
-    def increment(self, floats: Mapping[str, Any], state: State, data: Data, sizes: Sizes) -> Path:
-        program = self.program(floats, sizes)
-        begun = program.begin(state, data)
-
-        def epoch(state: State, _: None) -> tuple[State, Any]:
-            state, metrics = program.run_epoch(state, data)
-            term = sum(jax.tree.leaves(metrics["terms"].get(NAME, 0.0)), jnp.float32(0.0))
-            # As `validate` does it with an empty validation part: the last epoch is the best.
-            fit = state.fit._replace(learner=state.learner, strategy=state.strategy)
-            return state._replace(fit=fit), (state.strategy, state.learner.params, term)
-
-        trained, (own, params, term) = jax.lax.scan(epoch, begun, None, length=EPOCHS)
-        ended = program.end(trained, data)
-        inputs = jax.tree.map(lambda leaf: leaf[:8], data.rows.inputs)
-        return Path(begun, own, params, term, ended, program.scores(ended, inputs))
-
-    def compiled(self, sizes: Sizes) -> tuple[Any, Any]:
-        """(init, increment) under jit."""
-        if sizes not in self.programs:
-            init, increment = (jax.jit(functools.partial(each, sizes=sizes)) for each in (self.init, self.increment))
-            self.programs[sizes] = init, increment
-        return self.programs[sizes]
-
-    def run(
-        self, floats: Mapping[str, Any] | None = None, *, data: Sequence[Data] | None = None, sizes: Sizes = LARGE
-    ) -> list[Path]:
-        """The path of every increment of `data`."""
-        init, increment = self.compiled(sizes)
-        floats = self.floats if floats is None else floats
-        state, paths = init(floats, jnp.uint32(0)), []
-        for part in self.data if data is None else data:
-            paths.append(increment(floats, state, part))
-            state = paths[-1].ended
-        return paths
-
-    # -- what must hold before anything can run ----------------------------------------------------------------------
-
-    def shapes(self) -> Iterator[str]:
-        """Broken laws that tracing alone shows."""
-        data = self.data[1]
-        try:
-            state = jax.eval_shape(lambda floats: self.init(floats, jnp.uint32(0), LARGE), self.floats)
-        except Exception as error:
-            yield _told("init", error)
-            return
-        program = self.program(self.floats, LARGE)  # lives on between the traces, as in a run
-        given: dict[str, tuple[Any, ...]] = {"init": (jax.random.key(0),), "begin": (state, data), "end": (state, data)}
-        for name, arguments in given.items():
-            try:
-                with jax.checking_leaks():
-                    jax.eval_shape(getattr(program, name), *arguments)
-            except Exception as error:
-                yield _told(name, error)
-                return
-        hooks: dict[str, Callable[[Program], Callable[..., Any]]] = {
-            "begin": lambda program: program.begin,
-            "run_epoch": lambda program: lambda state, data: program.run_epoch(state, data)[0],
-            "end": lambda program: program.end,
-        }
-        for name, hook in hooks.items():
-            try:
-                changed = jax.eval_shape(lambda f, s: hook(self.program(f, LARGE))(s, data), self.floats, state)  # noqa: B023
-            except Exception as error:
-                yield _told(name, error)
-                continue
-            if _types(changed.strategy) != _types(state.strategy):
-                what = _difference(state.strategy, changed.strategy)
-                yield (
-                    f"its state's shapes or dtypes change in `{name}` ({what}): "
-                    "every increment would compile anew, and a checkpoint of one could not be restored in the next"
-                )
-            if _types(changed.learner) != _types(state.learner):
-                yield f"it changes the shapes or dtypes of the learner in `{name}`: nothing after it could run"
-
-
-def _told(hook: str, error: Exception) -> str:
-    """An exception of a hook as a broken law."""
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-    outside = (jax.errors.UnexpectedTracerError, KeyError, UnboundLocalError, AttributeError)
-    if isinstance(error, outside) or first.startswith("Leaked trace"):
-        return (
-            f"`{hook}` keeps or needs something that is not in its arguments ({type(error).__name__}: {first}): state "
-            "kept outside the state is a constant under jit, so that the first increment's anchor would hold for ever"
-        )
-    if isinstance(error, jax.errors.ConcretizationTypeError | jax.errors.TracerBoolConversionError):
-        return (
-            f"`{hook}` or the factory uses a number's value in Python, as in `if weight:` ({first}): a float may be "
-            "traced, or a sweep over it could not be one program; use jnp.where, or annotate a static choice bool "
-            "or int"
-        )
-    if isinstance(error, TypeError) and ("carry" in str(error) or "body_fun" in str(error)):
-        return (
-            f"its state's shapes or dtypes change in `record`, or the learner's in a step ({first}): an epoch is one "
-            "compiled loop, which needs a state of constant type"
-        )
-    return f"`{hook}` fails: {type(error).__name__}: {first}"
-
-
-# -- the laws ----------------------------------------------------------------------------------------------------------
-
-
-def _laws(
+def laws(
     subject: Subject, kinds: Sequence[Kind], off: Mapping[str, Any] | None, keeps: str, draws: str
 ) -> Iterator[str]:
     """What breaks, in words."""
@@ -299,7 +76,7 @@ def _finite(paths: Sequence[Path]) -> Iterator[str]:
 def _effect(
     subject: Subject, paths: Sequence[Path], plain: Sequence[Path], off: Mapping[str, Any] | None
 ) -> Iterator[str]:
-    gap = max(_gap(one.scores, other.scores) for one, other in zip(paths[1:], plain[1:], strict=True))
+    gap = max(gap_between(one.scores, other.scores) for one, other in zip(paths[1:], plain[1:], strict=True))
     if gap < 1e-3:
         yield (
             "after three increments the model scores as after plain fine-tuning: the strategy does nothing (a penalty "
@@ -313,7 +90,7 @@ def _effect(
     same = fixed == subject.fixed
     quiet = subject if same else Subject(subject.factory, {**fixed, **floats}, subject.model)
     one = quiet.run(floats)[1]
-    gap = _gap(one.ended.learner.params, plain[1].ended.learner.params)
+    gap = gap_between(one.ended.learner.params, plain[1].ended.learner.params)
     if gap > 1e-3:
         yield (
             f"with {dict(off)} it is not plain fine-tuning (weights differ by {gap:.2g}): a sweep over the strength "
@@ -336,7 +113,7 @@ def _padding(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
         )
 
     other = subject.run(data=[spoilt(part) for part in subject.data])[-1]
-    if _differs((other.ended.learner, _visible(other)), (paths[-1].ended.learner, _visible(paths[-1]))):
+    if differs((other.ended.learner, _visible(other)), (paths[-1].ended.learner, _visible(paths[-1]))):
         yield (
             "padding rows (valid=False, or beyond data.size) change the result: it would depend on how the increments "
             "happen to be padded; multiply by `valid`, draw below `data.size`"
@@ -364,7 +141,7 @@ def _lanes_and_growth(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
         state = _lane(subject, SMALL)
         grown = grow(state, subject.program(subject.floats, LARGE))
         last = subject.compiled(LARGE)[1](subject.floats, grown, subject.data[2])
-        if _gap(last.ended.learner.params, paths[-1].ended.learner.params) <= TOLERANCE:
+        if gap_between(last.ended.learner.params, paths[-1].ended.learner.params) <= TOLERANCE:
             return
     except Exception:
         pass
@@ -388,9 +165,9 @@ def _lanes(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
     try:
         lane = _lane(subject, LARGE)
     except Exception as error:
-        yield f"it cannot run as a lane of a packed sweep, under jax.vmap ({_first(error)})"
+        yield f"it cannot run as a lane of a packed sweep, under jax.vmap ({first_line(error)})"
         return
-    gap = _gap(lane.learner.params, paths[1].ended.learner.params)
+    gap = gap_between(lane.learner.params, paths[1].ended.learner.params)
     if gap > TOLERANCE:
         yield f"as a lane of a packed sweep (jax.vmap) it trains otherwise than alone (weights differ by {gap:.2g})"
 
@@ -400,10 +177,10 @@ def _growth(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
     try:
         grown = grow(small, subject.program(subject.floats, LARGE))
     except Exception as error:
-        yield f"its state cannot grow with the tables ({_first(error)}): a run would stop where new ids arrive"
+        yield f"its state cannot grow with the tables ({first_line(error)}): a run would stop where new ids arrive"
         return
     last = subject.compiled(LARGE)[1](subject.floats, grown, subject.data[2])
-    gap = _gap(last.ended.learner.params, paths[-1].ended.learner.params)
+    gap = gap_between(last.ended.learner.params, paths[-1].ended.learner.params)
     if gap > TOLERANCE:
         yield (
             f"tables grown when new ids arrive do not train as tables allocated beforehand (weights differ by "
@@ -418,29 +195,29 @@ def _rows_of_memories(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
     """Every row that any memory ever holds was trained on before, and is stored as it came."""
     offered: dict[int, Any] = {}
     for t, path in enumerate(paths):
-        for memory in _found(path.begun.strategy, Memory):
-            for number, row in _numbered(memory.rows):
+        for memory in found(path.begun.strategy, Memory):
+            for number, row in numbered(memory.rows):
                 if number not in offered:
                     yield (
                         f"after `begin` of increment {t} a memory holds row {number}, which is not yet trained on "
-                        f"({_brief(row)}): "
+                        f"({brief(row)}): "
                         "rows leak from the future, and replay would be better than it can be"
                     )
                     return
-        offered |= dict(_numbered(subject.data[t].rows))
-        for memory in _found(path.ended.strategy, Memory):
-            numbers = [number for number, _ in _numbered(memory.rows)]
-            for number, row in _numbered(memory.rows):
+        offered |= dict(numbered(subject.data[t].rows))
+        for memory in found(path.ended.strategy, Memory):
+            numbers = [number for number, _ in numbered(memory.rows)]
+            for number, row in numbered(memory.rows):
                 if number not in offered:
                     yield (
-                        f"after increment {t} a memory holds a row that was never trained on ({_brief(row)}): it comes "
+                        f"after increment {t} a memory holds a row that was never trained on ({brief(row)}): it comes "
                         "from the future or from padding, or its fields were changed"
                     )
                     return
                 if row != offered[number]:
                     yield (
-                        f"a memory holds a row otherwise than it came ({_brief(row)} for "
-                        f"{_brief(offered[number])}): ids "
+                        f"a memory holds a row otherwise than it came ({brief(row)} for "
+                        f"{brief(offered[number])}): ids "
                         "renamed within a step mean other users and items in the next, so store catalogue ids"
                     )
                     return
@@ -457,7 +234,7 @@ def _constant_within(paths: Sequence[Path], *, anchors: bool) -> Iterator[str]:
     for kind, what in ((Anchor, "anchor"), (Teacher, "teacher"))[0 if anchors else 1 :]:
         for t, path in enumerate(paths):
             fixed, moved = (
-                [leaf for each in _found(own, kind) for leaf in jax.tree.leaves(each.params)]
+                [leaf for each in found(own, kind) for leaf in jax.tree.leaves(each.params)]
                 for own in (path.begun.strategy, path.strategy)
             )
             for one, other in zip(fixed, moved, strict=True):
@@ -482,7 +259,7 @@ def _penalty(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
                 "of the table would be plain fine-tuning under another name"
             )
             return
-    anchors = [_found(path.ended.strategy, Anchor) for path in paths]
+    anchors = [found(path.ended.strategy, Anchor) for path in paths]
     if not anchors[0]:
         yield (
             "there is no `Anchor` in its state: weights that it pulls towards and keeps elsewhere are a constant under "
@@ -490,21 +267,21 @@ def _penalty(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
         )
         return
     for t in (1, 2):
-        if not any(_differs(one, other) for one, other in zip(anchors[t - 1], anchors[t], strict=True)):
+        if not any(differs(one, other) for one, other in zip(anchors[t - 1], anchors[t], strict=True)):
             yield f"its anchor does not move at the end of increment {t}: it pulls back to older weights"
             return
     strategy, begun = subject.strategy(subject.floats), paths[2].begun
     own, anchor = begun.strategy[NAME], anchors[1][0].params
 
     def term(params: Params) -> Array:
-        batch = _batch(strategy, own, begun, subject.data[2])
+        batch = first_batch(strategy, own, begun, subject.data[2])
         outputs = subject.problem(LARGE).apply(params, batch.inputs)
         return sum(jax.tree.leaves(strategy.loss(own, params, batch, outputs)), jnp.float32(0.0))
 
-    if len(anchors[1]) == 1 and not _found(own, Teacher):
+    if len(anchors[1]) == 1 and not found(own, Teacher):
         slope = jax.jit(jax.grad(term))(anchor)
         away = jax.jit(jax.grad(term))(jax.tree.map(lambda leaf: leaf + 0.1, anchor))
-        if _size(slope) > 1e-3 * _size(away):
+        if norm(slope) > 1e-3 * norm(away):
             yield (
                 "its gradient at its own anchor is not 0: the penalty pulls towards something else than the anchor "
                 "in its "
@@ -513,7 +290,7 @@ def _penalty(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
 
 
 def _memory(subject: Subject, paths: Sequence[Path], keeps: str, draws: str) -> Iterator[str]:
-    memories = _found(paths[0].ended.strategy, Memory)
+    memories = found(paths[0].ended.strategy, Memory)
     if not memories:
         yield "there is no `Memory` in its state: rows kept elsewhere are neither checkpointed nor counted as its cost"
         return
@@ -524,7 +301,7 @@ def _memory(subject: Subject, paths: Sequence[Path], keeps: str, draws: str) -> 
         yield from _quota(subject, memories)
     if keeps == "uniform":
         total = sum(ROWS)
-        counted = int(_found(paths[-1].ended.strategy, Memory)[0].inserted)
+        counted = int(found(paths[-1].ended.strategy, Memory)[0].inserted)
         if counted != total:
             yield (
                 f"its memory was offered {counted} rows, of {total} trained on over {EPOCHS} epochs each: a "
@@ -587,7 +364,7 @@ def _chances(subject: Subject, keeps: str, draws: str) -> Iterator[str]:
 
     if keeps == "uniform":
         filled = jax.jit(jax.vmap(lambda seed: fill(jax.random.key(seed))))(jnp.arange(lanes, dtype=jnp.uint32))
-        for memory in _found(filled, Memory):
+        for memory in found(filled, Memory):
             valid, number = np.asarray(memory.rows.valid), np.asarray(memory.rows.increment)
             capacity = valid.shape[1]
             if capacity >= total:
@@ -614,7 +391,7 @@ def _chances(subject: Subject, keeps: str, draws: str) -> Iterator[str]:
         return strategy.begin(own, after._replace(increment=later), data._replace(increment=later), key)[0]
 
     own = ready()
-    if not any(bool(memory.rows.valid.any()) for memory in _found(own, Memory)):
+    if not any(bool(memory.rows.valid.any()) for memory in found(own, Memory)):
         return
     new = jax.tree.map(lambda leaf: leaf[:BATCH], everything)
     new = new._replace(increment=jnp.full(BATCH, 10**6, jnp.int32), candidates=learner.catalogue.seen)
@@ -622,14 +399,14 @@ def _chances(subject: Subject, keeps: str, draws: str) -> Iterator[str]:
     def drawn(key: Array) -> tuple[Array, Array]:
         batch = strategy.batch(own, new, key)
         groups = [jax.tree.map(lambda leaf: leaf[BATCH:], (batch.valid, batch.increment))]
-        groups += [(each.valid, each.increment) for each in _found(batch.memory, Batch)]
+        groups += [(each.valid, each.increment) for each in found(batch.memory, Batch)]
         return tuple(jnp.concatenate(parts) for parts in zip(*groups, strict=True))  # type: ignore[return-value]
 
     valid, number = map(np.asarray, jax.jit(jax.vmap(drawn))(jax.random.split(jax.random.key(1), lanes)))
     if not valid.any():
         yield "a batch draws nothing from its memory although there are rows in it"
         return
-    held = np.concatenate([np.asarray(m.rows.increment)[np.asarray(m.rows.valid)] for m in _found(own, Memory)])
+    held = np.concatenate([np.asarray(m.rows.increment)[np.asarray(m.rows.valid)] for m in found(own, Memory)])
     if (number == number[0]).all() and len(np.unique(number[0][valid[0]])) < len(held):
         yield (
             "it draws the same rows whatever the key: every batch would replay the same few rows; derive all draws "
@@ -647,7 +424,7 @@ def _chances(subject: Subject, keeps: str, draws: str) -> Iterator[str]:
 
 
 def _distillation(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
-    teachers = [_found(path.ended.strategy, Teacher) for path in paths]
+    teachers = [found(path.ended.strategy, Teacher) for path in paths]
     if not teachers[0]:
         yield "there is no `Teacher` in its state: one kept elsewhere is a constant under jit, the first one for ever"
         return
@@ -655,7 +432,7 @@ def _distillation(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
         yield "its loss term is not 0 in the base part, where there is no teacher yet"
     strategy, begun = subject.strategy(subject.floats), paths[2].begun
     own = begun.strategy[NAME]
-    batch = _batch(strategy, own, begun, subject.data[2])
+    batch = first_batch(strategy, own, begun, subject.data[2])
 
     def term(params: Params, own: Any) -> Array:
         outputs = subject.problem(LARGE).apply(params, batch.inputs)
@@ -665,18 +442,18 @@ def _distillation(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
     later = jax.tree.map(lambda leaf: leaf[-1], paths[2].params)
     away, taught = slopes(later, own)
     at_teacher, _ = slopes(teachers[1][0].params, own)
-    if _size(away) < 1e-9:
+    if norm(away) < 1e-9:
         yield "its loss has no gradient when student and teacher differ: nothing is distilled"
-    if _size(at_teacher) > 1e-3 * _size(away) + 1e-7:
+    if norm(at_teacher) > 1e-3 * norm(away) + 1e-7:
         yield (
             "its gradient is not 0 when student and teacher are the same model: teacher and student see different "
             "things "
             "(dropout, candidates, temperature), or the teacher is not the model of the last increment"
         )
-    if any(_size(teacher.params) > 0 for teacher in _found(taught, Teacher)):
+    if any(norm(teacher.params) > 0 for teacher in found(taught, Teacher)):
         yield "the teacher receives gradients: wrap what it says in jax.lax.stop_gradient"
     for t in (1, 2):
-        if not any(_differs(one, other) for one, other in zip(teachers[t - 1], teachers[t], strict=True)):
+        if not any(differs(one, other) for one, other in zip(teachers[t - 1], teachers[t], strict=True)):
             yield f"its teacher does not change at the end of increment {t}: it stays the one of an older increment"
             return
 
@@ -685,7 +462,7 @@ def _projection(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
     """What it takes out of a step must be missing from what an increment added, under Adam."""
     strategy, path = subject.strategy(subject.floats), paths[2]
     own, before = path.begun.strategy[NAME], path.begun.learner.params
-    batch = _batch(strategy, own, path.begun, subject.data[2])
+    batch = first_batch(strategy, own, path.begun, subject.data[2])
     moved = jax.tree.map(lambda after, before: after[-1] - before, path.params, before)
     keys = iter(jax.random.split(jax.random.key(0), len(jax.tree.leaves(before))))
     noise = jax.tree.map(lambda leaf: jax.random.normal(next(keys), leaf.shape), before)
@@ -695,10 +472,10 @@ def _projection(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
         step = strategy.grads(own, step, before, lambda _rows: step, batch)
         return strategy.updates(own, step, before)
 
-    if _gap(projected(noise), noise) < 1e-4:
+    if gap_between(projected(noise), noise) < 1e-4:
         yield "in increment 2 it lets every direction through: nothing is projected"
         return
-    left = _size(jax.tree.map(jnp.subtract, projected(moved), moved)) / _size(moved)
+    left = norm(jax.tree.map(jnp.subtract, projected(moved), moved)) / norm(moved)
     if left > 1e-3:
         yield (
             f"{left:.1%} of what the weights moved lies where it may not: projecting gradients does not bind Adam, "
@@ -733,83 +510,3 @@ def _policy(paths: Sequence[Path]) -> Iterator[str]:
         if int(path.ended.learner.increment) != t:
             yield f"it changes the learner's number of the increment ({t}): keys and decays would repeat"
             return
-
-
-# -- parts -------------------------------------------------------------------------------------------------------------
-
-
-def _batch(strategy: Strategy, own: Any, begun: State, data: Data) -> Batch:
-    """The first rows of an increment as a step sees them."""
-    new = jax.tree.map(lambda leaf: leaf[:BATCH], data.rows)._replace(candidates=begun.learner.catalogue.seen)
-    return strategy.batch(own, new, jax.random.key(0))
-
-
-def _found(tree: PyTree, kind: type) -> list[Any]:
-    """The instances of `kind` in a tree."""
-    leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, kind))
-    return [leaf for leaf in leaves if isinstance(leaf, kind)]
-
-
-def _numbered(rows: Batch) -> list[tuple[int, Any]]:
-    """The valid rows by the number in their weight."""
-    host = jax.tree.map(np.asarray, rows)
-    index = np.flatnonzero(host.valid)
-    numbers = np.rint((host.weight[index] - 1.0) * 4096).astype(int).tolist()
-    fields = [
-        ({name: ids[i].tolist() for name, ids in host.inputs.items()}, int(host.labels[i]), int(host.increment[i]))
-        for i in index
-    ]
-    return list(zip(numbers, fields, strict=True))
-
-
-def _brief(row: Any) -> str:
-    inputs, label, increment = row
-    return f"{', '.join(f'{name} {ids}' for name, ids in inputs.items())}, item {label}, increment {increment}"
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def _types(tree: PyTree) -> Any:
-    leaves, structure = jax.tree.flatten(tree)
-    return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
-
-
-def _difference(one: PyTree, other: PyTree) -> str:
-    old, new = (
-        {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)} for tree in (one, other)
-    )
-    for path in old.keys() | new.keys():
-        was, now = (
-            f"{leaf.dtype}{list(leaf.shape)}" if (leaf := tree.get(path)) is not None else "nothing"
-            for tree in (old, new)
-        )
-        if was != now:
-            return f"{path}: {was}, then {now}"
-    return "its structure"
-
-
-def _gap(one: PyTree, other: PyTree) -> float:
-    """The largest difference, infinities that both have apart."""
-
-    def largest(a: Any, b: Any) -> float:
-        a, b = np.asarray(a), np.asarray(b)
-        both = np.isfinite(a)
-        if not np.array_equal(both, np.isfinite(b)):
-            return float("inf")
-        return float(np.max(np.abs(np.where(both, a, 0.0) - np.where(both, b, 0.0)), initial=0.0))
-
-    return max(jax.tree.leaves(jax.tree.map(largest, one, other)))
-
-
-def _size(tree: PyTree) -> float:
-    """Euclidean norm over the float leaves."""
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return float(np.sqrt(sum(float((leaf.astype(np.float64) ** 2).sum()) for leaf in leaves)))
-
-
-def _differs(one: PyTree, other: PyTree) -> bool:
-    """Whether any leaf differs in a bit of its value."""
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-    return any(not np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True) for a, b in pairs)

@@ -1,0 +1,49 @@
+"""Laws that every strategy keeps, checked on a tiny stream: for this project's own strategies and for anyone's plugin.
+
+    check_strategy(my_package.mine, kind="penalty", off={"weight": 0.0})
+
+says in plain words which law broke and what that means for an experiment. Memories, anchors and teachers are found by
+their types (`incremental.types`), not by their names.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from incremental.errors import UserError
+from incremental.problem import Model
+from incremental.testing.laws import Kind, laws
+from incremental.testing.subject import MODEL, Factory, Subject
+
+
+class LawBroken(AssertionError):
+    """One or several laws do not hold; the text says which, and what that means."""
+
+
+def check_strategy(
+    factory: Factory,
+    *,
+    kind: Kind | Sequence[Kind] = (),
+    off: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    model: Model | None = None,
+    keeps: Literal["uniform", "quota", "other"] = "uniform",
+    draws: Literal["uniform", "other"] = "uniform",
+) -> None:
+    """Raises `LawBroken` where `factory(problem, **arguments)` breaks a law of every strategy, or of its `kind`.
+
+    `off` are the arguments under which it must be plain fine-tuning. `keeps` says what a memory promises: every row
+    offered so far equally likely ("uniform"), proportional label quotas ("quota"), or something else; `draws`
+    whether a batch's rows are uniform over the memory. `model` is a small one; by default matrix factorisation of
+    width 8. Every parameter annotated `float` is passed as a traced number.
+    """
+    kinds = (kind,) if isinstance(kind, str) else tuple(kind)
+    unknown = set(kinds) - set(Kind.__args__)  # type: ignore[attr-defined]
+    if unknown:
+        raise UserError(f"check_strategy: kind={sorted(unknown)}: expected of {', '.join(Kind.__args__)}")  # type: ignore[attr-defined]
+    subject = Subject(factory, dict(arguments or {}), model or MODEL)
+    broken = list(subject.shapes())
+    if not broken:  # what does not trace cannot be run
+        broken = list(laws(subject, kinds, off, keeps, draws))
+    if broken:
+        name = getattr(factory, "__name__", "the strategy")
+        raise LawBroken("\n".join([f"{name} breaks {len(broken)} law(s):", *(f"- {text}" for text in broken)]))
