@@ -23,11 +23,9 @@ from incremental.heads.bce import bce
 from incremental.heads.bpr import bpr
 from incremental.heads.full_softmax import full_softmax
 from incremental.heads.sampled_softmax import sampled_softmax
-from incremental.models.cooccurrence import cooccurrence
 from incremental.models.gru4rec import gru4rec
 from incremental.models.matrix_factorization import matrix_factorization
 from incremental.models.oracle import oracle
-from incremental.models.popularity import popularity
 from incremental.models.sasrec import sasrec
 from incremental.problem import Baseline, Head, Model, problem
 from incremental.strategies.ewc import ewc
@@ -98,7 +96,16 @@ PARTS: dict[str, Callable[[Problem], Strategy]] = {
     "online_ewc": lambda problem: online_ewc(problem, weight=30.0, samples=16),
 }
 STRATEGIES = ("plain", "replay+ewc")
-TINY = {"capacity": 96, "rows": 16, "samples": 8, "directions": 16, "rank": 4, "increments": 4}
+TINY = {
+    "capacity": 96,
+    "rows": 16,
+    "samples": 8,
+    "directions": 16,
+    "rank": 4,
+    "increments": 4,
+    "sketch": 8,
+    "users": 16,
+}
 
 
 # -- streams ---------------------------------------------------------------------------------------------------------
@@ -167,10 +174,10 @@ def strategies(spec: Spec, problem: Problem) -> dict[str, Strategy]:
     return {name: (PARTS.get(name) or configured(name))(problem) for name in names}
 
 
-def configured(name: str) -> Callable[[Problem], Strategy]:
-    """A strategy by the name of its config, with tiny memories and samples."""
-    node: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / "strategy" / f"{name}.yaml"))
-    return config.partial({**node, **{key: TINY[key] for key in TINY if key in node}}, f"strategies.{name}")
+def configured(name: str, group: str = "strategy") -> Callable[..., Any]:
+    """The factory of a config, with tiny memories and samples."""
+    node: Any = OmegaConf.to_container(OmegaConf.load(config_folder() / group / f"{name}.yaml"))
+    return config.partial({**node, **{key: TINY[key] for key in TINY if key in node}}, f"{group}.{name}")
 
 
 def make(problem: Problem, parts: Mapping[str, Strategy], sizes: Sizes, spec: Spec) -> Program:
@@ -205,9 +212,8 @@ def build(spec: Spec) -> loop.Build:
 
 @functools.cache
 def baseline_build(name: str) -> loop.Build:
-    """Programs of popularity and co-occurrence."""
-    made = {"popularity": popularity, "cooccurrence": cooccurrence}[name]()
-    return functools.cache(lambda sizes: made.build(sizes, (10,)))
+    """Programs of a baseline by the name of its config."""
+    return of_baseline(configured(name, "model")())
 
 
 def of_baseline(made: Baseline) -> loop.Build:

@@ -150,9 +150,12 @@ def test_sequence_models(model: str) -> None:
         ("popularity", "static"),
         ("cooccurrence", "finetune"),
         ("oracle", "finetune"),
+        ("incremental_svd", "finetune"),
+        ("frequent_directions", "finetune"),
+        ("fire", "finetune"),
         *(
             pytest.param(baseline, policy, marks=pytest.mark.slow)
-            for baseline in ("popularity", "cooccurrence", "oracle")
+            for baseline in ("popularity", "cooccurrence", "oracle", "incremental_svd", "frequent_directions", "fire")
             for policy in ("static", "window", "retrain")
         ),
     ],
