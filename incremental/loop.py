@@ -419,10 +419,14 @@ class Driver:
             )
         new = stream.training_events(plan.arrived)
         arrived = stream.interactions.user[new], stream.interactions.item[new]
+        text = None
+        if stream.text is not None:  # of the items that have occurred; the others' is the future's
+            occurred = stream.text[: int(stream.interactions.item[: stream.bounds(t)[1]].max()) + 1]
+            text = jax.device_put(padded(occurred, program.sizes.items))
         checked = stream.training_rows(plan.increments, validation=True, history=history)
         seen = self.seen(checked, heldout=False) if stream.exclude_seen else None
         return (
-            on_device(rows, program.inputs, t, arrived),
+            on_device(rows, program.inputs, t, arrived)._replace(text=text),
             on_device(checked, program.inputs, t, NOBODY),
             seen,
         )

@@ -122,6 +122,7 @@ class Data(NamedTuple):
     increment: Array  # [] int32
     users: Array  # [E] int32, 0 = padding: the training events the catalogue has not counted yet
     items: Array  # [E] int32
+    text: Array | None = None  # [V, F] float32: the texts of the items that have occurred; None: `data.text` is null
 
 
 class Seen(NamedTuple):

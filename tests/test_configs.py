@@ -28,6 +28,8 @@ def check(values: dict[str, Any]) -> None:
         config.partial(values[key], key)
     for name, node in (values["strategies"] or {}).items():
         config.partial(node, f"strategies.{name}")
+    if values["data"].get("text"):
+        config.build(values["data"]["text"], "data.text")
     data = dict(values["data"])
     source = config.partial({**data.pop("source"), "path": "x"}, "data.source") if "path" in data["source"] else None
     if source is not None:
@@ -36,8 +38,8 @@ def check(values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_fits_its_factory(group: str, choice: str) -> None:
-    override = f"+strategy@strategies.it={choice}" if group == "strategy" else f"{group}={choice}"
-    check(composed(override))
+    place = {"strategy": "+strategy@strategies.it", "text": "+text@data.text"}.get(group, group)
+    check(composed(f"{place}={choice}"))
 
 
 @pytest.mark.parametrize("choice", sorted(path.stem for path in (FOLDER / "data").glob("*.yaml")))

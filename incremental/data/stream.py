@@ -48,6 +48,7 @@ class Stream:
     minimum_history: int
     cleaning: tuple[CleaningStep, ...] = ()
     notes: tuple[str, ...] = ()
+    text: npt.NDArray[np.float32] | None = None  # [items, F] what `data.text` makes of each item's title
 
     def __len__(self) -> int:
         """T + 1: the base part and the increments."""
@@ -62,6 +63,7 @@ class Stream:
             increment=self.increment[:n],
             heldout=self.heldout[:n],
             validation=self.validation[:n],
+            text=None if self.text is None else self.text[: int(self.interactions.item[:n].max()) + 1],
         )
 
     def bounds(self, t: int) -> tuple[int, int]:
@@ -213,12 +215,14 @@ def make_stream(
     exclude_seen: bool = False,
     unseen_items: Literal["miss", "drop"] = "miss",
     minimum_history: int = 0,
+    text: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = None,
     seed: int = 0,
 ) -> Stream:
     """Cleans, validates, encodes and cuts a source.
 
     `history`: L, the last events that a model sees. `heldout`: the share of each part that nothing trains on (for the
-    matrix R); `validation`: the share of the rest for early stopping; both drawn by event from `seed`.
+    matrix R); `validation`: the share of the rest for early stopping; both drawn by event from `seed`. `text` turns
+    titles into vectors [items, F], each title on its own.
     """
     for name, value in (("heldout", heldout), ("validation", validation)):
         if not 0 <= value < 1:
@@ -233,6 +237,9 @@ def make_stream(
     interactions = encode(table)
     increment, notes = cut(interactions)
     interactions = interactions.prefix(len(increment))
+    if text is not None and interactions.titles is None:
+        where = f"data.text: {table.origin} has no titles"
+        raise UserError(f"{where}; name their column in data.source, or set data.text=null")
     held = share_of_each(increment, heldout, seed, 1)
     return Stream(
         interactions,
@@ -245,4 +252,5 @@ def make_stream(
         minimum_history,
         steps,
         notes,
+        None if text is None else text(interactions.titles or []),
     )

@@ -11,18 +11,21 @@ from incremental.strategies.ids import path_of
 from incremental.strategy import Strategy
 from incremental.types import Data, Learner, Params, Problem, PyTree
 
-Source = Literal["mean", "neighbours"]
+Source = Literal["mean", "neighbours", "text"]
 
 
-def warm_rows(problem: Problem, *, source: Source = "mean") -> Strategy:
+def warm_rows(problem: Problem, *, source: Source = "mean", ridge: float = 1.0) -> Strategy:
     """Before an increment's training, each item whose first training events it brings gets a row in every item table.
 
     "mean": the mean of the known items' rows. "neighbours": the mean of the rows of the known items that the increment
     shows together with it, each as often as it does: those in the histories of the rows whose label is the new item,
-    or, in a model without histories, the labels of the same user's rows; the mean of all where there are none. Known
-    are the items of earlier increments; in the first, every row keeps its random start. The mean is the start of
-    Hewitt (2021, "Initializing new word embeddings for pretrained language models") without its noise; the neighbours
-    are those of item-based nearest neighbours (Sarwar et al. 2001). A start from text is left out: `Data` has none.
+    or, in a model without histories, the labels of the same user's rows; the mean of all where there are none. "text":
+    what the items' texts predict, m + x W with W = (XᵀX + `ridge` I)⁻¹ Xᵀ(E - m): X [known, F] the known items' text
+    vectors (`data.text`), E their rows, m the rows' mean. Known are the items of earlier increments; in the first,
+    every row keeps its random start. The mean is the start of Hewitt (2021, "Initializing new word embeddings for
+    pretrained language models") without its noise; the neighbours are those of item-based nearest neighbours (Sarwar
+    et al. 2001); the map from text is that of Gantner et al. (2010, "Learning attribute-to-feature mappings for
+    cold-start recommendations"), linear.
 
     The rows' optimizer state becomes that of the padding row, which no gradient reaches: 0 for moments, the
     accumulator's start for AdaGrad. After a fresh start (update.start=afresh) all rows are random, means too. State: 1
@@ -31,10 +34,18 @@ def warm_rows(problem: Problem, *, source: Source = "mean") -> Strategy:
     if source not in get_args(Source):
         raise UserError(f"strategies.warm_rows: source={source!r}: expected {' or '.join(get_args(Source))}")
 
+    def from_text(table: Array, known: Array, mean: Array, text: Array) -> Array:
+        """[V, D]: what each item's text vector says of its row."""
+        shown = jnp.where(known[:, None], text, 0.0)
+        square = shown.T @ shown + ridge * jnp.eye(text.shape[1])
+        return mean + text @ jax.scipy.linalg.solve(square, shown.T @ (table - mean), assume_a="pos")
+
     def begin(known: Array, learner: Learner, data: Data, key: Array) -> tuple[Array, Learner]:
         del key
         seen = learner.catalogue.seen
         new = seen & ~known & known.any()
+        if source == "text" and data.text is None:
+            raise UserError("strategies.warm_rows: source=text needs the items' texts: +text@data.text=hashed_words")
 
         def warmed(path: jax.tree_util.KeyPath, leaf: Array) -> Array:
             if problem.tables.get(path_of(path)) != "item":
@@ -44,6 +55,8 @@ def warm_rows(problem: Problem, *, source: Source = "mean") -> Strategy:
             if source == "neighbours":
                 total, count = beside(table, known, data, len(learner.catalogue.users))
                 rows = jnp.where(count > 0, total / jnp.maximum(count, 1.0), rows)
+            elif data.text is not None and source == "text":
+                rows = from_text(table, known, rows, data.text)
             return jnp.where(new[:, None], rows, table).reshape(leaf.shape)
 
         params = jax.tree_util.tree_map_with_path(warmed, learner.params)

@@ -56,12 +56,12 @@ USERS = data({"user": jnp.array([1, 1, 1, 1, 2, 2, 3, 2])}, [4, 1, 1, 3, 5, 6, 2
 
 
 def begun(
-    source: Any, rows: Data, tx: Any = None, known: Any = KNOWN, seen: Any = SEEN
+    source: Any, rows: Data, tx: Any = None, known: Any = KNOWN, seen: Any = SEEN, **options: Any
 ) -> tuple[Any, Learner, Learner]:
     """The state, the learner after `begin`, and before."""
     before = learner(optax.identity() if tx is None else tx, seen)
     state, after = jax.jit(
-        lambda known, before, rows: warm_rows(PROBLEM, source=source).begin(known, before, rows, NONE)
+        lambda known, before, rows: warm_rows(PROBLEM, source=source, **options).begin(known, before, rows, NONE)
     )(known, before, rows)
     return state, after, before
 
@@ -128,9 +128,33 @@ def test_an_item_is_new_once_and_nothing_is_in_the_first_increment() -> None:
     jax.tree.map(np.testing.assert_array_equal, after.params, PARAMS)
 
 
+TEXT: Any = RNG.normal(size=(V, 2)).astype(np.float32)
+
+
+def test_text_predicts_the_rows_of_new_items() -> None:
+    """Known rows that are a linear map of their texts: the new ones' are that map of theirs."""
+    texts = HISTORIES._replace(text=jnp.array(TEXT - TEXT[1:4].mean(0)))
+    rows = PARAMS["item"]["embedding"].copy()
+    PARAMS["item"]["embedding"][:] = np.asarray(texts.text) @ RNG.normal(size=(2, D)).astype(np.float32) + 3.0
+    mapped = PARAMS["item"]["embedding"].copy()
+    try:
+        _, after, _ = begun("text", texts, ridge=1e-6)
+        _, flat, _ = begun("text", texts, ridge=1e9)
+    finally:
+        PARAMS["item"]["embedding"][:] = rows
+    np.testing.assert_allclose(after.params["item"]["embedding"][jnp.array(NEW)], mapped[NEW], rtol=1e-3, atol=1e-4)
+    mean = np.broadcast_to(mapped[1:4].mean(0), (3, D))
+    np.testing.assert_allclose(flat.params["item"]["embedding"][jnp.array(NEW)], mean, rtol=1e-5)
+
+
+def test_text_without_texts_is_refused() -> None:
+    with pytest.raises(UserError, match="needs the items' texts"):
+        begun("text", HISTORIES)
+
+
 def test_an_unknown_source_is_refused() -> None:
-    with pytest.raises(UserError, match="source='text': expected mean or neighbours"):
-        warm_rows(PROBLEM, source="text")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="source='title': expected mean or neighbours or text"):
+        warm_rows(PROBLEM, source="title")  # type: ignore[arg-type]
 
 
 def test_the_laws_of_strategies() -> None:

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from incremental import loop
+from incremental.data.text import hashed_words
+from incremental.errors import UserError
+from tests import lab
+
+
+def test_words_not_their_order_nor_case_nor_neighbours_make_a_vector() -> None:
+    encode = hashed_words(width=32)
+    one, other, third, none = encode(["Blue Moon", "moon  BLUE", "red moon", " "])
+    np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(one, third)
+    np.testing.assert_array_equal(none, 0.0)
+    np.testing.assert_allclose(np.linalg.norm([one, third], axis=1), 1.0, rtol=1e-6)
+    np.testing.assert_array_equal(encode(["red moon"])[0], third)
+
+
+def test_shared_words_are_the_inner_product() -> None:
+    one, other = hashed_words(width=4096)(["a b c d", "c d e f"])
+    assert float(one @ other) == pytest.approx(0.5)
+
+
+def test_an_update_sees_the_texts_of_items_that_have_occurred() -> None:
+    stream = lab.stream(text=hashed_words(width=16))
+    assert stream.text is not None
+    program = lab.build(lab.Spec())(loop.sizes_at(stream, 1))
+    data, _ = lab.update_data(stream, program, 1)
+    known = int(stream.interactions.item[: stream.bounds(1)[1]].max()) + 1
+    assert known < len(stream.text)
+    assert data.text is not None
+    np.testing.assert_array_equal(data.text[:known], stream.text[:known])
+    np.testing.assert_array_equal(data.text[known:], 0.0)
+    short = stream.prefix(1)
+    np.testing.assert_array_equal(short.text, stream.text[:known])
+
+
+def test_a_stream_without_titles_is_refused() -> None:
+    with pytest.raises(UserError, match="hand-made has no titles"):
+        lab.written([[("u", "a"), ("u", "b")], [("u", "a")]], text=hashed_words())
