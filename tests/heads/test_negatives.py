@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from incremental.errors import UserError
-from incremental.heads.negatives import drawn
+from incremental.heads.negatives import BLOCK, draw, drawn, proposal
 from incremental.types import Batch, Catalogue, Learner
 
 NUMBER = 8192
@@ -22,7 +22,7 @@ def learner(seen: Any, events: Any) -> Learner:
 
 @jax.jit
 @jax.vmap
-def draw(power: Any, seen: Any, events: Any, key: Any) -> Any:
+def drawn_by(power: Any, seen: Any, events: Any, key: Any) -> Any:
     """Negatives, log_q and the state after `begin`, from a state that an earlier increment left."""
     strategy = drawn(NUMBER, power)
     earlier = learner(~seen, 1.0 + events)
@@ -38,7 +38,7 @@ POWERS: Any = np.array([0.0, 0.75, 1.0], np.float32)
 @pytest.fixture(scope="module")
 def draws() -> Any:
     keys = jax.random.split(jax.random.key(3), len(POWERS))
-    return [np.asarray(part) for part in draw(POWERS, np.stack([SEEN] * 3), np.stack([EVENTS] * 3), keys)]
+    return [np.asarray(part) for part in drawn_by(POWERS, np.stack([SEEN] * 3), np.stack([EVENTS] * 3), keys)]
 
 
 def shares(power: float) -> Any:
@@ -66,3 +66,35 @@ def test_log_q_is_the_log_of_the_expected_number_of_draws(draws: Any, case: int,
 def test_an_impossible_number_is_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"head\.negatives=0.*at least 1"):
         drawn(0, 0.0)
+
+
+def test_shares_hold_across_blocks_of_the_running_sums() -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.gamma(0.5, size=3 * BLOCK + 5).astype(np.float32)
+    seen = rng.random(len(weight)) < 0.4
+    made = proposal(jax.numpy.asarray(weight), jax.numpy.asarray(seen))
+    items, log_q = (np.asarray(part) for part in draw(made, 1 << 18, jax.random.key(0)))
+    q = np.where(seen, weight, 0.0) / weight[seen].sum(dtype=np.float64)
+    np.testing.assert_allclose(log_q, np.log(q[items]), rtol=1e-4)
+    group = np.arange(len(weight)) % 97  # enough draws of each
+    counts, expected = np.bincount(group[items]), len(items) * np.bincount(group, q)
+    assert stats.chisquare(counts, expected).pvalue > 1e-4
+
+
+@pytest.mark.slow
+def test_a_catalogue_of_ten_million_items_is_drawn_from_evenly() -> None:
+    """A running sum over 10^7 weights in float32 would leave out whole items and favour others."""
+    size = 10_000_000
+    seen = jax.numpy.arange(size) % 2 == 1  # the first is padding
+    made = jax.jit(proposal)(jax.numpy.ones(size), seen)
+    items, log_q = (np.asarray(part) for part in jax.jit(draw, static_argnums=1)(made, 1 << 20, jax.random.key(0)))
+    assert (items % 2 == 1).all()
+    np.testing.assert_allclose(log_q, -np.log(size / 2), rtol=1e-6)
+    # Over the catalogue, within a block of the sums, and from an item to its neighbour.
+    for place, kinds in ((items // (size // 500), 500), (items // 2 % BLOCK // 8, 512), (items // 2 % 2, 2)):
+        counts = np.bincount(place, minlength=kinds)
+        share = np.bincount(np.arange(size // 2) % BLOCK // 8 if kinds == 512 else np.arange(kinds), minlength=kinds)
+        assert stats.chisquare(counts, len(items) * share / share.sum()).pvalue > 1e-4
+    # Of n draws from m items about n²/2m pairs are equal.
+    pairs = len(items) - len(np.unique(items))
+    assert pairs == pytest.approx(len(items) ** 2 / size, rel=0.15)
