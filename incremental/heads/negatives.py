@@ -23,19 +23,19 @@ class Proposal(NamedTuple):
 
     items: Array  # [V] int32: the candidates, then 0s
     log_q: Array  # [V] float32: of the candidate at the same place
-    count: Array  # [] int32, candidates
+    size: Array  # [] int32, candidates
     within: Array  # [⌈V / BLOCK⌉, BLOCK] float32: running sums of a block's weights
     blocks: Array  # [⌈V / BLOCK⌉] float32: running sums of the blocks' totals
 
 
 def proposal(weight: Array, candidates: Array) -> Proposal:
     """Candidate i ([V] bool) is drawn with probability `weight` [V] float32 of i / Σ of all candidates'."""
-    count = candidates.sum(dtype=jnp.int32)
+    size = candidates.sum(dtype=jnp.int32)
     (items,) = jnp.nonzero(candidates, size=len(candidates), fill_value=0)
-    weight = jnp.where(jnp.arange(len(items)) < count, weight[items], 0.0)
+    weight = jnp.where(jnp.arange(len(items)) < size, weight[items], 0.0)
     within = jnp.cumsum(jnp.pad(weight, (0, -len(items) % BLOCK)).reshape(-1, BLOCK), axis=1)
     blocks = jnp.cumsum(within[:, -1])
-    return Proposal(items.astype(jnp.int32), jnp.log(weight) - jnp.log(blocks[-1]), count, within, blocks)
+    return Proposal(items.astype(jnp.int32), jnp.log(weight) - jnp.log(blocks[-1]), size, within, blocks)
 
 
 def draw(proposal: Proposal, number: int, key: Array) -> tuple[Array, Array]:
@@ -48,7 +48,7 @@ def draw(proposal: Proposal, number: int, key: Array) -> tuple[Array, Array]:
     while step:  # binary search, all draws at once: how many of the block's running sums are at most the target
         place = jnp.where(proposal.within[block, place + step - 1] <= target, place + step, place)
         step //= 2
-    place = jnp.minimum(block * BLOCK + place, jnp.maximum(proposal.count - 1, 0))  # sums are rounded
+    place = jnp.minimum(block * BLOCK + place, jnp.maximum(proposal.size - 1, 0))  # sums are rounded
     return proposal.items[place], proposal.log_q[place]
 
 
