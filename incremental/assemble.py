@@ -1,11 +1,14 @@
 """From a resolved config to the parts of a run: the one place that knows the config's top-level keys."""
 
+import copy
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from functools import partial as fixed
 from typing import Any, NamedTuple
+
+from jax import Array
 
 from incremental import config as schema
 from incremental.data.stream import Stream
@@ -16,6 +19,9 @@ from incremental.problem import Baseline, Head, Model, problem
 from incremental.strategy import Strategy
 from incremental.types import Problem, Program, Sizes
 from incremental.update import Update
+
+
+TRACED = ("model", "head", "optimizer", "strategies")  # the nodes whose floats may be traced
 
 
 class Evaluation(NamedTuple):
@@ -63,11 +69,40 @@ def assemble(config: Mapping[str, Any]) -> Parts:
                 "applies to it; leave strategies out, or choose another model"
             )
         return Parts(stream, fixed(_baseline, model, cutoffs(measured.metrics)), update, measured, None, config["seed"])
-    described = {name: config[name] for name in ("model", "head", "optimizer", "strategies", "training")}
-    ks, history = cutoffs(measured.metrics), stream.history
-    return Parts(
-        stream, _learned(json.dumps(described), ks, history), update, measured, steps.batch_size, config["seed"]
-    )
+    described = json.dumps({name: config[name] for name in (*TRACED, "training")})
+    build = _shared(described, cutoffs(measured.metrics), stream.history)
+    return Parts(stream, build, update, measured, steps.batch_size, config["seed"])
+
+
+def floats(config: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers that may differ between the lanes of one program, by dotted key."""
+    nodes = [(name, config[name]) for name in TRACED if name != "strategies"]
+    nodes += [(f"strategies.{name}", node) for name, node in (config["strategies"] or {}).items()]
+    return {key: value for where, node in nodes for key, value in schema.floats(node, where).items()}
+
+
+LaneBuild = Callable[[Sizes, Mapping[str, Array]], Program]
+"""(sizes, one lane's numbers by dotted key), the numbers traced or not"""
+
+
+def lanes(configs: Sequence[Mapping[str, Any]], stream: Stream) -> tuple[LaneBuild, list[dict[str, float]]]:
+    """The build of configs of learned models that differ in `floats` only, and each one's numbers that do differ."""
+    numbers = [floats(config) for config in configs]
+    varied = [key for key, value in numbers[0].items() if any(other[key] != value for other in numbers)]
+    first = configs[0]
+    ks = cutoffs(schema.build(first["evaluation"], "evaluation").metrics)
+
+    def build(sizes: Sizes, own: Mapping[str, Array]) -> Program:
+        config = {name: copy.deepcopy(first[name]) for name in (*TRACED, "training")}
+        for key, value in own.items():
+            *path, last = key.split(".")
+            node = config
+            for name in path:
+                node = node[name]
+            node[last] = value
+        return _learned(config, ks, stream.history)(sizes)
+
+    return build, [{key: each[key] for key in varied} for each in numbers]
 
 
 @lru_cache(maxsize=3)
@@ -77,9 +112,13 @@ def _stream(described: str) -> Stream:
 
 
 @lru_cache(maxsize=1)
-def _learned(described: str, ks: tuple[int, ...], history: int) -> Build:
-    """The build of a learned model; runs that differ in their seed only share it, and with it compiled programs."""
-    config = json.loads(described)
+def _shared(described: str, ks: tuple[int, ...], history: int) -> Build:
+    """`_learned`; runs that differ in their seed only share it, and with it compiled programs."""
+    return _learned(json.loads(described), ks, history)
+
+
+def _learned(config: Mapping[str, Any], ks: tuple[int, ...], history: int) -> Build:
+    """The build of a learned model."""
     model, head = schema.build(config["model"], "model"), schema.build(config["head"], "head")
     optimizer, steps = schema.partial(config["optimizer"], "optimizer"), schema.build(config["training"], "training")
     factories = {

@@ -8,10 +8,13 @@ import jax
 
 
 class Compiled:
-    """`jax.jit(function)`, compiled ahead of time for each new set of argument shapes."""
+    """`jax.jit(function)`, compiled ahead of time for each new set of argument shapes.
 
-    def __init__(self, function: Callable[..., Any], donate: tuple[int, ...] = ()) -> None:
-        self.jitted = jax.jit(function, donate_argnums=donate)
+    `placement`: `in_shardings` and `out_shardings`, as `jax.jit` takes them.
+    """
+
+    def __init__(self, function: Callable[..., Any], donate: tuple[int, ...] = (), **placement: Any) -> None:
+        self.jitted = jax.jit(function, donate_argnums=donate, **placement)
         self.programs: dict[Any, jax.stages.Compiled] = {}
         self.seconds = 0.0
         """spent on tracing and compilation"""

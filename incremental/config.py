@@ -6,7 +6,8 @@ A node names its factory and gives its keyword-only parameters:
     weight: 10                  # def ewc(problem, *, weight: float = 1.0, samples: int = 1024)
 
 Positional parameters are the program's to provide. Values are checked against the annotations, because a
-command line's `weight=10` arrives as an int where the factory was promised a float.
+command line's `weight=10` arrives as an int where the factory was promised a float. In place of a float a JAX array
+may stand: a number that a sweep's lanes do not share.
 """
 
 import collections.abc
@@ -21,6 +22,8 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
+
+import jax
 
 from incremental.errors import UserError
 
@@ -68,6 +71,20 @@ def partial(node: Any, where: str, /, **provided: Any) -> functools.partial[Any]
             kind = _describe(parameter.annotation)
             raise UserError(f"{where}.{key}: a value is needed ({kind}); give it as ++{where}.{key}=...")
     return functools.partial(target, **keywords)
+
+
+def floats(node: Mapping[str, Any], where: str) -> dict[str, float]:
+    """The numbers in `node` and in the nodes below that may be traced, by dotted key: those annotated `float`."""
+    call = partial(node, where)
+    kinds = _keys(call.func)
+    found: dict[str, float] = {}
+    for key, given in node.items():
+        value = call.keywords.get(key)
+        if isinstance(given, Mapping) and "_target_" in given:
+            found |= floats(given, f"{where}.{key}")
+        elif type(value) is float and float in (kinds[key].annotation, *typing.get_args(kinds[key].annotation)):
+            found[f"{where}.{key}"] = value
+    return found
 
 
 def _find(name: Any, where: str) -> Callable[..., Any]:
@@ -148,6 +165,8 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     if kind is None or kind is types.NoneType:
         return _same(value, kind, value is None)
     if kind is float:
+        if isinstance(value, jax.Array):
+            return value
         number = isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
         return float(_same(value, kind, number))
     if kind in (int, bool, str):

@@ -15,7 +15,7 @@ from incremental.compiled import Compiled
 from incremental.data.stream import Rows, Stream, belongs
 from incremental.errors import UserError
 from incremental.metrics.ranking import parse, per_event
-from incremental.types import Anchor, Batch, Data, Params, Program, Seen, Sizes, State, bytes_of
+from incremental.types import Anchor, Batch, Catalogue, Data, Params, Program, Seen, Sizes, State, bytes_of
 from incremental.update import Plan, Update
 
 Build = Callable[[Sizes], Program]
@@ -165,6 +165,11 @@ def sizes_at(stream: Stream, t: int) -> Sizes:
     last = stream.bounds(t)[1]
     seen = stream.interactions
     return Sizes(*(capacity(int(ids[:last].max()) + 1, LEAST_CAPACITY) for ids in (seen.item, seen.user)))
+
+
+def sizes_of(state: State) -> Sizes:
+    """The capacities of a state's tables."""
+    return Sizes(*(leaf.shape[-1] for leaf in (state.learner.catalogue.seen, state.learner.catalogue.users)))
 
 
 def padded(values: np.ndarray, rows: int) -> Any:
@@ -329,7 +334,7 @@ class Driver:
         t = progress.increment
         plan = self.plan(progress)
         if not plan.increments:
-            return state, before, sizes, self.charged(state, progress, 0, 0)
+            return state, before, sizes, self.charged(progress, 0, 0, bytes_of(state.strategy))
         wanted = self.sizes(t)
         functions = self.functions(wanted)
         data, validation, seen = self.update_data(functions.program, t, plan)
@@ -384,7 +389,7 @@ class Driver:
         jax.block_until_ready(state)
         progress = clocked(progress)
         changed = int(functions.written(before, state.learner.params))
-        return state, before, sizes, self.charged(state, progress, epochs, changed)
+        return state, before, sizes, self.charged(progress, epochs, changed, bytes_of(state.strategy))
 
     def plan(self, progress: Progress) -> Plan:
         """What the policy makes of the run so far; the same before and after a resume."""
@@ -397,11 +402,11 @@ class Driver:
         updated = [cost.increment for cost in progress.costs if cost.epochs]
         return self.update.plan(t, updated, quality, sum(cost.examples for cost in progress.costs[1:]))
 
-    def charged(self, state: State, progress: Progress, epochs: int, written: int) -> Progress:
+    def charged(self, progress: Progress, epochs: int, written: int, strategy_bytes: int) -> Progress:
         """The progress with the finished update's cost on the account."""
         t = progress.increment
         past = [i for i in self.plan(progress).increments if i < t]
-        kept = bytes_of(state.strategy) + BYTES_AN_INTERACTION * len(self.stream.training_events(past))
+        kept = strategy_bytes + BYTES_AN_INTERACTION * len(self.stream.training_events(past))
         cost = Cost(t, progress.seconds, progress.compile_seconds, progress.examples, epochs, written, kept)
         return progress._replace(
             begun=False, seconds=0.0, compile_seconds=0.0, examples=0, costs=(*progress.costs, cost)
@@ -444,25 +449,34 @@ class Driver:
 
     def ranked(self, state: State, t: int, trained_until: int, *, heldout: bool) -> tuple[Rows, np.ndarray, np.ndarray]:
         """The test rows of increment t, the ranks of their labels, and what was recommended."""
-        sizes = Sizes(*(len(leaf) for leaf in (state.learner.catalogue.seen, state.learner.catalogue.users)))
-        functions = self.functions(sizes)
-        program = functions.program
+        functions = self.functions(sizes_of(state))
         known = np.asarray(state.learner.catalogue.seen)
+        rows, data, seen = self.test_data(functions.program, known, t, trained_until, heldout=heldout)
+        ranks = functions.rank(state, data, seen)
+        return rows, np.asarray(ranks.rank)[: len(rows)], np.asarray(ranks.recommended)
+
+    def test_data(
+        self, program: Program, known: np.ndarray, t: int, trained_until: int, *, heldout: bool
+    ) -> tuple[Rows, Data, Seen | None]:
+        """The test rows of increment t, on the host and on the device, and what their rankings leave out."""
         rows = self.stream.test_rows(
             t, heldout=heldout, trained_until=trained_until, known=known, history="history" in program.inputs
         )
         # Users beyond the table are unknown: row 0.
-        users = np.where(rows.user < sizes.users, rows.user, 0)
+        users = np.where(rows.user < program.sizes.users, rows.user, 0)
         data = on_device(replace(rows, user=users), program.inputs, t, NOBODY)
-        seen = self.seen(rows, heldout=True) if self.stream.exclude_seen else None
-        ranks = functions.rank(state, data, seen)
-        return rows, np.asarray(ranks.rank)[: len(rows)], np.asarray(ranks.recommended)
+        return rows, data, self.seen(rows, heldout=True) if self.stream.exclude_seen else None
 
     def test(self, state: State, t: int, trained_until: int) -> list[Record]:
         """The prequential evaluation of all of increment t: metrics, cold users and items apart, coverage, bias."""
-        rows, ranks, recommended = self.ranked(state, t, trained_until, heldout=False)
-        catalogue = state.learner.catalogue
-        users, seen, count = (np.asarray(part) for part in (catalogue.users, catalogue.seen, catalogue.events))
+        ranked = self.ranked(state, t, trained_until, heldout=False)
+        return self.records(state.learner.catalogue, t, trained_until, *ranked)
+
+    def records(
+        self, known: Catalogue, t: int, trained_until: int, rows: Rows, ranks: np.ndarray, recommended: np.ndarray
+    ) -> list[Record]:
+        """What `test` makes of a ranking."""
+        users, seen, count = (np.asarray(part) for part in (known.users, known.seen, known.events))
         groups = {
             "": np.ones(len(rows), bool),
             "/cold_users": ~belongs(users, rows.user),
@@ -488,11 +502,17 @@ class Driver:
         """R[trained_until, ·]: every metric on the held-out part of every increment, later ones too."""
         records = []
         for t in range(len(self.stream)):
-            rows, ranks, _ = self.ranked(state, t, trained_until, heldout=True)
-            for metric in self.metrics:
-                mean = float(per_event(metric)(ranks).mean()) if len(rows) else float("nan")
-                records.append(Record(trained_until, t, f"heldout/{metric}", mean, len(rows)))
+            _, ranks, _ = self.ranked(state, t, trained_until, heldout=True)
+            records += self.heldout_records(t, trained_until, ranks)
         return records
+
+    def heldout_records(self, t: int, trained_until: int, ranks: np.ndarray) -> list[Record]:
+        """R[trained_until, t] in every metric."""
+        means = [float(per_event(metric)(ranks).mean()) if len(ranks) else float("nan") for metric in self.metrics]
+        return [
+            Record(trained_until, t, f"heldout/{metric}", mean, len(ranks))
+            for metric, mean in zip(self.metrics, means, strict=True)
+        ]
 
 
 def cutoffs(metrics: Sequence[str]) -> tuple[int, ...]:

@@ -1,0 +1,450 @@
+"""The `packed` driver: runs that differ only in their seed and in floats, as lanes of one compiled program.
+
+Lanes are mapped over the devices by `jax.shard_map` (of which `jax.pmap` is a wrapper, in maintenance since JAX 0.8)
+and, on each device, by `jax.vmap`; on a CPU, whose batched small operations are slower than one after the other, by
+`jax.lax.map`. All lanes share the stream, the update policy and the capacities, and stand at the same epoch of the same
+increment. A lane that is ahead after a resume, has stopped early, diverged or only fills a device up is off: its state
+stays as it is.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as Spec
+
+from incremental import checkpoint, loop
+from incremental.capacity import grow, into_corner
+from incremental.compiled import Compiled
+from incremental.errors import UserError
+from incremental.loop import Driver, Listener, Progress, Record, Result, Saver
+from incremental.types import Catalogue, Data, Params, Program, PyTree, Seen, Sizes, State, bytes_of
+
+Numbers = Mapping[str, Array]  # by dotted key; [lanes] float32, or [] of one lane
+LaneBuild = Callable[[Sizes, Numbers], Program]
+MARGIN = 0.9  # of the memory that is free: what the estimate may come to
+
+
+class Lane(Protocol):
+    """What a lane's run directory does for it."""
+
+    listener: Listener
+    saver: Saver
+
+    def resume(self, functions: Callable[[Sizes], Any]) -> tuple[State, Params, Sizes, Progress] | None: ...
+
+    def failed(self, error: UserError) -> None:
+        """The lane diverged; the others go on."""
+        ...
+
+
+class Functions:
+    """A program's functions over lanes, at one pair of capacities, compiled as they are met.
+
+    The first arguments are the lanes' numbers and, where a state changes, which lanes are on.
+    """
+
+    def __init__(self, build: LaneBuild, sizes: Sizes, mesh: Mesh, first: Mapping[str, float]) -> None:
+        self.build, self.sizes, self.mesh = build, sizes, mesh
+        self.program = build(sizes, {key: jnp.float32(value) for key, value in first.items()})
+        self.init = self.over(lambda program, key: program.init(key), lanes=2)
+        self.grow = self.over(grown, lanes=2)
+        self.restart = self.changing(lambda program, state, data: (program.restart(state, data), ()), shared=1)
+        self.begin = self.changing(lambda program, state, data: (program.begin(state, data), ()), shared=1)
+        self.run_epoch = self.changing(run_epoch, shared=2)
+        self.validate = self.changing(lambda program, *given: (program.validate(*given), ()), shared=2)
+        self.end = self.changing(lambda program, state, data: (program.end(state, data), ()), shared=1)
+        self.rank = self.over(lambda program, *given: program.rank(*given), lanes=2, shared=2)
+        self.written = self.over(lambda _, *params: loop.parameters_written(*params), lanes=3)
+        self.noted = self.over(noted, lanes=4)
+
+    def over(
+        self, function: Callable[..., Any], *, lanes: int, shared: int = 0, donate: tuple[int, ...] = ()
+    ) -> Compiled:
+        """`function(program, …)` for each lane: the first `lanes` arguments, numbers included, have a lane axis."""
+
+        def local(*given: Any) -> Any:
+            own, common = given[:lanes], given[lanes:]
+
+            def one(own: tuple[Any, ...]) -> Any:
+                return function(self.build(self.sizes, own[0]), *own[1:], *common)
+
+            on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+            return jax.lax.map(one, own) if on_cpu else jax.vmap(one)(own)
+
+        specs = (Spec("lanes"),) * lanes + (Spec(),) * shared
+        mapped = jax.shard_map(local, mesh=self.mesh, in_specs=specs, out_specs=Spec("lanes"), check_vma=False)
+        placed = tuple(NamedSharding(self.mesh, spec) for spec in specs)
+        return Compiled(mapped, donate, in_shardings=placed, out_shardings=NamedSharding(self.mesh, Spec("lanes")))
+
+    def changing(self, change: Callable[..., tuple[State, Any]], *, shared: int) -> Compiled:
+        """`change(program, state, …) -> (state, report)` for each lane that is on; others keep state, and report 0."""
+
+        def one(program: Program, on: Array, state: State, *common: Any) -> tuple[State, Any]:
+            report = jax.eval_shape(lambda: change(program, state, *common)[1])
+
+            def off(state: State) -> tuple[State, Any]:
+                return state, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), report)
+
+            return jax.lax.cond(on, lambda state: change(program, state, *common), off, state)
+
+        return self.over(one, lanes=3, shared=shared, donate=(2,))
+
+    @property
+    def seconds(self) -> float:
+        """Spent on compilation."""
+        return sum(each.seconds for each in vars(self).values() if isinstance(each, Compiled))
+
+
+def run_epoch(program: Program, state: State, epoch: Array, data: Data) -> tuple[State, Any]:
+    """The epoch's number is the same for all lanes that are on: given once, it leaves the branches on it branches."""
+    return program.run_epoch(state._replace(fit=state.fit._replace(epoch=epoch)), data)
+
+
+def grown(program: Program, state: State) -> State:
+    """`capacity.grow` of one lane."""
+    return jax.tree.map(into_corner, program.init(state.key), state)
+
+
+def noted(program: Program, on: Array, old: PyTree, new: PyTree) -> PyTree:
+    """`new` where a lane is on."""
+    del program
+    return jax.lax.cond(on, lambda: new, lambda: old)
+
+
+class Programs:
+    """What the lanes of a group share: the functions at each pair of capacities, and the devices."""
+
+    def __init__(self, build: LaneBuild, first: Mapping[str, float], lanes: int) -> None:
+        devices = jax.local_devices()[:lanes]
+        self.build, self.first = build, first
+        self.mesh = jax.make_mesh((len(devices),), ("lanes",), (AxisType.Auto,), devices=devices)
+        self.made: dict[Sizes, Functions] = {}
+
+    def at(self, sizes: Sizes) -> Functions:
+        """The functions at these capacities."""
+        if sizes not in self.made:
+            self.made[sizes] = Functions(self.build, sizes, self.mesh, self.first)
+        return self.made[sizes]
+
+    @property
+    def seconds(self) -> float:
+        """Spent on compilation."""
+        return sum(functions.seconds for functions in self.made.values())
+
+    def placed(self, tree: PyTree) -> PyTree:
+        """A tree with a lane axis, on the devices."""
+        return jax.device_put(tree, NamedSharding(self.mesh, Spec("lanes")))
+
+    def everywhere(self, tree: PyTree) -> PyTree:
+        """A tree that the lanes share, on every device."""
+        return jax.device_put(tree, NamedSharding(self.mesh, Spec()))
+
+
+def available(device: jax.Device) -> int:
+    """Bytes that are free for this process: the device's, or the host's where the device is its CPU."""
+    told = device.memory_stats()
+    if told and "bytes_limit" in told:
+        return int(told["bytes_limit"] - told["bytes_in_use"])
+    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")]
+    info, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+    if info.exists():  # pages that only cache files are free too
+        free = [1024 * int(line.split()[1]) for line in info.read_text().splitlines() if "MemAvailable" in line]
+    limit, used = group / "memory.max", group / "memory.current"
+    if limit.exists() and limit.read_text().strip().isdigit():
+        free.append(int(limit.read_text()) - int(used.read_text()))
+    return min(free)
+
+
+class Packed:
+    """One program's lanes. `solo` is the driver of any of them alone: its stream, policy and metrics are theirs.
+
+    Each lane has its numbers, its seed and its `Lane`.
+    """
+
+    def __init__(
+        self,
+        programs: Programs,
+        solo: Driver,
+        numbers: Sequence[Mapping[str, float]],
+        seeds: Sequence[int],
+        lanes: Sequence[Lane],
+        *,
+        matrix: bool,
+    ) -> None:
+        self.programs, self.solo, self.lanes, self.matrix = programs, solo, lanes, matrix
+        devices = programs.mesh.size
+        self.total = devices * math.ceil(len(lanes) / devices)
+        filled = [*range(len(lanes)), *[len(lanes) - 1] * (self.total - len(lanes))]
+        self.keys = [jax.random.key(seeds[i]) for i in filled]
+        self.numbers: Numbers = programs.placed(
+            {key: np.array([numbers[i][key] for i in filled], np.float32) for key in numbers[0]}
+        )
+        self.progress = [Progress() for _ in lanes]
+        self.errors: dict[int, UserError] = {}
+        self.saved, self.took = time.monotonic(), 0.0
+        self.state: Any = None
+        self.before: Params = None
+        self.sizes = solo.sizes(0)
+
+    # -- before anything runs --------------------------------------------------------------------------------------
+
+    def groups(self) -> int:
+        """Into how many parts the lanes must be split to fit into memory, as the compiled programs say.
+
+        Compiles the first update's programs, at shapes: nothing is computed yet.
+        """
+        functions, solo = self.programs.at(self.sizes), self.solo
+        data, validation, seen = self.first_data()
+        on = self.on([])
+        state = jax.eval_shape(functions.init.jitted, self.numbers, jnp.stack(self.keys))
+        compiled = [
+            functions.begin.program(self.numbers, on, state, data),
+            functions.run_epoch.program(self.numbers, on, state, self.programs.everywhere(np.int32(0)), data),
+            functions.validate.program(self.numbers, on, state, validation, seen),
+            functions.end.program(self.numbers, on, state, data),
+        ]
+        needed = max(
+            each.argument_size_in_bytes + each.output_size_in_bytes + each.temp_size_in_bytes - each.alias_size_in_bytes
+            for each in (program.memory_analysis() for program in compiled)
+            if each is not None
+        )
+        # Tables that grow make a state grow in proportion.
+        last = jax.eval_shape(
+            self.programs.at(solo.sizes(len(solo.stream) - 1)).init.jitted, self.numbers, jnp.stack(self.keys)
+        )
+        needed = needed * max(bytes_of_shapes(last) / bytes_of_shapes(state), 1.0)
+        device = self.programs.mesh.devices.flat[0]
+        if device.platform == "cpu":  # all of them have one memory
+            needed *= self.programs.mesh.size
+        return min(math.ceil(needed / (MARGIN * available(device))), len(self.lanes))
+
+    def first_data(self) -> tuple[Data, Data, Seen | None]:
+        """The examples of the base part."""
+        plan = self.solo.plan(Progress())
+        return self.programs.everywhere(self.solo.update_data(self.programs.at(self.sizes).program, 0, plan))
+
+    # -- the run ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> list[Result | UserError]:
+        """Runs every lane to its end, from where it stands; an error in place of the result of one that diverged."""
+        self.load()
+        last = len(self.solo.stream)
+        while running := [lane for lane in self.alive if self.progress[lane].increment < last]:
+            t = min(self.progress[lane].increment for lane in running)
+            here = [lane for lane in running if self.progress[lane].increment == t]
+            new = [lane for lane in here if not self.progress[lane].begun]
+            if t > 0 and new:
+                self.test(new, t)
+            self.train(here, t)
+            here = [lane for lane in here if lane not in self.errors]
+            if self.matrix:
+                self.matrix_row(here, t)
+            for lane in here:
+                self.progress[lane] = self.progress[lane]._replace(increment=t + 1)
+            if t + 1 == last or self.due():
+                self.save(here)
+            for lane in here:
+                records, cost = self.progress[lane].records, self.progress[lane].costs[-1]
+                tested = [r for r in records if r.evaluated_on == t and r.trained_until == t - 1]
+                self.lanes[lane].listener.increment(cost, tested)
+        states = self.apart(self.alive)
+        return [
+            self.errors[lane]
+            if lane in self.errors
+            else Result(states[lane][0], self.sizes, self.progress[lane].records, self.progress[lane].costs)
+            for lane in range(len(self.lanes))
+        ]
+
+    @property
+    def alive(self) -> list[int]:
+        """The lanes that have not diverged."""
+        return [lane for lane in range(len(self.lanes)) if lane not in self.errors]
+
+    def on(self, lanes: Sequence[int]) -> Array:
+        """[lanes] bool, True for these."""
+        return self.programs.placed(np.isin(np.arange(self.total), lanes))
+
+    def load(self) -> None:
+        """The states: new ones, and in their places those of the checkpoints that there are."""
+        found: dict[int, tuple[State, Params]] = {}
+        sizes: dict[int, Sizes] = {}
+        for lane, own in enumerate(self.lanes):
+            resumed = own.resume(self.programs.at)
+            if resumed is not None:
+                state, before, sizes[lane], self.progress[lane] = resumed
+                found[lane] = jax.device_get(state._replace(key=None)), jax.device_get(before)
+        self.sizes = max([self.sizes, *sizes.values()])
+        functions = self.programs.at(self.sizes)
+        # A table grown later equals one allocated beforehand.
+        self.state = functions.init(self.numbers, self.programs.placed(jnp.stack(self.keys)))
+        self.before = functions.noted(self.numbers, self.on([]), *[self.state.learner.params] * 2)
+        if self.matrix and (new := [lane for lane in self.alive if lane not in found]):
+            self.matrix_row(new, -1)
+        if not found:
+            return
+        host = jax.tree.map(np.array, jax.device_get((self.state._replace(key=None), self.before)))
+        for lane, kept in found.items():
+
+            def put(all_lanes: np.ndarray, own: np.ndarray, lane: int = lane) -> None:
+                all_lanes[(lane, *(slice(n) for n in own.shape))] = own
+
+            jax.tree.map(put, host, kept)
+        state, self.before = self.programs.placed(host)
+        self.state = state._replace(key=self.state.key)
+
+    def train(self, here: list[int], t: int) -> None:
+        """The update at t, for the lanes that stand before it or in it."""
+        programs, solo = self.programs, self.solo
+        plan = solo.plan(self.progress[here[0]])
+        if not plan.increments:
+            return self.charge(here, np.zeros(self.total, int), np.zeros(self.total, int))
+        wanted = Sizes(*map(max, self.sizes, solo.sizes(t)))
+        functions = programs.at(wanted)
+        given = programs.everywhere(solo.update_data(functions.program, t, plan))
+        data, validation, seen = given
+        compiled, start = programs.seconds, time.perf_counter()
+
+        def clock(compiling: float = 0.0) -> None:
+            """Shares out the time since the last call among the lanes of this update."""
+            nonlocal compiled, start
+            now, compiling = time.perf_counter(), compiling + programs.seconds - compiled
+            for lane in here:
+                own = self.progress[lane]
+                self.progress[lane] = own._replace(
+                    seconds=own.seconds + (now - start - compiling) / len(here),
+                    compile_seconds=own.compile_seconds + compiling / len(here),
+                )
+            compiled, start = programs.seconds, time.perf_counter()
+
+        new = [lane for lane in here if not self.progress[lane].begun]
+        if wanted != self.sizes:
+            self.state = jax.block_until_ready(functions.grow(self.numbers, self.state))
+            self.sizes, self.before = wanted, self.state.learner.params
+            clock(time.perf_counter() - start - (programs.seconds - compiled))
+        if new:
+            on = self.on(new)
+            self.before = functions.noted(self.numbers, on, self.before, self.state.learner.params)
+            if plan.afresh:
+                self.state, _ = functions.restart(self.numbers, on, self.state, data)
+            self.state, _ = functions.begin(self.numbers, on, self.state, data)
+            for lane in new:
+                self.progress[lane] = self.progress[lane]._replace(begun=True)
+        while going := self.going(here, functions.program.epochs):
+            epoch = min(going.values())
+            lanes = [lane for lane, own in going.items() if own == epoch]
+            on = self.on(lanes)
+            number = programs.everywhere(np.int32(epoch))
+            self.state, metrics = functions.run_epoch(self.numbers, on, self.state, number, data)
+            metrics = jax.device_get(metrics)
+            lanes = [lane for lane in lanes if not self.diverged(lane, metrics, t, epoch + 1)]
+            self.state, _ = functions.validate(self.numbers, self.on(lanes), self.state, validation, seen)
+            values = np.asarray(self.state.fit.value)
+            clock()
+            for lane in lanes:
+                own = self.progress[lane]
+                self.progress[lane] = own._replace(examples=own.examples + int(metrics["examples"][lane]))
+                value = float(values[lane])
+                self.lanes[lane].listener.epoch(
+                    t, epoch + 1, float(metrics["loss"][lane]), value if np.isfinite(value) else None
+                )
+            here = [lane for lane in here if lane not in self.errors]
+            if self.due():
+                self.save(here)
+                start = time.perf_counter()
+        if not here:
+            return None
+        epochs = np.asarray(self.state.fit.epoch)
+        self.state, _ = functions.end(self.numbers, self.on(here), self.state, data)
+        jax.block_until_ready(self.state)
+        clock()
+        written = np.asarray(functions.written(self.numbers, self.before, self.state.learner.params))
+        return self.charge(here, epochs, written)
+
+    def going(self, here: Sequence[int], most: int) -> dict[int, int]:
+        """The lanes that go on in this update, and how many epochs each has behind it."""
+        fit = self.state.fit
+        active, epochs = np.asarray(fit.active), np.asarray(fit.epoch)
+        return {lane: int(epochs[lane]) for lane in here if active[lane] and epochs[lane] < most}
+
+    def diverged(self, lane: int, metrics: PyTree, t: int, epoch: int) -> bool:
+        """Whether the lane's loss became NaN or infinite; it is then off for good."""
+        try:
+            loop.refuse_divergence(jax.tree.map(lambda leaf: leaf[lane], metrics), t, epoch)
+        except UserError as error:
+            self.errors[lane] = error
+            self.lanes[lane].failed(error)
+        return lane in self.errors
+
+    def charge(self, here: Sequence[int], epochs: np.ndarray, written: np.ndarray) -> None:
+        """Puts the finished update on each lane's account."""
+        kept = bytes_of(self.state.strategy) // self.total
+        for lane in here:
+            self.progress[lane] = self.solo.charged(self.progress[lane], int(epochs[lane]), int(written[lane]), kept)
+
+    # -- evaluation ------------------------------------------------------------------------------------------------
+
+    def ranked(self, lanes: Sequence[int], t: int, trained_until: int, *, heldout: bool) -> Any:
+        """The test rows of increment t, and for each lane the ranks of their labels and what was recommended."""
+        functions = self.programs.at(self.sizes)
+        known = np.asarray(self.state.learner.catalogue.seen)[lanes[0]]
+        rows, data, seen = self.solo.test_data(functions.program, known, t, trained_until, heldout=heldout)
+        ranks = functions.rank(self.numbers, self.state, *self.programs.everywhere((data, seen)))
+        return rows, np.asarray(ranks.rank)[:, : len(rows)], np.asarray(ranks.recommended)
+
+    def test(self, lanes: Sequence[int], t: int) -> None:
+        """The prequential evaluation of increment t."""
+        rows, ranks, recommended = self.ranked(lanes, t, t - 1, heldout=False)
+        catalogue = jax.device_get(self.state.learner.catalogue)
+        for lane in lanes:
+            known = Catalogue(*(part[lane] for part in catalogue))
+            self.note(lane, self.solo.records(known, t, t - 1, rows, ranks[lane], recommended[lane]))
+
+    def matrix_row(self, lanes: Sequence[int], trained_until: int) -> None:
+        """R[trained_until, ·]."""
+        for t in range(len(self.solo.stream)) if lanes else ():
+            _, ranks, _ = self.ranked(lanes, t, trained_until, heldout=True)
+            for lane in lanes:
+                self.note(lane, self.solo.heldout_records(t, trained_until, ranks[lane]))
+
+    def note(self, lane: int, records: list[Record]) -> None:
+        """Adds evaluations to a lane's progress."""
+        self.progress[lane] = self.solo.noted(self.progress[lane], records)
+
+    # -- saving ----------------------------------------------------------------------------------------------------
+
+    def due(self) -> bool:
+        """Whether saving all lanes is worth its time."""
+        wait = max(checkpoint.SECONDS_BETWEEN, self.took / checkpoint.SHARE)
+        return time.monotonic() - self.saved > wait
+
+    def save(self, lanes: Sequence[int]) -> None:
+        """Each lane's state into its own directory, as a run alone leaves it there."""
+        start = time.monotonic()
+        for lane, (state, before) in self.apart(lanes).items():
+            self.lanes[lane].saver.save(state, before, self.sizes, self.progress[lane])
+        self.saved = time.monotonic()
+        self.took = self.saved - start
+
+    def apart(self, lanes: Sequence[int]) -> dict[int, tuple[State, Params]]:
+        """The lanes' own states and starting parameters."""
+        host = jax.device_get((self.state._replace(key=None), self.before))
+        parts = {}
+        for lane in lanes:
+            state, before = jax.device_put(jax.tree.map(lambda leaf: leaf[lane], host))  # noqa: B023
+            parts[lane] = state._replace(key=self.keys[lane]), before
+        return parts
+
+
+def bytes_of_shapes(tree: PyTree) -> int:
+    """`bytes_of` for shapes."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
