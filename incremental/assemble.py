@@ -16,10 +16,10 @@ from incremental.errors import UserError
 from incremental.learner import Training, make
 from incremental.loop import Build, cutoffs
 from incremental.problem import Baseline, Head, Model, problem
+from incremental.sharding import over
 from incremental.strategy import Strategy
 from incremental.types import Problem, Program, Sizes
 from incremental.update import Update
-
 
 TRACED = ("model", "head", "optimizer", "strategies")  # the nodes whose floats may be traced
 
@@ -58,6 +58,7 @@ def assemble(config: Mapping[str, Any]) -> Parts:
     update = schema.build(config["update"], "update")
     measured = schema.build(config["evaluation"], "evaluation")
     steps = schema.build(config["training"], "training")
+    spread = schema.build(config["devices"], "devices")
     factory = schema.partial(config["model"], "model")
     # The oracle takes the stream, whose law it knows; a learned model must not.
     model = factory(stream) if "stream" in inspect.signature(factory.func).parameters else factory()
@@ -68,9 +69,16 @@ def assemble(config: Mapping[str, Any]) -> Parts:
                 f"strategies.{names[0]}: {config['model']['_target_']} updates without gradients, so no strategy "
                 "applies to it; leave strategies out, or choose another model"
             )
+        if spread.batch * spread.rows > 1:
+            raise UserError(f"devices: {config['model']['_target_']} runs on one device; leave devices out")
         return Parts(stream, fixed(_baseline, model, cutoffs(measured.metrics)), update, measured, None, config["seed"])
     described = json.dumps({name: config[name] for name in (*TRACED, "training")})
-    build = _shared(described, cutoffs(measured.metrics), stream.history)
+    build = over(_shared(described, cutoffs(measured.metrics), stream.history), spread, tuple(model.tables))
+    if steps.batch_size % spread.batch:
+        raise UserError(
+            f"training.batch_size={steps.batch_size} cannot be split over devices.batch={spread.batch} devices; "
+            "choose a multiple of it"
+        )
     return Parts(stream, build, update, measured, steps.batch_size, config["seed"])
 
 
@@ -154,6 +162,6 @@ def _program(
     history: int,
     sizes: Sizes,
 ) -> Program:
-    own = problem(model, head, sizes, history)
+    own = problem(model, head, sizes, history, precision=steps.precision)
     strategies = {name: _made(name, factory, own) for name, factory in factories.items()}
     return make(own, optimizer(), strategies, sizes=sizes, training=steps, cutoffs=ks)

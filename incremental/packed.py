@@ -22,7 +22,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
 from incremental import checkpoint, loop
-from incremental.capacity import grow, into_corner
+from incremental.capacity import into_corner
 from incremental.compiled import Compiled
 from incremental.errors import UserError
 from incremental.loop import Driver, Listener, Progress, Record, Result, Saver
