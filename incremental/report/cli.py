@@ -48,6 +48,27 @@ def _parser() -> argparse.ArgumentParser:
         help="the row that the others are tested against (default: finetune, or the first)",
     )
     parser.add_argument(
+        "--rows",
+        type=_keys,
+        default=[],
+        metavar="KEY,...",
+        help="what makes a row: row, name, or dotted keys of the runs' config.yaml, such as "
+        "row,optimizer.learning_rate (default: row)",
+    )
+    parser.add_argument(
+        "--columns",
+        type=_keys,
+        default=[],
+        metavar="KEY,...",
+        help="a group of columns for each value of these keys, such as model or data.source; tests are within each",
+    )
+    parser.add_argument(
+        "--sensitivity",
+        metavar="KEY",
+        help="also draw the metrics against this number of the config, such as strategies.anchor.weight; "
+        "each of its values is a row",
+    )
+    parser.add_argument(
         "--format",
         choices=FORMATS,
         default="terminal",
@@ -83,7 +104,14 @@ def _report(options: argparse.Namespace) -> None:
                 ]
             )
         )
-    compared = table(found.finished, metrics=options.metric, baseline=options.baseline)
+    compared = table(
+        found.finished,
+        metrics=options.metric,
+        baseline=options.baseline,
+        rows=options.rows,
+        columns=options.columns,
+        sensitivity=options.sensitivity,
+    )
     for line in left_out:
         print(line, file=sys.stderr)
 
@@ -105,6 +133,10 @@ def _report(options: argparse.Namespace) -> None:
         place = options.html or options.directories[0] / "report.html"
         _write(place, page(compared, notes=left_out))
         print(f"page with pictures: {place}", file=sys.stderr)
+
+
+def _keys(text: str) -> list[str]:
+    return [key.strip() for key in text.split(",") if key.strip()]
 
 
 def _columns() -> int:

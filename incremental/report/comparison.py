@@ -2,17 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 from incremental.errors import UserError
+from incremental.report.factors import Group, chosen, label, order
 from incremental.report.runs import Run
+from incremental.report.settings import Settings
 from incremental.report.statistics import Estimate, estimate, holm, paired_p, same_difference
 
 SIGNIFICANT = 0.05
 
 # Rows that are a bound and not a competitor: they are tested against the baseline, but are never the best.
 BOUNDS = {"oracle"}
+
+# Of these more is better. Of no other metric is a row the best: coverage and the popularity of what is
+# recommended are neither good nor bad, and of an error less is better.
+QUALITY = {"ndcg", "recall", "hit", "mrr", "precision", "map", "auc"}
 
 
 class Comparison(NamedTuple):
@@ -30,24 +35,44 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """The runs that differ only in the seed. ``quality`` is by metric and then measure, where measured."""
+    """The runs of one row and column, which differ only in the seed.
+
+    ``quality`` is by metric and then measure, where measured; ``comparisons`` with the baseline of the same
+    column and ``best`` are by metric. ``line`` is the label without the sensitivity's hyper-parameter.
+    """
 
     label: str
+    column: str
+    line: str
+    factors: Settings
     runs: Sequence[Run]
     quality: Mapping[str, Mapping[str, Estimate]]
     cost: Mapping[str, Estimate]
     comparisons: Mapping[str, Comparison]
+    best: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Table:
-    """What the formats render. ``best`` has the label of each metric's best row where it is significant."""
+    """What the formats render. Without column factors there is one column, named ""."""
 
     metrics: Sequence[str]
     baseline: str
     rows: Sequence[Row]
-    best: Mapping[str, str]
+    columns: Sequence[str]
+    row_factors: Sequence[str]
+    column_factors: Sequence[str]
+    sensitivity: str | None
     notes: Sequence[str]
+
+    @property
+    def labels(self) -> list[str]:
+        """The rows' labels, from the top."""
+        return list(dict.fromkeys(row.label for row in self.rows))
+
+    def of(self, column: str) -> list[Row]:
+        """The rows of a column, from the top."""
+        return [row for row in self.rows if row.column == column]
 
     def __str__(self) -> str:
         from incremental.report.formats import terminal
@@ -60,12 +85,19 @@ def table(
     *,
     metrics: Sequence[str] = (),
     baseline: str | None = None,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    sensitivity: str | None = None,
 ) -> Table:
     """Compare ``runs`` by their prequential ``metrics`` (by default ndcg@10, or else the first there is).
 
+    ``rows`` and ``columns`` are dotted keys of the runs' configurations: a row, and a column, for each combination
+    of their values (by default a row for each ``row``, or for each ``name`` where runs of one row share a seed).
+    ``sensitivity`` is the key of a number: it becomes a row factor, and the page draws the metrics against it.
+
     Rows are ordered by the mean of the first metric, highest first. Each is tested against ``baseline`` (by
-    default finetune, or else the first row) by a paired t-test over the seeds both have, with Holm's
-    correction over the rows of a metric. ``print`` the result, or give it to a function of
+    default finetune, or else the first row) by a paired t-test over the seeds both have, with Holm's correction
+    over the rows of a metric and column. ``print`` the result, or give it to a function of
     ``incremental.report.formats``.
 
     >>> runs = [
@@ -76,43 +108,98 @@ def table(
     >>> best = table(runs).rows[0]
     >>> best.label, round(best.quality["ndcg@10"]["prequential"].mean, 2), best.comparisons["ndcg@10"].pairs
     ('replay', 0.22, 2)
+
+    With the keys of the configuration as factors:
+
+    >>> sweep = [
+    ...     Run("ewc", 0, {"ndcg@10": {"prequential": value}}, config={"strategies": {"anchor": {"weight": weight}}})
+    ...     for weight, value in {0.1: 0.11, 1.0: 0.13, 10.0: 0.12}.items()
+    ... ]
+    >>> [row.label for row in table(sweep, rows=["row", "strategies.anchor.weight"]).rows]
+    ['ewc weight=1', 'ewc weight=10', 'ewc weight=0.1']
+    >>> [row.label for row in table(sweep, sensitivity="strategies.anchor.weight").rows]  # by value
+    ['ewc weight=0.1', 'ewc weight=1', 'ewc weight=10']
     """
-    groups = _rows(runs)
-    chosen = _metrics(runs, metrics)
-    reference = _baseline(groups, baseline)
-    comparisons = {metric: _against(reference, groups, metric) for metric in chosen}
-    rows = [
-        Row(
-            label,
-            group,
-            {metric: _estimates([run.metrics.get(metric, {}) for run in group]) for metric in chosen},
-            _estimates([run.cost for run in group]),
-            {metric: comparisons[metric][label] for metric in chosen if label != reference},
-        )
-        for label, group in groups.items()
-    ]
-    rows.sort(key=lambda row: -_mean(row, chosen[0]))
-    best = {metric: label for metric in chosen if (label := _best(groups, metric)) is not None}
-    return Table(chosen, reference, rows, best, _notes(rows, chosen, reference, best))
+    from incremental.report.notes import notes
 
-
-def _rows(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by label, sorted by seed. Where two have one label and seed, the runs' names are the labels."""
     if not runs:
         raise UserError("no finished runs to compare")
-    seeds = [(run.row, run.seed) for run in runs]
-    by_row = len(set(seeds)) == len(seeds)
-    groups: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: run.seed):
-        groups.setdefault(run.row if by_row else run.name, []).append(run)
-    for label, group in groups.items():
-        for one, other in pairwise(group):
-            if one.seed == other.seed:
-                raise UserError(
-                    f"two runs named {label!r} with seed {one.seed}: {one.directory} and {other.directory}. "
-                    "Leave one out, or give them different names."
-                )
-    return groups
+    wanted = _metrics(runs, metrics)
+    factors = chosen(runs, rows, columns, sensitivity)
+    groups = factors.group(runs)
+    reference = _baseline(groups, baseline)
+    by_column: dict[str, list[Group]] = {}
+    for group in sorted(groups, key=lambda group: order(group.factors, factors.columns)):
+        by_column.setdefault(group.column, []).append(group)
+    found = [
+        row
+        for column in by_column.values()
+        for row in _column(column, wanted, reference, [key for key in factors.rows if key != sensitivity])
+    ]
+    height = _heights(found, wanted[0], "line"), _heights(found, wanted[0], "label")
+    places = list(by_column)
+    found.sort(
+        key=lambda row: (
+            # The lines of a sensitivity stay together, from its lowest value to the highest.
+            *((-height[0][row.line], row.line, order(row.factors, [sensitivity])) if sensitivity else ()),
+            -height[1][row.label],
+            row.label,
+            places.index(row.column),
+        )
+    )
+    return Table(
+        wanted,
+        reference,
+        found,
+        places,
+        factors.rows,
+        factors.columns,
+        sensitivity,
+        notes(found, groups, wanted, reference, sensitivity),
+    )
+
+
+def is_quality(metric: str) -> bool:
+    """Whether more of ``metric`` is better.
+
+    >>> is_quality("ndcg@10/cold_users"), is_quality("popularity@10")
+    (True, False)
+    """
+    return metric.partition("@")[0] in QUALITY
+
+
+def prequential(row: Row, metric: str) -> float | None:
+    """A row's mean over seeds and increments, None where not measured."""
+    return row.quality[metric].get("prequential", Estimate(None, None, 0)).mean
+
+
+def _column(groups: Sequence[Group], metrics: Sequence[str], baseline: str, lines: Sequence[str]) -> list[Row]:
+    runs = {group.label: group.runs for group in groups}
+    comparisons = {metric: _against(baseline, runs, metric) for metric in metrics}
+    best = {metric: _best(runs, metric) for metric in metrics}
+    return [
+        Row(
+            group.label,
+            group.column,
+            label(group.factors, lines),
+            group.factors,
+            group.runs,
+            {metric: _estimates([run.metrics.get(metric, {}) for run in group.runs]) for metric in metrics},
+            _estimates([run.cost for run in group.runs]),
+            {metric: comparisons[metric][group.label] for metric in metrics if group.label != baseline},
+            frozenset(metric for metric in metrics if best[metric] == group.label),
+        )
+        for group in groups
+    ]
+
+
+def _heights(rows: Sequence[Row], metric: str, name: str) -> dict[str, float]:
+    """Mean of ``metric`` over the rows with the same label or line."""
+    means: dict[str, list[float]] = {}
+    for row in rows:
+        mean = prequential(row, metric)
+        means.setdefault(getattr(row, name), []).extend([] if mean is None else [mean])
+    return {text: sum(values) / len(values) if values else float("-inf") for text, values in means.items()}
 
 
 def _metrics(runs: Sequence[Run], asked: Sequence[str]) -> list[str]:
@@ -126,11 +213,12 @@ def _metrics(runs: Sequence[Run], asked: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(asked)) or [default]
 
 
-def _baseline(groups: Mapping[str, object], asked: str | None) -> str:
+def _baseline(groups: Sequence[Group], asked: str | None) -> str:
+    labels = list(dict.fromkeys(group.label for group in groups))
     if asked is None:
-        return "finetune" if "finetune" in groups else next(iter(groups))
-    if asked not in groups:
-        raise UserError(f"no row is named {asked!r}, to be the baseline; there is {', '.join(groups)}")
+        return next((group.label for group in groups if group.runs[0].row == "finetune"), labels[0])
+    if asked not in labels:
+        raise UserError(f"no row is named {asked!r}, to be the baseline; there is {'; '.join(labels)}")
     return asked
 
 
@@ -154,7 +242,7 @@ def _differences(group: Sequence[Run], other: Sequence[Run], metric: str) -> lis
 
 def _against(baseline: str, groups: Mapping[str, Sequence[Run]], metric: str) -> dict[str, Comparison]:
     others = [label for label in groups if label != baseline]
-    differences = [_differences(groups[label], groups[baseline], metric) for label in others]
+    differences = [_differences(groups[label], groups.get(baseline, ()), metric) for label in others]
     p_values = [paired_p(pairs) for pairs in differences]
     return {
         label: Comparison(estimate(pairs).mean, p, p_holm, len(pairs), same_difference(pairs))
@@ -165,74 +253,11 @@ def _against(baseline: str, groups: Mapping[str, Sequence[Run]], metric: str) ->
 def _best(groups: Mapping[str, Sequence[Run]], metric: str) -> str | None:
     """The row of highest mean, if it is significantly above each other row (Holm over them); bounds apart."""
     values = {label: list(_values(group, metric).values()) for label, group in groups.items()}
-    means = {label: sum(v) / len(v) for label, v in values.items() if v and label not in BOUNDS}
-    # A bias towards popular items is neither good nor bad.
-    if len(means) < 2 or metric.startswith("popularity"):
+    means = {label: sum(v) / len(v) for label, v in values.items() if v and groups[label][0].row not in BOUNDS}
+    if len(means) < 2 or not is_quality(metric):
         return None
     best = max(means, key=means.__getitem__)
     differences = [_differences(groups[best], groups[label], metric) for label in means if label != best]
     corrected = holm([paired_p(pairs) for pairs in differences])
     above = all(sum(pairs) > 0 for pairs in differences)
     return best if above and all(p is not None and p < SIGNIFICANT for p in corrected) else None
-
-
-def _mean(row: Row, metric: str) -> float:
-    mean = row.quality[metric].get("prequential", Estimate(None, None, 0)).mean
-    return float("-inf") if mean is None else mean
-
-
-def _notes(rows: Sequence[Row], metrics: Sequence[str], baseline: str, best: Mapping[str, str]) -> list[str]:
-    """What a reader must know to read the table, and what is unusual about these runs."""
-    notes = [
-        f"{', '.join(metrics)}: prequential, tested on each increment before training on it. Mean over seeds "
-        f"± half-width of the 95 % t-interval; rows ordered by {metrics[0]}, highest first."
-    ]
-    if len(metrics) > 1:
-        notes.append(f"What is not named after a metric, such as the slope, is of {metrics[0]}.")
-    single = [row.label for row in rows if len(row.runs) == 1]
-    if single:
-        notes.append(f"One seed, so no interval and no test (–): {', '.join(single)}.")
-    tests: dict[str, list[str]] = {}
-    for metric in metrics:
-        for note in _test_notes(rows, metric, baseline):
-            tests.setdefault(note, []).append(metric)
-    notes += [f"p ({', '.join(of)}): {note}" for note, of in tests.items()]
-    if tests:
-        notes.append(_best_note(best))
-    if len({run.increments for row in rows for run in row.runs}) > 1:
-        lengths = [f"{row.label} {'/'.join(_lengths(row))}" for row in rows]
-        notes.append(f"The runs do not have the same number of increments: {', '.join(lengths)}.")
-    return notes
-
-
-def _test_notes(rows: Sequence[Row], metric: str, baseline: str) -> list[str]:
-    compared = {row.label: row.comparisons[metric] for row in rows if row.label != baseline}
-    pairs = {label: comparison.pairs for label, comparison in compared.items() if comparison.p is not None}
-    if not pairs:
-        return []
-    counts = {count: [label for label in pairs if pairs[label] == count] for count in pairs.values()}
-    if len(counts) == 1:
-        seeds = f"the {next(iter(counts))} shared seeds"
-    else:
-        seeds = "the shared seeds (" + "; ".join(f"{n}: {', '.join(of)}" for n, of in counts.items()) + ")"
-    notes = [
-        f"paired t-test against {baseline} over {seeds}, Holm-corrected for {len(pairs)} "
-        f"comparison{'s' * (len(pairs) > 1)}."
-    ]
-    same = [label for label in pairs if compared[label].same]
-    if same:
-        notes.append(
-            f"every seed gives {', '.join(same)} the same difference to {baseline}, so that p is the limit "
-            "of the test: 1 if the difference is zero, 0 if not."
-        )
-    return notes
-
-
-def _best_note(best: Mapping[str, str]) -> str:
-    rule = f"significantly above every other row (paired t-test, p < {SIGNIFICANT}, Holm)"
-    apart = f"; bounds ({', '.join(sorted(BOUNDS))}) apart."
-    return f"* and bold: {rule}{apart}" if best else f"No row is marked as best: none is {rule}{apart}"
-
-
-def _lengths(row: Row) -> list[str]:
-    return [str(length) for length in dict.fromkeys(run.increments for run in row.runs)]

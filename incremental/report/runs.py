@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from incremental.errors import UserError
 from incremental.metrics.continual import Evaluation
+from incremental.report.settings import Settings, flat, read_config
 
 SUMMARY = "summary.json"
 EVALUATIONS = "evaluations.csv"
@@ -26,7 +27,7 @@ class Run:
     """One finished run. ``metrics`` and ``cost`` are as in ``summary.json``; None is *not measured*.
 
     ``row`` is the label that its seeds share in the table. ``cost`` is in seconds, examples, numbers written
-    and bytes.
+    and bytes. ``config`` is the nested configuration, by default that of the directory.
     """
 
     row: str
@@ -36,6 +37,15 @@ class Run:
     name: str = ""
     increments: int | None = None
     directory: Path | None = None
+    config: Mapping[str, Any] | None = None
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The configuration by dotted key, ``row``, ``name`` and ``seed`` included; read when first asked for."""
+        own: dict[str, str | int] = {"row": self.row, "seed": self.seed} | ({"name": self.name} if self.name else {})
+        if self.config is not None:
+            return flat(self.config) | own
+        return flat({} if self.directory is None else read_config(self.directory / CONFIG)) | own
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:

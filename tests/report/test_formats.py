@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from incremental.report import Run, Table, formats, read_runs, table
+from incremental.report.grid import grid
 
 NDCG = "ndcg@10"
 
@@ -25,12 +26,12 @@ def awkward() -> Table:
 
 
 def test_columns_without_a_number_are_left_out(compared: Table) -> None:
-    grid = formats.grid(compared)
-    assert grid.header == [
+    cells = grid(compared)
+    assert [head.title for head in cells.header] == [
         *["strategy", "seeds", NDCG, f"p ({NDCG})", "slope", "learning acc.", "forgetting"],
         *["s/update", "examples", "memory"],
     ]
-    by_label = {row[0].text: [cell.text for cell in row] for row in grid.rows}
+    by_label = {row[0].text: [cell.text for cell in row] for row in cells.rows}
     assert by_label["finetune"][2:7] == ["0.2000 ± 0.0497", "baseline", "-0.0400 ± 0.0000", "–", "–"]
     assert by_label["finetune"][7:] == ["1.5", "1,200", "2.0 KiB"]
     assert by_label["static"][7:] == ["0", "–", "–"]
@@ -38,7 +39,7 @@ def test_columns_without_a_number_are_left_out(compared: Table) -> None:
 
 
 def test_best_is_marked_in_every_text_format(compared: Table) -> None:
-    assert compared.best == {NDCG: "replay"}
+    assert [row.label for row in compared.rows if row.best] == ["replay"]
     assert "0.3100 ± 0.0745*" in formats.terminal(compared)
     assert "| **0.3100 ± 0.0745** |" in formats.markdown(compared)
     assert r"\textbf{0.3100 $\pm$ 0.0745}" in formats.latex(compared)
@@ -66,7 +67,7 @@ def test_names_are_not_markup(awkward: Table) -> None:
 
 def test_markdown_is_a_table(compared: Table) -> None:
     lines = formats.markdown(compared).splitlines()
-    columns = len(formats.grid(compared).header)
+    columns = len(grid(compared).header)
     assert lines[1] == "|---|" + "---:|" * (columns - 1)
     assert all(line.count("|") == columns + 1 for line in lines[:5])
     assert lines[6] == f"- {compared.notes[0]}"
@@ -75,7 +76,7 @@ def test_markdown_is_a_table(compared: Table) -> None:
 def test_latex_is_a_booktabs_tabular(awkward: Table) -> None:
     lines = formats.latex(awkward).splitlines()
     body = [line for line in lines if not line.startswith("%")]
-    columns = len(formats.grid(awkward).header)
+    columns = len(grid(awkward).header)
     assert body[:2] == [rf"\begin{{tabular}}{{l{'r' * (columns - 1)}}}", r"\toprule"]
     assert body[3] == r"\midrule"
     assert body[-2:] == [r"\bottomrule", r"\end{tabular}"]
@@ -83,7 +84,7 @@ def test_latex_is_a_booktabs_tabular(awkward: Table) -> None:
     assert "$-$0.5000" in body[4]
 
 
-def test_csv_has_raw_numbers(compared: Table) -> None:
+def test_csv_has_raw_numbers(compared: Table, study: Path) -> None:
     lines = list(csv.DictReader(io.StringIO(formats.csv_table(compared))))
     found = {(line["row"], line["metric"], line["measure"]): line for line in lines}
     replay = found["replay", NDCG, "prequential"]
@@ -101,3 +102,48 @@ def test_csv_has_raw_numbers(compared: Table) -> None:
     assert float(found["replay", NDCG, "final_average"]["mean"]) == pytest.approx(0.5)
     assert float(found["replay", "cost", "examples"]["mean"]) == 1200
     assert ("static", "cost", "examples") not in found
+    runs = [str(study / f"sasrec-replay-{seed}") for seed in range(3)]
+    assert found["replay", NDCG, "slope"]["runs"].split(";") == runs
+    assert found["replay", "cost", "examples"]["runs"].split(";") == runs
+
+
+WEIGHT = "strategies.anchor.weight"
+
+
+def test_columns_stand_side_by_side(sweep: list[Run]) -> None:
+    compared = table(sweep, rows=["row", WEIGHT], columns=["model"])
+    cells = grid(compared)
+    assert cells.spans == [("", 1), ("gru4rec", 3), ("sasrec", 3)]
+    assert [head.title for head in cells.header] == ["row, weight", *[NDCG, "p", "s/update"] * 2]
+    for line in cells.rows:
+        label = line[0].text
+        assert [cell.row and (cell.row.label, cell.row.column) for cell in line[1:]] == [
+            (label, column) for column in ("gru4rec", "sasrec") for _ in range(3)
+        ]
+    assert "| **0.3110 ± 0.0286** |" in formats.markdown(compared)
+    assert "| gru4rec: ndcg@10 | gru4rec: p |" in formats.markdown(compared)
+    lines = formats.latex(compared).splitlines()
+    top = lines.index(r"\toprule")
+    assert lines[top + 1] == r" & \multicolumn{3}{c}{gru4rec} & \multicolumn{3}{c}{sasrec} \\"
+    assert lines[top + 2] == r"\cmidrule(lr){2-4} \cmidrule(lr){5-7}"
+    assert formats.terminal(compared).splitlines()[0].split() == ["gru4rec"] * 3 + ["sasrec"] * 3
+
+
+def test_a_column_that_lacks_a_row_has_dashes(sweep: list[Run]) -> None:
+    kept = [run for run in sweep if run.settings["model"] == "sasrec" or run.row == "finetune"]
+    by_label = {line[0].text: line for line in grid(table(kept, rows=["row", WEIGHT], columns=["model"])).rows}
+    # gru4rec has one row, so no p and no column of it.
+    assert [cell.text for cell in by_label["ewc weight=1"][1:3]] == ["–", "–"]
+    assert by_label["ewc weight=1"][3].text.startswith("0.2608")
+
+
+def test_csv_has_a_column_for_each_factor(sweep: list[Run]) -> None:
+    text = formats.csv_table(table(sweep, rows=["row", WEIGHT], columns=["model"]))
+    lines = list(csv.DictReader(io.StringIO(text)))
+    assert text.startswith(f"row,{WEIGHT},model,metric,")
+    found = {(line["row"], line[WEIGHT], line["model"]) for line in lines}
+    assert found == {
+        (row, weight, model)
+        for model in ("sasrec", "gru4rec")
+        for row, weight in [("finetune", ""), ("ewc", "0.1"), ("ewc", "1"), ("ewc", "10")]
+    }

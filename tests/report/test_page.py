@@ -31,10 +31,34 @@ def test_page_is_self_contained(study: Path) -> None:
         assert (picture["src"] or "").startswith("data:image/svg+xml;base64,")
         assert picture["alt"]
     assert not {"script", "link", "iframe"} & {tag for tag, _ in parsed.tags}
-    assert len(parsed.all("tr")) == 4
+    assert len(parsed.all("tr")) == 4 + 10  # the table and the runs
     for expected in ["0.3100 ± 0.0745*", "0.2000 ± 0.0497", "Left out: somewhere", *compared.notes]:
         assert expected in parsed.text
-    assert f"replay, seed 1: {study / 'sasrec-replay-1'}" in parsed.text
+
+
+def test_every_number_leads_to_its_runs(study: Path) -> None:
+    parsed = Parsed(page(table(read_runs([study]).finished)))
+    anchors = {body["id"]: place for place, body in enumerate(parsed.all("tbody")) if body.get("id")}
+    links = [link["href"] or "" for link in parsed.all("a")]
+    assert len(anchors) == 3
+    assert {link.removeprefix("#") for link in links} == set(anchors)
+    assert len(links) == 3 * 9  # every cell but the labels
+    text = page(table(read_runs([study]).finished))
+    first = text[text.index('<tbody id="runs-0">') :].split("</tbody>")[0]
+    for seed in range(3):
+        assert f"<td>{seed}</td><td>{0.28 + 0.03 * seed:.4f}</td><td>{study / f'sasrec-replay-{seed}'}</td>" in first
+    assert str(study / "sasrec-finetune-0") not in first
+
+
+def test_columns_have_their_own_details(sweep: list[Run]) -> None:
+    weight = "strategies.anchor.weight"
+    text = page(table(sweep, rows=["row"], columns=["model"], sensitivity=weight))
+    parsed = Parsed(text)
+    assert [head["colspan"] for head in parsed.all("th") if "colspan" in head] == ["1", "3", "3"]
+    assert text.count("<h2>ndcg@10, ") == 2
+    assert len(parsed.all("table")) == 1 + 2 + 1
+    alts = [image["alt"] for image in parsed.all("img")]
+    assert "ndcg@10, sasrec against the value of the hyper-parameter" in alts
 
 
 def test_page_fits_a_phone() -> None:

@@ -1,0 +1,46 @@
+"""The front of quality against cost: the rows that no other row beats in both (Pareto 1906)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from incremental.report.comparison import BOUNDS, Row, is_quality
+from incremental.report.statistics import Estimate
+
+
+class Point(NamedTuple):
+    """A row's mean cost (seconds an update) and its quality with the half-width of its interval."""
+
+    row: Row
+    cost: float
+    quality: float
+    half_width: float
+
+
+def point(row: Row, metric: str) -> Point | None:
+    """Where ``row`` stands; None where one of the two was not measured."""
+    nothing = Estimate(None, None, 0)
+    quality, cost = row.quality[metric].get("prequential", nothing), row.cost.get("seconds_per_update", nothing)
+    if quality.mean is None or cost.mean is None:
+        return None
+    return Point(row, cost.mean, quality.mean, quality.half_width or 0.0)
+
+
+def front(rows: Sequence[Row], metric: str) -> list[Point]:
+    """The points without another that is as cheap and as good, and one of the two more; cheapest first.
+
+    By the means, without a test; bounds are no competitors. Empty where more of ``metric`` is not better, or
+    fewer than two rows were measured.
+    """
+    points = [found for row in rows if row.runs[0].row not in BOUNDS and (found := point(row, metric)) is not None]
+    if len(points) < 2 or not is_quality(metric):
+        return []
+
+    def beaten(one: Point) -> bool:
+        return any(
+            other.cost <= one.cost
+            and other.quality >= one.quality
+            and (other.cost, other.quality) != (one.cost, one.quality)
+            for other in points
+        )
+
+    return sorted((one for one in points if not beaten(one)), key=lambda one: (one.cost, one.quality))

@@ -1,0 +1,101 @@
+"""What a reader must know to read the table, and what is unusual about these runs."""
+
+from collections.abc import Sequence
+
+from incremental.report.comparison import BOUNDS, SIGNIFICANT, Row, is_quality
+from incremental.report.factors import Group, mixed
+from incremental.report.front import front
+
+
+def notes(
+    rows: Sequence[Row], groups: Sequence[Group], metrics: Sequence[str], baseline: str, sensitivity: str | None
+) -> list[str]:
+    """The notes of a table, one sentence or two each."""
+    ordered = f"by the value of {sensitivity}" if sensitivity else f"by {metrics[0]}, highest first"
+    found = [
+        f"{', '.join(metrics)}: prequential, tested on each increment before training on it. Mean over seeds "
+        f"± half-width of the 95 % t-interval; rows ordered {ordered}."
+    ]
+    columns = list(dict.fromkeys(row.column for row in rows))
+    if len(metrics) > 1 and len(columns) == 1:
+        found.append(f"What is not named after a metric, such as the slope, is of {metrics[0]}.")
+    if single := [_name(row) for row in rows if len(row.runs) == 1]:
+        found.append(f"One seed, so no interval and no test (–): {', '.join(single)}.")
+    if len({tuple(run.seed for run in row.runs) for row in rows}) > 1:
+        found.append(
+            "The rows do not all have the same seeds: a mean is over the row's own, a test over the shared ones."
+        )
+    tests: dict[str, list[str]] = {}
+    fronts: dict[str, list[str]] = {}
+    for metric in metrics:
+        for column in columns:
+            where = f"{metric}, {column}" if column else metric
+            of = [row for row in rows if row.column == column]
+            for note in _tests(of, metric, baseline):
+                tests.setdefault(note, []).append(where)
+            if names := ", ".join(point.row.label for point in front(of, metric)):
+                fronts.setdefault(names, []).append(where)
+    found += [f"p ({'; '.join(of)}): {note}" for note, of in tests.items()]
+    if without := [column for column in columns if baseline not in {row.label for row in rows if row.column == column}]:
+        found.append(f"No tests in {', '.join(without)}: the baseline {baseline} is not there.")
+    if tests:
+        found += _best(rows, metrics, in_columns=len(columns) > 1)
+    found += [
+        f"Front of {'; '.join(of)} against seconds an update (by the means): {names}. Every other row has one of "
+        "these that is at least as good and costs no more."
+        for names, of in fronts.items()
+    ]
+    if len({run.increments for row in rows for run in row.runs}) > 1:
+        lengths = [f"{_name(row)} {'/'.join(_lengths(row))}" for row in rows]
+        found.append(f"The runs do not have the same number of increments: {', '.join(lengths)}.")
+    for row, keys in mixed(groups).items():
+        differ = "; ".join(f"{key} ({', '.join(values)})" for key, values in keys.items())
+        found.append(f"{row} is a mean over runs that differ in more than the seed: {differ}.")
+    return found
+
+
+def _name(row: Row) -> str:
+    return f"{row.label} ({row.column})" if row.column else row.label
+
+
+def _tests(rows: Sequence[Row], metric: str, baseline: str) -> list[str]:
+    """How the rows of a column were tested."""
+    compared = {row.label: row.comparisons[metric] for row in rows if row.label != baseline}
+    pairs = {label: comparison.pairs for label, comparison in compared.items() if comparison.p is not None}
+    if not pairs:
+        return []
+    counts = {count: [label for label in pairs if pairs[label] == count] for count in pairs.values()}
+    if len(counts) == 1:
+        seeds = f"the {next(iter(counts))} shared seeds"
+    else:
+        seeds = "the shared seeds (" + "; ".join(f"{n}: {', '.join(of)}" for n, of in counts.items()) + ")"
+    found = [
+        f"paired t-test against {baseline} over {seeds}, Holm-corrected for {len(pairs)} "
+        f"comparison{'s' * (len(pairs) > 1)}."
+    ]
+    same = [label for label in pairs if compared[label].same]
+    if same:
+        found.append(
+            f"every seed gives {', '.join(same)} the same difference to {baseline}, so that p is the limit "
+            "of the test: 1 if the difference is zero, 0 if not."
+        )
+    return found
+
+
+def _best(rows: Sequence[Row], metrics: Sequence[str], *, in_columns: bool) -> list[str]:
+    """What bold means, and for which metrics nothing is bold."""
+    rule = (
+        f"significantly above every other row{' of its column' * in_columns} (paired t-test, p < {SIGNIFICANT}, Holm)"
+    )
+    apart = f"; bounds ({', '.join(sorted(BOUNDS))}) apart."
+    found = []
+    if any(map(is_quality, metrics)):
+        marked = any(row.best for row in rows)
+        found.append(f"* and bold: {rule}{apart}" if marked else f"No row is marked as best: none is {rule}{apart}")
+    if others := [metric for metric in metrics if not is_quality(metric)]:
+        found.append(f"{', '.join(others)}: more is not better, so no row is marked as best.")
+    return found
+
+
+def _lengths(row: Row) -> list[str]:
+    return [str(length) for length in dict.fromkeys(run.increments for run in row.runs)]

@@ -1,0 +1,74 @@
+"""Quality against cost, with the front."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from incremental.report.comparison import Table
+from incremental.report.front import Point, front, point
+from incremental.report.pictures.drawing import MANY, WIDTH, empty, legend, styles
+from incremental.report.pictures.naming import Name, name_points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def quality_against_cost(table: Table, metric: str, column: str = "") -> "Figure | None":
+    """Prequential mean against seconds an update (logarithmic), with the front; up to 12 rows have their intervals.
+
+    A row whose updates cost nothing has no place on a logarithmic axis: it is a dotted line across. The front is
+    stepped: at each cost, the best quality to be had for it. Rows are named where there is room, those of the
+    front and the baseline first; where some are not, a legend has them.
+    """
+    points = [found for row in table.of(column) if (found := point(row, metric)) is not None]
+    if not any(one.cost for one in points):
+        return None
+    best = front(table.of(column), metric)
+    figure, axes = empty(WIDTH, 4.2 if len(points) <= MANY else 7.0)
+    axes.set_xscale("log")
+    axes.margins(x=0.15, y=0.12)
+    style = styles(table.labels)
+    for one in points:
+        colour, _, marker = style[one.row.label]
+        if one.cost:
+            axes.errorbar(
+                one.cost,
+                one.quality,
+                one.half_width if len(points) <= MANY else None,
+                color=colour,
+                marker=marker,
+                capsize=3,
+                linestyle="",
+                label=one.row.label,
+            )
+        else:
+            axes.axhline(one.quality, color=colour, linestyle=":", label=one.row.label)
+    axes.set_xlabel("seconds an update, log scale (dotted line: no update cost)")
+    axes.set_ylabel(f"{metric}, mean over increments")
+    _draw_front(axes, best)
+    first = [one for one in points if one in best or one.row.label == table.baseline]
+    names = [
+        # A row without cost is named at the left end of its line.
+        Name(
+            one.row.label,
+            one.cost or axes.get_xlim()[0],
+            one.quality,
+            style[one.row.label].colour,
+            on_line=not one.cost,
+        )
+        for one in [*first, *(one for one in points if one not in first)]
+    ]
+    if left_out := name_points(figure, axes, names):
+        legend(figure, axes, [label for label in table.labels if label in left_out])
+    return figure
+
+
+def _draw_front(axes: "Axes", best: Sequence[Point]) -> None:
+    """A grey stair through the front, from the left edge to the right one."""
+    if len(best) < 2:
+        return
+    left, right = axes.get_xlim()
+    x = [one.cost or left for one in best]
+    y = [one.quality for one in best]
+    axes.step([*x, right], [*y, y[-1]], where="post", color="#999999", linewidth=5, alpha=0.35, zorder=0)
+    axes.set_xlim(left, right)

@@ -1,0 +1,98 @@
+"""What the pictures share: a row's style, the empty axes, the legend, and the figure as SVG."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = NDArray[np.float64]
+
+# Okabe & Ito's palette, told apart with any colour vision; without its yellow, which is faint on white.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+LINES = ["-", "--", ":", "-."]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h"]
+
+# More rows than this are drawn so that they do not cover each other: apart, without intervals, with smaller names.
+MANY = 12
+
+WIDTH = 5.6  # inches: whole on a phone, with letters that can be read
+
+
+class Style(NamedTuple):
+    """How a row is drawn."""
+
+    colour: str
+    line: str
+    marker: str
+
+
+def styles(labels: Sequence[str]) -> dict[str, Style]:
+    """A style for each label, unlike any other's up to 77: there are 7 colours and 11 markers."""
+    return {
+        label: Style(
+            COLOURS[place % len(COLOURS)],
+            LINES[place // len(COLOURS) % len(LINES)],
+            MARKERS[place % len(MARKERS)],
+        )
+        for place, label in enumerate(labels)
+    }
+
+
+def empty(width: float, height: float) -> "tuple[Figure, Axes]":
+    """A figure, in inches, with one pair of axes."""
+    figure, (axes,) = panels_of(1, 1, width, height)
+    return figure, axes
+
+
+def panels_of(across: int, down: int, width: float, height: float) -> "tuple[Figure, list[Axes]]":
+    """A figure, in inches, with ``across`` times ``down`` axes, line by line, which share their scales."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    FigureCanvasAgg(figure)
+    panels = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#e5e5e5", linewidth=0.8)
+        axes.set_axisbelow(True)
+    return figure, panels
+
+
+def legend(figure: "Figure", axes: "Axes", labels: Sequence[str]) -> None:
+    """Names what was drawn as one of ``labels``, below the axes; the figure grows by as much."""
+    named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    shown = [label for label in labels if label in named]
+    if not shown:
+        return
+    columns = max(1, min(len(shown), int(WIDTH / (0.55 + 0.075 * max(map(len, shown))))))
+    lines = -(-len(shown) // columns)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + 0.18 * lines + 0.1)
+    figure.legend(
+        [named[label] for label in shown],
+        shown,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=9,
+        columnspacing=1.2,
+        labelspacing=0.3,
+    )
+
+
+def data_uri(figure: "Figure") -> str:
+    """The figure as an SVG in a ``data:`` address, the same bytes for the same figure."""
+    import matplotlib
+
+    out = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "incremental"}):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(out.getvalue()).decode("ascii")
