@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from incremental.sharding import laid
 from incremental.types import Program, PyTree, State
 
 
@@ -24,7 +25,7 @@ def grow(state: State, program: Program) -> State:
     leading corner. Right for moments, Fishers, anchors and memories without knowing where they are."""
 
     def widened(state: State) -> State:
-        return jax.tree.map(into_corner, program.init(state.key), state)
+        return laid(jax.tree.map(into_corner, program.init(state.key), state), program)
 
     return jax.jit(widened)(state)
 

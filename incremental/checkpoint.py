@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from incremental.errors import UserError
 from incremental.learner import fresh_fit
 from incremental.loop import Cost, Functions, Progress, Record
+from incremental.sharding import agreed, shapes
 from incremental.types import Fit, Learner, Params, PyTree, Sizes, State, bytes_of
 
 SECONDS_BETWEEN = 5.0  # at least, between saves inside an increment …
@@ -35,7 +36,7 @@ class Checkpoints:
 
     def due(self) -> bool:
         """Whether a save between two epochs is worth its time."""
-        return time.monotonic() - self.saved > max(SECONDS_BETWEEN, self.took / SHARE)
+        return agreed(time.monotonic() - self.saved > max(SECONDS_BETWEEN, self.took / SHARE))
 
     def save(self, state: State, before: Params, sizes: Sizes, progress: Progress) -> None:
         """Adds a save; it counts only once it is complete, so that a kill leaves the one before."""
@@ -75,8 +76,7 @@ class Checkpoints:
                 f"{self.directory}/{step}: the checkpoint belongs to another configuration ({identity}, this one is "
                 f"{self.identity}); {advice}"
             )
-        program = functions(sizes).program
-        state = jax.eval_shape(program.init, jax.random.key(0))
+        state = shapes(functions(sizes).program)
         like: dict[str, Any] = {"learner": state.learner, "strategy": state.strategy, "key": state.key}
         if progress.begun:
             like |= {"fit": state.fit, "before": state.learner.params}

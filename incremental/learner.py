@@ -16,6 +16,8 @@ from jax import Array
 from incremental.errors import UserError
 from incremental.evaluation import rankable, ranker
 from incremental.metrics.ranking import per_event
+from incremental.precision import Precision
+from incremental.sharding import split
 from incremental.strategy import Strategy, chain, named_key
 from incremental.types import (
     Batch,
@@ -47,6 +49,8 @@ class Training(NamedTuple):
     """of the increment's validation part"""
     moments: Literal["keep", "reset"] = "keep"
     """the optimizer's state at an increment's start: the last one's, or as new"""
+    precision: Precision = "float32"
+    """of the model's arithmetic; parameters and all that mirrors them are float32 in any case"""
 
 
 def training(
@@ -56,6 +60,7 @@ def training(
     patience: int = 3,
     metric: str = "ndcg@10",
     moments: Literal["keep", "reset"] = "keep",
+    precision: Precision = "float32",
 ) -> Training:
     """`Training`, checked."""
     for name, value, least in (
@@ -66,7 +71,7 @@ def training(
         if value < least:
             raise UserError(f"training.{name}={value}: expected at least {least}")
     per_event(metric)
-    return Training(batch_size, epochs, patience, metric, moments)
+    return Training(batch_size, epochs, patience, metric, moments, precision=precision)
 
 
 def empty_catalogue(sizes: Sizes) -> Catalogue:
@@ -155,6 +160,7 @@ def make(
         new = new._replace(candidates=learner.catalogue.seen)
         scale = jnp.where(new.valid, new.weight, 0.0).sum()
         batch = strategy.batch(own, new, named_key(key, "batch"))
+        batch = Batch(*split(batch[:5]), *batch[5:])
         model_key = named_key(key, "model")
 
         def objective(params: Params) -> Any:
@@ -222,7 +228,7 @@ def make(
         return strategy.view(state.strategy, state.learner.params, state.learner.increment, False)
 
     def outputs(state: State, inputs: dict[str, Array]) -> Outputs:
-        return problem.apply(evaluated(state), inputs)
+        return problem.apply(evaluated(state), split(inputs))
 
     def tables(state: State) -> dict[str, dict[str, Array]]:
         params = evaluated(state)

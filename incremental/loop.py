@@ -15,6 +15,7 @@ from incremental.compiled import Compiled
 from incremental.data.stream import Rows, Stream, belongs
 from incremental.errors import UserError
 from incremental.metrics.ranking import parse, per_event
+from incremental.sharding import put
 from incremental.types import Anchor, Batch, Catalogue, Data, Params, Program, Seen, Sizes, State, bytes_of
 from incremental.update import Plan, Update
 
@@ -182,8 +183,8 @@ def row_capacity(n: int) -> int:
     return 1 << max(n - 1, LEAST_CAPACITY - 1).bit_length()
 
 
-def on_device(rows: Rows, inputs: tuple[str, ...], increment: int, arrived: tuple[np.ndarray, np.ndarray]) -> Data:
-    """Host rows as `Data`, padded to a capacity."""
+def as_data(rows: Rows, inputs: tuple[str, ...], increment: int, arrived: tuple[np.ndarray, np.ndarray]) -> Data:
+    """Rows as `Data` on the host, padded to a capacity."""
     size, events = row_capacity(len(rows)), row_capacity(len(arrived[0]))
     whole: Any = (np.ones(size, np.float32), np.arange(size) < len(rows), np.int32(len(rows)), np.int32(increment))
     weight, valid, number, now = whole
@@ -195,7 +196,7 @@ def on_device(rows: Rows, inputs: tuple[str, ...], increment: int, arrived: tupl
         increment=padded(rows.increment, size),
     )
     users, items = (padded(ids, events) for ids in arrived)
-    return jax.device_put(Data(batch, number, now, users, items))
+    return Data(batch, number, now, users, items)
 
 
 NOBODY = (np.zeros(0, np.int32), np.zeros(0, np.int32))
@@ -427,14 +428,12 @@ class Driver:
         text = None
         if stream.text is not None:  # of the items that have occurred; the others' is the future's
             occurred = stream.text[: int(stream.interactions.item[: stream.bounds(t)[1]].max()) + 1]
-            text = jax.device_put(padded(occurred, program.sizes.items))
+            text = padded(occurred, program.sizes.items)
         checked = stream.training_rows(plan.increments, validation=True, history=history)
         seen = self.seen(checked, heldout=False) if stream.exclude_seen else None
-        return (
-            on_device(rows, program.inputs, t, arrived)._replace(text=text),
-            on_device(checked, program.inputs, t, NOBODY),
-            seen,
-        )
+        data = as_data(rows, program.inputs, t, arrived)._replace(text=text)
+        placed: tuple[Data, Data, Seen | None] = put((data, as_data(checked, program.inputs, t, NOBODY), seen), program)
+        return placed
 
     # -- evaluation ------------------------------------------------------------------------------------------------
 
@@ -445,7 +444,7 @@ class Driver:
         length, log_length = row_capacity(len(rows)), row_capacity(len(log) + most)
         window: Any = np.arange(most, dtype=np.int32)
         first, last = (padded(place.astype(np.int32), length) for place in (start, stop))
-        return jax.device_put(Seen(padded(log, log_length), first, last, window))
+        return Seen(padded(log, log_length), first, last, window)
 
     def ranked(self, state: State, t: int, trained_until: int, *, heldout: bool) -> tuple[Rows, np.ndarray, np.ndarray]:
         """The test rows of increment t, the ranks of their labels, and what was recommended."""
@@ -464,8 +463,9 @@ class Driver:
         )
         # Users beyond the table are unknown: row 0.
         users = np.where(rows.user < program.sizes.users, rows.user, 0)
-        data = on_device(replace(rows, user=users), program.inputs, t, NOBODY)
-        return rows, data, self.seen(rows, heldout=True) if self.stream.exclude_seen else None
+        seen = self.seen(rows, heldout=True) if self.stream.exclude_seen else None
+        data, seen = put((as_data(replace(rows, user=users), program.inputs, t, NOBODY), seen), program)
+        return rows, data, seen
 
     def test(self, state: State, t: int, trained_until: int) -> list[Record]:
         """The prequential evaluation of all of increment t: metrics, cold users and items apart, coverage, bias."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.precision import Precision, arithmetic
 from incremental.strategy import Strategy
 from incremental.types import Batch, Outputs, Params, Problem, Program, Sizes
 
@@ -48,9 +49,10 @@ class Head(NamedTuple):
     strategy: Strategy | None = None
 
 
-def problem(model: Model, head: Head, sizes: Sizes, history: int) -> Problem:
+def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: Precision = "float32") -> Problem:
     """The problem of `model` with `head`; `history` is L, the number of last events that a row holds."""
     module = model.module(sizes, history)
+    numbers = arithmetic(precision, model.tables)
     row = {
         "user": jax.ShapeDtypeStruct((), jnp.int32),
         "history": jax.ShapeDtypeStruct((history,), jnp.int32),
@@ -68,9 +70,9 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int) -> Problem:
         return Items(*module.apply({"params": params}, method="items"))
 
     def apply(params: Params, inputs: dict[str, Array], *, key: Array | None = None) -> Outputs:
-        hidden: Any = module.apply({"params": params}, inputs, key)
+        hidden = numbers.apply(module, params, inputs, key)
         out = items(params)
-        return Outputs(hidden, hidden @ out.table.T + out.bias)
+        return Outputs(hidden, numbers.product(hidden, out.table) + out.bias)
 
     def loss(params: Params, outputs: Outputs, batch: Batch) -> Array:
         return head.loss(items(params), outputs, batch)

@@ -9,16 +9,17 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from omegaconf import OmegaConf
 
 from incremental.errors import UserError
 from incremental.loop import Record, Result
 from incremental.metrics.continual import summarise
+from incremental.sharding import first_process
 
 # What may differ between two starts of the same run.
-NOT_IDENTITY = ("runs", "tracking", "debug", "profile", "dry_run")
+NOT_IDENTITY = ("runs", "devices", "tracking", "debug", "profile", "dry_run")
 COLUMNS = ("trained_until", "evaluated_on", "metric", "value", "count")
 
 
@@ -35,9 +36,12 @@ class RunDirectory:
         self.identity = identity(config)
         self.path = root / f"{name}-seed{config['seed']}-{self.identity}"
         self.config = dict(config)
+        self.lock: TextIO | None = None
 
     def open(self) -> None:
-        """Makes the directory, locks it, and writes the resolved config."""
+        """Makes the directory, locks it, and writes the resolved config; of several processes only the first does."""
+        if not first_process():
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.lock = (self.path / ".lock").open("w")
@@ -92,7 +96,8 @@ class RunDirectory:
 
     def close(self) -> None:
         """Releases the lock."""
-        self.lock.close()
+        if self.lock is not None:
+            self.lock.close()
 
 
 def total_cost(result: Result) -> dict[str, float]:
@@ -112,7 +117,9 @@ def total_cost(result: Result) -> dict[str, float]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file that appears whole or not at all."""
+    """Writes a text file that appears whole or not at all; of several processes only the first does."""
+    if not first_process():
+        return
     new = path.with_name(f".{path.name}.new")
     with new.open("w", encoding="utf-8") as file:
         file.write(text)

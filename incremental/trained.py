@@ -25,6 +25,7 @@ from incremental.rundir import identity
 from incremental.types import Program, State
 
 BATCH = 256
+ALONE = {"_target_": "incremental.sharding.devices"}  # whatever devices it was trained on
 
 
 class Recommendation(NamedTuple):
@@ -125,7 +126,7 @@ def load(run: str | Path) -> Trained:
     if not path.is_file():
         raise UserError(f"{directory}: not a run directory (no config.yaml); give one that `incremental` wrote")
     config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    parts = assemble(config)
+    parts = assemble({**config, "devices": ALONE})
     driver = Driver(parts.build, parts.stream, parts.update, parts.evaluation.metrics)
     found = Checkpoints(directory / "checkpoint", identity(config)).restore(driver.functions)
     if found is None or found[3].increment == 0:

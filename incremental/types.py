@@ -178,6 +178,7 @@ class Program(NamedTuple):
     epochs: int  # at most, in one update
     cutoffs: tuple[int, ...]  # the K's whose recommendations `rank` counts
     sizes: Sizes
+    shardings: Callable[[PyTree], PyTree] | None = None  # of a tree's leaves over several devices
 
 
 def bytes_of(tree: PyTree) -> int:

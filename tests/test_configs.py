@@ -24,7 +24,7 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 def check(values: dict[str, Any]) -> None:
     """Every node fits its factory's signature (the stream's source is not read)."""
-    for key in ("model", "head", "optimizer", "update", "training", "evaluation", "tracking"):
+    for key in ("model", "head", "optimizer", "update", "training", "evaluation", "tracking", "devices"):
         config.partial(values[key], key)
     for name, node in (values["strategies"] or {}).items():
         config.partial(node, f"strategies.{name}")

@@ -43,7 +43,7 @@ class GRU4Rec(nn.Module):
         """[B, l] int32 -> [B, D]."""
         (kept,) = multipliers(key, self.dropout, [(*history.shape, self.width)])
         x = self.item(history) * kept
-        carry, _ = self.cell(jnp.zeros((len(history), self.width)), (x, history > 0))
+        carry, _ = self.cell(jnp.zeros((len(history), self.width), x.dtype), (x, history > 0))
         return carry
 
     def __call__(self, inputs: dict[str, Array], key: Array | None) -> Array:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.sharding import split
+
 LEAST_ROWS, LEAST_LENGTH = 64, 32  # below these, sorting and compiling cost more than they save
 
 
@@ -31,7 +33,7 @@ def by_length(encode: Callable[[Array, Array | None], Array], history: Array, ke
     def grouped(history: Array, key: Array | None) -> Array:
         ordered = history[order]
         hidden = [
-            encode(ordered[first:last, length - cut :], None if key is None else jax.random.fold_in(key, i))
+            encode(split(ordered[first:last, length - cut :]), None if key is None else jax.random.fold_in(key, i))
             for i, (first, last, cut) in enumerate(zip(bounds, bounds[1:], cuts, strict=False))
         ]
         return jnp.concatenate(hidden)[jnp.argsort(order)]
