@@ -16,6 +16,7 @@ from incremental.errors import UserError
 from incremental.loop import Cost, Driver, Functions, Progress, Record, run
 from incremental.problem import Baseline
 from incremental.rundir import RunDirectory
+from incremental.sharding import first_process, join
 from incremental.tracking import Tracker
 from incremental.types import Params, Sizes, State, bytes_of
 
@@ -62,6 +63,16 @@ def named(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, An
 def execute(config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Runs `config` to its end and returns its summary (None after a dry run). A finished run is not run again."""
     check_options(config)
+    join(schema.build(config["devices"], "devices"))
+    if not first_process():  # the first one writes, tracks and prints for all
+        config = {**config, "tracking": {**config["tracking"], "mode": "disabled"}}
+        with contextlib.redirect_stdout(None):
+            return executed(config)
+    return executed(config)
+
+
+def executed(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """`execute` in one of the processes."""
     if config["debug"] == "nan":
         jax.config.update("jax_debug_nans", True)
     if config["dry_run"]:
