@@ -13,6 +13,7 @@ from incremental.strategy import named_key
 from incremental.types import Batch, Data, Learner, Memory, Problem, stored
 
 Selection = Literal["herding", "loss", "random"]
+Groups = Literal["label", "increment"]
 CHUNK = 256  # rows whose outputs are in memory at once
 
 
@@ -37,31 +38,43 @@ def candidates(memory: Memory, data: Data) -> Batch:
     return rows._replace(valid=jnp.concatenate([kept, real]))
 
 
+def numbered(rows: Batch, groups: Groups, labels: int) -> tuple[Array, int]:
+    """The group [N] int32 of each row, 0 where it is padding, and how many groups there may be at most."""
+    if groups == "label":
+        return jnp.where(rows.valid, rows.labels, 0), labels
+    n = len(rows.labels)
+    arrived = jnp.where(rows.valid, rows.increment, -1)
+    _, ids = jnp.unique(jnp.append(-1, arrived), return_inverse=True, size=n + 1)
+    return ids[1:].astype(jnp.int32), n + 1
+
+
 def selector(
-    problem: Problem, strategy: str, selection: Selection, shares: quotas.Quotas
+    problem: Problem, strategy: str, selection: Selection, shares: quotas.Quotas, groups: Groups = "label"
 ) -> Callable[[Memory, Learner, Data, Array], Memory]:
     """A function (memory, learner, data, key) -> memory with the exemplars of both at the increment's end.
 
-    Each label gets slots in proportion to its candidates, as equally as they allow, or by ADER's draw (`quotas`). Of a
-    label's candidates it keeps those that herding takes on the hidden vectors (scaled to length 1, as iCaRL and ADER
-    do), those with the greatest loss over all seen items, or random ones. The model is the increment's last, without
-    dropout.
+    Each label, or by `groups` each increment, gets slots in proportion to its candidates, as equally as they allow, or
+    by ADER's draw (`quotas`). Of a group's candidates it keeps those that herding takes on the hidden vectors (scaled
+    to length 1, as iCaRL and ADER do), those with the greatest loss over all seen items, or random ones. The model is
+    the increment's last, without dropout.
     """
     if selection not in get_args(Selection):
         raise UserError(
             f"strategies.{strategy}: selection={selection!r}: expected one of {', '.join(get_args(Selection))}"
         )
+    if groups not in get_args(Groups):
+        raise UserError(f"strategies.{strategy}: groups={groups!r}: expected one of {', '.join(get_args(Groups))}")
     share = quotas.named(shares, strategy)
 
     def select(memory: Memory, learner: Learner, data: Data, key: Array) -> Memory:
         capacity, seen = buffer.capacity_of(memory), learner.catalogue.seen
         rows = candidates(memory, data)
-        labels = jnp.where(rows.valid, rows.labels, 0)
-        counts = jnp.zeros(len(seen), jnp.int32).at[labels].add(1).at[0].set(0)
+        ids, most = numbered(rows, groups, len(seen))
+        counts = jnp.zeros(most, jnp.int32).at[ids].add(1).at[0].set(0)
         quota = share(counts, capacity, named_key(key, "quotas"))
-        # At most C labels have a slot: what follows costs nothing for the others, which are group 0.
+        # At most C groups have a slot: what follows costs nothing for the others, which are group 0.
         group = jnp.where(quota > 0, jnp.cumsum(quota > 0), 0)
-        groups, quota = group[labels], jnp.zeros(capacity + 1, jnp.int32).at[group].set(quota)
+        own, quota = group[ids], jnp.zeros(capacity + 1, jnp.int32).at[group].set(quota)
 
         def hidden(rows: Batch) -> Array:
             vectors = problem.apply(learner.params, rows.inputs).hidden
@@ -73,12 +86,12 @@ def selector(
 
         if selection == "herding":
             vectors = jnp.where(rows.valid[:, None], chunked(hidden, rows), 0.0)
-            chosen = herding.herd(vectors, groups, quota)
+            chosen = herding.herd(vectors, own, quota)
         elif selection == "loss":
-            chosen = herding.highest(chunked(loss, rows), groups, quota)
+            chosen = herding.highest(chunked(loss, rows), own, quota)
         else:
-            values = jax.random.uniform(named_key(key, "random"), groups.shape)
-            chosen = herding.highest(values, groups, quota)
+            values = jax.random.uniform(named_key(key, "random"), own.shape)
+            chosen = herding.highest(values, own, quota)
         place = jnp.nonzero(chosen, size=capacity, fill_value=0)[0]
         kept = jax.tree.map(lambda leaf: leaf[place], rows)
         filled = jnp.arange(capacity) < chosen.sum()

@@ -17,6 +17,7 @@ def exemplar_replay(
     weight: float = 1.0,
     selection: exemplars.Selection = "herding",
     quotas: Quotas = "proportional",
+    groups: exemplars.Groups = "label",
 ) -> Strategy:
     """Each batch of new rows comes with `rows` uniform ones of at most `capacity` exemplars.
 
@@ -24,13 +25,14 @@ def exemplar_replay(
     its training rows and the memory's. Each label v with n_v of these n rows gets slots by `quotas`: "proportional"
     (capacity n_v / n, largest remainder), "balanced" (the same for each as far as its rows go) or "multinomial"
     (`capacity` draws with chances n_v / n: ADER, Mi et al. 2020, arXiv 2007.12000); they sum to the capacity and never
-    exceed n_v. Within a label `selection` takes "herding" (in round k the row that brings the mean of the k taken
-    closest to the label's mean, on hidden vectors of length 1), "loss" (the greatest ones over all seen items) or
-    "random" rows. State: the memory, [capacity] rows. The choice costs one forward pass over the candidates and, for
-    herding, as many rounds as the largest quota.
+    exceed n_v. With `groups` "increment" the increments share the memory in the labels' stead; "balanced" is then the
+    equal share of each task that continual learning is used to. Within a label `selection` takes "herding" (in round k
+    the row that brings the mean of the k taken closest to the label's mean, on hidden vectors of length 1), "loss" (the
+    greatest ones over all seen items) or "random" rows. State: the memory, [capacity] rows. The choice costs one
+    forward pass over the candidates and, for herding, as many rounds as the largest quota.
     """
     refuse_none("exemplar_replay", capacity=capacity, rows=rows)
-    select = exemplars.selector(problem, "exemplar_replay", selection, quotas)
+    select = exemplars.selector(problem, "exemplar_replay", selection, quotas, groups)
 
     def batch(state: Memory, batch: Batch, key: Array) -> Batch:
         old = exemplars.sample(state, rows, key)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.errors import UserError
 from incremental.strategies.quadratic import mean_over_examples, penalty, refuse
 from incremental.strategy import Strategy
 from incremental.types import Anchor, Batch, Data, Learner, Outputs, Params, Problem
@@ -18,15 +19,19 @@ class Sensitivity(NamedTuple):
     anchor: Anchor
 
 
-def mas(problem: Problem, *, weight: float = 1.0, samples: int = 512) -> Strategy:
+def mas(problem: Problem, *, weight: float = 1.0, samples: int = 512, together: int = 1) -> Strategy:
     """Loss: weight/2 · Σ_i Ω_i (θ_i - θ*_i)² with Ω <- Ω + Ω_t and θ* <- θ_t at the end of each increment t.
 
     Ω_ti = (1/n) Σ_x |∂ ‖s(x)‖² / ∂θ_i|, s the scores of the items seen so far, without dropout: the mean over n =
     `samples` single examples, drawn uniformly with replacement from the increment's training rows. No label enters.
+    With `together` b > 1 the size is that of the mean gradient of b examples, of which there are n / b: much of the
+    code around has it so, and as the signs of single gradients differ its Ω is smaller and rates weights otherwise.
     Ω is the plain sum over increments, without decay. The paper's loss has no ½. ‖s‖² sums over the catalogue, so a
     weight for one catalogue is not one for another. State: 2 floats a parameter.
     """
     refuse("mas", samples)
+    if together < 1:
+        raise UserError(f"strategies.mas: together={together}: expected at least 1 example")
 
     def init(learner: Learner) -> Sensitivity:
         return Sensitivity(jax.tree.map(jnp.zeros_like, learner.params), Anchor(learner.params))
@@ -38,10 +43,10 @@ def mas(problem: Problem, *, weight: float = 1.0, samples: int = 512) -> Strateg
     def end(state: Sensitivity, learner: Learner, data: Data, key: Array) -> tuple[Sensitivity, Learner]:
         def squared_scores(params: Params, row: Batch, number: Array) -> Array:
             del number
-            scores = problem.apply(params, row.inputs).scores[0]
-            return (jnp.where(learner.catalogue.seen, scores, 0.0) ** 2).sum()
+            scores = problem.apply(params, row.inputs).scores
+            return (jnp.where(learner.catalogue.seen, scores, 0.0) ** 2).sum(1).mean()
 
-        new = mean_over_examples(squared_scores, jnp.abs, learner, data, key, samples)
+        new = mean_over_examples(squared_scores, jnp.abs, learner, data, key, samples, together)
         return Sensitivity(jax.tree.map(jnp.add, state.importance, new), Anchor(learner.params)), learner
 
     return Strategy(init=init, loss=loss, end=end)

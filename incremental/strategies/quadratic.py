@@ -36,28 +36,31 @@ def mean_over_examples(
     data: Data,
     key: Array,
     samples: int,
+    together: int = 1,
 ) -> Params:
     """(1/n) Σ_x transform(∂ value(θ, x) / ∂θ_i), elementwise: the mean over single examples' gradients.
 
     The n = `samples` examples are drawn uniformly with replacement from the increment's training rows. `value` gets the
-    parameters, the row [1, ...] with its candidates, and the number of the draw [] int32.
+    parameters, the row [1, ...] with its candidates, and the number of the draw [] int32. With `together` b > 1, x is a
+    batch of b examples, `value` gets [b, ...] and n = `samples` / b, rounded up.
     """
-    index = jax.random.randint(key, (-(-samples // CHUNK), CHUNK), 0, jnp.maximum(data.size, 1))
-    number = jnp.arange(index.size).reshape(index.shape)
+    draws = -(-samples // together)
+    index = jax.random.randint(key, (-(-draws // CHUNK), CHUNK, together), 0, jnp.maximum(data.size, 1))
+    number = jnp.arange(index[..., 0].size).reshape(index.shape[:2])
 
     def of_example(params: Params, i: Array, n: Array) -> Array:
-        row = jax.tree.map(lambda leaf: leaf[i][None], stored(data.rows))
-        return value(params, row._replace(candidates=learner.catalogue.seen), n)
+        rows = jax.tree.map(lambda leaf: leaf[i], stored(data.rows))
+        return value(params, rows._replace(candidates=learner.catalogue.seen), n)
 
     def add(total: Params, chunk: tuple[Array, Array]) -> tuple[Params, None]:
         i, n = chunk
         grads = jax.vmap(jax.grad(of_example), (None, 0, 0))(learner.params, i, n)
-        counted = (n < samples).astype(jnp.float32)
+        counted = (n < draws).astype(jnp.float32)
         sums = jax.tree.map(lambda g: jnp.einsum("n,n...->...", counted, transform(g)), grads)
         return jax.tree.map(jnp.add, total, sums), None
 
     total, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, learner.params), (index, number))
-    return jax.tree.map(lambda leaf: leaf / samples, total)
+    return jax.tree.map(lambda leaf: leaf / draws, total)
 
 
 def fisher(

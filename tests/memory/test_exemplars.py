@@ -112,6 +112,20 @@ def test_the_next_choice_is_among_the_memorys_and_the_increments_rows(end: Any) 
     assert int(after.inserted) == 65
 
 
+def test_increments_share_the_memory_equally_whatever_their_labels_and_sizes() -> None:
+    select = jax.jit(exemplars.selector(PROBLEM, "mine", "random", "balanced", "increment"))
+    memory, first = EMPTY, 0
+    for increment, (n, shares) in enumerate([(30, {12}), (14, {6}), (25, {4}), (2, {3, 4, 2})]):
+        rows = data(np.arange(first, first + n), 10 * increment, capacity=40)
+        memory = jax.tree.map(np.asarray, select(memory, LEARNER, rows, jax.random.key(increment)))
+        ids(memory)
+        assert memory.rows.valid.all()
+        kept = np.bincount(memory.rows.increment, minlength=10 * increment + 1)[::10]
+        assert set(kept.tolist()) <= shares
+        first += n
+    assert kept[3] == 2  # as many as there are
+
+
 def test_rows_that_the_update_trained_on_again_are_candidates_once(end: Any) -> None:
     memory = end(EMPTY, data(np.arange(9), 4))
     window = data(np.arange(11), 4)  # the update's data hold increment 4 again
@@ -160,3 +174,9 @@ def test_an_unknown_selection_is_refused() -> None:
     wrong: Any = "best"
     with pytest.raises(UserError, match=r"strategies\.mine: selection='best': expected one of herding, loss, random"):
         exemplars.selector(PROBLEM, "mine", wrong, "balanced")
+
+
+def test_unknown_groups_are_refused() -> None:
+    wrong: Any = "user"
+    with pytest.raises(UserError, match=r"strategies\.mine: groups='user': expected one of label, increment"):
+        exemplars.selector(PROBLEM, "mine", "random", "balanced", wrong)

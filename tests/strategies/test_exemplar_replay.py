@@ -109,6 +109,7 @@ def test_before_the_first_end_only_padding_is_added() -> None:
         ({"capacity": 0}, r"strategies\.exemplar_replay: capacity=0: expected at least 1"),
         ({"rows": 0}, r"strategies\.exemplar_replay: rows=0: expected at least 1"),
         ({"selection": "x"}, r"strategies\.exemplar_replay: selection='x': expected one of herding"),
+        ({"groups": "x"}, r"strategies\.exemplar_replay: groups='x': expected one of label, increment"),
         ({"quotas": "x"}, r"strategies\.exemplar_replay: quotas='x': expected one of proportional"),
     ],
 )

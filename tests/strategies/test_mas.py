@@ -78,6 +78,18 @@ def test_importance_is_the_mean_of_sizes_not_the_size_of_the_mean() -> None:
     assert (np.abs(state.importance["W"] - each.mean(0)) <= 4 * each.std(0) / np.sqrt(samples) + 1e-5).all()
 
 
+def test_of_examples_together_it_is_the_size_of_the_mean() -> None:
+    many = 4096
+    strategy = mas(LINEAR, samples=many, together=many)
+    end = jax.jit(strategy.end)
+    state, _ = end(strategy.init(learner(START)), learner(ENDS[0]), data(N), jax.random.key(0))
+    signed = np.array(
+        [2 * X[row][:, None] * np.where(SEEN, np.float64(X[row]) @ ENDS[0]["W"], 0.0) for row in range(N)]
+    )
+    spread = 4 * signed.std(0) / np.sqrt(many)
+    assert (np.abs(state.importance["W"] - np.abs(signed.mean(0))) <= spread + 1e-5).all()
+
+
 def test_importances_add_up_and_the_anchor_moves(jitted: Jitted) -> None:
     state, total = jitted.init(learner(START)), np.zeros((D, V))
     value, _ = jitted.loss(ENDS[0], state, np.float32(2.0))
@@ -102,6 +114,8 @@ def test_loss_is_half_the_weighted_square(jitted: Jitted) -> None:
 def test_no_samples_are_refused() -> None:
     with pytest.raises(UserError, match=r"strategies\.mas: samples=0: expected at least 1"):
         mas(LINEAR, samples=0)
+    with pytest.raises(UserError, match=r"strategies\.mas: together=0: expected at least 1"):
+        mas(LINEAR, together=0)
 
 
 def test_the_laws_of_strategies() -> None:
