@@ -1,0 +1,106 @@
+"""Trains every row of the table, ten seeds as the lanes of one program; what is finished is not run again."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.split_mnist import table
+from experiments.split_mnist.digits import SIZES, Scenario, Tasks, read, tasks
+from experiments.split_mnist.methods import METHODS, Method
+from experiments.split_mnist.mlp import mlp
+from incremental.errors import UserError
+from incremental.heads.full_softmax import full_softmax
+from incremental.learner import make, training
+from incremental.packed import Numbers, Programs
+from incremental.problem import Model, problem
+from incremental.types import Program, Sizes
+
+BATCH, EPOCHS = 128, 4
+
+
+class Measured(NamedTuple):
+    """One cell of the table."""
+
+    accuracy: np.ndarray  # [seeds, tasks], after the last task
+    seconds: float  # for all seeds, compilation apart
+    compile_seconds: float
+
+
+def programs(method: Method, scenario: Scenario, model: Model, batch_size: int = BATCH) -> Programs:
+    """The method's program, whose lanes differ in nothing but their seed."""
+    steps = training(batch_size=batch_size, epochs=EPOCHS, patience=0)
+
+    def build(sizes: Sizes, numbers: Numbers) -> Program:
+        del numbers
+        own = problem(model, full_softmax(), sizes, history=0)
+        strategies = {name: factory(own) for name, factory in method.factories(scenario).items()}
+        return make(own, method.optimizer(), strategies, sizes=sizes, training=steps)
+
+    return Programs(build, {}, lanes=1)
+
+
+def train(made: Programs, parts: Tasks, scenario: Scenario, seeds: Sequence[int]) -> Measured:
+    """All tasks in order, then the share of each task's test images whose class has the highest score."""
+    start = time.perf_counter()
+    functions, numbers = made.at(SIZES[scenario]), made.placed({})
+    on: Any = made.placed(np.ones(len(seeds), bool))
+    state = functions.init(numbers, made.placed(jnp.stack([jax.random.key(seed) for seed in seeds])))
+    for task in parts.train:
+        data = made.everywhere(task)
+        nothing = data._replace(size=jnp.int32(0))  # no validation part: the last epoch is kept
+        state, _ = functions.begin(numbers, on, state, data)
+        for epoch in range(EPOCHS):
+            state, report = functions.run_epoch(numbers, on, state, jnp.int32(epoch), data)
+            state, _ = functions.validate(numbers, on, state, nothing, None)
+            if (np.asarray(report["broken"]["step"]) >= 0).any():
+                raise UserError(f"the loss is not finite in epoch {epoch}: {report['broken']}")
+        state, _ = functions.end(numbers, on, state, data)
+    ranks = [np.asarray(functions.rank(numbers, state, made.everywhere(task), None).rank) for task in parts.test]
+    right = [(rank[:, : int(task.size)] == 0).mean(1) for rank, task in zip(ranks, parts.test, strict=True)]
+    seconds = time.perf_counter() - start - functions.seconds
+    return Measured(np.stack(right, 1), seconds, functions.seconds)
+
+
+def run(data: Path, out: Path, scenarios: Sequence[Scenario], names: Sequence[str], seeds: int) -> None:
+    """Every cell that is not finished."""
+    train_part, test_part = read(data, "train"), read(data, "t10k")
+    for scenario in scenarios:
+        for name in names:
+            if len(table.accuracy(out, name, scenario)) >= seeds:
+                continue
+            method = METHODS[name]
+            parts = tasks(train_part, test_part, scenario, joint=method.joint)
+            measured = train(programs(method, scenario, mlp()), parts, scenario, range(seeds))
+            table.keep(out, name, scenario, {**measured._asdict(), "accuracy": measured.accuracy.tolist()})
+            print(
+                f"{scenario}: {name}: {100 * measured.accuracy.mean():.2f} % "
+                f"({measured.seconds:.0f} s, and {measured.compile_seconds:.0f} s of compilation)",
+                flush=True,
+            )
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="experiments/split_mnist/run", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of MNIST's idx files")
+    parser.add_argument("--out", type=Path, default=Path("runs/split_mnist"), help="folder of the results")
+    parser.add_argument("--scenarios", nargs="+", choices=list(SIZES), default=list(SIZES))
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="ROW")
+    parser.add_argument("--seeds", type=int, default=10)
+    chosen = parser.parse_args()
+    try:
+        run(chosen.data, chosen.out, chosen.scenarios, chosen.methods, chosen.seeds)
+    except UserError as error:
+        sys.exit(f"split_mnist: {error}")
+    print(table.table(chosen.out))
+
+
+if __name__ == "__main__":
+    main()

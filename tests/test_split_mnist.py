@@ -1,0 +1,81 @@
+"""The classification study's path, on synthetic digits: labels are the catalogue, a task an increment."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.split_mnist import digits, methods, study, table
+from experiments.split_mnist.mlp import mlp
+from incremental.errors import UserError
+
+RNG = np.random.default_rng(0)
+FACES = RNG.integers(0, 256, (10, 784))
+
+
+def drawn(n: int) -> digits.Digits:
+    """Each digit a random face under noise: any model separates them."""
+    shown = np.arange(n) % 10
+    noisy = np.clip(FACES[shown] + RNG.normal(0, 30, (n, 784)), 0, 255)
+    return digits.Digits(noisy.astype(np.uint8), shown.astype(np.uint8))
+
+
+def measured(name: str, scenario: digits.Scenario) -> np.ndarray:
+    """[2 seeds, 5 tasks]"""
+    method = methods.METHODS[name]
+    parts = digits.tasks(drawn(640), drawn(100), scenario, joint=method.joint)
+    made = study.programs(method, scenario, mlp(width=16), batch_size=32)
+    return study.train(made, parts, scenario, [0, 1]).accuracy
+
+
+def test_plain_training_forgets_classes_and_replay_keeps_them() -> None:
+    plain, replay = measured("plain, Adam", "class"), measured("replay, 1,100", "class")
+    assert plain.shape == (2, 5)
+    assert (plain[:, :4].mean(1) < 0.3).all()
+    assert (plain[:, 4] > 0.9).all()
+    assert (replay[:, :4].mean(1) > 0.8).all()
+    assert (plain[0] != plain[1]).any()  # the lanes are seeds
+
+
+def test_tasks_are_increments_and_classes_the_catalogue() -> None:
+    shown = drawn(100)
+    for scenario, labels in (("domain", [1, 2]), ("class", [5, 6])):
+        parts = digits.tasks(shown, shown, scenario)  # type: ignore[arg-type]
+        task = parts.train[2]
+        real = np.asarray(task.rows.labels)[: int(task.size)]
+        assert sorted(set(real.tolist())) == labels
+        assert int(task.size) == 20 == int((shown.digits // 2 == 2).sum())
+        assert int(task.increment) == 2
+        np.testing.assert_array_equal(task.rows.inputs["image"][:20], shown.images[shown.digits // 2 == 2])
+    joint = digits.tasks(shown, shown, "class", joint=True)
+    assert len(joint.train) == 1
+    assert int(joint.train[0].size) == 100
+    assert len(joint.test) == 5
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_files_are_read_packed_or_not(packed: bool, tmp_path: Path) -> None:
+    images, shown = RNG.integers(0, 256, (3, 28, 28), np.uint8), np.array([7, 0, 9], np.uint8)
+    for name, values in (("images-idx3", images), ("labels-idx1", shown)):
+        raw = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes()
+        path = tmp_path / f"t10k-{name}-ubyte{'.gz' * packed}"
+        path.write_bytes(gzip.compress(raw) if packed else raw)
+    read = digits.read(tmp_path, "t10k")
+    np.testing.assert_array_equal(read.images, images.reshape(3, 784))
+    np.testing.assert_array_equal(read.digits, shown)
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte\[\.gz\]: no such file; name the folder"):
+        digits.read(tmp_path, "train")
+
+
+def test_the_table_has_the_difference_the_test_and_the_order(tmp_path: Path) -> None:
+    for name, shift in (("plain, Adam", 0.0), ("L2", 0.11), ("EWC", -0.2)):
+        values = [[0.55 + shift + 0.001 * seed**2 * (1 + shift)] * 5 for seed in range(10)]
+        table.keep(tmp_path, name, "domain", {"accuracy": values, "seconds": 20.0, "compile_seconds": 1.0})
+    text = table.table(tmp_path)
+    assert "| plain, Adam | 55.16 ± 1.38 | 57.85 ± 2.87 | +2.69 | 5.02 | yes | 2 s |" in text
+    assert "| EWC | 58.85 ± 2.59 | 37.28 ± 2.30 | -21.57 | 5.29 | **no** | 2 s |" in text
+    assert "| SI | 64.76 ± 3.09 | not run |" in text
+    assert "| L2 | plain, Adam | +11.31 | <" in text
+    assert "| plain, Adam < EWC | 57.85 ± 2.06 | 37.28 ± 1.64 | **no** |" in text
