@@ -1,6 +1,6 @@
 """`problem`: a Linen model and a head, at given capacities, as the pure functions of a `Problem`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -23,9 +23,11 @@ class Model(NamedTuple):
     module: Callable[[Sizes, int], nn.Module]
     """(sizes, L)"""
     inputs: tuple[str, ...]
-    """what its rows hold: "user" and/or "history" """
+    """what its rows hold: "user", "history" and what `content` names"""
     tables: dict[str, str]
     """path of each id table in the parameters -> "item" or "user" """
+    content: Mapping[str, jax.ShapeDtypeStruct] | None = None
+    """inputs that are no ids, such as an image: what one row holds of each"""
 
 
 class Baseline(NamedTuple):
@@ -56,6 +58,7 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: 
     row = {
         "user": jax.ShapeDtypeStruct((), jnp.int32),
         "history": jax.ShapeDtypeStruct((history,), jnp.int32),
+        **(model.content or {}),
     }
     inputs = {name: row[name] for name in model.inputs}
     scalars: list[Any] = [jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.float32, jnp.bool_, jnp.int32)]
