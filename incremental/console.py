@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from incremental.loop import Cost, Record
+from incremental.loop import Cost, Progress, Record
 
 SECONDS_BETWEEN_LINES = 10.0  # where there is no progress bar
 
@@ -59,6 +59,11 @@ class Console:
             else "not updated"
         )
         self.say(f"  {self.part(cost.increment)}: {quality}{update}")
+
+    def resumed(self, progress: Progress) -> None:
+        """Says where the run continues."""
+        where = self.part(progress.increment) + (" (in its training)" if progress.begun else "")
+        self.say(f"  continuing from the checkpoint: {where}")
 
     def part(self, t: int) -> str:
         """The name of part t."""

@@ -4,7 +4,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
@@ -13,7 +13,7 @@ from incremental.assemble import Parts, assemble
 from incremental.checkpoint import Checkpoints
 from incremental.console import Console
 from incremental.errors import UserError
-from incremental.loop import Cost, Driver, Functions, Progress, Record, run
+from incremental.loop import Cost, Driver, Listener, Progress, Record, Result, run
 from incremental.problem import Baseline
 from incremental.rundir import RunDirectory
 from incremental.sharding import first_process, join
@@ -33,10 +33,16 @@ class Kept:
         self.checkpoints.save(state, before, sizes, progress)
 
 
+class Teller(Listener, Protocol):
+    """A `Listener` that is also told where a run continues."""
+
+    def resumed(self, progress: Progress) -> None: ...
+
+
 class Tracked:
     """A `Listener` that prints, and sends an increment's numbers to the tracker."""
 
-    def __init__(self, console: Console, tracker: Tracker) -> None:
+    def __init__(self, console: Teller, tracker: Tracker) -> None:
         self.console, self.tracker = console, tracker
         self.epoch = console.epoch
 
@@ -88,30 +94,43 @@ def executed(config: Mapping[str, Any]) -> dict[str, Any] | None:
         return run_in(directory, parts, config)
 
 
+class Execution:
+    """A run in its open directory: what saves, tells, tracks, resumes and finishes it, alone or as a lane of many."""
+
+    def __init__(self, directory: RunDirectory, config: Mapping[str, Any], console: Teller) -> None:
+        self.directory, self.config, self.console = directory, config, console
+        start = schema.build(config["tracking"], "tracking")
+        self.checkpoints = Checkpoints(directory.path / "checkpoint", directory.identity)
+        self.tracker: Tracker = start(directory.path.name, directory.path, config, directory.path.name)
+        self.listener = Tracked(console, self.tracker)
+        self.saver = Kept(directory, self.checkpoints)
+
+    def resume(self, functions: Callable[[Sizes], Any]) -> tuple[State, Params, Sizes, Progress] | None:
+        """Where the last checkpoint left the run, or None."""
+        found = self.checkpoints.restore(functions)
+        if found is not None:
+            progress = found[3]
+            self.console.resumed(progress)
+            for cost in progress.costs:  # a resumed offline run is a file of its own: make it complete
+                self.listener.track(cost, prequential(progress.records, cost.increment))
+        return found
+
+    def finish(self, result: Result, lanes: int = 1) -> dict[str, Any]:
+        """Writes the summary and closes the tracker; `lanes` shared the seconds."""
+        summary = self.directory.finish(self.config["name"], self.config["row"], result, lanes)
+        self.tracker.finish({"metrics": summary["metrics"], "cost": summary["cost"]})
+        return summary
+
+
 def run_in(directory: RunDirectory, parts: Parts, config: Mapping[str, Any]) -> dict[str, Any]:
     """Executes the run in its directory, from its checkpoint where there is one."""
     stream = parts.stream
-    start = schema.build(config["tracking"], "tracking")
-    checkpoints = Checkpoints(directory.path / "checkpoint", directory.identity)
     print(f"{directory.path}")
     for note in stream.all_notes:
         print(f"  {note}")
-    last = len(stream) - 1
     headline = parts.evaluation.metrics[0]
-    tracker = start(directory.path.name, directory.path, config, directory.path.name)
-    with Console(last, config["training"]["epochs"], headline) as console:
-        listener = Tracked(console, tracker)
-
-        def resume(functions: Callable[[Sizes], Functions]) -> tuple[State, Params, Sizes, Progress] | None:
-            found = checkpoints.restore(functions)
-            if found is not None:
-                progress = found[3]
-                where = console.part(progress.increment) + (" (in its training)" if progress.begun else "")
-                print(f"  continuing from the checkpoint: {where}", flush=True)
-                for cost in progress.costs:  # a resumed offline run is a file of its own: make it complete
-                    listener.track(cost, prequential(progress.records, cost.increment))
-            return found
-
+    with Console(len(stream) - 1, config["training"]["epochs"], headline) as console:
+        execution = Execution(directory, config, console)
         result = run(
             parts.build,
             stream,
@@ -120,12 +139,11 @@ def run_in(directory: RunDirectory, parts: Parts, config: Mapping[str, Any]) -> 
             metrics=parts.evaluation.metrics,
             matrix=parts.evaluation.matrix,
             batch_size=parts.batch_size,
-            listener=listener,
-            saver=Kept(directory, checkpoints),
-            resume=resume,
+            listener=execution.listener,
+            saver=execution.saver,
+            resume=execution.resume,
         )
-    summary = directory.finish(config["name"], config["row"], result)
-    tracker.finish({"metrics": summary["metrics"], "cost": summary["cost"]})
+    summary = execution.finish(result)
     quality = summary["metrics"][headline]["prequential"]
     print(
         f"  finished: prequential {headline} {quality:.4f}, {summary['cost']['seconds_per_update']:.2f} s an update\n"

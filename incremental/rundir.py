@@ -79,13 +79,14 @@ class RunDirectory:
         )
         write_atomically(self.path / "evaluations.csv", text.getvalue())
 
-    def finish(self, name: str, row: str, result: Result) -> dict[str, Any]:
-        """Writes summary.json and returns its content."""
+    def finish(self, name: str, row: str, result: Result, lanes: int) -> dict[str, Any]:
+        """Writes summary.json and returns its content; `lanes` runs shared the seconds."""
         content = {
             "name": name,
             "row": row,
             "seed": self.config["seed"],
             "increments": len(result.costs) - 1,
+            "lanes": lanes,
             "status": "finished",
             "config": self.identity,
             "metrics": summarise(result.records),
