@@ -61,6 +61,14 @@ def sample_by(memory: Memory, log_weight: Array, number: int, key: Array) -> Bat
     return rows._replace(valid=rows.valid & some)
 
 
+def among(allowed: Array, number: int, key: Array) -> tuple[Array, Array]:
+    """Slots [number] int32 drawn uniformly with replacement from the `allowed` [C] bool, and if there are any."""
+    count = jnp.cumsum(allowed)  # of allowed slots up to each
+    nth = jax.random.randint(key, (number,), 0, jnp.maximum(count[-1], 1))
+    slot = jnp.searchsorted(count, nth, side="right").astype(jnp.int32)
+    return jnp.minimum(slot, len(allowed) - 1), count[-1] > 0
+
+
 def beside(new: Batch, old: Batch) -> Batch:
     """The rows of `new` with those of `old` after them, everything else as in `new`."""
     joined = jax.tree.map(lambda new, old: jnp.concatenate([new, old]), stored(new), stored(old))

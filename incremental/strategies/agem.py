@@ -41,10 +41,9 @@ def agem(problem: Problem, *, capacity: int = 5000, rows: int = 128) -> Strategy
 
     def batch(state: References, batch: Batch, key: Array) -> Batch:
         kept = state.memory.rows
-        count = jnp.cumsum(kept.valid & (kept.increment < state.increment))  # of past rows up to each slot
-        nth = jax.random.randint(key, (rows,), 0, jnp.maximum(count[-1], 1))
-        drawn = buffer.drawn(state.memory, jnp.searchsorted(count, nth, side="right"))
-        return batch._replace(memory=drawn._replace(valid=drawn.valid & (count[-1] > 0)))
+        slot, some = buffer.among(kept.valid & (kept.increment < state.increment), rows, key)
+        drawn = buffer.drawn(state.memory, slot)
+        return batch._replace(memory=drawn._replace(valid=drawn.valid & some))
 
     def grads(
         state: References, grads: Params, params: Params, grad_fn: Callable[[Batch], Params], batch: Batch

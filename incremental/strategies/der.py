@@ -7,16 +7,18 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.memory import buffer, reservoir
+from incremental.memory.exemplars import chunked
 from incremental.memory.sizes import refuse_none
 from incremental.strategy import Strategy
-from incremental.types import Batch, Learner, Memory, Outputs, Params, Problem, Step
+from incremental.types import Batch, Data, Learner, Memory, Outputs, Params, Problem, Step
 
 
 class Dark(NamedTuple):
-    """Past rows and what the model made of them when they were inserted."""
+    """Past rows and what the model made of them at the end of their increment."""
 
     memory: Memory
     hidden: Array  # [C, D] float32
+    ready: Array  # [C] bool: rows of finished increments, whose hidden vector is there
 
 
 class Drawn(NamedTuple):
@@ -27,27 +29,28 @@ class Drawn(NamedTuple):
 
 
 def der(problem: Problem, *, capacity: int = 5000, rows: int = 128, alpha: float = 0.5, beta: float = 0.0) -> Strategy:
-    """Each batch comes with `rows` uniform ones of a reservoir, whose hidden vectors are held to what they once were.
+    """Each batch comes with `rows` past ones of a reservoir, whose hidden vectors are held to what they once were.
 
     Loss: data loss + alpha (1/n) Σ_drawn ‖h_θ(x) - h_stored‖² over the n drawn rows, squared norm summed over the D
-    components; h_stored is the row's hidden vector at insertion, in the increment's first epoch, with dropout where
-    the model has it. The data loss holds the drawn rows at weight `beta`: (Σ_new w ℓ + beta Σ_drawn w ℓ) / Σ_new w.
-    beta = 0 is DER, beta > 0 DER++, here on the same rows, where the paper draws others for each term. The paper
-    stores logits; those of V items are the hidden vector times the item table, so [D] numbers stand for them and the
-    table is left free. State: the reservoir, [capacity] rows, and [capacity, D] floats.
+    components; h_stored is the row's hidden vector at the end of the increment that brought it, without dropout. Rows
+    of the running increment are in the reservoir, but are not drawn. (The paper stores what the model says when a row
+    is inserted; over several epochs that is the first one's model, which on a base part knows nothing yet.) The data
+    loss holds the drawn rows at weight `beta`: (Σ_new w ℓ + beta Σ_drawn w ℓ) / Σ_new w. beta = 0 is DER, beta > 0
+    DER++, here on the same rows, where the paper draws others for each term. The paper stores logits; those of V items
+    are the hidden vector times the item table, so [D] numbers stand for them and the table is left free. State: the
+    reservoir, [capacity] rows, [capacity, D] floats and [capacity] bools.
     """
     refuse_none("der", capacity=capacity, rows=rows)
 
     def init(learner: Learner) -> Dark:
         memory = buffer.empty(problem.example, capacity)
         width = jax.eval_shape(problem.apply, learner.params, memory.rows.inputs).hidden.shape[1]
-        return Dark(memory, jnp.zeros((capacity, width), jnp.float32))
+        return Dark(memory, jnp.zeros((capacity, width), jnp.float32), jnp.zeros(capacity, bool))
 
     def batch(state: Dark, batch: Batch, key: Array) -> Batch:
-        filled = state.memory.rows.valid.sum()
-        slot = jax.random.randint(key, (rows,), 0, jnp.maximum(filled, 1))
+        slot, some = buffer.among(state.ready, rows, key)
         old = buffer.drawn(state.memory, slot)
-        joined = buffer.beside(batch, old._replace(weight=old.weight * beta))
+        joined = buffer.beside(batch, old._replace(weight=old.weight * beta, valid=old.valid & some))
         return joined._replace(memory=Drawn(len(batch.labels) + jnp.arange(rows), state.hidden[slot]))
 
     def loss(state: Dark, params: Params, batch: Batch, outputs: Outputs) -> Array:
@@ -60,9 +63,15 @@ def der(problem: Problem, *, capacity: int = 5000, rows: int = 128, alpha: float
     def record(state: Dark, step: Step, key: Array) -> Dark:
         def inserted(state: Dark) -> Dark:
             slots = reservoir.slots(state.memory, step.new, key)
-            hidden = step.outputs.hidden[: len(step.new.labels)]
-            return Dark(buffer.write(state.memory, step.new, slots), buffer.put(state.hidden, hidden, slots))
+            ready = state.ready.at[slots].set(False, mode="drop")
+            return Dark(buffer.write(state.memory, step.new, slots), state.hidden, ready)
 
         return jax.lax.cond(step.first_pass, inserted, lambda state: state, state)
 
-    return Strategy(init=init, batch=batch, loss=loss, record=record)
+    def end(state: Dark, learner: Learner, data: Data, key: Array) -> tuple[Dark, Learner]:
+        del data, key
+        kept = state.memory.rows
+        now = chunked(lambda rows: problem.apply(learner.params, rows.inputs).hidden, kept)
+        return Dark(state.memory, jnp.where(state.ready[:, None], state.hidden, now), kept.valid), learner
+
+    return Strategy(init=init, batch=batch, loss=loss, record=record, end=end)

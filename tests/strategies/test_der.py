@@ -46,11 +46,17 @@ def learner(params: Any) -> Learner:
 
 @jax.jit
 def recorded(state: Any, new: Any, first_pass: Any, seed: Any) -> Any:
-    """After a step at OLD, whose batch held replayed rows too."""
+    """After a step whose batch held replayed rows too."""
     joined = made().batch(state, new, jax.random.key(seed))
     outputs = apply(OLD, joined.inputs)
     step = Step(joined, new, outputs, NONE, NONE, NONE, NONE, first_pass)
     return made().record(state, step, jax.random.key(seed))
+
+
+@jax.jit
+def ended(state: Any, params: Any) -> Any:
+    """After the increment, which ended with these weights."""
+    return made().end(state, learner(params), NONE, NONE)[0]
 
 
 @jax.jit
@@ -71,7 +77,7 @@ START = jax.jit(lambda: made().init(learner(OLD)))()
 
 @pytest.fixture(scope="module")
 def filled() -> Any:
-    return recorded(START, rows([3, 0, 1, 2]), np.bool_(True), 0)
+    return ended(recorded(START, rows([3, 0, 1, 2]), np.bool_(True), 0), OLD)
 
 
 def test_the_state_knows_the_width() -> None:
@@ -79,20 +85,33 @@ def test_the_state_knows_the_width() -> None:
     assert START.hidden.dtype == np.float32
 
 
-def test_a_new_row_is_stored_with_its_hidden_vector(filled: Any) -> None:
+def test_the_increments_end_stores_each_new_row_with_its_hidden_vector(filled: Any) -> None:
     assert np.asarray(filled.memory.rows.labels).tolist() == [3, 1, 2, 0, 0, 0]
+    assert np.asarray(filled.ready).tolist() == [True] * 3 + [False] * 3
     np.testing.assert_allclose(filled.hidden[:3], np.array([[3], [1], [2]]) * OLD["w"])
-    assert not np.asarray(filled.hidden[3:]).any()
 
 
-def test_rows_and_hidden_vectors_share_their_slots_when_full() -> None:
-    state = START
-    for i in range(12):
-        state = recorded(state, rows(1 + 4 * i + np.arange(4)), np.bool_(True), i)
+def test_older_rows_keep_what_was_stored_and_slots_taken_over_are_stored_anew(filled: Any) -> None:
+    state = filled
+    for i in range(2):
+        state = recorded(state, rows(10 + 4 * i + np.arange(4)), np.bool_(True), 2 + i)
     labels = np.asarray(state.memory.rows.labels)
-    assert int(state.memory.inserted) == 48
-    assert (labels > C).any()  # slots were taken over
-    np.testing.assert_allclose(state.hidden, labels[:, None] * OLD["w"])
+    assert int(state.memory.inserted) == 11
+    kept = labels < 4
+    assert 0 < kept.sum() < 3  # some slots were taken over
+    np.testing.assert_array_equal(state.ready, kept)
+    after = ended(state, NOW)
+    assert np.asarray(after.ready).all()
+    np.testing.assert_allclose(after.hidden, labels[:, None] * np.where(kept[:, None], OLD["w"], NOW["w"]))
+
+
+def test_rows_of_the_running_increment_are_not_drawn(filled: Any) -> None:
+    state = recorded(filled, rows([10, 11, 12, 0]), np.bool_(True), 0)
+    assert set(np.asarray(state.memory.rows.labels).tolist()) == {1, 2, 3, 10, 11, 12}
+    joined = batched(state, rows([7, 8, 9, 0]), np.float32(1))
+    assert set(np.asarray(joined.labels)[B:].tolist()) <= {1, 2, 3}
+    fresh = batched(recorded(START, rows([3, 0, 1, 2]), np.bool_(True), 0), rows([7, 8, 9, 0]), np.float32(1))
+    assert not np.asarray(fresh.valid)[B:].any()
 
 
 def test_later_passes_insert_nothing(filled: Any) -> None:
