@@ -42,10 +42,11 @@ class Run:
     @cached_property
     def settings(self) -> Settings:
         """The configuration by dotted key, ``row``, ``name`` and ``seed`` included; read when first asked for."""
-        own: dict[str, str | int] = {"row": self.row, "seed": self.seed} | ({"name": self.name} if self.name else {})
-        if self.config is not None:
-            return flat(self.config) | own
-        return flat({} if self.directory is None else read_config(self.directory / CONFIG)) | own
+        config = self.config
+        if config is None:
+            config = {} if self.directory is None else read_config(self.directory / CONFIG)
+        named = {"name": self.name} if self.name else {}
+        return {**flat(config), "row": self.row, "seed": self.seed, **named}
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:

@@ -47,6 +47,41 @@ def test_cost_is_logarithmic_and_every_row_is_named_apart(compared: Table) -> No
     assert [line.get_ydata()[0] for line in dotted] == pytest.approx([0.08])  # type: ignore[index]
 
 
+def test_the_front_is_a_stair_through_its_points(compared: Table) -> None:
+    figure = pictures.quality_against_cost(compared, NDCG)
+    assert figure is not None
+    axes = figure.axes[0]
+    (stair,) = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
+    left, right = axes.get_xlim()
+    # Static costs nothing, replay is better at the cost of finetune.
+    np.testing.assert_allclose(np.asarray(stair.get_xdata(), float), [left, 1.5, right])
+    np.testing.assert_allclose(np.asarray(stair.get_ydata(), float), [0.08, 0.31, 0.31])
+
+
+def crowd(rows: int) -> Table:
+    runs = [
+        Run(f"strategy-{i}", 0, {NDCG: {"prequential": 0.1 + 0.001 * i}}, {"seconds_per_update": 1.0 + 0.001 * i})
+        for i in range(rows)
+    ]
+    return table(runs)
+
+
+def test_a_row_without_room_for_its_name_is_in_the_legend() -> None:
+    figure = pictures.quality_against_cost(crowd(40), NDCG)
+    assert figure is not None
+    named = {text.get_text() for text in figure.axes[0].texts}
+    in_legend = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert named | in_legend == {f"strategy-{i}" for i in range(40)}
+    assert not named & in_legend
+    # The baseline is named first.
+    assert "strategy-0" in named
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.legends[0].get_texts()]
+    width = figure.get_size_inches()[0] * figure.dpi
+    assert all(box.x0 >= 0 and box.x1 <= width for box in boxes)
+    assert not any(box.overlaps(other) for i, box in enumerate(boxes) for other in boxes[:i])
+
+
 @pytest.mark.parametrize("apart", [0.0, 0.1])
 def test_names_cover_neither_each_other_nor_points(apart: float) -> None:
     places = [(1 + apart * i, 0.1) for i in range(5)] + [(9.0, 0.2)]
@@ -62,6 +97,67 @@ def test_names_cover_neither_each_other_nor_points(apart: float) -> None:
     assert len(boxes) == 6
     assert not any(box.overlaps(other) for i, box in enumerate(boxes) for other in boxes[:i])
     assert not any(box.contains(*axes.transData.transform(place)) for box in boxes for place in places)
+
+
+def test_many_rows_have_a_panel_each(write_run: Any, tmp_path: Path) -> None:
+    for i in range(14):
+        write_run("finetune" if i == 3 else f"row-{i}", 0, [0.1 + 0.01 * i, 0.2])
+    compared = table(read_runs([tmp_path]).finished)
+    figure = pictures.quality_over_time(compared, NDCG)
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes] == compared.labels
+    for axes, row in zip(figure.axes, compared.rows, strict=True):
+        (own,) = [line for line in axes.lines if line.get_linewidth() == 1.8]
+        first = 0.13 if row.label == "finetune" else 0.1 + 0.01 * int(row.label.removeprefix("row-"))
+        np.testing.assert_allclose(np.asarray(own.get_ydata(), float), [first, 0.2])
+        black = [np.asarray(line.get_ydata(), float) for line in axes.lines if line.get_color() == "black"]
+        np.testing.assert_allclose(black[0], [0.13, 0.2])
+    figure.draw_without_rendering()
+    titles = [axes.title.get_window_extent() for axes in figure.axes]
+    assert not any(box.overlaps(other) for i, box in enumerate(titles) for other in titles[:i])
+
+
+WEIGHT = "strategies.anchor.weight"
+
+
+def test_sensitivity_is_a_line_for_each_label_and_a_level_for_the_others(sweep: list[Run]) -> None:
+    compared = table(sweep, sensitivity=WEIGHT, columns=["model"])
+    figure = pictures.sensitivity(compared, NDCG, "sasrec")
+    assert figure is not None
+    axes = figure.axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
+    assert set(lines) == {"ewc", "finetune"}
+    estimates = [row.quality[NDCG]["prequential"] for row in compared.of("sasrec") if row.line == "ewc"]
+    np.testing.assert_allclose(np.asarray(lines["ewc"].get_xdata(), float), [0.1, 1.0, 10.0])
+    np.testing.assert_allclose(
+        np.asarray(lines["ewc"].get_ydata(), float), np.array([e.mean for e in estimates], float)
+    )
+    level = np.asarray(lines["finetune"].get_ydata(), float)
+    np.testing.assert_allclose(level, [0.2 + 0.01 + 0.002 / 3] * 2)
+    band = np.asarray(axes.collections[0].get_paths()[0].vertices, float)
+    assert band[:, 1].max() == pytest.approx(max((e.mean or 0) + (e.half_width or 0) for e in estimates))
+    assert axes.get_xlabel() == WEIGHT
+    assert axes.get_xscale() == "log"
+    assert pictures.sensitivity(table(sweep, rows=["name", WEIGHT]), NDCG) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        ([0.1, 1.0], "log"),
+        ([1.0, 2.0, 3.0], "linear"),
+        ([0.0, 0.1, 10.0], "symlog"),
+        ([0.0, 0.5, 1.0], "linear"),
+        ([4], "linear"),
+    ],
+)
+def test_the_axis_is_logarithmic_where_values_span_a_decade(values: list[float], scale: str) -> None:
+    runs = [Run("ewc", 0, {NDCG: {"prequential": 0.1}}, config={"weight": value}) for value in values]
+    figure = pictures.sensitivity(table(runs, sensitivity="weight"), NDCG)
+    assert figure is not None
+    axes = figure.axes[0]
+    assert axes.get_xscale() == scale
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == [f"{value:g}" for value in values]
 
 
 def test_heat_map_is_the_mean_over_seeds_that_measured(write_run: Any, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from incremental.errors import UserError
 from incremental.report import Run, read_runs
-from incremental.report.settings import differing, flat
+from incremental.report.settings import Settings, differing, flat
 
 
 def test_a_configuration_by_dotted_key() -> None:
@@ -48,7 +48,7 @@ def test_a_broken_configuration_is_named(write_run: Any, text: str) -> None:
 
 
 def test_differences_are_of_what_matters() -> None:
-    one = {
+    one: Settings = {
         "seed": 0,
         "data.seed": 0,
         "runs": "a",
@@ -57,13 +57,13 @@ def test_differences_are_of_what_matters() -> None:
         "model.width": 32,
         "lr": 0.1,
     }
-    other = {"seed": 1, "data.seed": 1, "runs": "b", "model": "gru4rec", "lr": 0.2, "clip": 1.0}
+    other: Settings = {"seed": 1, "data.seed": 1, "runs": "b", "model": "gru4rec", "lr": 0.2, "clip": 1.0}
     assert differing([one, other]) == {
         "clip": ["1", "absent"],
         "lr": ["0.1", "0.2"],
         "model": ["gru4rec", "sasrec"],
     }
-    assert differing([one, one | {"seed": 5}]) == {}
+    assert differing([one, {**one, "seed": 5}]) == {}
 
 
 def test_a_run_made_in_python_has_a_row_and_a_seed() -> None:
