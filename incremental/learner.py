@@ -5,6 +5,7 @@ from (seed, increment, epoch, step), never from counters, so that going back to 
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ import optax
 from flax.traverse_util import flatten_dict
 from jax import Array
 
+from incremental import rows
 from incremental.errors import UserError
 from incremental.evaluation import rankable, ranker
 from incremental.metrics.ranking import per_event
@@ -49,6 +51,8 @@ class Training(NamedTuple):
     """of the increment's validation part"""
     moments: Literal["keep", "reset"] = "keep"
     """the optimizer's state at an increment's start: the last one's, or as new"""
+    rows: Literal["dense", "compact"] = "dense"
+    """of the id tables that a step works on: all, or those of its batch (`incremental.rows`: what is then lazy)"""
     precision: Precision = "float32"
     """of the model's arithmetic; parameters and all that mirrors them are float32 in any case"""
 
@@ -60,6 +64,7 @@ def training(
     patience: int = 3,
     metric: str = "ndcg@10",
     moments: Literal["keep", "reset"] = "keep",
+    rows: Literal["dense", "compact"] = "dense",
     precision: Precision = "float32",
 ) -> Training:
     """`Training`, checked."""
@@ -71,7 +76,7 @@ def training(
         if value < least:
             raise UserError(f"training.{name}={value}: expected at least {least}")
     per_event(metric)
-    return Training(batch_size, epochs, patience, metric, moments, precision=precision)
+    return Training(batch_size, epochs, patience, metric, moments, rows, precision)
 
 
 def empty_catalogue(sizes: Sizes) -> Catalogue:
@@ -117,7 +122,11 @@ def make(
         if "head" in parts:
             raise UserError("strategies.head: the name 'head' belongs to the model's head; choose another")
         parts = {"head": problem.strategy, **parts}
-    strategy = chain(**parts)
+    strategy, on_rows = chain(**parts), rows.dense
+    if training.rows == "compact":
+        on_rows = rows.compact(problem, sizes)
+        strategy = chain(**{name: rows.guarded(name, part, problem) for name, part in parts.items()})
+        problem = rows.guarded_problem(problem)
     batch_size = training.batch_size
     validation_metric = per_event(training.metric)
 
@@ -155,12 +164,19 @@ def make(
         return jnp.where(batch.valid, weight * rows, 0.0).sum() / scale, outputs
 
     def step(state: State, new: Batch, key: Array) -> tuple[State, dict[str, Any]]:
-        learner, own = state.learner, state.strategy
-        params = learner.params
-        new = new._replace(candidates=learner.catalogue.seen)
-        scale = jnp.where(new.valid, new.weight, 0.0).sum()
-        batch = strategy.batch(own, new, named_key(key, "batch"))
+        new = new._replace(candidates=state.learner.catalogue.seen)
+        batch = strategy.batch(state.strategy, new, named_key(key, "batch"))
         batch = Batch(*split(batch[:5]), *batch[5:])
+        descent = partial(descend, new=new, first_pass=state.fit.epoch == 0, key=key)
+        learner, own, metrics = on_rows(descent, state.learner, state.strategy, batch)
+        return state._replace(learner=learner, strategy=own), metrics
+
+    def descend(
+        learner: Learner, own: Any, kept: Any, batch: Batch, noted: Batch, *, new: Batch, first_pass: Array, key: Array
+    ) -> tuple[Learner, Any, dict[str, Any]]:
+        """One optimizer step on `batch`, by the strategies' states `own`; `record` gets `kept` and `noted`."""
+        params = learner.params
+        scale = jnp.where(new.valid, new.weight, 0.0).sum()
         model_key = named_key(key, "model")
 
         def objective(params: Params) -> Any:
@@ -186,11 +202,11 @@ def make(
         chosen = strategy.grads(own, grads, params, grad_fn, batch)
         updates, opt_state = tx.update(chosen, learner.opt_state, params)
         updates = strategy.updates(own, updates, params)
-        seen = Step(batch, new, outputs, grads, penalty, updates, params, state.fit.epoch == 0)
-        own = strategy.record(own, seen, named_key(key, "record"))
+        seen = Step(noted, new, outputs, grads, penalty, updates, params, first_pass)
+        kept = strategy.record(kept, seen, named_key(key, "record"))
         learner = learner._replace(params=optax.apply_updates(params, updates), opt_state=opt_state)
         metrics = {"loss": loss, "terms": terms, "examples": batch.valid.sum()}
-        return state._replace(learner=learner, strategy=own), metrics
+        return learner, kept, metrics
 
     def run_epoch(state: State, data: Data) -> tuple[State, dict[str, Any]]:
         capacity = data.rows.labels.shape[0]
@@ -199,8 +215,8 @@ def make(
 
         def one(state: State, i: Array) -> tuple[State, dict[str, Any]]:
             place = i * batch_size + jnp.arange(batch_size)
-            rows = jax.tree.map(lambda rows: rows[order[jnp.minimum(place, capacity - 1)]], stored(data.rows))
-            return step(state, rows._replace(valid=rows.valid & (place < data.size)), jax.random.fold_in(key, i))
+            new = jax.tree.map(lambda rows: rows[order[jnp.minimum(place, capacity - 1)]], stored(data.rows))
+            return step(state, new._replace(valid=new.valid & (place < data.size)), jax.random.fold_in(key, i))
 
         def body(i: Array, carry: Any) -> Any:
             state, sums, broken = carry

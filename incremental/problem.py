@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 from jax import Array
 
 from incremental.precision import Precision, arithmetic
@@ -53,7 +54,6 @@ class Head(NamedTuple):
 
 def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: Precision = "float32") -> Problem:
     """The problem of `model` with `head`; `history` is L, the number of last events that a row holds."""
-    module = model.module(sizes, history)
     numbers = arithmetic(precision, model.tables)
     row = {
         "user": jax.ShapeDtypeStruct((), jnp.int32),
@@ -64,16 +64,23 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: 
     scalars: list[Any] = [jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.float32, jnp.bool_, jnp.int32)]
     example = Batch(inputs, *scalars)
 
+    def of(params: Params) -> nn.Module:
+        """The module at the capacities of these tables: a compact step has fewer rows (`incremental.rows`)."""
+        named = flatten_dict(params, sep="/")
+        rows = {kind: len(named[path]) for path, kind in model.tables.items()}
+        return model.module(Sizes(rows.get("item", sizes.items), rows.get("user", sizes.users)), history)
+
     def init(key: Array) -> Params:
+        module = model.module(sizes, history)
         one = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape), leaf.dtype), inputs)
         # Both sides of the model, or Linen would leave out tables that only one of them touches.
         return module.init(key, one, method=lambda module, rows: (module(rows, None), module.items()))["params"]
 
     def items(params: Params) -> Items:
-        return Items(*module.apply({"params": params}, method="items"))
+        return Items(*of(params).apply({"params": params}, method="items"))
 
     def apply(params: Params, inputs: dict[str, Array], *, key: Array | None = None) -> Outputs:
-        hidden = numbers.apply(module, params, inputs, key)
+        hidden = numbers.apply(of(params), params, inputs, key)
         out = items(params)
         return Outputs(hidden, numbers.product(hidden, out.table) + out.bias)
 
@@ -81,6 +88,8 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: 
         return head.loss(items(params), outputs, batch)
 
     def features(params: Params, inputs: dict[str, Array]) -> dict[str, Array]:
+        module = of(params)
+
         def of_one(row: dict[str, Array]) -> dict[str, Array]:
             met: dict[str, Array] = {}
 
