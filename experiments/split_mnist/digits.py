@@ -59,11 +59,13 @@ def rows(digits: Digits, chosen: Sequence[int], increment: int, scenario: Scenar
     """The images of the `chosen` digits on the device, padded to `capacity`."""
     place = np.flatnonzero(np.isin(digits.digits, chosen))
     n, behind = len(place), capacity - len(place)
-    labels = np.pad(label(digits.digits[place], scenario), (0, behind))
+    labels: Any = np.pad(label(digits.digits[place], scenario), (0, behind))
     images = np.pad(digits.images[place], ((0, behind), (0, 0)))
     whole: Any = np.ones(capacity, np.float32), np.arange(capacity) < n, np.full(capacity, increment, np.int32)
-    numbers: Any = np.int32(n), np.int32(increment), np.zeros(1, np.int32)
-    return jax.device_put(Data(Batch({"image": images}, labels, *whole), *numbers, labels))
+    size: Any = np.int32(n)
+    now: Any = np.int32(increment)
+    nobody: Any = np.zeros(1, np.int32)
+    return jax.device_put(Data(Batch({"image": images}, labels, *whole), size, now, nobody, labels))
 
 
 def tasks(train: Digits, test: Digits, scenario: Scenario, *, joint: bool = False) -> Tasks:

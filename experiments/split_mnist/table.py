@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.split_mnist.digits import SIZES, Scenario
 from experiments.split_mnist.methods import METHODS
-from incremental.report.formats import p_value
+from incremental.report.numbers import p_value
 from incremental.report.statistics import estimate, holm, paired_p
 
 RUNS = 10  # of the paper
