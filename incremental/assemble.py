@@ -101,16 +101,21 @@ def lanes(configs: Sequence[Mapping[str, Any]], stream: Stream) -> tuple[LaneBui
     ks = cutoffs(schema.build(first["evaluation"], "evaluation").metrics)
 
     def build(sizes: Sizes, own: Mapping[str, Array]) -> Program:
-        config = {name: copy.deepcopy(first[name]) for name in (*TRACED, "training")}
-        for key, value in own.items():
-            *path, last = key.split(".")
-            node = config
-            for name in path:
-                node = node[name]
-            node[last] = value
-        return _learned(config, ks, stream.history)(sizes)
+        return _learned(with_numbers(first, own), ks, stream.history)(sizes)
 
     return build, [{key: each[key] for key in varied} for each in numbers]
+
+
+def with_numbers(config: Mapping[str, Any], numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with these values in place of its own, by dotted key."""
+    changed = copy.deepcopy(dict(config))
+    for key, value in numbers.items():
+        *path, last = key.split(".")
+        node = changed
+        for name in path:
+            node = node[name]
+        node[last] = value
+    return changed
 
 
 @lru_cache(maxsize=3)

@@ -1,8 +1,10 @@
 """The `incremental` command: Hydra composes a configuration, `incremental.experiment` runs it."""
 
+import contextlib
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -61,19 +63,31 @@ def compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")
-def job(config: DictConfig) -> float | None:
-    """One run; returns the prequential headline metric, for sweepers."""
-    try:
-        values = resolved(config)
-        refuse_contradictions(HydraConfig.get().runtime)
-        compilation_cache()
-        from incremental.experiment import execute, named
+def read(config: DictConfig) -> dict[str, Any]:
+    """One job's configuration, resolved and checked against what Hydra knows of it."""
+    values = resolved(config)
+    refuse_contradictions(HydraConfig.get().runtime)
+    compilation_cache()
+    from incremental.experiment import named
 
-        values = named(values, HydraConfig.get().runtime.choices)
-        if HydraConfig.get().mode == RunMode.MULTIRUN and values["tracking"].get("group", "") is None:
-            values["tracking"]["group"] = Path(values["runs"]).name
-        summary = execute(values)
+    values = named(values, HydraConfig.get().runtime.choices)
+    if HydraConfig.get().mode == RunMode.MULTIRUN and values["tracking"].get("group", "") is None:
+        values["tracking"]["group"] = Path(values["runs"]).name
+    return values
+
+
+def headline(config: dict[str, Any], summary: dict[str, Any] | None) -> float | None:
+    """What a job returns to sweepers: its prequential quality by the first metric; None after a dry run."""
+    if summary is None:
+        return None
+    return float(summary["metrics"][config["evaluation"]["metrics"][0]]["prequential"])
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """Says in one line what the user can mend, and exits."""
+    try:
+        yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -90,10 +104,16 @@ def job(config: DictConfig) -> float | None:
     except FloatingPointError as error:
         print(f"error: debug=nan: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    if summary is None:
-        return None
-    headline = values["evaluation"]["metrics"][0]
-    return float(summary["metrics"][headline]["prequential"])
+
+
+@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")
+def job(config: DictConfig) -> float | None:
+    """One run; returns the prequential headline metric, for sweepers."""
+    with reported():
+        values = read(config)
+        from incremental.experiment import execute
+
+        return headline(values, execute(values))
 
 
 def main() -> None:

@@ -58,12 +58,16 @@ class Tracked:
 
 def named(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
     """The config with its name and row filled in, from the names of the files chosen for each group."""
-    factory = schema.partial(config["model"], "model").func
-    learned = inspect.signature(factory, eval_str=True).return_annotation is not Baseline
     model = str(choices["model"])
     chosen = [str(choices.get(f"strategy@strategies.{name}", name)) for name in config["strategies"] or {}]
-    row = config["row"] or ("+".join(chosen) or str(choices["update"]) if learned else model)
-    return {**config, "row": row, "name": config["name"] or (f"{model}-{row}" if learned else model)}
+    row = config["row"] or ("+".join(chosen) or str(choices["update"]) if learned(config) else model)
+    return {**config, "row": row, "name": config["name"] or (f"{model}-{row}" if learned(config) else model)}
+
+
+def learned(config: Mapping[str, Any]) -> bool:
+    """Whether the model is trained by gradients, as its factory's annotation says."""
+    factory = schema.partial(config["model"], "model").func
+    return inspect.signature(factory, eval_str=True).return_annotation is not Baseline
 
 
 def execute(config: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ from incremental.capacity import into_corner
 from incremental.compiled import Compiled
 from incremental.errors import UserError
 from incremental.loop import Driver, Listener, Progress, Record, Result, Saver
-from incremental.types import Catalogue, Data, Params, Program, PyTree, Seen, Sizes, State, bytes_of
+from incremental.types import Catalogue, Data, Params, Program, PyTree, Sizes, State, bytes_of
 
 Numbers = Mapping[str, Array]  # by dotted key; [lanes] float32, or [] of one lane
 LaneBuild = Callable[[Sizes, Numbers], Program]
@@ -36,13 +36,17 @@ MARGIN = 0.9  # of the memory that is free: what the estimate may come to
 class Lane(Protocol):
     """What a lane's run directory does for it."""
 
-    listener: Listener
-    saver: Saver
+    @property
+    def listener(self) -> Listener: ...
+
+    @property
+    def saver(self) -> Saver: ...
 
     def resume(self, functions: Callable[[Sizes], Any]) -> tuple[State, Params, Sizes, Progress] | None: ...
 
-    def failed(self, error: UserError) -> None:
-        """The lane diverged; the others go on."""
+    @property
+    def failed(self) -> Callable[[UserError], None]:
+        """Told that the lane diverged; the others go on."""
         ...
 
 
@@ -128,6 +132,7 @@ class Programs:
         self.build, self.first = build, first
         self.mesh = jax.make_mesh((len(devices),), ("lanes",), (AxisType.Auto,), devices=devices)
         self.made: dict[Sizes, Functions] = {}
+        self.compiled = 0.0
 
     def at(self, sizes: Sizes) -> Functions:
         """The functions at these capacities."""
@@ -135,10 +140,14 @@ class Programs:
             self.made[sizes] = Functions(self.build, sizes, self.mesh, self.first)
         return self.made[sizes]
 
-    @property
-    def seconds(self) -> float:
-        """Spent on compilation."""
-        return sum(functions.seconds for functions in self.made.values())
+    def total(self, lanes: int) -> int:
+        """The lanes, and those that only fill the devices up."""
+        return self.mesh.size * math.ceil(lanes / self.mesh.size)
+
+    def unshared(self) -> float:
+        """Seconds spent on compilation since the last call."""
+        last, self.compiled = self.compiled, sum(functions.seconds for functions in self.made.values())
+        return self.compiled - last
 
     def placed(self, tree: PyTree) -> PyTree:
         """A tree with a lane axis, on the devices."""
@@ -164,6 +173,38 @@ def available(device: jax.Device) -> int:
     return min(free)
 
 
+def splits(programs: Programs, solo: Driver, numbers: Sequence[Mapping[str, float]]) -> int:
+    """Into how many parts the lanes must be split to fit into memory, as the first update's compiled programs say.
+
+    They are compiled for shapes: nothing is computed yet. What cannot run as a lane at all fails here.
+    """
+    total = programs.total(len(numbers))
+    sizes, keys = solo.sizes(0), jnp.stack([jax.random.key(0)] * total)
+    functions = programs.at(sizes)
+    given = {key: np.zeros(total, np.float32) for key in numbers[0]}
+    data, validation, seen = programs.everywhere(solo.update_data(functions.program, 0, solo.plan(Progress())))
+    state = jax.eval_shape(functions.init.jitted, given, keys)
+    on, epoch = np.zeros(total, bool), np.int32(0)
+    compiled = [
+        functions.begin.program(given, on, state, data),
+        functions.run_epoch.program(given, on, state, epoch, data),
+        functions.validate.program(given, on, state, validation, seen),
+        functions.end.program(given, on, state, data),
+    ]
+    told = [program.memory_analysis() for program in compiled]
+    needed = max(
+        each.argument_size_in_bytes + each.output_size_in_bytes + each.temp_size_in_bytes - each.alias_size_in_bytes
+        for each in told
+        if each is not None
+    )
+    if programs.mesh.devices.flat[0].platform == "cpu":  # all of them have one memory
+        needed *= programs.mesh.size
+    # The state grows in proportion to its tables.
+    last = solo.sizes(len(solo.stream) - 1)
+    needed *= max(last.items / sizes.items, last.users / sizes.users)
+    return min(math.ceil(needed / (MARGIN * available(programs.mesh.devices.flat[0]))), len(numbers))
+
+
 class Packed:
     """One program's lanes. `solo` is the driver of any of them alone: its stream, policy and metrics are theirs.
 
@@ -181,8 +222,7 @@ class Packed:
         matrix: bool,
     ) -> None:
         self.programs, self.solo, self.lanes, self.matrix = programs, solo, lanes, matrix
-        devices = programs.mesh.size
-        self.total = devices * math.ceil(len(lanes) / devices)
+        self.total = programs.total(len(lanes))
         filled = [*range(len(lanes)), *[len(lanes) - 1] * (self.total - len(lanes))]
         self.keys = [jax.random.key(seeds[i]) for i in filled]
         self.numbers: Numbers = programs.placed(
@@ -194,43 +234,6 @@ class Packed:
         self.state: Any = None
         self.before: Params = None
         self.sizes = solo.sizes(0)
-
-    # -- before anything runs --------------------------------------------------------------------------------------
-
-    def groups(self) -> int:
-        """Into how many parts the lanes must be split to fit into memory, as the compiled programs say.
-
-        Compiles the first update's programs, at shapes: nothing is computed yet.
-        """
-        functions, solo = self.programs.at(self.sizes), self.solo
-        data, validation, seen = self.first_data()
-        on = self.on([])
-        state = jax.eval_shape(functions.init.jitted, self.numbers, jnp.stack(self.keys))
-        compiled = [
-            functions.begin.program(self.numbers, on, state, data),
-            functions.run_epoch.program(self.numbers, on, state, self.programs.everywhere(np.int32(0)), data),
-            functions.validate.program(self.numbers, on, state, validation, seen),
-            functions.end.program(self.numbers, on, state, data),
-        ]
-        needed = max(
-            each.argument_size_in_bytes + each.output_size_in_bytes + each.temp_size_in_bytes - each.alias_size_in_bytes
-            for each in (program.memory_analysis() for program in compiled)
-            if each is not None
-        )
-        # Tables that grow make a state grow in proportion.
-        last = jax.eval_shape(
-            self.programs.at(solo.sizes(len(solo.stream) - 1)).init.jitted, self.numbers, jnp.stack(self.keys)
-        )
-        needed = needed * max(bytes_of_shapes(last) / bytes_of_shapes(state), 1.0)
-        device = self.programs.mesh.devices.flat[0]
-        if device.platform == "cpu":  # all of them have one memory
-            needed *= self.programs.mesh.size
-        return min(math.ceil(needed / (MARGIN * available(device))), len(self.lanes))
-
-    def first_data(self) -> tuple[Data, Data, Seen | None]:
-        """The examples of the base part."""
-        plan = self.solo.plan(Progress())
-        return self.programs.everywhere(self.solo.update_data(self.programs.at(self.sizes).program, 0, plan))
 
     # -- the run ---------------------------------------------------------------------------------------------------
 
@@ -275,13 +278,13 @@ class Packed:
 
     def load(self) -> None:
         """The states: new ones, and in their places those of the checkpoints that there are."""
-        found: dict[int, tuple[State, Params]] = {}
+        found: dict[int, Any] = {}
         sizes: dict[int, Sizes] = {}
         for lane, own in enumerate(self.lanes):
             resumed = own.resume(self.programs.at)
             if resumed is not None:
                 state, before, sizes[lane], self.progress[lane] = resumed
-                found[lane] = jax.device_get(state._replace(key=None)), jax.device_get(before)
+                found[lane] = jax.device_get((state[:3], before))  # all but the key, which the seed gives
         self.sizes = max([self.sizes, *sizes.values()])
         functions = self.programs.at(self.sizes)
         # A table grown later equals one allocated beforehand.
@@ -291,15 +294,16 @@ class Packed:
             self.matrix_row(new, -1)
         if not found:
             return
-        host = jax.tree.map(np.array, jax.device_get((self.state._replace(key=None), self.before)))
+        host = jax.tree.map(np.array, jax.device_get((self.state[:3], self.before)))
         for lane, kept in found.items():
 
             def put(all_lanes: np.ndarray, own: np.ndarray, lane: int = lane) -> None:
-                all_lanes[(lane, *(slice(n) for n in own.shape))] = own
+                corner: Any = (lane, *(slice(n) for n in own.shape))
+                all_lanes[corner] = own
 
             jax.tree.map(put, host, kept)
-        state, self.before = self.programs.placed(host)
-        self.state = state._replace(key=self.state.key)
+        parts, self.before = self.programs.placed(host)
+        self.state = State(parts[0], parts[1], parts[2], self.state.key)
 
     def train(self, here: list[int], t: int) -> None:
         """The update at t, for the lanes that stand before it or in it."""
@@ -311,25 +315,24 @@ class Packed:
         functions = programs.at(wanted)
         given = programs.everywhere(solo.update_data(functions.program, t, plan))
         data, validation, seen = given
-        compiled, start = programs.seconds, time.perf_counter()
+        self.share(here, 0.0, programs.unshared())
+        start = time.perf_counter()
 
-        def clock(compiling: float = 0.0) -> None:
-            """Shares out the time since the last call among the lanes of this update."""
-            nonlocal compiled, start
-            now, compiling = time.perf_counter(), compiling + programs.seconds - compiled
-            for lane in here:
-                own = self.progress[lane]
-                self.progress[lane] = own._replace(
-                    seconds=own.seconds + (now - start - compiling) / len(here),
-                    compile_seconds=own.compile_seconds + compiling / len(here),
-                )
-            compiled, start = programs.seconds, time.perf_counter()
+        def clock() -> None:
+            """Shares out the time since the last call."""
+            nonlocal start
+            compiling = programs.unshared()
+            self.share(here, time.perf_counter() - start - compiling, compiling)
+            start = time.perf_counter()
 
         new = [lane for lane in here if not self.progress[lane].begun]
         if wanted != self.sizes:
             self.state = jax.block_until_ready(functions.grow(self.numbers, self.state))
             self.sizes, self.before = wanted, self.state.learner.params
-            clock(time.perf_counter() - start - (programs.seconds - compiled))
+            # A program for one use: its time is compilation.
+            programs.unshared()
+            self.share(here, 0.0, time.perf_counter() - start)
+            start = time.perf_counter()
         if new:
             on = self.on(new)
             self.before = functions.noted(self.numbers, on, self.before, self.state.learner.params)
@@ -368,6 +371,15 @@ class Packed:
         clock()
         written = np.asarray(functions.written(self.numbers, self.before, self.state.learner.params))
         return self.charge(here, epochs, written)
+
+    def share(self, here: Sequence[int], seconds: float, compile_seconds: float) -> None:
+        """Each of the update's lanes is charged an equal part of the time that all took together."""
+        for lane in here:
+            own = self.progress[lane]
+            self.progress[lane] = own._replace(
+                seconds=own.seconds + seconds / len(here),
+                compile_seconds=own.compile_seconds + compile_seconds / len(here),
+            )
 
     def going(self, here: Sequence[int], most: int) -> dict[int, int]:
         """The lanes that go on in this update, and how many epochs each has behind it."""
@@ -436,15 +448,9 @@ class Packed:
 
     def apart(self, lanes: Sequence[int]) -> dict[int, tuple[State, Params]]:
         """The lanes' own states and starting parameters."""
-        host = jax.device_get((self.state._replace(key=None), self.before))
-        parts = {}
+        host = jax.device_get((self.state[:3], self.before))
+        states = {}
         for lane in lanes:
-            state, before = jax.device_put(jax.tree.map(lambda leaf: leaf[lane], host))  # noqa: B023
-            parts[lane] = state._replace(key=self.keys[lane]), before
-        return parts
-
-
-def bytes_of_shapes(tree: PyTree) -> int:
-    """`bytes_of` for shapes."""
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+            parts, before = jax.device_put(jax.tree.map(lambda leaf: leaf[lane], host))  # noqa: B023
+            states[lane] = State(parts[0], parts[1], parts[2], self.keys[lane]), before
+        return states
