@@ -17,6 +17,7 @@ from jax import Array
 from incremental import rows
 from incremental.errors import UserError
 from incremental.evaluation import rankable, ranker
+from incremental.heads.own import refuse_copies
 from incremental.metrics.ranking import per_event
 from incremental.precision import Precision
 from incremental.sharding import split
@@ -137,6 +138,7 @@ def make(
     def init(key: Array) -> State:
         learner = draw_learner(key)
         own = strategy.init(learner)
+        refuse_copies(learner.params, own)
         return State(learner, own, fresh_fit(learner, own), key)
 
     def restart(state: State, data: Data) -> State:

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from jax import Array
 
 from incremental.precision import Precision, arithmetic
-from incremental.strategy import Strategy
+from incremental.strategy import Strategy, named_key
 from incremental.types import Batch, Outputs, Params, Problem, Program, Sizes
 
 
@@ -46,10 +46,18 @@ class Items(NamedTuple):
 
 
 class Head(NamedTuple):
-    """A training loss over the catalogue and, where it draws or counts, its strategy."""
+    """A training loss over the catalogue and, where it draws or counts, its strategy.
 
-    loss: Callable[[Items, Outputs, Batch], Array]  # -> [B] float32
+    Most heads score with the model's items. One with parameters of its own, kept under "head", scores with those; what
+    its strategy's `view` adds to them reaches `loss` and `scores`.
+    """
+
+    loss: Callable[[Any, Outputs, Batch], Array]  # (Items or own parameters, outputs, batch) -> [B] float32
     strategy: Strategy | None = None
+    init: Callable[[Array, Sizes, int], Params] | None = None
+    """(key, sizes, D) -> own parameters"""
+    scores: Callable[[Params, Array], Any] | None = None
+    """(own parameters, hidden [B, D]) -> [B, V]; None where the strategy's view is missing"""
 
 
 def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: Precision = "float32") -> Problem:
@@ -67,25 +75,35 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: 
     def of(params: Params) -> nn.Module:
         """The module at the capacities of these tables: a compact step has fewer rows (`incremental.rows`)."""
         named = flatten_dict(params, sep="/")
-        rows = {kind: len(named[path]) for path, kind in model.tables.items()}
+        rows = {kind: len(named[path]) for path, kind in tables.items()}
         return model.module(Sizes(rows.get("item", sizes.items), rows.get("user", sizes.users)), history)
 
     def init(key: Array) -> Params:
         module = model.module(sizes, history)
         one = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape), leaf.dtype), inputs)
+        if head.init is not None:  # tables that only the model's scores would touch are left out
+            hidden, made = module.init_with_output(key, one, None)
+            return {**made["params"], "head": head.init(named_key(key, "head"), sizes, hidden.shape[1])}
         # Both sides of the model, or Linen would leave out tables that only one of them touches.
         return module.init(key, one, method=lambda module, rows: (module(rows, None), module.items()))["params"]
+
+    tables = model.tables
+    if head.init is not None:
+        made = flatten_dict(jax.eval_shape(lambda: init(jax.random.key(0))), sep="/")
+        tables = {path: kind for path, kind in tables.items() if path in made}
 
     def items(params: Params) -> Items:
         return Items(*of(params).apply({"params": params}, method="items"))
 
     def apply(params: Params, inputs: dict[str, Array], *, key: Array | None = None) -> Outputs:
         hidden = numbers.apply(of(params), params, inputs, key)
+        if head.scores is not None:
+            return Outputs(hidden, head.scores(params["head"], hidden))
         out = items(params)
         return Outputs(hidden, numbers.product(hidden, out.table) + out.bias)
 
     def loss(params: Params, outputs: Outputs, batch: Batch) -> Array:
-        return head.loss(items(params), outputs, batch)
+        return head.loss(items(params) if head.init is None else params["head"], outputs, batch)
 
     def features(params: Params, inputs: dict[str, Array]) -> dict[str, Array]:
         module = of(params)
@@ -105,4 +123,4 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: 
         met = jax.vmap(of_one)(inputs)  # one row at a time takes no branch on the batch's lengths
         return {path: entered.reshape(-1, entered.shape[-1]) for path, entered in met.items()}
 
-    return Problem(init, apply, loss, example, model.tables, head.strategy, features)
+    return Problem(init, apply, loss, example, tables, head.strategy, features)

@@ -1,0 +1,34 @@
+"""What heads with parameters of their own cannot be combined with, said before anything is trained."""
+
+import jax
+
+from incremental.errors import UserError
+from incremental.types import Params, PyTree
+
+REMEDY = "choose a head that scores with the model's items (full_softmax, chunked_softmax, sampled_softmax, ...)"
+
+
+def refuse_without_view(head: str, own: Params, added: str) -> None:
+    """The loss outside a training step, as an importance or a projection takes it, lacks what the view adds."""
+    if added not in own:
+        raise UserError(
+            f"head={head} reads the items' places from its own state, which a strategy that takes the loss of the "
+            f"model's parameters by themselves (EWC and its kin, OGD, ...) cannot give it; {REMEDY}, or leave it out"
+        )
+
+
+def refuse_copies(params: Params, states: PyTree) -> None:
+    """A strategy's copy of the head's parameters would stay behind when items change their places in them."""
+    if "head" not in params:
+        return
+    names = {f"head/{name}" for name in params["head"]}
+    for strategy, state in states.items():
+        if strategy == "head":
+            continue
+        for path, _ in jax.tree_util.tree_leaves_with_path(state):
+            place = "/" + jax.tree_util.keystr(path, simple=True, separator="/")
+            if any(place.endswith("/" + name) for name in names):
+                raise UserError(
+                    f"strategies.{strategy} keeps something for each of the head's own parameters ({place[1:]}), but "
+                    f"there items change their places from increment to increment; {REMEDY}, or another strategy"
+                )
