@@ -12,13 +12,13 @@ from experiments.split_mnist.mlp import mlp
 from incremental.errors import UserError
 
 RNG = np.random.default_rng(0)
-FACES = RNG.integers(0, 256, (10, 784))
+FACES = RNG.normal(128, 25, (10, 784))
 
 
 def drawn(n: int) -> digits.Digits:
-    """Each digit a random face under noise: any model separates them."""
+    """Each digit a random face under noise."""
     shown = np.arange(n) % 10
-    noisy = np.clip(FACES[shown] + RNG.normal(0, 30, (n, 784)), 0, 255)
+    noisy = np.clip(FACES[shown] + RNG.normal(0, 60, (n, 784)), 0, 255)
     return digits.Digits(noisy.astype(np.uint8), shown.astype(np.uint8))
 
 
@@ -27,7 +27,7 @@ def test_replay_keeps_every_class() -> None:
     made = study.programs(methods.METHODS["replay, 1,100"], "class", mlp(width=16), batch_size=16)
     accuracy = study.train(made, parts, "class", [0, 1]).accuracy
     assert accuracy.shape == (2, 5)
-    assert (accuracy.mean(1) > 0.8).all()
+    assert (accuracy.mean(1) > 0.5).all()  # without a memory only the last task is right: 0.2
     assert (accuracy[0] != accuracy[1]).any()  # the lanes are seeds
 
 
