@@ -11,12 +11,14 @@ def notes(
     rows: Sequence[Row], groups: Sequence[Group], metrics: Sequence[str], baseline: str, sensitivity: str | None
 ) -> list[str]:
     """The notes of a table, one sentence or two each."""
-    ordered = f"by the value of {sensitivity}" if sensitivity else f"by {metrics[0]}, highest first"
+    columns = list(dict.fromkeys(row.column for row in rows))
+    ordered = f"by {metrics[0]}{', its mean over the columns' * (len(columns) > 1)}, highest first"
+    if sensitivity:
+        ordered = f"by the value of {sensitivity}"
     found = [
         f"{', '.join(metrics)}: prequential, tested on each increment before training on it. Mean over seeds "
         f"± half-width of the 95 % t-interval; rows ordered {ordered}."
     ]
-    columns = list(dict.fromkeys(row.column for row in rows))
     if len(metrics) > 1 and len(columns) == 1:
         found.append(f"What is not named after a metric, such as the slope, is of {metrics[0]}.")
     if single := [_name(row) for row in rows if len(row.runs) == 1]:

@@ -65,7 +65,7 @@ def test_page_fits_a_phone() -> None:
     text = page(table([Run("replay", 0, {"ndcg@10": {"prequential": 0.1}})]))
     viewport = [meta for meta in Parsed(text).all("meta") if meta.get("name") == "viewport"]
     assert viewport[0]["content"] == "width=device-width, initial-scale=1"
-    assert ".wide { overflow-x: auto; }" in text
+    assert ".wide { overflow-x: auto;" in text
     assert Parsed(text).all("img") == []
 
 
