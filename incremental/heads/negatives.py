@@ -1,5 +1,6 @@
 """Negatives shared by a batch's rows, and the strategy that draws them."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ from jax import Array
 from incremental.errors import UserError
 from incremental.problem import Items
 from incremental.strategy import Strategy
-from incremental.types import Batch, Data, Learner, Outputs
+from incremental.types import Batch, Catalogue, Data, Learner, Outputs
 
 BLOCK = 4096  # places whose weights are accumulated together
 
@@ -56,8 +57,16 @@ def drawn(number: int, power: float) -> Strategy:
     """A strategy that draws `number` negatives a batch, with replacement, from the items seen so far.
 
     Item i is drawn with probability q_i proportional to (its training events)^power: 0 is uniform, 1 popularity
-    (word2vec's 0.75 is Mikolov et al. 2013). It fills `negatives` [N] and `log_q` [N] = log(N q).
-    Its state is the `Proposal`, taken anew from the catalogue at the start of each increment.
+    (word2vec's 0.75 is Mikolov et al. 2013). The rest is as in `drawn_by`.
+    """
+    return drawn_by(number, lambda catalogue: jnp.maximum(catalogue.events, 1.0) ** power)
+
+
+def drawn_by(number: int, weigh: Callable[[Catalogue], Array]) -> Strategy:
+    """A strategy that draws `number` negatives a batch, with replacement: items seen so far, by their weights [V].
+
+    It fills `negatives` [N] and `log_q` [N] = log(N q). Its state is the `Proposal`, taken anew from the catalogue at
+    the start of each increment.
     """
     if number < 1:
         raise UserError(f"head.negatives={number}: expected at least 1")
@@ -69,8 +78,7 @@ def drawn(number: int, power: float) -> Strategy:
 
     def begin(state: Proposal, learner: Learner, data: Data, key: Array) -> tuple[Proposal, Learner]:
         del state, data, key
-        catalogue = learner.catalogue
-        return proposal(jnp.maximum(catalogue.events, 1.0) ** power, catalogue.seen), learner
+        return proposal(weigh(learner.catalogue), learner.catalogue.seen), learner
 
     def batch(state: Proposal, batch: Batch, key: Array) -> Batch:
         negatives, log_q = draw(state, number, key)

@@ -10,19 +10,21 @@ from incremental.problem import Head, Items
 from incremental.types import Batch, Outputs
 
 
-def sampled_softmax(*, negatives: int = 256, power: float = 0.75) -> Head:
-    """-s_y + log(exp(s_y) + Σ_{j drawn, j ≠ y} exp(s_j - log(N q_j))), N = `negatives` shared by the batch.
+def sampled_cross_entropy(items: Items, outputs: Outputs, batch: Batch) -> Array:
+    """[B]: -s_y + log(exp(s_y) + Σ_{j drawn, j ≠ y} exp(s_j - log Q_j)), Q_j the expected number of draws of j.
 
     The sum is an unbiased estimate of the softmax's denominator (Bengio & Senécal 2008). The label is always present,
-    so its own score is not corrected (Khrylchenko et al. 2025, arXiv 2507.09331); `power` is explained in
-    `incremental.heads.negatives.drawn`.
+    so its own score is not corrected (Khrylchenko et al. 2025, arXiv 2507.09331). Their loss, w (log Σ_j exp(s_j -
+    log Q_j) - s_y) with the sample weight w = 1 - p(y) held fixed and the label outside the sum, has this one's
+    gradient, p(y) being estimated from the same draws. Without drawn negatives it is the full softmax.
     """
+    if batch.negatives is None or batch.log_q is None:
+        return cross_entropy(outputs, batch)
+    positive, scores, counts = scored(items, outputs, batch)
+    corrected = jnp.where(counts, scores - batch.log_q, -jnp.inf)
+    return jax.nn.logsumexp(jnp.concatenate([positive[:, None], corrected], axis=1), axis=1) - positive
 
-    def loss(items: Items, outputs: Outputs, batch: Batch) -> Array:
-        if batch.negatives is None or batch.log_q is None:
-            return cross_entropy(outputs, batch)
-        positive, scores, counts = scored(items, outputs, batch)
-        corrected = jnp.where(counts, scores - batch.log_q, -jnp.inf)
-        return jax.nn.logsumexp(jnp.concatenate([positive[:, None], corrected], axis=1), axis=1) - positive
 
-    return Head(loss, drawn(negatives, power))
+def sampled_softmax(*, negatives: int = 256, power: float = 0.75) -> Head:
+    """`sampled_cross_entropy` with `negatives` draws by (training events)^`power`; 0 is uniform."""
+    return Head(sampled_cross_entropy, drawn(negatives, power))

@@ -1,0 +1,30 @@
+"""Generalised binary cross-entropy, gSASRec's loss (Petrov & Macdonald 2023, arXiv 2308.07192)."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.heads.negatives import drawn, scored
+from incremental.problem import Head, Items
+from incremental.types import Batch, Outputs
+
+
+def gbce(*, negatives: int = 256, calibration: float = 0.75) -> Head:
+    """-(β log σ(s_y) + Σ_j log(1 - σ(s_j))) / (k + 1) over k = `negatives` uniformly drawn items j ≠ y.
+
+    β = α (t (1 - 1/α) + 1/α) with the share of negatives that are drawn α = k / (n - 1), n the items seen so far, and
+    t = `calibration`: 0 is plain binary cross-entropy, at 1 the scores' sigmoids estimate probabilities without the
+    overconfidence that sampling brings. α follows the catalogue from increment to increment. In the exact form every
+    other candidate is a negative, and α = 1.
+    """
+
+    def loss(items: Items, outputs: Outputs, batch: Batch) -> Array:
+        positive, scores, counts = scored(items, outputs, batch)
+        alpha = jnp.float32(1.0)
+        if batch.log_q is not None:  # log(k / n), the same for every item
+            alpha = jnp.minimum(1.0 / (jnp.exp(-batch.log_q[0]) - 1.0 / negatives), 1.0)
+        beta = alpha * (calibration * (1.0 - 1.0 / alpha) + 1.0 / alpha)
+        others = jnp.where(counts, jax.nn.log_sigmoid(-scores), 0.0).sum(1)
+        return -(beta * jax.nn.log_sigmoid(positive) + others) / (counts.sum(1) + 1)
+
+    return Head(loss, drawn(negatives, 0.0))
