@@ -9,7 +9,9 @@ import pytest
 # Before jax is imported. Most of the suite's time is XLA's compilation, which this flag shortens by a third;
 # the laws compare bits on the host, whatever device is there.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+# Eight devices, for what runs on several; all else runs on the first.
+FLAGS = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 # Programs that tests have in common are compiled once, and kept for the next time; a folder a worker, for JAX does
 # not write entries atomically.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
