@@ -13,12 +13,14 @@ def multipliers(key: Array | None, rate: float | Array, shapes: Sequence[tuple[i
     `rate`; `key=None` gives 1.0 for each.
 
     All come from one draw: a random operation a site makes the program several times slower to compile. The rate is
-    resolved to 1/65,536: sixteen random bits an element are half the cost of a float's.
+    resolved to 1/65,536: sixteen random bits an element, two from each word that is drawn.
     """
     if key is None or (isinstance(rate, float) and rate == 0.0):
         return [1.0] * len(shapes)
     sizes = [math.prod(shape) for shape in shapes]
-    bits = jax.random.bits(key, (sum(sizes),), "uint16").astype(jnp.float32)
+    # Not "uint16", which draws a word for each.
+    words = jax.random.bits(key, ((sum(sizes) + 1) // 2,), "uint32")
+    bits = jnp.concatenate([words & 0xFFFF, words >> 16]).astype(jnp.float32)
     kept = jnp.where(bits >= rate * 65536.0, 1.0 / (1.0 - rate), 0.0)
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     return [kept[end - size : end].reshape(shape) for end, size, shape in zip(ends, sizes, shapes, strict=True)]

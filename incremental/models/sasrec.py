@@ -13,41 +13,45 @@ from jax import Array
 from incremental.errors import UserError
 from incremental.models.dropout import multipliers
 from incremental.models.embedding import uniform_rows
-from incremental.models.lengths import by_length
+from incremental.models.packing import Tokens, by_tokens, padded
 from incremental.problem import Model
 from incremental.types import Sizes
 
 
 class Block(nn.Module):
-    """Causal attention and feed-forward; `last` computes the last position only."""
+    """Causal attention and feed-forward; `last` computes the ends of the histories only."""
 
     width: int
     heads: int
 
     @nn.compact
-    def __call__(self, x: Array, real: Array, kept: list[Array | float], *, last: bool) -> Array:
-        """x [B, L, D], real [B, L] bool, kept: dropout of attention, inner and outer -> [B, L, D], or [B, 1, D]
-        with `last`."""
-        batch, length, width = x.shape
-        asked = slice(length - 1, length) if last else slice(None)
+    def __call__(self, x: Array, tokens: Tokens, kept: list[Array | float], *, last: bool) -> Array:
+        """x [n, L, D], kept: dropout of attention, inner and outer -> [n, L, D], or [b, D] with `last`."""
+        asked = asking(tokens, last)
         queries = nn.LayerNorm(epsilon=1e-8)(x[:, asked])
 
         def heads(values: Array) -> Array:
-            return values.reshape(batch, -1, self.heads, width // self.heads)
+            return values.reshape(*values.shape[:2], self.heads, self.width // self.heads)
 
-        q = heads(nn.Dense(width, name="query")(queries))
-        k = heads(nn.Dense(width, name="key")(x))
-        v = heads(nn.Dense(width, name="value")(x))
-        logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / jnp.sqrt(width / self.heads)
-        position = jnp.arange(length)
-        allowed = (position[None, :] <= position[asked][:, None])[None, None] & real[:, None, None, :]
-        weights = nn.softmax(jnp.where(allowed, logits, -1e9))
+        q = heads(nn.Dense(self.width, name="query")(queries))
+        k = tokens.past(heads(nn.Dense(self.width, name="key")(x)))
+        v = tokens.past(heads(nn.Dense(self.width, name="value")(x)))
+        logits = jnp.einsum("nqhd,nkhd->nhqk", q, k) / jnp.sqrt(self.width / self.heads)
+        weights = nn.softmax(jnp.where(tokens.allowed()[:, None, asked], logits, -1e9))
+        real = tokens.item > 0
         weights = weights * real[:, None, asked, None] * kept[0]
-        x = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(batch, -1, width) + queries
+        x = jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(queries.shape) + queries
+        if last:
+            x, real = tokens.ends(x), tokens.known
         x = nn.LayerNorm(epsilon=1e-8)(x)
         inner = nn.relu(nn.Dense(self.width, name="inner")(x)) * kept[1]
         x = x + nn.Dense(self.width, name="outer")(inner) * kept[2]
-        return x * real[:, asked, None]
+        return x * real[..., None]
+
+
+def asking(tokens: Tokens, last: bool) -> slice:
+    """The positions of a block whose attention is needed."""
+    return slice(-1, None) if last and tokens.last is None else slice(None)
 
 
 class SASRec(nn.Module):
@@ -68,37 +72,36 @@ class SASRec(nn.Module):
         self.layers = [Block(self.width, self.heads) for _ in range(self.blocks)]
         self.norm = nn.LayerNorm(epsilon=1e-8)
 
-    def encode(self, history: Array, key: Array | None) -> Array:
-        """[B, l] int32, the last l <= L of the history -> [B, D]."""
-        rows, length = history.shape
-        shapes: list[tuple[int, ...]] = [(rows, length, self.width)]
+    def encode(self, tokens: Tokens, key: Array | None) -> Array:
+        """[b, D] of b histories."""
+        blocks, length = tokens.item.shape
+        shapes: list[tuple[int, ...]] = [(blocks, length, self.width)]
+        looked_at = tokens.past(tokens.item).shape[1]
         for i in range(self.blocks):
-            asked = 1 if i == self.blocks - 1 else length
-            shapes += [
-                (rows, self.heads, asked, length),
-                (rows, asked, self.width),
-                (rows, asked, self.width),
-            ]
+            last = i == self.blocks - 1
+            asked = len(range(length)[asking(tokens, last)])
+            inner = (len(tokens.known),) if last else (blocks, length)
+            shapes += [(blocks, self.heads, asked, looked_at), (*inner, self.width), (*inner, self.width)]
         kept = multipliers(key, self.dropout, shapes)
-        real = history > 0
-        # Positions count from the right, so that cutting padding off the left changes nothing.
-        x = self.item(history) * jnp.sqrt(self.width) + self.position[self.history - length :]
-        x = x * kept[0] * real[..., None]
+        # Positions count from the right, so that histories may come with less padding than L.
+        position = self.position[self.history - length :][tokens.place]
+        x = self.item(tokens.item) * jnp.sqrt(self.width) + position
+        x = x * kept[0] * (tokens.item > 0)[..., None]
         for i, block in enumerate(self.layers):
-            x = block(x, real, kept[3 * i + 1 : 3 * i + 4], last=i == self.blocks - 1)
-        return self.norm(x)[:, -1]
+            x = block(x, tokens, kept[3 * i + 1 : 3 * i + 4], last=i == self.blocks - 1)
+        return self.norm(x)
 
     def __call__(self, inputs: dict[str, Array], key: Array | None) -> Array:
         """{"history": [B, L] int32, left-padded with 0} -> [B, D]."""
         if self.is_initializing():
-            return self.encode(inputs["history"], key)
+            return self.encode(padded(inputs["history"]), key)
         variables = self.variables
         module = self.clone(parent=None)
 
-        def encode(history: Array, key: Array | None) -> Array:
-            return module.apply(variables, history, key, method="encode")
+        def encode(tokens: Tokens, key: Array | None) -> Array:
+            return module.apply(variables, tokens, key, method="encode")
 
-        return by_length(encode, inputs["history"], key)
+        return by_tokens(encode, inputs["history"], key)
 
     def items(self) -> tuple[Array, Array]:
         return self.item.embedding, jnp.zeros(self.sizes.items)

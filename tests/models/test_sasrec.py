@@ -7,13 +7,14 @@ import pytest
 
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
+from incremental.models.packing import padded
 from incremental.models.sasrec import Block, sasrec
 from incremental.problem import problem
 from incremental.types import Sizes
 
 B, L, D, HEADS, BLOCKS = 64, 32, 6, 2, 2
 SIZES = Sizes(20, 3)
-GROUPED = [32] * 4 + [8] * 8 + [6] * 4 + [5] * 6 + [4] * 10 + [3] * 14 + [1] * 10 + [0] * 8
+PACKED = [32] * 2 + [17] * 2 + [9] * 3 + [4] * 8 + [3] * 9 + [1] * 30 + [0] * 10  # 214 tokens fit, WHOLE's 680 do not
 WHOLE = [30] * 20 + [2] * 40 + [0] * 4
 
 
@@ -73,12 +74,12 @@ def params() -> Any:
 
 @jax.jit
 def forward(params: Any, history: Any, key: Any, rate: Any) -> Any:
-    """The outputs by length, the hidden vectors of whole histories, and with dropout."""
+    """The outputs, the hidden vectors of padded histories, and those with dropout."""
     model = sasrec(width=D, heads=HEADS, blocks=BLOCKS, dropout=rate)
     module = model.module(SIZES, L)
 
     def encode(history: Any, key: Any) -> Any:
-        return module.apply({"params": params}, history, key, method="encode")
+        return module.apply({"params": params}, padded(history), key, method="encode")
 
     outputs = problem(model, full_softmax(), SIZES, L).apply(params, {"history": history})
     return outputs, encode(history, None), jax.vmap(encode, (None, 0))(history, jax.random.split(key))
@@ -86,17 +87,17 @@ def forward(params: Any, history: Any, key: Any, rate: Any) -> Any:
 
 @jax.jit
 def slopes(params: Any, direction: Any, history: Any) -> Any:
-    """How the hidden vectors of one block change with the parameters, by length and of whole histories."""
+    """How the hidden vectors of one block change with the parameters, in the model's layout and padded."""
     model = sasrec(width=D, heads=HEADS, blocks=1)
     made, module = problem(model, full_softmax(), SIZES, L), model.module(SIZES, L)
 
-    def by_length(params: Any) -> Any:
+    def chosen(params: Any) -> Any:
         return made.apply(params, {"history": history}).hidden
 
     def whole(params: Any) -> Any:
-        return module.apply({"params": params}, history, None, method="encode")
+        return module.apply({"params": params}, padded(history), None, method="encode")
 
-    return [jax.jvp(encode, (params,), (direction,))[1] for encode in (by_length, whole)]
+    return [jax.jvp(encode, (params,), (direction,))[1] for encode in (chosen, whole)]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def computed(params: Any) -> Any:
     return compute
 
 
-@pytest.mark.parametrize("lengths", [GROUPED, WHOLE])
+@pytest.mark.parametrize("lengths", [PACKED, WHOLE])
 def test_hidden_is_the_published_blocks_without_any_padding(params: Any, computed: Any, lengths: list[int]) -> None:
     history, outputs, whole, _ = computed(lengths)
     doubles = jax.tree.map(np.float64, params)
@@ -118,8 +119,8 @@ def test_hidden_is_the_published_blocks_without_any_padding(params: Any, compute
     np.testing.assert_allclose(outputs.scores, expected @ doubles["item"]["embedding"].T, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("lengths", [GROUPED, WHOLE])
-def test_derivative_by_length_is_that_of_whole_histories(params: Any, lengths: list[int]) -> None:
+@pytest.mark.parametrize("lengths", [PACKED, WHOLE])
+def test_derivative_is_that_of_padded_histories(params: Any, lengths: list[int]) -> None:
     one_block = {name: leaf for name, leaf in params.items() if name != "layers_1"}
     rng = np.random.default_rng(4)
     direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), one_block)
@@ -129,9 +130,9 @@ def test_derivative_by_length_is_that_of_whole_histories(params: Any, lengths: l
 
 
 def test_dropout_takes_a_traced_rate_and_needs_the_key(computed: Any) -> None:
-    _, _, whole, dropped = computed(GROUPED, rate=0.0)
+    _, _, whole, dropped = computed(PACKED, rate=0.0)
     np.testing.assert_allclose(dropped[0], whole, rtol=1e-5, atol=1e-5)
-    _, _, deterministic, (first, second) = computed(GROUPED, rate=0.5)
+    _, _, deterministic, (first, second) = computed(PACKED, rate=0.5)
     np.testing.assert_array_equal(deterministic, whole)
     assert np.abs(first - whole).max() > 0.1
     assert np.abs(first - second).max() > 0.1
@@ -145,12 +146,12 @@ def block(params: Any) -> Any:
     later = np.concatenate([x[:, :3], x[:, 3:] + 1.0], axis=1)
     kept = [rng.choice([0.0, 2.0], shape).astype(np.float32) for shape in ((2, HEADS, 5, 5), (2, 5, D), (2, 5, D))]
 
+    tokens = padded(np.ones((2, 5), np.int32))  # type: ignore[arg-type]
+
     @jax.jit
     def compute(p: Any) -> Any:
-        real = jnp.ones((2, 5), bool)
-
         def apply(x: Any, kept: Any, last: bool) -> Any:
-            return Block(D, HEADS).apply({"params": p}, x, real, kept, last=last)
+            return Block(D, HEADS).apply({"params": p}, x, tokens, kept, last=last)
 
         ones = [1.0, 1.0, 1.0]
         return apply(x, ones, False), apply(x, ones, True), apply(later, ones, False), apply(x, kept, False)
@@ -166,7 +167,7 @@ def test_the_future_cannot_matter(block: Any) -> None:
 
 def test_last_only_is_the_full_computations_last_position(block: Any) -> None:
     _, _, whole, last, _, _ = block
-    np.testing.assert_allclose(last, whole[:, -1:], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(last, whole[:, -1], rtol=1e-5, atol=1e-5)
 
 
 def test_dropout_acts_on_attention_weights_and_inside_the_feed_forward(params: Any, block: Any) -> None:
@@ -187,7 +188,9 @@ def test_dropout_acts_on_the_embeddings_and_in_every_block(params: Any, monkeypa
     monkeypatch.setattr("incremental.models.sasrec.multipliers", multipliers)
     items = np.array([[3, 7, 1, 12, 5]], np.int32)
     module = sasrec(width=D, heads=HEADS, blocks=BLOCKS).module(SIZES, L)
-    hidden: Any = jax.jit(lambda params: module.apply({"params": params}, items, None, method="encode"))(params)
+    hidden: Any = jax.jit(
+        lambda params: module.apply({"params": params}, padded(jnp.asarray(items)), None, method="encode")
+    )(params)
     doubles = jax.tree.map(np.float64, params)
     x = doubles["item"]["embedding"][items[0]] * np.sqrt(D) + doubles["position"][-5:]
     x = x * drawn[0][0]
