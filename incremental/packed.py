@@ -50,6 +50,11 @@ class Lane(Protocol):
         ...
 
 
+def mapped_on(platform: str) -> Callable[[Callable[[Any], Any], Any], Any]:
+    """How the lanes of one device run: `map(function, lanes)`."""
+    return jax.lax.map if platform == "cpu" else lambda function, lanes: jax.vmap(function)(lanes)
+
+
 class Functions:
     """A program's functions over lanes, at one pair of capacities, compiled as they are met.
 
@@ -81,8 +86,7 @@ class Functions:
             def one(own: tuple[Any, ...]) -> Any:
                 return function(self.build(self.sizes, own[0]), *own[1:], *common)
 
-            on_cpu = self.mesh.devices.flat[0].platform == "cpu"
-            return jax.lax.map(one, own) if on_cpu else jax.vmap(one)(own)
+            return mapped_on(self.mesh.devices.flat[0].platform)(one, own)
 
         specs = (Spec("lanes"),) * lanes + (Spec(),) * shared
         mapped = jax.shard_map(local, mesh=self.mesh, in_specs=specs, out_specs=Spec("lanes"), check_vma=False)
