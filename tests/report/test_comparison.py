@@ -134,6 +134,9 @@ def test_metrics_and_baseline_are_chosen_by_name() -> None:
     assert compared.metrics == ["recall@20", NDCG]
     assert [row.label for row in compared.rows] == ["finetune", "replay"]
     assert set(compared.rows[0].comparisons) == {"recall@20", NDCG}
+    of = compared.rows[0].comparisons
+    assert of[NDCG].difference == pytest.approx(-0.11)
+    assert of["recall@20"].difference == pytest.approx(0.11)
     assert table(runs_of({"a": FINETUNE, "b": REPLAY}, "hit@5")).metrics == ["hit@5"]
     assert table(runs_of({"a": FINETUNE, "b": REPLAY})).baseline == "a"
 
