@@ -75,8 +75,9 @@ def test_every_product_of_model_and_scores_is_of_bfloat16_forward_and_backward(n
     assert {pair[:2] for pair in products(jax.make_jaxpr(mean_loss(whole))(params).jaxpr)} == {("float32", "float32")}
 
 
-def test_loss_and_gradient_are_near_those_of_float32() -> None:
-    low_one, whole = problems(MODELS["sasrec"])
+@pytest.mark.parametrize("name", ["mf", pytest.param("sasrec", marks=pytest.mark.slow)])
+def test_loss_and_gradient_are_near_those_of_float32(name: str) -> None:
+    low_one, whole = problems(MODELS[name])
     params = jax.tree.map(lambda leaf: leaf * 10, jax.jit(whole.init)(jax.random.key(0)))  # scores that say something
     (loss, grads), (exact, wanted) = (jax.jit(jax.value_and_grad(mean_loss(own)))(params) for own in (low_one, whole))
     assert loss.dtype == jnp.float32
