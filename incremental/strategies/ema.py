@@ -20,7 +20,7 @@ class Average(NamedTuple):
     known: Ids  # whose rows are in the mean
 
 
-def ema(problem: Problem, *, decay: float = 0.999) -> Strategy:
+def ema(problem: Problem, *, decay: float = 0.9) -> Strategy:
     """After step n, across increments: θ̄ = Σ_k decay^(n-k) θ_k / Σ_k decay^(n-k) over the weights after steps k <= n.
 
     That is the moving average with its bias corrected (Kingma & Ba 2015, arXiv 1412.6980, section 3): the first step's

@@ -7,7 +7,7 @@ from incremental.strategy import Strategy
 from incremental.types import Batch, Outputs, Params, Problem
 
 
-def feature_distillation(problem: Problem, *, weight: float = 1.0) -> Strategy:
+def feature_distillation(problem: Problem, *, weight: float = 0.01) -> Strategy:
     """Loss: weight · mean over new rows of Σ_d (h_d - h_d(teacher))², h the hidden vector that scores the items.
 
     The teacher is the model at the end of the last increment, without dropout, of the same width; so the hints of

@@ -19,7 +19,7 @@ class Sensitivity(NamedTuple):
     anchor: Anchor
 
 
-def mas(problem: Problem, *, weight: float = 1.0, samples: int = 512, together: int = 1) -> Strategy:
+def mas(problem: Problem, *, weight: float = 0.001, samples: int = 512, together: int = 1) -> Strategy:
     """Loss: weight/2 · Σ_i Ω_i (θ_i - θ*_i)² with Ω <- Ω + Ω_t and θ* <- θ_t at the end of each increment t.
 
     Ω_ti = (1/n) Σ_x |∂ ‖s(x)‖² / ∂θ_i|, s the scores of the items seen so far, without dropout: the mean over n =

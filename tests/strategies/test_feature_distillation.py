@@ -56,4 +56,4 @@ def test_there_is_none_before_the_first_increments_end_nor_for_a_student_like_it
 
 
 def test_the_laws_of_strategies() -> None:
-    check_strategy(feature_distillation, kind="distillation", off={"weight": 0.0})
+    check_strategy(feature_distillation, kind="distillation", off={"weight": 0.0}, arguments={"weight": 1.0})

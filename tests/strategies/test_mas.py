@@ -119,4 +119,4 @@ def test_no_samples_are_refused() -> None:
 
 
 def test_the_laws_of_strategies() -> None:
-    check_strategy(mas, kind="penalty", off={"weight": 0.0}, arguments={"samples": 16})
+    check_strategy(mas, kind="penalty", off={"weight": 0.0}, arguments={"samples": 16, "weight": 1.0})
