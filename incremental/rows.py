@@ -81,9 +81,9 @@ def with_ids(function: Callable[[str, Array], Array], batch: Batch) -> Batch:
 
 
 def touched(batch: Batch, capacity: dict[str, int]) -> dict[str, Array]:
-    """The distinct ids of each kind [U] int32, ascending; row 0 is the first, and spare places are beyond the capacity.
+    """The ids of each kind [U] int32, ascending, row 0 among them; of a repeated one the first place counts.
 
-    U is the number of ids in the batch. A kind with no more rows than that is left out: its tables stay whole.
+    A kind with no more rows than the batch has ids is left out: its tables stay whole.
     """
     met: dict[str, list[Array]] = {kind: [jnp.zeros(1, jnp.int32)] for kind in capacity}
 
@@ -94,18 +94,11 @@ def touched(batch: Batch, capacity: dict[str, int]) -> dict[str, Array]:
 
     with_ids(note, batch)
     ids = {kind: jnp.concatenate(found) for kind, found in met.items()}
-    few = {kind: found for kind, found in ids.items() if len(found) < capacity[kind]}
-    return {kind: distinct(found, capacity[kind]) for kind, found in few.items()}
-
-
-def distinct(ids: Array, capacity: int) -> Array:
-    """The distinct values of `ids` [U], ascending, then `capacity`, `capacity` + 1, …: no two are equal."""
-    found = jnp.unique(ids, size=len(ids), fill_value=capacity)
-    return jnp.where(found < capacity, found, capacity + jnp.arange(len(ids), dtype=ids.dtype))
+    return {kind: jnp.sort(found) for kind, found in ids.items() if len(found) < capacity[kind]}
 
 
 def renamed(batch: Batch, ids: dict[str, Array]) -> Batch:
-    """The batch with each id's place among `ids`."""
+    """The batch with each id's first place among `ids`."""
 
     def place(kind: str, old: Array) -> Array:
         return jnp.searchsorted(ids[kind], old).astype(old.dtype) if kind in ids else old
@@ -116,16 +109,22 @@ def renamed(batch: Batch, ids: dict[str, Array]) -> Batch:
 # -- rows --------------------------------------------------------------------------------------------------------------
 
 
+def places(ids: Array, capacity: int) -> Array:
+    """`ids` [U] without what is repeated: in its stead `capacity` and more, so that no two are equal."""
+    repeated = jnp.concatenate([jnp.zeros(1, bool), ids[1:] == ids[:-1]])
+    return jnp.where(repeated, capacity + jnp.arange(len(ids), dtype=ids.dtype), ids)
+
+
 def take(leaf: Array, kind: Kind, ids: dict[str, Array]) -> Array:
     """The leaf's rows of `ids`. Spare ones are 0 in every leaf, so that no norm and no penalty counts them."""
-    return leaf.at[ids[kind]].get(mode="fill", fill_value=0) if kind in ids else leaf
+    return leaf.at[places(ids[kind], len(leaf))].get(mode="fill", fill_value=0) if kind in ids else leaf
 
 
 def put(leaf: Array, kind: Kind, rows: Array, ids: dict[str, Array]) -> Array:
     """The leaf with its rows of `ids` replaced; spare ones are dropped."""
     if kind not in ids:
         return rows
-    return leaf.at[ids[kind]].set(rows, mode="drop", unique_indices=True, indices_are_sorted=True)
+    return leaf.at[places(ids[kind], len(leaf))].set(rows, mode="drop", unique_indices=True)
 
 
 def by_type(leaf: Any) -> bool:
