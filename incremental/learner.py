@@ -168,7 +168,7 @@ def make(
     def step(state: State, new: Batch, key: Array) -> tuple[State, dict[str, Any]]:
         new = new._replace(candidates=state.learner.catalogue.seen)
         batch = strategy.batch(state.strategy, new, named_key(key, "batch"))
-        batch = Batch(*split(batch[:5]), *batch[5:])
+        batch = batch._replace(**split({name: getattr(batch, name) for name in Batch._fields[:5]}))
         descent = partial(descend, new=new, first_pass=state.fit.epoch == 0, key=key)
         learner, own, metrics = on_rows(descent, state.learner, state.strategy, batch)
         return state._replace(learner=learner, strategy=own), metrics

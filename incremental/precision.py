@@ -33,7 +33,7 @@ def arithmetic(precision: Precision, tables: Collection[str]) -> Arithmetic:
     """The arithmetic of `precision`; `tables` are the paths of the id tables, which must be `nn.Embed`s to be read."""
     if precision == "float32":
         return Arithmetic(
-            lambda module, params, inputs, key: module.apply({"params": params}, inputs, key),  # type: ignore[return-value]
+            lambda module, params, inputs, key: module.apply({"params": params}, inputs, key),
             lambda hidden, table: hidden @ table.T,
         )
 

@@ -150,7 +150,8 @@ def sharded(program: Program, layout: Layout) -> Program:
 
     spread = program._replace(shardings=layout.shardings)
     names = ("init", "restart", "begin", "run_epoch", "validate", "end", "rank", "scores")
-    return spread._replace(**{name: on_mesh(getattr(program, name)) for name in names})
+    functions: Any = {name: on_mesh(getattr(program, name)) for name in names}
+    return spread._replace(**functions)
 
 
 @functools.lru_cache(maxsize=2)

@@ -68,7 +68,7 @@ def assert_same_run(factory: Any, model: Model, batch: int, rows: int) -> None:
         places = spread.layout.shardings(many.ended)
         for leaf, place in zip(jax.tree.leaves(many.ended), jax.tree.leaves(places), strict=True):
             assert leaf.sharding.is_equivalent_to(place, leaf.ndim)
-        lab.assert_close(many._replace(begun=None), one._replace(begun=None), rtol=TOLERANCE, atol=TOLERANCE)
+        lab.assert_close(many, one, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("names", [FAMILIES[::2], pytest.param(FAMILIES, marks=pytest.mark.slow)])
@@ -126,7 +126,7 @@ def test_a_step_reduces_gradients_and_gathers_no_table(rows: int, tmp_path: Path
     asked = [f"devices.batch={8 // rows}", f"devices.rows={rows}", "head=sampled_softmax", f"head.negatives={drawn}"]
     program = assemble(composed(tmp_path, *asked)).build(Sizes(capacity, capacity))
     data, _ = lab.update_data(lab.stream(), program, 1)
-    compiled = jax.jit(program.run_epoch).lower(shapes(program), data).compile().as_text()
+    compiled = jax.jit(program.run_epoch).lower(shapes(program), data).compile().as_text() or ""
     moved = communication(compiled)
     assert set(moved) == {"all-reduce"}
     # A device's part of the gradients at most; where tables are split, also the rows that they are asked for.
@@ -152,7 +152,7 @@ def test_a_batch_that_is_sorted_by_length_is_split_again() -> None:
     placed = jax.device_put(history, jax.NamedSharding(layout(8, 1).mesh, P()))
     compiled = jax.jit(hidden).lower(placed).compile()
     assert sorted({rows for rows, _ in met}) == [8, 24, 32, 64, 128]
-    dots = re.findall(r"= f32\[(\d+),3\]\S* dot\(", compiled.as_text())
+    dots = re.findall(r"= f32\[(\d+),3\]\S* dot\(", compiled.as_text() or "")
     assert sorted(map(int, dots)) == [1, 3, 4, 8, 16]
     np.testing.assert_allclose(compiled(placed), encode(history, None), rtol=1e-6)
 
