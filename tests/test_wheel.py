@@ -64,5 +64,9 @@ def test_the_command_answers_from_another_folder_without_the_checkout(installed:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_packed_launcher_is_found(installed: Path, tmp_path: Path) -> None:
+    assert "PackedLauncher" in run(installed, tmp_path, "-m", "incremental", "--info", "plugins")
+
+
 def test_help_imports_nothing_heavy(installed: Path, tmp_path: Path) -> None:
     run(installed, tmp_path, "-c", HELP)
