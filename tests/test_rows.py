@@ -13,8 +13,15 @@ import pytest
 from incremental import optimizers, rows
 from incremental.capacity import grow
 from incremental.errors import UserError
+from incremental.heads.adaptive_softmax import adaptive_softmax
+from incremental.heads.bce import bce
 from incremental.heads.bpr import bpr
+from incremental.heads.chunked_softmax import chunked_softmax
 from incremental.heads.full_softmax import full_softmax
+from incremental.heads.gbce import gbce
+from incremental.heads.hierarchical_softmax import hierarchical_softmax
+from incremental.heads.in_batch_softmax import in_batch_softmax
+from incremental.heads.log_uniform_softmax import log_uniform_softmax
 from incremental.heads.sampled_softmax import sampled_softmax
 from incremental.learner import make, training
 from incremental.models.gru4rec import gru4rec
@@ -34,7 +41,9 @@ from incremental.strategies.lwf import lwf
 from incremental.strategies.ogd import ogd
 from incremental.strategies.packnet import packnet
 from incremental.strategies.replay import replay
+from incremental.strategies.shrink_perturb import shrink_perturb
 from incremental.strategies.si import si
+from incremental.strategies.spectral_norm import spectral_norm
 from incremental.strategies.warm_rows import warm_rows
 from incremental.strategy import Strategy
 from incremental.types import Batch, Data, Program, Sizes, State
@@ -74,6 +83,8 @@ PARTS: dict[str, Callable[..., Strategy]] = {
     "si": lambda problem: si(problem, weight=0.0),
     "packnet": lambda problem: packnet(problem, tables=True),
     "warm_rows": warm_rows,
+    "shrink": lambda problem: shrink_perturb(problem, perturb=0.05),
+    "spectral": spectral_norm,
     "counted": counted,
 }
 PENALTIES: dict[str, Callable[..., Strategy]] = {
@@ -171,10 +182,24 @@ def test_models_train_as_with_whole_tables(model: str, optimizer: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
-    "names", [("replay", "warm_rows"), ("exemplars", "gem", "ewc"), ("teacher", "si"), ("packnet",)], ids="+".join
+    "names",
+    [("replay", "warm_rows", "shrink"), ("exemplars", "gem", "ewc"), ("teacher", "si"), ("packnet",), ("agem", "der")],
+    ids="+".join,
 )
 def test_strategies_train_as_with_whole_tables(model: str, names: tuple[str, ...]) -> None:
     Runs(*names, model=model).assert_equal()
+
+
+@pytest.mark.slow
+def test_a_strategy_of_kernels_trains_as_with_whole_tables() -> None:
+    Runs("spectral", model="sasrec").assert_equal()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", [in_batch_softmax, log_uniform_softmax, gbce, bce])
+def test_heads_that_draw_negatives_train_as_with_whole_tables(head: Callable[[], Head]) -> None:
+    """Streaming frequencies are counted by the catalogue's ids."""
+    Runs(head=head() if head is in_batch_softmax else head(negatives=8)).assert_equal()  # type: ignore[call-arg]
 
 
 @pytest.mark.slow
@@ -278,16 +303,21 @@ def batch_of(labels: Any, **fields: Any) -> Batch:
     return Batch(inputs, jnp.asarray(labels), jnp.ones(n), jnp.ones(n, bool), jnp.zeros(n, jnp.int32), **fields)
 
 
+def found_in(batch: Batch) -> Any:
+    """Ids, the batch with their places, and what the places hold: an id only where it is first."""
+    ids = rows.touched(batch, {"item": 100, "user": 90})
+    return ids, rows.renamed(batch, ids), {kind: rows.places(ids[kind], 100) for kind in ids}
+
+
 def test_ids_are_found_wherever_a_batch_has_them_and_renamed_to_their_places() -> None:
     inner = batch_of([70, 9])
     memory = {"agem": inner, "der": (jnp.array([3, 4]),), "none": None}
     batch = batch_of([5, 9, 5], negatives=jnp.array([8, 8, 30]), memory=memory)
-    ids = rows.touched(batch, {"item": 100, "user": 90})
+    ids, named, found = jax.jit(found_in)(batch)
     assert set(ids) == {"item", "user"}
     assert np.asarray(ids["item"]).tolist() == [0, 0, 0, 0, 0, 0, 5, 5, 6, 6, 8, 8, 9, 9, 10, 10, 30, 70, 71]
     assert np.asarray(ids["user"]).tolist() == [0, 5, 5, 9, 9, 70]
-    named = rows.renamed(batch, ids)
-    found = {kind: np.asarray(rows.places(ids[kind], 100)) for kind in ids}  # only first places hold the id
+    found = jax.tree.map(np.asarray, found)
     for new, old in ((named, batch), (named.memory["agem"], inner)):
         np.testing.assert_array_equal(found["item"][new.labels], old.labels)
         np.testing.assert_array_equal(found["item"][new.inputs["history"]], old.inputs["history"])
@@ -329,7 +359,11 @@ def keeps_scores(_: Any) -> Strategy:
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
-        ("the head reads", {"head": full_softmax()}),
+        ("the head reads the scores", {"head": full_softmax()}),
+        ("the head reads the candidates", {"head": chunked_softmax(chunk=64)}),
+        ("model: head/nodes", {"head": hierarchical_softmax()}),
+        ("model: head/bias", {"head": adaptive_softmax(cutoffs=(10, 100))}),
+        ("strategies.head reads its state slots/", {"head": adaptive_softmax(cutoffs=(10, 400))}),
         ("strategies.lwf reads the scores", {"parts": {"lwf": lwf}}),
         ("strategies.ader reads its state known", {"parts": {"ader": lambda p: ader(p, capacity=8, rows=4)}}),
         ("strategies.ogd reads its state basis/", {"parts": {"ogd": lambda p: ogd(p, directions=4, samples=2)}}),
