@@ -11,6 +11,9 @@ from incremental.errors import UserError
 from incremental.loop import Cost, Progress, Record
 
 
+ROWS = 8  # groups in the table: the last ones begun
+
+
 @dataclass
 class Group:
     """Jobs that run as one program, or one that runs alone."""
@@ -128,7 +131,7 @@ class Board:
         failures = f", {self.failures} failed" if self.failures else ""
         caption = f"{over} of {len(self.jobs)} jobs over{failures}; {self.left()}"
         table = Table("group", "running", "at", "best so far", caption=caption, expand=False)
-        for group in self.groups:
+        for group in self.groups[-ROWS:]:
             running = sum(part < len(group.events) for part in group.parts.values())
             table.add_row(group.title, f"{running}/{len(group.jobs)}", group.at(), self.best(group))
         return table

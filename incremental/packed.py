@@ -64,27 +64,27 @@ class Functions:
     def __init__(self, build: LaneBuild, sizes: Sizes, mesh: Mesh, first: Mapping[str, float]) -> None:
         self.build, self.sizes, self.mesh = build, sizes, mesh
         self.program = build(sizes, {key: jnp.float32(value) for key, value in first.items()})
-        self.init = self.over(lambda program, key: program.init(key), lanes=2)
-        self.grow = self.over(grown, lanes=2)
+        self.init = self.over(lambda numbers, key: build(sizes, numbers).init(key), lanes=2)
+        self.grow = self.over(lambda numbers, state: grown(build(sizes, numbers), state), lanes=2)
         self.restart = self.changing(lambda program, state, data: (program.restart(state, data), ()), shared=1)
         self.begin = self.changing(lambda program, state, data: (program.begin(state, data), ()), shared=1)
         self.run_epoch = self.changing(run_epoch, shared=2)
         self.validate = self.changing(lambda program, *given: (program.validate(*given), ()), shared=2)
         self.end = self.changing(lambda program, state, data: (program.end(state, data), ()), shared=1)
-        self.rank = self.over(lambda program, *given: program.rank(*given), lanes=2, shared=2)
+        self.rank = self.over(lambda numbers, *given: build(sizes, numbers).rank(*given), lanes=2, shared=2)
         self.written = self.over(lambda _, *params: loop.parameters_written(*params), lanes=3)
         self.noted = self.over(noted, lanes=4)
 
     def over(
         self, function: Callable[..., Any], *, lanes: int, shared: int = 0, donate: tuple[int, ...] = ()
     ) -> Compiled:
-        """`function(program, …)` for each lane: the first `lanes` arguments, numbers included, have a lane axis."""
+        """`function(numbers, …)` for each lane: the first `lanes` arguments have a lane axis, the others are shared."""
 
         def local(*given: Any) -> Any:
             own, common = given[:lanes], given[lanes:]
 
             def one(own: tuple[Any, ...]) -> Any:
-                return function(self.build(self.sizes, own[0]), *own[1:], *common)
+                return function(*own, *common)
 
             return mapped_on(self.mesh.devices.flat[0].platform)(one, own)
 
@@ -96,13 +96,17 @@ class Functions:
     def changing(self, change: Callable[..., tuple[State, Any]], *, shared: int) -> Compiled:
         """`change(program, state, …) -> (state, report)` for each lane that is on; others keep state, and report 0."""
 
-        def one(program: Program, on: Array, state: State, *common: Any) -> tuple[State, Any]:
-            report = jax.eval_shape(lambda: change(program, state, *common)[1])
+        @jax.jit  # traced once, for the shapes of the report and for the branch
+        def changed(numbers: Numbers, state: State, *common: Any) -> tuple[State, Any]:
+            return change(self.build(self.sizes, numbers), state, *common)
+
+        def one(numbers: Numbers, on: Array, state: State, *common: Any) -> tuple[State, Any]:
+            report = jax.eval_shape(changed, numbers, state, *common)[1]
 
             def off(state: State) -> tuple[State, Any]:
                 return state, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), report)
 
-            return jax.lax.cond(on, lambda state: change(program, state, *common), off, state)
+            return jax.lax.cond(on, lambda state: changed(numbers, state, *common), off, state)
 
         return self.over(one, lanes=3, shared=shared, donate=(2,))
 
@@ -122,9 +126,9 @@ def grown(program: Program, state: State) -> State:
     return jax.tree.map(into_corner, program.init(state.key), state)
 
 
-def noted(program: Program, on: Array, old: PyTree, new: PyTree) -> PyTree:
+def noted(numbers: Numbers, on: Array, old: PyTree, new: PyTree) -> PyTree:
     """`new` where a lane is on."""
-    del program
+    del numbers
     return jax.lax.cond(on, lambda: new, lambda: old)
 
 
