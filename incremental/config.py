@@ -23,8 +23,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-
 from incremental.errors import UserError
 
 Parameters = Mapping[str, inspect.Parameter]
@@ -165,7 +163,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     if kind is None or kind is types.NoneType:
         return _same(value, kind, value is None)
     if kind is float:
-        if isinstance(value, jax.Array):
+        if hasattr(value, "dtype") and not isinstance(value, float):
             return value
         number = isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
         return float(_same(value, kind, number))
