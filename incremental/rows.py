@@ -205,7 +205,7 @@ def compact(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, PyTr
         refuse(learner)
         ids = touched(batch, capacity)
         small, state = taken(learner, ids), taken(own, ids)
-        candidates: Any = Whole("the head reads the candidates, and so every item's score")
+        candidates: Any = Whole("the head reads who is a candidate, to score all (choose one that draws negatives)")
         named = renamed(batch, ids)._replace(candidates=candidates)
         small, state, metrics = descend(small, shown(own, state), recorded(state), named, batch)
         return put_back(learner, small, ids), put_back(own, state, ids), metrics

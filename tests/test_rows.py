@@ -359,9 +359,10 @@ def keeps_scores(_: Any) -> Strategy:
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
-        ("the head reads the scores", {"head": full_softmax()}),
-        ("the head reads the candidates", {"head": chunked_softmax(chunk=64)}),
-        ("model: head/nodes", {"head": hierarchical_softmax()}),
+        ("the head reads the scores", {"head": Head(lambda _items, outputs, _batch: outputs.scores.sum(1))}),
+        ("the head reads who is a candidate", {"head": full_softmax()}),
+        ("the head reads who is a candidate", {"head": chunked_softmax(chunk=64)}),
+        ("model: head/bias", {"head": hierarchical_softmax()}),
         ("model: head/bias", {"head": adaptive_softmax(cutoffs=(10, 100))}),
         ("strategies.head reads its state slots/", {"head": adaptive_softmax(cutoffs=(10, 400))}),
         ("strategies.lwf reads the scores", {"parts": {"lwf": lwf}}),
