@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from incremental.sharding import laid
 from incremental.types import Program, PyTree, State
 
 
@@ -25,7 +24,7 @@ def grow(state: State, program: Program) -> State:
     leading corner. Right for moments, Fishers, anchors and memories without knowing where they are."""
 
     def widened(state: State) -> State:
-        return laid(jax.tree.map(into_corner, program.init(state.key), state), program)
+        return jax.tree.map(into_corner, program.init(state.key), state)
 
     return jax.jit(widened)(state)
 

@@ -144,14 +144,13 @@ def sharded(program: Program, layout: Layout) -> Program:
         def called(*args: Any) -> Any:
             with jax.sharding.use_abstract_mesh(layout.mesh.abstract_mesh):
                 result = function(*args)
-            return laid(result, spread)
+            return jax.lax.with_sharding_constraint(result, layout.shardings(result))
 
         return called
 
-    spread = program._replace(shardings=layout.shardings)
     names = ("init", "restart", "begin", "run_epoch", "validate", "end", "rank", "scores")
     functions: Any = {name: on_mesh(getattr(program, name)) for name in names}
-    return spread._replace(**functions)
+    return program._replace(**functions, shardings=layout.shardings)
 
 
 @functools.lru_cache(maxsize=2)
@@ -161,13 +160,6 @@ def over(build: Build, wanted: Devices, tables: tuple[str, ...]) -> Build:
         return build
     layout = Layout(mesh_of(wanted), rules_of(tables))
     return lambda sizes: sharded(build(sizes), layout)
-
-
-def laid(tree: PyTree, program: Program) -> PyTree:
-    """Under jit: the tree with each leaf where the program has it."""
-    if program.shardings is None:
-        return tree
-    return jax.lax.with_sharding_constraint(tree, program.shardings(tree))
 
 
 def shapes(program: Program) -> State:

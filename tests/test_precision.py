@@ -1,5 +1,6 @@
 """bfloat16 products, float32 everything else."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.assemble import assemble
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.gru4rec import gru4rec
 from incremental.models.matrix_factorization import matrix_factorization
@@ -17,6 +19,7 @@ from incremental.problem import Model, problem
 from incremental.strategies.ewc import ewc
 from incremental.testing.subject import NAME, Subject
 from incremental.types import Problem, Sizes
+from tests.test_experiment import composed
 
 SIZES = Sizes(24, 24)
 MODELS = {
@@ -104,6 +107,14 @@ def test_scores_are_exact_products_of_rounded_numbers() -> None:
     assert len(np.unique(scores)) == scores.size  # bfloat16 would tie
     for got, wanted in zip(pull(jnp.ones_like(scores)), (rounded[1].sum(0), rounded[0].sum(0)), strict=True):
         np.testing.assert_allclose(got, np.broadcast_to(wanted, got.shape), rtol=1e-5, atol=1e-5)
+
+
+def test_a_run_takes_its_precision_from_its_config(tmp_path: Path) -> None:
+    for precision in ("bfloat16", "float32"):
+        program = assemble(composed(tmp_path, f"training.precision={precision}")).build(SIZES)
+        state = jax.eval_shape(program.init, jax.random.key(0))
+        scores = jax.make_jaxpr(program.scores)(state, {"user": jnp.ones(4, jnp.int32)})
+        assert products(scores.jaxpr) == [(precision, precision, "float32")]
 
 
 def test_parameters_moments_and_fishers_stay_float32() -> None:

@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from incremental import checkpoint, cli, loop
 from incremental.assemble import assemble
+from incremental.capacity import grow
 from incremental.errors import UserError
 from incremental.experiment import execute
 from incremental.heads.full_softmax import full_softmax
@@ -110,6 +111,21 @@ def test_what_mirrors_a_table_lies_with_it_and_all_else_on_every_device() -> Non
     assert [place.spec for place in jax.tree.leaves(odd)] == [P(), P()]
 
 
+def test_a_table_that_grows_stays_split() -> None:
+    def program(items: int) -> Program:
+        sizes = Sizes(items, 1024)
+        own = problem(lab.dense(), full_softmax(), sizes, 8)
+        return sharded(make(own, adam(), {"ewc": lab.configured("ewc")(own)}, sizes=sizes), layout(2, 4))
+
+    state = jax.jit(program(1024).init)(jax.random.key(0))
+    grown = grow(state, program(2048))
+    for leaf, wanted in zip(jax.tree.leaves(grown), jax.tree.leaves(shapes(program(2048))), strict=True):
+        assert leaf.shape == wanted.shape
+        assert leaf.sharding.is_equivalent_to(wanted.sharding, leaf.ndim)
+    table, old = (each.learner.params["item"]["embedding"] for each in (grown, state))
+    np.testing.assert_array_equal(table[:1024], old)
+
+
 def communication(program: str) -> dict[str, list[int]]:
     """The operations of a compiled program that move data between devices, and their results' elements."""
     found: dict[str, list[int]] = {}
@@ -122,8 +138,9 @@ def communication(program: str) -> dict[str, list[int]]:
 
 @pytest.mark.parametrize("rows", [4, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_step_reduces_gradients_and_gathers_no_table(rows: int, tmp_path: Path) -> None:
-    capacity, width, size, drawn = 1024, 8, 64, 16
+    capacity, width, size, drawn = 1024, 8, 64 + 16, 24
     asked = [f"devices.batch={8 // rows}", f"devices.rows={rows}", "head=sampled_softmax", f"head.negatives={drawn}"]
+    asked += ["+strategy@strategies.memory=replay", "strategies.memory.rows=16"]
     program = assemble(composed(tmp_path, *asked)).build(Sizes(capacity, capacity))
     data, _ = lab.update_data(lab.stream(), program, 1)
     compiled = jax.jit(program.run_epoch).lower(shapes(program), data).compile().as_text() or ""
