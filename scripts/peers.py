@@ -1,0 +1,210 @@
+"""The peers' side of `benchmark_peers`: run by the peers' own Python, it needs nothing of this project.
+
+usage: python scripts/peers.py CONTESTANT DATA.npz CORES
+
+Commands come as JSON, one a line, on standard input: {"do": METHOD, ...arguments}; the answers go to standard output.
+"""
+
+import json
+import math
+import sys
+import time
+import types
+from typing import Any
+
+import numpy as np
+
+
+def sasrec(items: int, length: int, width: int, blocks: int, rate: float, limit: float, cut: bool) -> Any:
+    """SASRec with its original code's block, the usual way: every position of the padded history, or of the batch's
+    longest with `cut`. Items are 1..items; it returns the scores of all of them, [B, items]."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as f
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.before, self.between = nn.LayerNorm(width, eps=1e-8), nn.LayerNorm(width, eps=1e-8)
+            self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+            self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
+
+        def forward(self, x: Any, hidden: Any, real: Any) -> Any:
+            asked = self.before(x)
+            logits = self.query(asked) @ self.key(x).transpose(1, 2) / math.sqrt(width)
+            weights = logits.masked_fill(hidden, -1e9).softmax(-1) * real
+            x = self.between(f.dropout(weights, rate, self.training) @ self.value(x) + asked)
+            inner = f.dropout(self.inner(x).relu(), rate, self.training)
+            return (x + f.dropout(self.outer(inner), rate, self.training)) * real
+
+    class SASRec(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.empty(items, width).uniform_(-limit, limit))
+            self.place = nn.Parameter(torch.empty(length, width).uniform_(-limit, limit))
+            self.blocks = nn.ModuleList(Block() for _ in range(blocks))
+            self.norm = nn.LayerNorm(width, eps=1e-8)
+
+        def forward(self, history: Any) -> Any:
+            if cut:
+                history = history[:, -max(int((history > 0).sum(1).max()), 1) :]
+            size = history.shape[1]
+            real = (history > 0).unsqueeze(-1)
+            x = f.embedding((history - 1).clamp(min=0), self.table) * math.sqrt(width) + self.place[-size:]
+            x = f.dropout(x, rate, self.training) * real
+            later = torch.ones(size, size, dtype=torch.bool).triu(1)
+            hidden = later | (history == 0).unsqueeze(1)
+            for block in self.blocks:
+                x = block(x, hidden, real)
+            return self.norm(x)[:, -1] @ self.table.T
+
+    return SASRec()
+
+
+class Torch:
+    """A PyTorch SASRec and its training."""
+
+    def __init__(self, data: Any, cores: int, cut: bool = True) -> None:
+        import torch
+
+        torch.set_num_threads(cores)
+        self.torch, self.cut = torch, cut
+        self.history, self.label = (torch.from_numpy(data[name].astype(np.int64)) for name in ("history", "label"))
+        self.tested = {name: torch.from_numpy(data[f"test_{name}"].astype(np.int64)) for name in ("history", "label")}
+        self.setting = json.loads(str(data["setting"]))
+        self.afresh(0)
+
+    def afresh(self, seed: int) -> dict[str, Any]:
+        self.torch.manual_seed(seed)
+        chosen = ("items", "length", "width", "blocks", "rate", "limit")
+        self.model = sasrec(*(self.setting[name] for name in chosen), self.cut)
+        self.adam = self.torch.optim.Adam(self.model.parameters(), lr=self.setting["learning_rate"], fused=True)
+        return {}
+
+    def train(self, rows: int) -> dict[str, Any]:
+        """One pass over the first `rows` examples."""
+        self.model.train()
+        start = time.perf_counter()
+        for picked in self.torch.randperm(rows).split(self.setting["batch"]):
+            scores = self.model(self.history[picked])
+            loss = self.torch.nn.functional.cross_entropy(scores, self.label[picked] - 1)
+            self.adam.zero_grad()
+            loss.backward()
+            self.adam.step()
+        return {"seconds": time.perf_counter() - start, "examples": rows}
+
+    def recall(self, cutoff: int) -> dict[str, Any]:
+        """Of the test rows, ties counted as half."""
+        self.model.eval()
+        hits = 0
+        with self.torch.no_grad():
+            for first in range(0, len(self.tested["label"]), 256):
+                history, label = (self.tested[name][first : first + 256] for name in ("history", "label"))
+                scores = self.model(history)
+                own = scores.gather(1, label[:, None] - 1)
+                rank = (scores > own).sum(1) + 0.5 * ((scores == own).sum(1) - 1)
+                hits += int((rank < cutoff).sum())
+        return {"recall": hits / len(self.tested["label"])}
+
+
+class Avalanche(Torch):
+    """The same model, cut to the batch's longest, under Avalanche's training loop and one of its plugins."""
+
+    def __init__(self, data: Any, cores: int, plugin: str) -> None:
+        super().__init__(data, cores)
+        # Avalanche imports torchvision, whose published build needs CUDA's libraries for image operators that nothing
+        # here uses; without the registration of their shapes it can be imported beside a CPU build of PyTorch.
+        sys.modules["torchvision._meta_registrations"] = types.ModuleType("_meta_registrations")
+        from avalanche.training.plugins import EvaluationPlugin, EWCPlugin, ReplayPlugin
+        from avalanche.training.supervised import Naive
+
+        plugins = {
+            "replay": lambda: ReplayPlugin(mem_size=5000, batch_size_mem=128),
+            "ewc": lambda: EWCPlugin(ewc_lambda=1.0),
+        }
+        self.naive = Naive(
+            model=self.model,
+            optimizer=self.adam,
+            train_mb_size=self.setting["batch"],
+            plugins=[plugins[plugin]()],
+            evaluator=EvaluationPlugin(),
+        )
+
+    def update(self, first: int, rows: int) -> dict[str, Any]:
+        """One experience: an epoch of the rows from `first` on, and what the plugin does before and after it."""
+        from avalanche.benchmarks import benchmark_from_datasets
+        from avalanche.benchmarks.utils import _make_taskaware_classification_dataset as dataset
+
+        history, target = self.history[first : first + rows], self.label[first : first + rows] - 1
+        whole = self.torch.utils.data.TensorDataset(history, target)
+        arrived = dataset(whole, task_labels=0, targets=target.tolist())
+        (experience,) = benchmark_from_datasets(train=[arrived]).train_stream
+        start = time.perf_counter()
+        self.naive.train(experience)
+        return {"seconds": time.perf_counter() - start, "examples": rows}
+
+
+class Factorization:
+    """LightFM's or implicit's BPR, stochastic gradients example by example, in all threads."""
+
+    def __init__(self, data: Any, cores: int, library: str) -> None:
+        from scipy.sparse import coo_matrix
+
+        shape = tuple(int(n) for n in data["shape"])
+        pairs = coo_matrix((np.ones(len(data["user"]), np.float32), (data["user"], data["item"])), shape)
+        self.pairs = pairs.tocsr()
+        self.pairs.data[:] = 1.0  # a pair that occurs more than once is one
+        self.cores, self.library, self.setting = cores, library, json.loads(str(data["setting"]))
+
+    def train(self, epochs: int) -> dict[str, Any]:
+        """From the start."""
+        width = self.setting["width"]
+        start = time.perf_counter()
+        if self.library == "lightfm":
+            from lightfm import LightFM
+
+            self.model = LightFM(no_components=width, loss="bpr", random_state=0)
+            self.model.fit(self.pairs.tocoo(), epochs=epochs, num_threads=self.cores)
+        else:
+            from implicit.bpr import BayesianPersonalizedRanking
+
+            self.model = BayesianPersonalizedRanking(
+                factors=width, iterations=epochs, num_threads=self.cores, random_state=0
+            )
+            self.model.fit(self.pairs, show_progress=False)
+        return {"seconds": time.perf_counter() - start, "examples": epochs * self.pairs.nnz}
+
+    def tables(self, path: str) -> dict[str, Any]:
+        """Writes user and item vectors whose product is the score."""
+        if self.library == "lightfm":
+            user, item = self.model.user_embeddings, np.c_[self.model.item_embeddings, self.model.item_biases]
+            user = np.c_[user, np.ones(len(user), np.float32)]
+        else:
+            user, item = self.model.user_factors, self.model.item_factors
+        np.savez(path, user=user, item=item)
+        return {}
+
+
+CONTESTANTS = {
+    "padded": lambda data, cores: Torch(data, cores, cut=False),
+    "cut": Torch,
+    "replay": lambda data, cores: Avalanche(data, cores, "replay"),
+    "ewc": lambda data, cores: Avalanche(data, cores, "ewc"),
+    "lightfm": lambda data, cores: Factorization(data, cores, "lightfm"),
+    "implicit": lambda data, cores: Factorization(data, cores, "implicit"),
+}
+
+
+def main() -> None:
+    """Answers until standard input ends."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
+    name, path, cores = sys.argv[1:]
+    contestant = CONTESTANTS[name](np.load(path), int(cores))
+    print(json.dumps({"ready": True}), file=answers, flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        print(json.dumps(getattr(contestant, asked.pop("do"))(**asked)), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
