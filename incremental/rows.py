@@ -145,8 +145,8 @@ def compact(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, PyTr
         return problem.tables[max(tables, key=len)] if tables else None
 
     def large(path: Path, leaf: Any) -> bool:
-        """Whether a leaf has the catalogue's size and is no mirror."""
-        return bool({*sizes} & {*jnp.shape(leaf)}) and kind_of(path, leaf) is None
+        """Whether a leaf has the size of a table and is no mirror."""
+        return bool({*capacity.values()} & {*jnp.shape(leaf)}) and kind_of(path, leaf) is None
 
     def taken(tree: PyTree, ids: dict[str, Array]) -> PyTree:
         def of(path: Path, leaf: Any) -> Any:
