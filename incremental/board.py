@@ -10,7 +10,6 @@ from typing import Any
 from incremental.errors import UserError
 from incremental.loop import Cost, Progress, Record
 
-
 ROWS = 8  # groups in the table: the last ones begun
 
 

@@ -174,7 +174,7 @@ def test_a_killed_sweep_ends_with_the_table_of_the_runs_alone(
         rows = [[line.split(",") for line in table.splitlines()[1:]] for table in (text, packed[name])]
         assert [row[:3] + row[4:] for row in rows[0]] == [row[:3] + row[4:] for row in rows[1]]
         values = [[float(row[3] or "nan") for row in table] for table in rows]
-        np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(values[0], values[1], rtol=1e-4, atol=1e-6)
     # What is finished is not run again, and gives its value.
     monkeypatch.setattr(sweep, "pack", None)
     assert launched(monkeypatch, tmp_path / "packed", "seed=0,1", "optimizer.learning_rate=0.01") == 0
