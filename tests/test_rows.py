@@ -360,7 +360,7 @@ def keeps_scores(_: Any) -> Strategy:
     ("message", "arguments"),
     [
         ("the head reads the scores", {"head": Head(lambda _items, outputs, _batch: outputs.scores.sum(1))}),
-        ("the head reads who is a candidate", {"head": full_softmax()}),
+        ("the head reads", {"head": full_softmax()}),
         ("the head reads who is a candidate", {"head": chunked_softmax(chunk=64)}),
         ("model: head/bias", {"head": hierarchical_softmax()}),
         ("model: head/bias", {"head": adaptive_softmax(cutoffs=(10, 100))}),
