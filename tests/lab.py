@@ -19,9 +19,15 @@ from incremental.cli import config_folder
 from incremental.data.interactions import Interactions, Table
 from incremental.data.simulator import simulate
 from incremental.data.stream import Stream, make_stream
+from incremental.heads.adaptive_softmax import adaptive_softmax
 from incremental.heads.bce import bce
 from incremental.heads.bpr import bpr
+from incremental.heads.chunked_softmax import chunked_softmax
 from incremental.heads.full_softmax import full_softmax
+from incremental.heads.gbce import gbce
+from incremental.heads.hierarchical_softmax import hierarchical_softmax
+from incremental.heads.in_batch_softmax import in_batch_softmax
+from incremental.heads.log_uniform_softmax import log_uniform_softmax
 from incremental.heads.sampled_softmax import sampled_softmax
 from incremental.models.gru4rec import gru4rec
 from incremental.models.matrix_factorization import matrix_factorization
@@ -82,9 +88,15 @@ MODELS: dict[str, Callable[[], Model]] = {
 }
 HEADS: dict[str, Callable[[], Head]] = {
     "full": full_softmax,
+    "chunked": lambda: chunked_softmax(chunk=100),
     "sampled": lambda: sampled_softmax(negatives=16),
+    "log_uniform": lambda: log_uniform_softmax(negatives=16),
+    "in_batch": in_batch_softmax,
+    "adaptive": lambda: adaptive_softmax(cutoffs=(12, 40), shrink=2),
+    "hierarchical": hierarchical_softmax,
     "bpr": lambda: bpr(negatives=16),
     "bce": lambda: bce(negatives=16),
+    "gbce": lambda: gbce(negatives=16),
 }
 OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "adam": lambda: optimizers.adam(learning_rate=0.03),

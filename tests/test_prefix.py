@@ -133,7 +133,12 @@ def test_strategies(strategy: str) -> None:
     lawful(lambda _: lab.build(lab.Spec(strategy, model)))
 
 
-@pytest.mark.parametrize("head", ["sampled", "bce", pytest.param("bpr", marks=pytest.mark.slow)])
+RARER_HEADS = ("bpr", "chunked", "gbce", "hierarchical", "in_batch", "log_uniform")
+
+
+@pytest.mark.parametrize(
+    "head", ["sampled", "bce", "adaptive", *(pytest.param(head, marks=pytest.mark.slow) for head in RARER_HEADS)]
+)
 def test_heads(head: str) -> None:
     lawful(lambda _: lab.build(lab.Spec(head=head)))
 

@@ -10,7 +10,7 @@ from jax import Array
 
 from incremental.errors import UserError
 from incremental.heads import chunked_softmax, full_softmax
-from incremental.heads.own import refuse_without_view
+from incremental.heads.own import refuse_without_view, trained_before
 from incremental.models.embedding import uniform_rows
 from incremental.problem import Head
 from incremental.strategy import Strategy
@@ -46,10 +46,11 @@ def adaptive_softmax(*, cutoffs: tuple[int, ...] = (2000, 10000), shrink: int = 
     At each increment's start the slots are sorted anew by the events counted so far; items new since the last start
     come last, in the last tail. Rows and moments go with their item, as they are between clusters of one width. At
     another width the row is the one that stands nearest (least squares in R^D) to what log p(y) is as a function of h,
-    a tail's normaliser taken linearly at the mean hidden vector, and its moments start anew. So that the probability
-    moves with the items, their biases and the tails' entries in the short list change with them. `limit` of the uniform
-    start of the rows. The tables are the head's own, "head/rows_k" [slots, width], tied to none of the model's. State:
-    2 int32 and a bool an item, and [D] float32.
+    a tail's normaliser taken linearly at the mean hidden vector, and its moments start anew. The biases of moved items
+    and the tails' entries in the short list change so that at the mean hidden vector no known item's p(y) does but for
+    the room that new ones take: their biases give them, there, their share of the cluster's events. `limit` of the
+    uniform start of the rows. The tables are the head's own, "head/rows_k" [slots, width], tied to none of the model's.
+    State: 2 int32 and a bool an item, and [D] float32.
     """
     if not cutoffs or any(b <= a for a, b in pairwise((0, *cutoffs))):
         raise UserError(f"head.cutoffs={list(cutoffs)}: expected rising positive numbers of slots, e.g. [2000, 10000]")
@@ -128,7 +129,8 @@ def adaptive_softmax(*, cutoffs: tuple[int, ...] = (2000, 10000), shrink: int = 
     def begin(state: State, learner: Learner, data: Data, key: Array) -> tuple[State, Learner]:
         del key
         seen, events = learner.catalogue.seen, learner.catalogue.events
-        slots = sorted_by_events(seen, events, data, len(state.slots.item))
+        before = trained_before(learner.catalogue, data)
+        slots = sorted_by_events(seen, events, before, len(state.slots.item))
         beyond = jnp.arange(len(seen), len(slots.item), dtype=jnp.int32)
         came_from = jnp.concatenate([state.slots.slot[slots.item[: len(seen)]], beyond])
         untouched = state.slots.slot[0]  # the padding id's: no gradient reaches it
@@ -141,7 +143,9 @@ def adaptive_softmax(*, cutoffs: tuple[int, ...] = (2000, 10000), shrink: int = 
                 return node
             return {**node, "head": layout.moments_moved(node["head"], came_from, untouched)}
 
-        own = layout.rows_moved(learner.params["head"], came_from, state)
+        known = before[slots.item] & slots.live
+        own = layout.rows_moved(learner.params["head"], came_from, known, state)
+        own = layout.welcomed(own, known, slots, events, state.hidden)
         opt_state: PyTree = jax.tree.map(renewed, learner.opt_state, is_leaf=mirrors)
         learner = learner._replace(params={**learner.params, "head": own}, opt_state=opt_state)
         return state._replace(slots=slots), learner
@@ -165,13 +169,11 @@ def log_softmax(scores: Array, counts: Array) -> Array:
     return jnp.where(counts, scores - jax.nn.logsumexp(masked, axis=1, keepdims=True), -jnp.inf)
 
 
-def sorted_by_events(seen: Array, events: Array, data: Data, capacity: int) -> Slots:
-    """Slots by falling `events` [V]; items that `data` brings first come after those, unseen ids last.
+def sorted_by_events(seen: Array, events: Array, known: Array, capacity: int) -> Slots:
+    """Slots by falling `events` [V]: known items first, then the other seen ones, unseen ids last.
 
-    Where everything is new (the first increment, a fresh start) all are sorted by their events.
+    Where none is known (the first increment, a fresh start) all are sorted by their events.
     """
-    arrived = jnp.zeros_like(events).at[data.items].add(1.0)
-    known = seen & (events > arrived)
     standing = jnp.where(known | ~known.any(), events, 0.5)
     # Unseen ids keep their order behind the others: an id beyond them all has its own number as its slot, at every V.
     item = jnp.argsort(-jnp.where(seen, standing, 0.0), stable=True).astype(jnp.int32)
@@ -244,10 +246,10 @@ class Layout(NamedTuple):
             moved[f"rows_{k}"] = jnp.where(same[:, None], found, new)
         return moved
 
-    def rows_moved(self, own: Params, came_from: Array, state: State) -> Params:
-        """The head with every row and bias where its item now is."""
+    def rows_moved(self, own: Params, came_from: Array, known: Array, state: State) -> Params:
+        """The head with every row and bias where its item now is; `known` [R] bool, of the items in the new slots."""
         edges, widths = self.edges_of(own), [own[f"rows_{k}"].shape[1] for k in range(len(self.cutoffs) + 1)]
-        before = self.offsets(own, state.slots.live, state.hidden)
+        before = self.offsets(own, jnp.zeros_like(known).at[came_from].set(known), state.hidden)
         moved = {**own, "bias": own["bias"][came_from]}
         for k, width in enumerate(widths):
             old = came_from[edges[k] : edges[k + 1]]
@@ -256,17 +258,38 @@ class Layout(NamedTuple):
             full = sum(self.gathered(own, j, source) @ self.basis(own, j).T for j in range(len(widths)) if j != k)
             full, shift = full + before.row[cluster] - before.row[k], before.bias[cluster] - before.bias[k]
             basis = self.basis(own, k)
-            rows = jnp.linalg.solve(basis.T @ basis, basis.T @ full.T).T
+            rows = full if width == full.shape[1] else jnp.linalg.solve(basis.T @ basis, basis.T @ full.T).T
             for j in range(len(widths)):
                 if j != k and widths[j] == width:
                     rows = jnp.where((cluster == j)[:, None], self.gathered(own, j, source), rows)
             moved[f"rows_{k}"] = self.gathered(own, k, old).at[place].set(rows, mode="drop")
             slot = jnp.where(place < len(old), edges[k] + place, edges[-1])
-            moved["bias"] = moved["bias"].at[slot].add(shift, mode="drop")
-        after = self.offsets(moved, state.slots.live[came_from], state.hidden)
+            lost = (full - rows @ basis.T) @ state.hidden
+            moved["bias"] = moved["bias"].at[slot].add(shift + lost, mode="drop")
+        after = self.offsets(moved, known, state.hidden)
         moved["clusters"] = own["clusters"] + (before.row - after.row)[1:]
         moved["cluster_bias"] = own["cluster_bias"] + (before.bias - after.bias)[1:]
         return moved
+
+    def welcomed(self, own: Params, known: Array, slots: Slots, events: Array, mean: Array) -> Params:
+        """The head with biases by which, at the mean hidden vector, new items have their share of the events."""
+        edges, bias, entries = self.edges_of(own), own["bias"], own["cluster_bias"]
+        events = jnp.where(slots.live, events[slots.item], 0.0)
+        first = jnp.float32(0.0)
+        for k in range(len(self.cutoffs) + 1):
+            here = slice(edges[k], edges[k + 1])
+            new, score = slots.live[here] & ~known[here], own[f"rows_{k}"] @ (mean @ self.basis(own, k))
+            before, arrived = jnp.where(known[here], events[here], 0.0).sum(), jnp.where(new, events[here], 0.0).sum()
+            total = jax.nn.logsumexp(jnp.where(known[here], score + bias[here], -jnp.inf))
+            an_event = jnp.where(before > 0, total - jnp.log(before), first)  # log of its weight in the cluster
+            bias = bias.at[here].set(jnp.where(new, an_event + jnp.log(events[here]) - score, bias[here]))
+            if k == 0:
+                first = an_event
+                continue
+            opened = first + jnp.log(arrived) - own["clusters"][k - 1] @ mean
+            entry = jnp.where(before > 0, entries[k - 1] + jnp.log1p(arrived / before), opened)
+            entries = entries.at[k - 1].set(jnp.where(arrived > 0, entry, entries[k - 1]))
+        return {**own, "bias": bias, "cluster_bias": entries}
 
     def offsets(self, own: Params, live: Array, mean: Array) -> Offsets:
         """What log p has beside the slot's own score: a tail's entry less its log normaliser, linear at `mean` [D]."""

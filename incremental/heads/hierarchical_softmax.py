@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.errors import UserError
-from incremental.heads.own import refuse_without_view
+from incremental.heads.own import refuse_without_view, trained_before
 from incremental.problem import Head
 from incremental.strategy import Strategy
 from incremental.types import Batch, Data, Learner, Outputs, Params, Sizes
@@ -89,8 +89,7 @@ def hierarchical_softmax(*, depth: int = 80, limit: float = 0.02) -> Head:
     def begin(state: Tree, learner: Learner, data: Data, key: Array) -> tuple[Tree, Learner]:
         del key
         seen, events = learner.catalogue.seen, learner.catalogue.events
-        arrived = jnp.zeros_like(events).at[data.items].add(1.0)
-        known = seen & (events > arrived)
+        known = trained_before(learner.catalogue, data)
         old = jax.tree.map(lambda now, empty: jnp.where(known.any(), now, empty), state, start(learner))
         forest, root = huffman(old, jnp.where(seen & ~known, events, 0.0), depth // 2)
         tree, bias = graft(forest, old.used, root, events, depth)

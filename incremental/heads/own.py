@@ -1,11 +1,19 @@
-"""What heads with parameters of their own cannot be combined with, said before anything is trained."""
+"""What heads with parameters of their own share: who is new to them, and what they cannot be combined with."""
 
 import jax
+import jax.numpy as jnp
+from jax import Array
 
 from incremental.errors import UserError
-from incremental.types import Params, PyTree
+from incremental.types import Catalogue, Data, Params, PyTree
 
 REMEDY = "choose a head that scores with the model's items (full_softmax, chunked_softmax, sampled_softmax, ...)"
+
+
+def trained_before(catalogue: Catalogue, data: Data) -> Array:
+    """[V] bool: the items with events before those that `data` brings; after a fresh start none."""
+    arrived = jnp.zeros_like(catalogue.events).at[data.items].add(1.0)
+    return catalogue.seen & (catalogue.events > arrived)
 
 
 def refuse_without_view(head: str, own: Params, added: str) -> None:

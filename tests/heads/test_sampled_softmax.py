@@ -89,3 +89,21 @@ def test_loss_and_gradient_converge_to_the_full_softmax_as_more_are_drawn(case: 
     expected = (weights / weights.sum(1, keepdims=True) - np.eye(V)[LABELS]) @ case.table
     np.testing.assert_allclose(loss, case.full, atol=0.03)
     np.testing.assert_allclose(gradient, expected, atol=0.05)
+
+
+def test_gradient_is_that_of_the_refined_correction(case: Case) -> None:
+    """Khrylchenko et al. 2025: weight 1 - p(y) held fixed, the label outside the sum."""
+    negatives: Any = np.array([3, 5, 1, 1], np.int32)
+    log_q: Any = np.array([-0.5, 0.3, -1.0, -1.0], np.float32)
+    batch = case.batch._replace(negatives=negatives, log_q=log_q)
+
+    def refined(hidden: Any) -> Any:
+        scores = hidden @ case.table.T + case.bias
+        own = scores[jnp.arange(B), LABELS]
+        hits = negatives[None] == LABELS[:, None]
+        others = jax.nn.logsumexp(jnp.where(hits, -jnp.inf, scores[:, negatives] - log_q), axis=1)
+        weight = jax.lax.stop_gradient(1 - jnp.exp(own) / (jnp.exp(own) + jnp.exp(others)))
+        return (weight * (others - own)).sum()
+
+    found = jax.jit(jax.grad(lambda hidden: case.rows(hidden, batch).sum()))(case.hidden)
+    np.testing.assert_allclose(found, jax.jit(jax.grad(refined))(case.hidden), rtol=1e-4, atol=1e-6)
