@@ -84,7 +84,7 @@ def log_p(state: State, learner: Learner, hidden: Any = HIDDEN, shrink: int = 3)
     return np.asarray(log_p_of(shrink)(learner.params["head"], state.slots, hidden))
 
 
-def rows_of(learner: Learner, state: State, item: int) -> tuple[Any, float]:
+def rows_of(learner: Learner, state: State, item: Any) -> tuple[Any, float]:
     """An item's row and bias."""
     slot = int(state.slots.slot[item])
     k = int(np.digitize(slot, CUTOFFS))
@@ -216,7 +216,7 @@ def test_a_new_item_starts_with_its_share_of_the_clusters_events() -> None:
     counts[[33, 35]] = 7.0, 2.0
     learner = learner._replace(catalogue=Catalogue(jnp.asarray(counts > 0), jnp.asarray(counts), NONE))
     later, after = begin()(state, learner, arrivals([33] * 7 + [35] * 2), NONE)
-    old, p = (np.exp(np.float64(log_p(*ends, HIDDEN[:1])))[0] for ends in ((state, learner), (later, after)))
+    old, p = (np.exp(np.float64(log_p(tree, own, HIDDEN[:1])))[0] for tree, own in ((state, learner), (later, after)))
     last = (cluster(later) == 2) & (counts > 0)
     np.testing.assert_allclose(p[[33, 35]] / p[last].sum(), np.array([7.0, 2.0]) / counts[last].sum(), rtol=1e-3)
     ratio = p[SEEN] / old[SEEN]

@@ -232,7 +232,9 @@ def test_many_grafts_stay_within_the_depth() -> None:
         counts = counts + new
         params = {"head": own}
         learner = Learner(params, (), Catalogue(counts > 0, jnp.asarray(counts, jnp.float32), NONE), NONE)
-        tree, learner = step(tree, learner, Data(NONE, NONE, NONE, NONE, np.flatnonzero(new).astype(np.int32)), NONE)
+        tree, learner = step(
+            tree, learner, Data(NONE, NONE, NONE, NONE, jnp.asarray(np.flatnonzero(new), jnp.int32)), NONE
+        )
         own = learner.params["head"]
     assert len(depths(tree)) == 60
     assert max(depths(tree).values()) <= 24
@@ -258,7 +260,7 @@ def test_grown_is_allocated_beforehand() -> None:
     fresh = made.init(jax.random.key(0), Sizes(large, 8), D)
     grown = jax.tree.map(into_corner, (empty(large), fresh), (tree, own))
     new = counts_of(2, np.arange(large) > 41)
-    ends = [increment(*each, more, new) for each in ((whole, tables), grown)]
+    ends = [increment(tree, own, more, new) for tree, own in ((whole, tables), grown)]
     np.testing.assert_allclose(log_p(*ends[1]), log_p(*ends[0]), atol=1e-5)
 
 

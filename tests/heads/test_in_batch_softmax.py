@@ -63,7 +63,7 @@ def test_an_item_that_is_new_counts_from_the_increment_that_brought_it() -> None
     assert int(state.last[1]) == 0
     state = state._replace(step=jnp.int32(106))
     found = strategy.batch(state, batch_of([1, 2]), NONE)
-    np.testing.assert_allclose(found.log_q, -np.log([3.0, 7.0]), rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(found.log_q), -np.log([3.0, 7.0]), rtol=1e-5)
     state = strategy.record(state, step_of(batch_of([2, 2])), NONE)
     np.testing.assert_allclose(state.gap[2], 7.0)
 
@@ -100,7 +100,9 @@ def test_other_rows_labels_are_the_negatives_and_the_own_one_is_none() -> None:
     rng = np.random.default_rng(0)
     hidden, table, bias = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 4), (V, 4), V))
     scores = np.float64(hidden) @ table.T + bias
-    loss = jax.jit(lambda batch: head.loss(Items(jnp.asarray(table), jnp.asarray(bias)), Outputs(hidden, NONE), batch))
+    loss = jax.jit(
+        lambda batch: head.loss(Items(jnp.asarray(table), jnp.asarray(bias)), Outputs(jnp.asarray(hidden), NONE), batch)
+    )
     corrected = np.exp(scores - np.log(3 * np.maximum(EVENTS, 1) / EVENTS.sum()))
     own = np.exp(scores[np.arange(3), [2, 4, 2]])
     others = [corrected[0, 4], 2 * corrected[1, 2], corrected[2, 4]]
