@@ -154,11 +154,14 @@ def test_a_killed_sweep_ends_with_the_table_of_the_runs_alone(
 
     wanted = ["seed=0,1", "optimizer.learning_rate=0.01,inf"]
     monkeypatch.setattr(checkpoint.Checkpoints, "save", stopping)
+    jobs = [(seed, rate) for seed in (0, 1) for rate in ("0.01", "inf")]  # as below: the same program
     with pytest.raises(Stopped):
         sweep.run(
-            [Job(f"seed={seed}", composed(tmp_path / "packed", f"seed={seed}", "optimizer.learning_rate=0.01"))
-             for seed in (0, 1)]
-        )  # fmt: skip
+            [
+                Job("", composed(tmp_path / "packed", f"seed={seed}", f"optimizer.learning_rate={rate}"))
+                for seed, rate in jobs
+            ]
+        )
     monkeypatch.setattr(checkpoint.Checkpoints, "save", original)
     assert not summaries(tmp_path / "packed")
     assert launched(monkeypatch, tmp_path / "packed", *wanted) == 1  # two diverge
