@@ -158,7 +158,7 @@ def make(
         return State(learner, own, fresh_fit(learner, own), state.key)
 
     def data_loss(params: Params, own: Any, increment: Array, batch: Batch, scale: Array, key: Any) -> Any:
-        viewed = strategy.view(own, params, increment, True)
+        viewed = problem.settle(strategy.view(own, params, increment, True))
         outputs = problem.apply(viewed, batch.inputs, key=key)
         rows = problem.loss(viewed, outputs, batch)
         # `where` keeps a padding row's non-finite loss out, and the second one out of the gradient.
@@ -242,20 +242,21 @@ def make(
             "broken": broken,
         }
 
-    def evaluated(state: State) -> Params:
-        return strategy.view(state.strategy, state.learner.params, state.learner.increment, False)
+    def evaluated(state: State) -> State:
+        """The state with the parameters that the model sees in an evaluation: for a ranking they are computed once."""
+        params = strategy.view(state.strategy, state.learner.params, state.learner.increment, False)
+        return state._replace(learner=state.learner._replace(params=problem.settle(params)))
 
     def outputs(state: State, inputs: dict[str, Array]) -> Outputs:
-        return problem.apply(evaluated(state), split(inputs))
+        return problem.apply(state.learner.params, split(inputs))
 
     def tables(state: State) -> dict[str, dict[str, Array]]:
-        params = evaluated(state)
-        named = {"/".join(path): leaf for path, leaf in flatten_dict(params).items()}
-        kinds = problem.tables.items()
+        named = flatten_dict(evaluated(state).learner.params, sep="/")
+        kinds = {**problem.tables, **problem.settled}.items()
         return {kind: {path: named[path] for path, own in kinds if own == kind} for kind in ("item", "user")}
 
     scores = rankable(lambda state, inputs: outputs(state, inputs).scores)
-    rank_validation = ranker(scores, batch_size=rank_batch_size)
+    rank_validation = ranker(scores, batch_size=rank_batch_size, prepare=evaluated)
 
     def validate(state: State, data: Data, seen: Seen | None = None) -> State:
         """Keeps the epoch if it is the best so far; an empty validation part, or patience 0, keeps the last."""
@@ -288,9 +289,9 @@ def make(
         run_epoch=run_epoch,
         validate=validate,
         end=end,
-        rank=ranker(scores, batch_size=rank_batch_size, cutoffs=cutoffs),
-        scores=scores,
-        represent=lambda state, inputs: outputs(state, inputs).hidden,
+        rank=ranker(scores, batch_size=rank_batch_size, cutoffs=cutoffs, prepare=evaluated),
+        scores=lambda state, inputs: scores(evaluated(state), inputs),
+        represent=lambda state, inputs: outputs(evaluated(state), inputs).hidden,
         tables=tables,
         inputs=tuple(problem.example.inputs),
         epochs=training.epochs,

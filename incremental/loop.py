@@ -243,6 +243,7 @@ class Driver:
         self.metrics, self.listener, self.saver = metrics, listener, saver
         self.cutoffs = cutoffs(metrics)
         self.made: dict[Sizes, Functions] = {}
+        self.texts: tuple[tuple[int, int], Any] = (0, 0), None  # (known items, V) and their texts
         self.inputs = build(sizes_at(stream, 0)).inputs
 
     def functions(self, sizes: Sizes) -> Functions:
@@ -425,15 +426,23 @@ class Driver:
             )
         new = stream.training_events(plan.arrived)
         arrived = stream.interactions.user[new], stream.interactions.item[new]
-        text = None
-        if stream.text is not None:  # of the items that have occurred; the others' is the future's
-            occurred = stream.text[: int(stream.interactions.item[: stream.bounds(t)[1]].max()) + 1]
-            text = padded(occurred, program.sizes.items)
         checked = stream.training_rows(plan.increments, validation=True, history=history)
         seen = self.seen(checked, heldout=False) if stream.exclude_seen else None
-        data = as_data(rows, program.inputs, t, arrived)._replace(text=text)
-        placed: tuple[Data, Data, Seen | None] = put((data, as_data(checked, program.inputs, t, NOBODY), seen), program)
-        return placed
+        given: Any = (as_data(rows, program.inputs, t, arrived), as_data(checked, program.inputs, t, NOBODY), seen)
+        data, validation, seen = put(given, program)
+        text = self.text(t, program)
+        return data._replace(text=text), validation._replace(text=text), seen
+
+    def text(self, t: int, program: Program) -> Any:
+        """[V, F] the texts of the items that occurred up to increment t, on the device; 0 for the future's items."""
+        stream, capacity = self.stream, program.sizes.items
+        if stream.text is None:
+            return None
+        arrived = int(stream.interactions.item[: stream.bounds(t)[1]].max(initial=0)) + 1
+        known = min(arrived, capacity), capacity
+        if self.texts[0] != known:
+            self.texts = known, put(padded(stream.text[: known[0]], capacity), program)
+        return self.texts[1]
 
     # -- evaluation ------------------------------------------------------------------------------------------------
 
@@ -465,7 +474,7 @@ class Driver:
         users = np.where(rows.user < program.sizes.users, rows.user, 0)
         seen = self.seen(rows, heldout=True) if self.stream.exclude_seen else None
         data, seen = put((as_data(replace(rows, user=users), program.inputs, t, NOBODY), seen), program)
-        return rows, data, seen
+        return rows, data._replace(text=self.text(trained_until, program)), seen
 
     def test(self, state: State, t: int, trained_until: int) -> list[Record]:
         """The prequential evaluation of all of increment t: metrics, cold users and items apart, coverage, bias."""

@@ -134,6 +134,8 @@ def by_type(leaf: Any) -> bool:
 
 def compact(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, PyTree, dict[str, Any]]]:
     """(descend, learner, own, batch) -> (learner, own, metrics): the step on the rows that the batch touches."""
+    if problem.settled:
+        raise UserError(f"training.rows=compact: the model computes all items from their texts; {REMEDY}")
     params = {path_of(path): leaf for path, leaf in paths(jax.eval_shape(problem.init, jax.random.key(0)))}
     shapes = {name: params[name].shape for name in problem.tables}
     capacity = {kind: {"item": sizes.items, "user": sizes.users}[kind] for kind in problem.tables.values()}
