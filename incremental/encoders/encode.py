@@ -68,5 +68,5 @@ def _vectors(
     normalise: bool,
 ) -> Array:
     states = module.apply({"params": params}, ids, mask)
-    vectors = pool(states, mask)  # type: ignore[arg-type]
+    vectors = pool(states, mask)
     return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=1, keepdims=True), 1e-12) if normalise else vectors

@@ -11,6 +11,7 @@ from incremental.encoders.layers import Config
 from incremental.errors import UserError
 
 Tokens = tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]
+FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 Tokenize = Callable[[Sequence[str], int], Tokens]
 
 
@@ -22,13 +23,13 @@ def tokenizer(folder: Path, config: Config) -> Tokenize:
     """
     from transformers import AutoTokenizer
 
+    if not any((folder / file).is_file() for file in FILES):  # or `transformers` makes one that knows no word
+        raise UserError(f"{folder}: no tokenizer ({', '.join(FILES)}); copy the checkpoint's own")
     try:
         own: Any = AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # each kind of tokenizer raises its own
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{folder}: no tokenizer that transformers can read ({said}); copy tokenizer.json too"
-        ) from None
+        raise UserError(f"{folder}: no tokenizer that transformers reads ({said}); copy it again") from None
     if len(own) > config.vocabulary:
         raise UserError(
             f"{folder}: the tokenizer has {len(own):,} tokens, the encoder's table {config.vocabulary:,} rows; "

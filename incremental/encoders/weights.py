@@ -246,7 +246,7 @@ def _named(tensors: dict[str, Tensor], family: Family) -> dict[str, Tensor]:
     """The tensors by the names of today's checkpoints without a head; queries, keys and values apart."""
     named = {}
     for name, tensor in tensors.items():
-        name = name.removeprefix(family.prefix) if any(each.startswith(family.prefix) for each in tensors) else name
+        name = name.removeprefix(family.prefix)
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
         start, together, kind = name.partition(".c_attn.")
         if together:
