@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from functools import partial as fixed
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 from jax import Array
@@ -33,14 +33,18 @@ class Evaluation(NamedTuple):
     metrics: tuple[str, ...]
     matrix: bool
     """the whole matrix R on the held-out parts, after every update"""
+    listed: bool
+    """whether a prequential test's candidates are also the items that its increment brings"""
 
 
-def evaluation(*, metrics: list[str], matrix: bool = False) -> Evaluation:
+def evaluation(
+    *, metrics: list[str], matrix: bool = False, candidates: Literal["seen", "listed"] = "seen"
+) -> Evaluation:
     """`Evaluation`, checked."""
     if not metrics:
         raise UserError("evaluation.metrics is empty: name at least one, e.g. [ndcg@10]")
     cutoffs(metrics)
-    return Evaluation(tuple(metrics), matrix)
+    return Evaluation(tuple(metrics), matrix, candidates == "listed")
 
 
 class Parts(NamedTuple):
@@ -196,5 +200,8 @@ def _program(
     own = problem(model, head, sizes, history, precision=steps.precision)
     if model.tower is not None and text is not None:
         own = on_texts(own, model.tower, text, steps.precision)
-    strategies = {name: _made(name, factory, own) for name, factory in factories.items()}
+
+    def strategies(own: Problem) -> dict[str, Strategy]:
+        return {name: _made(name, factory, own) for name, factory in factories.items()}
+
     return make(own, optimizer(), strategies, sizes=sizes, training=steps, cutoffs=ks)

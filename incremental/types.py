@@ -66,6 +66,8 @@ class Problem(NamedTuple):
     """(params) -> params with the item tables that are computed (`incremental.tower`); `apply` and `loss` take both"""
     settled: Mapping[str, str] = {}
     """path of each table that `settle` computes -> "item" """
+    of_items: "Callable[[Array], Problem] | None" = None
+    """(ids [U]) -> the problem whose item tables have these rows only; None: it reads nothing but its parameters"""
 
 
 class Catalogue(NamedTuple):
@@ -126,7 +128,8 @@ class Data(NamedTuple):
     increment: Array  # [] int32
     users: Array  # [E] int32, 0 = padding: the training events the catalogue has not counted yet
     items: Array  # [E] int32
-    text: Array | None = None  # [V, F] float32: the texts of the items that have occurred, else 0; None: no `data.text`
+    text: Array | None = None  # [V, F] or [V, L, D] float32: of the items that have occurred; None: no `data.text`
+    listed: Array | None = None  # [V] bool: items that a ranking may contain beside those seen
 
 
 class Seen(NamedTuple):
@@ -183,7 +186,7 @@ class Program(NamedTuple):
     cutoffs: tuple[int, ...]  # the K's whose recommendations `rank` counts
     sizes: Sizes
     shardings: Callable[[PyTree], PyTree] | None = None  # of a tree's leaves over several devices
-    at: "Callable[[Array], Program] | None" = None  # (text [V, F]): see `incremental.tower`; None: needs no texts
+    at: "Callable[[Array], Program] | None" = None  # (texts [V, ...]): see `incremental.tower`; None: needs none
 
 
 def bytes_of(tree: PyTree) -> int:
