@@ -17,6 +17,7 @@ from jax import Array
 
 from incremental.errors import UserError
 from incremental.precision import Precision, arithmetic
+from incremental.rows import take
 from incremental.strategy import named_key
 from incremental.types import Batch, Data, Outputs, Params, Problem, Program, State
 
@@ -30,6 +31,12 @@ class Tower(NamedTuple):
     """(n) -> a module, `__call__({"text": [N, ...]}, key) -> [N, n]`: the n numbers an item has in all item tables"""
     ids: bool
     """whether items have rows of their own too, which are added to what their texts say"""
+    start: Callable[[Params, Array], Params] = lambda drawn, _key: drawn
+    """(the module's parameters as its `init` draws them, key) -> those that are trained, at their start"""
+    whole: Callable[[Params], Params] = lambda params: params
+    """(those that are trained) -> the module's, frozen ones among them"""
+    together: int = 0
+    """items that are computed at once, so that their inner values fit into memory; 0: all"""
 
 
 def on_texts(core: Problem, tower: Tower, text: Array, precision: Precision = "float32") -> Problem:
@@ -44,16 +51,33 @@ def on_texts(core: Problem, tower: Tower, text: Array, precision: Precision = "f
     numbers = arithmetic(precision, ())
 
     def init(key: Array) -> Params:
-        params = flatten_dict(core.init(key), sep="/")
-        kept = {path: leaf for path, leaf in params.items() if tower.ids or path not in rows}
-        own = module.init(named_key(key, "tower"), {"text": text[:1]}, None)["params"]
-        return {**unflatten_dict(kept, sep="/"), "tower": own}
+        kept = flatten_dict(core.init(key), sep="/")
+        for path in rows:
+            table = kept.pop(path)
+            if tower.ids:
+                kept[path] = table[: len(text)]
+        key = named_key(key, "tower")
+        own = module.init(key, {"text": text[:1]}, None)["params"]
+        return {**unflatten_dict(kept, sep="/"), "tower": tower.start(own, named_key(key, "start"))}
+
+    def said_of(params: Params) -> Array:
+        """[N, n] of all texts."""
+        whole, some = tower.whole(params), tower.together
+
+        def of(text: Array) -> Array:
+            return numbers.apply(module, whole, {"text": text}, None)
+
+        if not 0 < some < len(text):
+            return of(text)
+        padded = jnp.pad(text, [(0, -len(text) % some), *[(0, 0)] * (text.ndim - 1)])
+        parts = jax.lax.map(of, padded.reshape(-1, some, *text.shape[1:]))
+        return parts.reshape(-1, parts.shape[-1])[: len(text)]
 
     def settle(params: Params) -> Params:
         if "tower" not in params:
             return params
         named = flatten_dict({name: part for name, part in params.items() if name != "tower"}, sep="/")
-        said, first = numbers.apply(module, params["tower"], {"text": text}, None), 0
+        said, first = said_of(params["tower"]), 0
         for path, shape in rows.items():
             own = said[:, first : first + math.prod(shape)].reshape(len(said), *shape)
             named[path] = named[path] + own if tower.ids else own
@@ -75,8 +99,9 @@ def on_texts(core: Problem, tower: Tower, text: Array, precision: Precision = "f
             return call(*args, **kwargs)
 
         with nn.intercept_methods(note):
-            module.apply({"params": params["tower"]}, {"text": text}, None)
-        return {**core.features(settle(params), inputs), **met}
+            module.apply({"params": tower.whole(params["tower"])}, {"text": text}, None)
+        trained = flatten_dict(params, sep="/")
+        return {**core.features(settle(params), inputs), **{path: met[path] for path in met if path in trained}}
 
     tables = {path: kind for path, kind in core.tables.items() if tower.ids or path not in rows}
     return core._replace(
@@ -87,6 +112,7 @@ def on_texts(core: Problem, tower: Tower, text: Array, precision: Precision = "f
         tables=tables,
         settle=settle,
         settled=dict.fromkeys(rows, "item"),
+        of_items=lambda ids: on_texts(core, tower, take(text, "item", {"item": ids}), precision),
     )
 
 

@@ -16,21 +16,23 @@ from omegaconf import OmegaConf
 
 from incremental import cli, loop
 from incremental.capacity import grow
-from incremental.data.stream import Stream
+from incremental.data.interactions import Table
+from incremental.data.stream import Stream, make_stream
 from incremental.data.text import hashed_words
 from incremental.errors import UserError
 from incremental.experiment import execute, named
 from incremental.export import export
+from incremental.heads.bpr import bpr
 from incremental.heads.full_softmax import full_softmax
 from incremental.learner import make, training
 from incremental.models.matrix_factorization import matrix_factorization
 from incremental.models.sasrec import sasrec
-from incremental.models.text_items import text_items
-from incremental.optimizers import adam
+from incremental.models.text_items import Linear, text_items
+from incremental.optimizers import adam, sgd
 from incremental.packed import Packed, Programs
 from incremental.problem import Model, problem
 from incremental.sharding import sharded
-from incremental.tower import on_texts, reading
+from incremental.tower import Tower, on_texts, reading
 from incremental.trained import load
 from incremental.types import Batch, Problem, Program, Sizes
 from tests import lab
@@ -57,7 +59,9 @@ def of(model: Model, text: Any, sizes: Sizes = SIZES) -> tuple[Problem, Problem]
     return core, on_texts(core, model.tower, text)
 
 
-def program(model: Model, names: tuple[str, ...], sizes: Sizes, own: Mapping[str, Any]) -> Program:
+def program(
+    model: Model, names: tuple[str, ...], sizes: Sizes, own: Mapping[str, Any], cutoffs: tuple[int, ...] = (10,)
+) -> Program:
     def at(text: jax.Array) -> Program:
         tiny = of(model, text, sizes)[1]
         return make(
@@ -66,7 +70,7 @@ def program(model: Model, names: tuple[str, ...], sizes: Sizes, own: Mapping[str
             {name: lab.configured(name)(tiny) for name in names},
             sizes=sizes,
             training=training(batch_size=32, epochs=3, patience=1),
-            cutoffs=(10,),
+            cutoffs=cutoffs,
             rank_batch_size=64,
         )
 
@@ -95,8 +99,10 @@ def test_every_item_table_is_the_texts_linear_map_and_the_ids_rows(ids: bool) ->
     if ids:
         table, bias = table + params["item"]["embedding"], bias + params["item_bias"]
     settled = own.settle(params)
-    np.testing.assert_allclose(settled["item"]["embedding"], table, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(settled["item_bias"], bias, rtol=1e-5, atol=1e-5)
+    some = on_texts(core, Tower(Linear, ids, together=5), TEXTS).settle(params)
+    for made in (settled, some):
+        np.testing.assert_allclose(made["item"]["embedding"], table, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(made["item_bias"], bias, rtol=1e-5, atol=1e-5)
     assert own.settle(settled) is settled
     users = np.array([1, 3])
     scores = params["user"]["embedding"][users] @ table.T + bias
@@ -142,7 +148,9 @@ def test_a_run_depends_on_the_texts() -> None:
 
 def test_the_prefix_law() -> None:
     builds = lambda _: build(("ewc",))  # noqa: E731
-    assert evaluation_differences(builds, stream(until=2), stream(), lab.FINETUNE, matrix=True) == []
+    for listed in (False, True):
+        run = {"matrix": not listed, "listed": listed}
+        assert evaluation_differences(builds, stream(until=2), stream(), lab.FINETUNE, **run) == []
 
 
 def test_grown_equals_allocated_beforehand() -> None:
@@ -166,9 +174,76 @@ def test_a_lane_is_the_run_alone() -> None:
     assert_same(results[1], ran())
 
 
+@pytest.mark.parametrize("ids", [True, False])
+def test_a_compact_step_computes_the_batchs_items_only_and_does_what_the_dense_one_does(ids: bool) -> None:
+    """Under SGD, with replayed rows and their old hidden vectors; a batch has fewer ids than the tables rows."""
+    model, sizes = text_items(model=matrix_factorization(width=4), ids=ids), Sizes(1024, 1024)
+    met: set[int] = set()
+
+    def parts(own: Problem) -> dict[str, Any]:
+        met.add(len(own.settle(own.init(jax.random.key(0)))["item"]["embedding"]))
+        return {name: lab.configured(name)(own) for name in ("der", "replay")}
+
+    def run(rows: Any) -> Any:
+        def at(text: jax.Array) -> Program:
+            core = problem(model, bpr(negatives=8), sizes, lab.HISTORY)
+            own = on_texts(core, model.tower, text)  # type: ignore[arg-type]
+            steps = training(batch_size=16, epochs=2, patience=0, rows=rows)
+            return make(own, sgd(learning_rate=0.5), parts, sizes=sizes, training=steps)
+
+        f = lab.functions(reading(at, jax.ShapeDtypeStruct((sizes.items, F), jnp.float32)))
+        state = f.init(jax.random.key(0))
+        for t in (0, 1):
+            state, _ = lab.train(f, state, *lab.update_data(stream(), f.program, t))
+        return state.learner.params
+
+    lab.assert_close(run("compact"), run("dense"), rtol=1e-3, atol=1e-4)
+    few, every = sorted(met)
+    assert few < 100
+    assert every == 1024
+
+
 def test_over_devices_it_is_the_run_on_one() -> None:
     spread = lab.run(lambda sizes: sharded(build()(sizes), layout(2, 2)), stream())
     lab.assert_close(spread.state.learner.params, lab.run(build(), stream()).state.learner.params, rtol=1e-3, atol=1e-3)
+
+
+def two_kinds(text: Any = hashed_words(width=F)) -> Stream:
+    """Users who take items of one kind only; each part has new ones, and a title says the kind and nothing else."""
+    rng, rows = np.random.default_rng(0), []
+    for part in range(3):
+        for _ in range(200):
+            user = int(rng.integers(20))
+            rows.append((f"{user}", f"{user % 2}-{part}-{rng.integers(6)}", len(rows)))
+    frame = pl.DataFrame(rows, schema={"user": pl.String, "item": pl.String, "time": pl.Int64}, orient="row")
+    titles = {item: "red lip" if item.startswith("0") else "blue nail" for item in frame["item"]}
+    cut = lab.by_time([200, 400])
+    return make_stream(source=Table(frame, "kinds", titles), cut=cut, history=lab.HISTORY, text=text)
+
+
+def test_a_new_item_scores_from_its_text_before_its_first_interaction() -> None:
+    """Of the 24 and then 36 candidates half are of the user's kind, and all of these are one item to the model."""
+
+    def cold(model: Model, listed: bool) -> list[float]:
+        if model.tower is None:
+            core = problem(model, full_softmax(), Sizes(1024, 1024), lab.HISTORY)
+            steps = training(batch_size=32, epochs=3, patience=0)
+            made = make(core, adam(learning_rate=0.03), sizes=Sizes(1024, 1024), training=steps, cutoffs=(12,))
+        else:
+            made = program(model, (), Sizes(1024, 1024), {}, (12,))
+        result = lab.run(lambda _: made, two_kinds(), metrics=("recall@12",), listed=listed)
+        return [record.value for record in result.records if record.metric == "recall@12/cold_items"]
+
+    model = matrix_factorization(width=8)
+    assert cold(text_items(model=model), listed=True) == [1.0, 1.0]
+    assert cold(text_items(model=model), listed=False) == [0.0, 0.0]
+    assert max(cold(model, listed=True)) < 0.8
+
+
+def test_items_that_are_left_out_cannot_be_listed() -> None:
+    events = stream(unseen_items="drop")
+    with pytest.raises(UserError, match=r"set data\.unseen_items=miss"):
+        lab.run(build(("ewc",)), events, listed=True)
 
 
 RUN = ["model=text_items", "model@model.model=sasrec_small", "model.model.width=8"]
@@ -210,7 +285,7 @@ def test_a_program_without_its_texts_says_so() -> None:
     [
         ([], "data.text=null"),
         ([TEXT, "head=adaptive_softmax"], "the head does not score with them; choose a head that"),
-        ([TEXT, "head=bpr", "training.rows=compact"], "computes all items from their texts; use training.rows=dense"),
+        ([TEXT, "training.rows=compact"], "the head reads"),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path: Path, overrides: list[str], message: str) -> None:
