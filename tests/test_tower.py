@@ -84,7 +84,7 @@ def build(names: tuple[str, ...] = ()) -> loop.Build:
 
 @functools.cache
 def ran() -> loop.Result:
-    return lab.run(build(("ewc",)), stream())
+    return lab.run(build(("ewc",)), stream(), listed=True)
 
 
 @pytest.mark.parametrize("ids", [True, False])
@@ -141,7 +141,7 @@ def test_a_run_depends_on_the_texts() -> None:
     def words(titles: Any) -> np.ndarray:
         return hashed_words(width=F)(titles)[::-1].copy()
 
-    other = lab.run(build(("ewc",)), lab.stream(text=words))
+    other = lab.run(build(("ewc",)), lab.stream(text=words), listed=True)
     assert lab.differs(other.state.learner.params, ran().state.learner.params)
     assert other.records != ran().records
 
@@ -168,7 +168,7 @@ def test_grown_equals_allocated_beforehand() -> None:
 def test_a_lane_is_the_run_alone() -> None:
     numbers = [{"rate": 0.01}, {"rate": 0.03}]
     programs = Programs(functools.partial(program, BOTH, ("ewc",)), {}, 2)
-    solo = lab.driver(build(("ewc",)), stream())
+    solo = loop.Driver(build(("ewc",)), stream(), lab.FINETUNE, ("ndcg@10",), listed=True)
     lanes: Any = [Place(), Place()]
     results = Packed(programs, solo, numbers, [1, 0], lanes, matrix=False).run()
     assert_same(results[1], ran())
