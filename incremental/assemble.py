@@ -6,18 +6,21 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from functools import partial as fixed
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import jax
 from jax import Array
 
 from incremental import config as schema
 from incremental.data.stream import Stream
 from incremental.errors import UserError
+from incremental.heads.own import REMEDY
 from incremental.learner import Training, make
 from incremental.loop import Build, cutoffs
 from incremental.problem import Baseline, Head, Model, problem
 from incremental.sharding import over
 from incremental.strategy import Strategy
+from incremental.tower import on_texts, reading
 from incremental.types import Problem, Program, Sizes
 from incremental.update import Update
 
@@ -30,14 +33,18 @@ class Evaluation(NamedTuple):
     metrics: tuple[str, ...]
     matrix: bool
     """the whole matrix R on the held-out parts, after every update"""
+    listed: bool
+    """whether a prequential test's candidates are also the items that its increment brings"""
 
 
-def evaluation(*, metrics: list[str], matrix: bool = False) -> Evaluation:
+def evaluation(
+    *, metrics: list[str], matrix: bool = False, candidates: Literal["seen", "listed"] = "seen"
+) -> Evaluation:
     """`Evaluation`, checked."""
     if not metrics:
         raise UserError("evaluation.metrics is empty: name at least one, e.g. [ndcg@10]")
     cutoffs(metrics)
-    return Evaluation(tuple(metrics), matrix)
+    return Evaluation(tuple(metrics), matrix, candidates == "listed")
 
 
 class Parts(NamedTuple):
@@ -73,7 +80,9 @@ def assemble(config: Mapping[str, Any]) -> Parts:
             raise UserError(f"devices: {config['model']['_target_']} runs on one device; leave devices out")
         return Parts(stream, fixed(_baseline, model, cutoffs(measured.metrics)), update, measured, None, config["seed"])
     described = json.dumps({name: config[name] for name in (*TRACED, "training")})
-    build = over(_shared(described, cutoffs(measured.metrics), stream.history), spread, tuple(model.tables))
+    build = over(
+        _shared(described, cutoffs(measured.metrics), stream.history, text_of(stream)), spread, tuple(model.tables)
+    )
     if steps.batch_size % spread.batch:
         raise UserError(
             f"training.batch_size={steps.batch_size} cannot be split over devices.batch={spread.batch} devices; "
@@ -101,7 +110,7 @@ def lanes(configs: Sequence[Mapping[str, Any]], stream: Stream) -> tuple[LaneBui
     ks = cutoffs(schema.build(first["evaluation"], "evaluation").metrics)
 
     def build(sizes: Sizes, own: Mapping[str, Array]) -> Program:
-        return _learned(with_numbers(first, own), ks, stream.history)(sizes)
+        return _learned(with_numbers(first, own), ks, stream.history, text_of(stream))(sizes)
 
     return build, [{key: each[key] for key in varied} for each in numbers]
 
@@ -124,20 +133,40 @@ def _stream(described: str) -> Stream:
     return schema.build(json.loads(described), "data")
 
 
+Text = jax.ShapeDtypeStruct | None
+"""What one item's text is: [F], or None where `data.text` is null."""
+
+
+def text_of(stream: Stream) -> Text:
+    """What one item's text is in the stream."""
+    return None if stream.text is None else jax.ShapeDtypeStruct(stream.text.shape[1:], stream.text.dtype)
+
+
 @lru_cache(maxsize=1)
-def _shared(described: str, ks: tuple[int, ...], history: int) -> Build:
+def _shared(described: str, ks: tuple[int, ...], history: int, text: Text) -> Build:
     """`_learned`; runs that differ in their seed only share it, and with it compiled programs."""
-    return _learned(json.loads(described), ks, history)
+    return _learned(json.loads(described), ks, history, text)
 
 
-def _learned(config: Mapping[str, Any], ks: tuple[int, ...], history: int) -> Build:
+def _learned(config: Mapping[str, Any], ks: tuple[int, ...], history: int, text: Text) -> Build:
     """The build of a learned model."""
     model, head = schema.build(config["model"], "model"), schema.build(config["head"], "head")
     optimizer, steps = schema.partial(config["optimizer"], "optimizer"), schema.build(config["training"], "training")
     factories = {
         name: schema.partial(node, f"strategies.{name}") for name, node in (config["strategies"] or {}).items()
     }
-    return fixed(_program, model, head, optimizer, factories, steps, ks, history)
+    if model.tower is None:
+        return fixed(_program, model, head, optimizer, factories, steps, ks, history)
+    if text is None:
+        raise UserError("model: it computes items from their texts, but data.text=null: +text@data.text=hashed_words")
+    if head.init is not None:
+        raise UserError(f"model: it computes items from their texts, but the head does not score with them; {REMEDY}")
+
+    def build(sizes: Sizes) -> Program:
+        given = jax.ShapeDtypeStruct((sizes.items, *text.shape), text.dtype)
+        return reading(fixed(_program, model, head, optimizer, factories, steps, ks, history, sizes), given)
+
+    return build
 
 
 def _made(name: str, factory: Any, own: Problem) -> Strategy:
@@ -166,7 +195,13 @@ def _program(
     ks: tuple[int, ...],
     history: int,
     sizes: Sizes,
+    text: Array | None = None,
 ) -> Program:
     own = problem(model, head, sizes, history, precision=steps.precision)
-    strategies = {name: _made(name, factory, own) for name, factory in factories.items()}
+    if model.tower is not None and text is not None:
+        own = on_texts(own, model.tower, text, steps.precision)
+
+    def strategies(own: Problem) -> dict[str, Strategy]:
+        return {name: _made(name, factory, own) for name, factory in factories.items()}
+
     return make(own, optimizer(), strategies, sizes=sizes, training=steps, cutoffs=ks)

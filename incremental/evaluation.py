@@ -55,14 +55,24 @@ def label_rank(scores: Array, labels: Array) -> Array:
 
 
 def ranker(
-    scores: Scores, *, batch_size: int, cutoffs: tuple[int, ...] = ()
+    scores: Scores,
+    *,
+    batch_size: int,
+    cutoffs: tuple[int, ...] = (),
+    prepare: Callable[[State], State] = lambda state: state,
 ) -> Callable[[State, Data, Seen | None], Ranks]:
     """A function that ranks every row's label in batches of `batch_size`, and counts the first K recommendations.
 
-    Items of `Seen` are left out of their row's ranking, its label excepted. `cutoffs` are the K's.
+    Items of `Seen` are left out of their row's ranking, its label excepted. `cutoffs` are the K's. `prepare` is done
+    once a ranking: `scores` gets the state it returns, whose catalogue counts `data.listed` among the seen.
     """
 
     def rank(state: State, data: Data, seen: Seen | None = None) -> Ranks:
+        state = prepare(state)
+        if data.listed is not None:
+            catalogue = state.learner.catalogue
+            catalogue = catalogue._replace(seen=catalogue.seen | data.listed)
+            state = state._replace(learner=state.learner._replace(catalogue=catalogue))
         total = data.rows.labels.shape[0]
         capacity = state.learner.catalogue.seen.shape[0]
 

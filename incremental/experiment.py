@@ -142,6 +142,7 @@ def run_in(directory: RunDirectory, parts: Parts, config: Mapping[str, Any]) -> 
             seed=parts.seed,
             metrics=parts.evaluation.metrics,
             matrix=parts.evaluation.matrix,
+            listed=parts.evaluation.listed,
             batch_size=parts.batch_size,
             listener=execution.listener,
             saver=execution.saver,

@@ -4,7 +4,7 @@ The compiled unit is an epoch: a loop with a traced number of steps over batches
 from (seed, increment, epoch, step), never from counters, so that going back to the best epoch cannot repeat draws.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -105,29 +105,39 @@ def shuffled(key: Array, size: Array, capacity: int) -> Array:
 def make(
     problem: Problem,
     tx: optax.GradientTransformation,
-    strategies: Mapping[str, Strategy] | None = None,
+    strategies: Mapping[str, Strategy] | Callable[[Problem], Mapping[str, Strategy]] | None = None,
     *,
     sizes: Sizes,
     training: Training = Training(),
     cutoffs: tuple[int, ...] = (),
     rank_batch_size: int = 256,
 ) -> Program:
-    """The program that trains `problem` with `tx` under `strategies` (by name, applied in order).
+    """The program that trains `problem` with `tx` under `strategies` (by name, applied in order), or those that a
+    function makes for the problem: for each step anew where it is on a few items that are computed (`of_items`).
 
     The data loss of a step is sum(weight * loss over all rows) / sum(weight over the increment's own rows), so that
     replayed rows add to the loss of the new ones instead of diluting it. `cutoffs` are the K's whose recommendations
     `rank` counts.
     """
-    parts = dict(strategies or {})
-    if problem.strategy is not None:
-        if "head" in parts:
-            raise UserError("strategies.head: the name 'head' belongs to the model's head; choose another")
-        parts = {"head": problem.strategy, **parts}
-    strategy, on_rows = chain(**parts), rows.dense
-    if training.rows == "compact":
-        on_rows = rows.compact(problem, sizes)
-        strategy = chain(**{name: rows.guarded(name, part, problem) for name, part in parts.items()})
-        problem = rows.guarded_problem(problem)
+    compact = training.rows == "compact"
+
+    def made(problem: Problem) -> tuple[Problem, Strategy]:
+        """The problem and its strategies, as the steps are to see them."""
+        parts = dict((strategies(problem) if callable(strategies) else strategies) or {})
+        if problem.strategy is not None:
+            if "head" in parts:
+                raise UserError("strategies.head: the name 'head' belongs to the model's head; choose another")
+            parts = {"head": problem.strategy, **parts}
+        if not compact:
+            return problem, chain(**parts)
+        guarded = {name: rows.guarded(name, part, problem) for name, part in parts.items()}
+        return rows.guarded_problem(problem), chain(**guarded)
+
+    on_rows = rows.compact(problem, sizes) if compact else rows.dense
+    of_items = problem.of_items
+    problem, strategy = whole = made(problem)
+    if compact and of_items and strategies and not callable(strategies):
+        raise UserError("make: compact rows of items that are computed need strategies as a function of the problem")
     batch_size = training.batch_size
     validation_metric = per_event(training.metric)
 
@@ -157,8 +167,17 @@ def make(
         own, learner = strategy.begin(state.strategy, learner, data, phase_key(state, "begin"))
         return State(learner, own, fresh_fit(learner, own), state.key)
 
-    def data_loss(params: Params, own: Any, increment: Array, batch: Batch, scale: Array, key: Any) -> Any:
-        viewed = strategy.view(own, params, increment, True)
+    def data_loss(
+        problem: Problem,
+        strategy: Strategy,
+        params: Params,
+        own: Any,
+        increment: Array,
+        batch: Batch,
+        scale: Array,
+        key: Any,
+    ) -> Any:
+        viewed = problem.settle(strategy.view(own, params, increment, True))
         outputs = problem.apply(viewed, batch.inputs, key=key)
         rows = problem.loss(viewed, outputs, batch)
         # `where` keeps a padding row's non-finite loss out, and the second one out of the gradient.
@@ -174,15 +193,25 @@ def make(
         return state._replace(learner=learner, strategy=own), metrics
 
     def descend(
-        learner: Learner, own: Any, kept: Any, batch: Batch, noted: Batch, *, new: Batch, first_pass: Array, key: Array
+        learner: Learner,
+        own: Any,
+        kept: Any,
+        batch: Batch,
+        noted: Batch,
+        ids: dict[str, Array],
+        *,
+        new: Batch,
+        first_pass: Array,
+        key: Array,
     ) -> tuple[Learner, Any, dict[str, Any]]:
         """One optimizer step on `batch`, by the strategies' states `own`; `record` gets `kept` and `noted`."""
-        params = learner.params
+        here, strategy = made(of_items(ids["item"])) if of_items and "item" in ids else whole
+        loss_of, params = partial(data_loss, here, strategy), learner.params
         scale = jnp.where(new.valid, new.weight, 0.0).sum()
         model_key = named_key(key, "model")
 
         def objective(params: Params) -> Any:
-            data, outputs = data_loss(params, own, learner.increment, batch, scale, model_key)
+            data, outputs = loss_of(params, own, learner.increment, batch, scale, model_key)
             terms = strategy.loss(own, params, batch, outputs)
             return data + sum(jax.tree.leaves(terms)), (outputs, {"data": data, **terms})
 
@@ -190,7 +219,7 @@ def make(
             weight = jnp.where(rows.valid, rows.weight, 0.0).sum()
             rows = rows._replace(candidates=batch.candidates, negatives=batch.negatives, log_q=batch.log_q)
             return jax.grad(
-                lambda params: data_loss(params, own, learner.increment, rows, jnp.maximum(weight, 1e-6), model_key)[0]
+                lambda params: loss_of(params, own, learner.increment, rows, jnp.maximum(weight, 1e-6), model_key)[0]
             )(params)
 
         (loss, (outputs, terms)), grads = jax.value_and_grad(objective, has_aux=True)(params)
@@ -242,20 +271,21 @@ def make(
             "broken": broken,
         }
 
-    def evaluated(state: State) -> Params:
-        return strategy.view(state.strategy, state.learner.params, state.learner.increment, False)
+    def evaluated(state: State) -> State:
+        """The state with the parameters that the model sees in an evaluation: for a ranking they are computed once."""
+        params = strategy.view(state.strategy, state.learner.params, state.learner.increment, False)
+        return state._replace(learner=state.learner._replace(params=problem.settle(params)))
 
     def outputs(state: State, inputs: dict[str, Array]) -> Outputs:
-        return problem.apply(evaluated(state), split(inputs))
+        return problem.apply(state.learner.params, split(inputs))
 
     def tables(state: State) -> dict[str, dict[str, Array]]:
-        params = evaluated(state)
-        named = {"/".join(path): leaf for path, leaf in flatten_dict(params).items()}
-        kinds = problem.tables.items()
+        named = flatten_dict(evaluated(state).learner.params, sep="/")
+        kinds = {**problem.tables, **problem.settled}.items()
         return {kind: {path: named[path] for path, own in kinds if own == kind} for kind in ("item", "user")}
 
     scores = rankable(lambda state, inputs: outputs(state, inputs).scores)
-    rank_validation = ranker(scores, batch_size=rank_batch_size)
+    rank_validation = ranker(scores, batch_size=rank_batch_size, prepare=evaluated)
 
     def validate(state: State, data: Data, seen: Seen | None = None) -> State:
         """Keeps the epoch if it is the best so far; an empty validation part, or patience 0, keeps the last."""
@@ -288,9 +318,9 @@ def make(
         run_epoch=run_epoch,
         validate=validate,
         end=end,
-        rank=ranker(scores, batch_size=rank_batch_size, cutoffs=cutoffs),
-        scores=scores,
-        represent=lambda state, inputs: outputs(state, inputs).hidden,
+        rank=ranker(scores, batch_size=rank_batch_size, cutoffs=cutoffs, prepare=evaluated),
+        scores=lambda state, inputs: scores(evaluated(state), inputs),
+        represent=lambda state, inputs: outputs(evaluated(state), inputs).hidden,
         tables=tables,
         inputs=tuple(problem.example.inputs),
         epochs=training.epochs,

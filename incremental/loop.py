@@ -21,6 +21,7 @@ from incremental.update import Plan, Update
 
 Build = Callable[[Sizes], Program]
 LEAST_CAPACITY = 1024  # of a table or of an update's rows: a smaller one saves less than compiling anew costs
+RARE = 5  # training events: an item with at least one and fewer is rare
 BYTES_AN_INTERACTION = 16  # user, item: 4 bytes each; time: 8
 
 
@@ -210,6 +211,7 @@ def run(
     seed: int = 0,
     metrics: tuple[str, ...] = ("ndcg@10", "recall@10", "mrr@10"),
     matrix: bool = False,
+    listed: bool = False,
     batch_size: int | None = None,
     listener: Listener = SILENT,
     saver: Saver | None = None,
@@ -219,10 +221,12 @@ def run(
 
     For each part t = 0 (base), 1, …, T: test on all of t with the model trained until t-1 (t > 0), grow the tables to
     the ids of t, train as `update` says. With `matrix`, after each update (and before the first) the held-out part of
-    every increment is tested. `build(sizes)` makes the program at given capacities. `batch_size` is only checked
+    every increment is tested. With `listed` the candidates of the test on t are also the items that t brings, of which
+    the model has seen nothing (at most their texts); else those are misses. `build(sizes)` makes the program at given
+    capacities. `batch_size` is only checked
     against the increments' sizes.
     """
-    driver = Driver(build, stream, update, metrics, listener, saver)
+    driver = Driver(build, stream, update, metrics, listener, saver, listed=listed)
     driver.check(matrix, batch_size)
     return driver.run(jax.random.key(seed), matrix, resume)
 
@@ -238,11 +242,14 @@ class Driver:
         metrics: tuple[str, ...],
         listener: Listener = SILENT,
         saver: Saver | None = None,
+        *,
+        listed: bool = False,
     ) -> None:
         self.build, self.stream, self.update = build, stream, update
-        self.metrics, self.listener, self.saver = metrics, listener, saver
+        self.metrics, self.listener, self.saver, self.listed = metrics, listener, saver, listed
         self.cutoffs = cutoffs(metrics)
         self.made: dict[Sizes, Functions] = {}
+        self.texts: tuple[tuple[int, int], Any] = (0, 0), None  # (known items, V) and their texts
         self.inputs = build(sizes_at(stream, 0)).inputs
 
     def functions(self, sizes: Sizes) -> Functions:
@@ -265,6 +272,11 @@ class Driver:
             raise UserError("data.cut: the stream has no increment after the base part; cut it finer")
         if matrix and not stream.heldout.any():
             raise UserError("evaluation.matrix=true needs held-out parts: set data.heldout above 0")
+        if self.listed and stream.unseen_items == "drop":
+            raise UserError(
+                "evaluation.candidates=listed tests items that the model has not seen, data.unseen_items=drop leaves "
+                "them out; set data.unseen_items=miss"
+            )
         base_items = int(stream.interactions.item[: stream.bounds(0)[1]].max())
         if max(self.cutoffs) > base_items:
             raise UserError(
@@ -308,6 +320,8 @@ class Driver:
         while progress.increment < len(self.stream):
             t = progress.increment
             if not progress.begun and t > 0:
+                if self.listed and (wanted := self.sizes(t)) != sizes:
+                    state, sizes = grow(state, self.functions(wanted).program), wanted
                 progress = self.noted(progress, self.test(state, t, t - 1))
             state, before, sizes, progress = self.train(state, before, sizes, progress)
             if matrix:
@@ -425,15 +439,23 @@ class Driver:
             )
         new = stream.training_events(plan.arrived)
         arrived = stream.interactions.user[new], stream.interactions.item[new]
-        text = None
-        if stream.text is not None:  # of the items that have occurred; the others' is the future's
-            occurred = stream.text[: int(stream.interactions.item[: stream.bounds(t)[1]].max()) + 1]
-            text = padded(occurred, program.sizes.items)
         checked = stream.training_rows(plan.increments, validation=True, history=history)
         seen = self.seen(checked, heldout=False) if stream.exclude_seen else None
-        data = as_data(rows, program.inputs, t, arrived)._replace(text=text)
-        placed: tuple[Data, Data, Seen | None] = put((data, as_data(checked, program.inputs, t, NOBODY), seen), program)
-        return placed
+        given: Any = (as_data(rows, program.inputs, t, arrived), as_data(checked, program.inputs, t, NOBODY), seen)
+        data, validation, seen = put(given, program)
+        text = self.text(t, program)
+        return data._replace(text=text), validation._replace(text=text), seen
+
+    def text(self, t: int, program: Program) -> Any:
+        """[V, ...] the texts of the items that occurred up to increment t, on the device; 0 for the future's items."""
+        stream, capacity = self.stream, program.sizes.items
+        if stream.text is None:
+            return None
+        arrived = int(stream.interactions.item[: stream.bounds(t)[1]].max(initial=0)) + 1
+        known = min(arrived, capacity), capacity
+        if self.texts[0] != known:
+            self.texts = known, put(padded(stream.text[: known[0]], capacity), program)
+        return self.texts[1]
 
     # -- evaluation ------------------------------------------------------------------------------------------------
 
@@ -464,11 +486,17 @@ class Driver:
         # Users beyond the table are unknown: row 0.
         users = np.where(rows.user < program.sizes.users, rows.user, 0)
         seen = self.seen(rows, heldout=True) if self.stream.exclude_seen else None
-        data, seen = put((as_data(replace(rows, user=users), program.inputs, t, NOBODY), seen), program)
-        return rows, data, seen
+        data = as_data(replace(rows, user=users), program.inputs, t, NOBODY)
+        new = self.listed and not heldout
+        if new:
+            items = np.unique(self.stream.interactions.item[slice(*self.stream.bounds(t))])
+            data = data._replace(listed=np.isin(np.arange(program.sizes.items), items))
+        data, seen = put((data, seen), program)
+        return rows, data._replace(text=self.text(t if new else trained_until, program)), seen
 
     def test(self, state: State, t: int, trained_until: int) -> list[Record]:
-        """The prequential evaluation of all of increment t: metrics, cold users and items apart, coverage, bias."""
+        """The prequential evaluation of all of increment t: metrics; those of cold users, of cold and of rare items
+        apart; coverage, bias."""
         ranked = self.ranked(state, t, trained_until, heldout=False)
         return self.records(state.learner.catalogue, t, trained_until, *ranked)
 
@@ -481,6 +509,7 @@ class Driver:
             "": np.ones(len(rows), bool),
             "/cold_users": ~belongs(users, rows.user),
             "/cold_items": ~belongs(seen, rows.label),
+            "/rare_items": belongs(seen & (count < RARE), rows.label),
         }
         records = []
         for metric in self.metrics:

@@ -334,13 +334,8 @@ class Packed:
             start = time.perf_counter()
 
         new = [lane for lane in here if not self.progress[lane].begun]
-        if wanted != self.sizes:
-            self.state = jax.block_until_ready(functions.grow(self.numbers, self.state))
-            self.sizes, self.before = wanted, self.state.learner.params
-            # A program for one use: its time is compilation.
-            programs.unshared()
-            self.share(here, 0.0, time.perf_counter() - start)
-            start = time.perf_counter()
+        self.grow(here, wanted)
+        start = time.perf_counter()
         if new:
             on = self.on(new)
             self.before = functions.noted(self.numbers, on, self.before, self.state.learner.params)
@@ -379,6 +374,16 @@ class Packed:
         clock()
         written = np.asarray(functions.written(self.numbers, self.before, self.state.learner.params))
         return self.charge(here, epochs, written)
+
+    def grow(self, here: Sequence[int], wanted: Sizes) -> None:
+        """The tables at the capacities `wanted`. A program for one use: its time is compilation."""
+        if wanted == self.sizes:
+            return
+        start = time.perf_counter()
+        self.state = jax.block_until_ready(self.programs.at(wanted).grow(self.numbers, self.state))
+        self.sizes, self.before = wanted, self.state.learner.params
+        self.programs.unshared()
+        self.share(here, 0.0, time.perf_counter() - start)
 
     def share(self, here: Sequence[int], seconds: float, compile_seconds: float) -> None:
         """Each of the update's lanes is charged an equal part of the time that all took together."""
@@ -422,6 +427,8 @@ class Packed:
 
     def test(self, lanes: Sequence[int], t: int) -> None:
         """The prequential evaluation of increment t."""
+        if self.solo.listed:
+            self.grow(lanes, Sizes(*map(max, self.sizes, self.solo.sizes(t))))
         rows, ranks, recommended = self.ranked(lanes, t, t - 1, heldout=False)
         catalogue = jax.device_get(self.state.learner.catalogue)
         for lane in lanes:

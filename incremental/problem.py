@@ -11,6 +11,7 @@ from jax import Array
 
 from incremental.precision import Precision, arithmetic
 from incremental.strategy import Strategy, named_key
+from incremental.tower import Tower
 from incremental.types import Batch, Outputs, Params, Problem, Program, Sizes
 
 
@@ -29,6 +30,8 @@ class Model(NamedTuple):
     """path of each id table in the parameters -> "item" or "user" """
     content: Mapping[str, jax.ShapeDtypeStruct] | None = None
     """inputs that are no ids, such as an image: what one row holds of each"""
+    tower: Tower | None = None
+    """how items' rows are computed from their texts; None: ids alone"""
 
 
 class Baseline(NamedTuple):

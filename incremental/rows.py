@@ -36,9 +36,9 @@ LOSS, RECORD = Strategy().loss, Strategy().record
 Kind = str | None  # "item", "user", or not a row an id
 Path = jax.tree_util.KeyPath
 Descend = Callable[..., tuple[Learner, PyTree, dict[str, Any]]]
-"""(learner, shown, own, batch, noted) -> (learner, own, metrics): one optimizer step on `batch`, whose ids are rows of
-the learner's tables. `shown` are the strategies' states for the hooks that meet it, `own` and `noted` state and batch
-for `record`, which keeps the catalogue's ids."""
+"""(learner, shown, own, batch, noted, ids) -> (learner, own, metrics): one optimizer step on `batch`; its ids are rows
+of the learner's tables: by kind, those of the catalogue's `ids`. `shown` are the strategies' states for the hooks that
+meet it, `own` and `noted` state and batch for `record`, which keeps the catalogue's ids."""
 
 
 class Whole:
@@ -136,7 +136,8 @@ def compact(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, PyTr
     """(descend, learner, own, batch) -> (learner, own, metrics): the step on the rows that the batch touches."""
     params = {path_of(path): leaf for path, leaf in paths(jax.eval_shape(problem.init, jax.random.key(0)))}
     shapes = {name: params[name].shape for name in problem.tables}
-    capacity = {kind: {"item": sizes.items, "user": sizes.users}[kind] for kind in problem.tables.values()}
+    kinds = {*problem.tables.values(), *problem.settled.values()}
+    capacity = {kind: number for kind, number in (("item", sizes.items), ("user", sizes.users)) if kind in kinds}
 
     def kind_of(path: Path, leaf: Any) -> Kind:
         """Of a leaf that mirrors an id table: its path ends with the table's, and it has its shape."""
@@ -207,7 +208,7 @@ def compact(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, PyTr
         small, state = taken(learner, ids), taken(own, ids)
         candidates: Any = Whole("the head reads who is a candidate, to score all (choose one that draws negatives)")
         named = renamed(batch, ids)._replace(candidates=candidates)
-        small, state, metrics = descend(small, shown(own, state), recorded(state), named, batch)
+        small, state, metrics = descend(small, shown(own, state), recorded(state), named, batch, ids)
         return put_back(learner, small, ids), put_back(own, state, ids), metrics
 
     return step
@@ -220,7 +221,7 @@ def paths(tree: PyTree) -> list[tuple[Path, Any]]:
 
 def dense(descend: Descend, learner: Learner, own: PyTree, batch: Batch) -> tuple[Learner, PyTree, dict[str, Any]]:
     """The step on whole tables."""
-    return descend(learner, own, own, batch, batch)
+    return descend(learner, own, own, batch, batch, {})
 
 
 # -- what hooks are given ----------------------------------------------------------------------------------------------

@@ -206,7 +206,7 @@ def opening(config: Config, *, first: bool) -> tuple[Parts, Driver, RunDirectory
     """The job's parts, made of its own numbers, so that what is wrong with them is said; and its directory, locked."""
     check_options(config)
     parts = assemble(config)
-    driver = Driver(parts.build, parts.stream, parts.update, parts.evaluation.metrics)
+    driver = Driver(parts.build, parts.stream, parts.update, parts.evaluation.metrics, listed=parts.evaluation.listed)
     if first:
         driver.check(parts.evaluation.matrix, parts.batch_size)
     directory = directory_of(config)

@@ -132,4 +132,7 @@ def load(run: str | Path) -> Trained:
     if found is None or found[3].increment == 0:
         raise UserError(f"{directory}: no checkpoint of a finished increment; let the run go on first")
     state, _, sizes, progress = found
-    return Trained(driver.functions(sizes).program, state, parts.stream.prefix(progress.increment - 1))
+    program, t = driver.functions(sizes).program, progress.increment - 1
+    if program.at is not None:
+        program = program.at(driver.text(t, program))
+    return Trained(program, state, parts.stream.prefix(t))

@@ -5,7 +5,7 @@ T increments, C memory capacity, U touched rows, K cutoff, N rows or negatives, 
 Row 0 of every id table is padding.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -62,6 +62,12 @@ class Problem(NamedTuple):
     strategy: "Any"  # the head's own strategy (draws negatives, keeps counts), or None
     features: Callable[[Params, dict[str, Any]], dict[str, Array]]
     """(params, inputs) -> path of each dense kernel -> what entered it, [N, D_in] float32, N >= B; without dropout"""
+    settle: Callable[[Params], Params] = lambda params: params
+    """(params) -> params with the item tables that are computed (`incremental.tower`); `apply` and `loss` take both"""
+    settled: Mapping[str, str] = {}
+    """path of each table that `settle` computes -> "item" """
+    of_items: "Callable[[Array], Problem] | None" = None
+    """(ids [U]) -> the problem whose item tables have these rows only; None: it reads nothing but its parameters"""
 
 
 class Catalogue(NamedTuple):
@@ -122,7 +128,8 @@ class Data(NamedTuple):
     increment: Array  # [] int32
     users: Array  # [E] int32, 0 = padding: the training events the catalogue has not counted yet
     items: Array  # [E] int32
-    text: Array | None = None  # [V, F] float32: the texts of the items that have occurred; None: `data.text` is null
+    text: Array | None = None  # [V, F] or [V, L, D] float32: of the items that have occurred; None: no `data.text`
+    listed: Array | None = None  # [V] bool: items that a ranking may contain beside those seen
 
 
 class Seen(NamedTuple):
@@ -179,6 +186,7 @@ class Program(NamedTuple):
     cutoffs: tuple[int, ...]  # the K's whose recommendations `rank` counts
     sizes: Sizes
     shardings: Callable[[PyTree], PyTree] | None = None  # of a tree's leaves over several devices
+    at: "Callable[[Array], Program] | None" = None  # (texts [V, ...]): see `incremental.tower`; None: needs none
 
 
 def bytes_of(tree: PyTree) -> int:

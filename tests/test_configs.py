@@ -14,6 +14,12 @@ CHOICES = sorted(
     (path.parent.name, path.stem) for path in FOLDER.glob("*/*.yaml") if path.parent.name not in ("data", "experiment")
 )
 
+NEEDED = {  # what the user must give
+    "encoder_items": ["model.path=x"],
+    "encoded": ["data.text.path=x"],
+    "states": ["model=encoder_items", "model.path=x"],
+}
+
 
 def composed(*overrides: str) -> dict[str, Any]:
     """The resolved configuration of a command line."""
@@ -39,7 +45,7 @@ def check(values: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_fits_its_factory(group: str, choice: str) -> None:
     place = {"strategy": "+strategy@strategies.it", "text": "+text@data.text"}.get(group, group)
-    check(composed(f"{place}={choice}"))
+    check(composed(f"{place}={choice}", *NEEDED.get(choice, [])))
 
 
 @pytest.mark.parametrize("choice", sorted(path.stem for path in (FOLDER / "data").glob("*.yaml")))

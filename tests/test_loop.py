@@ -29,10 +29,10 @@ def value(result: loop.Result, trained_until: int, on: int, metric: str) -> floa
 
 
 @functools.cache
-def popularity_run() -> loop.Result:
+def popularity_run(listed: bool = False) -> loop.Result:
     made = popularity()
     build = functools.cache(lambda sizes: made.build(sizes, (1, 5, 10)))
-    return lab.run(build, lab.stream(), metrics=METRICS, matrix=True)
+    return lab.run(build, lab.stream(), metrics=METRICS, matrix=True, listed=listed)
 
 
 # -- what is evaluated ----------------------------------------------------------------------------------------------
@@ -56,9 +56,10 @@ def test_prequential_and_matrix_entries_are_all_there() -> None:
     assert all(r.value == 0 for r in result.records if r.trained_until == -1)  # nothing seen, nothing ranked
 
 
-def test_the_numbers_of_popularity_against_a_reference() -> None:
+@pytest.mark.parametrize("listed", [False, True])
+def test_the_numbers_of_popularity_against_a_reference(listed: bool) -> None:
     """All evaluations of a run, computed again in plain numpy."""
-    stream, result = lab.stream(), popularity_run()
+    stream, result = lab.stream(), popularity_run(listed)
     items, users = stream.interactions.item, stream.interactions.user
     training = ~stream.heldout
 
@@ -70,17 +71,21 @@ def test_the_numbers_of_popularity_against_a_reference() -> None:
         here = np.arange(*stream.bounds(t))
         ranks, top = [], []
         for e in here:
-            scores = np.where(seen, weight if users[e] in known else events, -np.inf)
+            candidates = seen | np.isin(np.arange(200), items[here]) if listed else seen
+            scores = np.where(candidates, weight if users[e] in known else events, -np.inf)
             own = scores[items[e]]
             ties = (scores == own).sum() - 1
             ranks.append((scores > own).sum() + ties / 2 if np.isfinite(own) else np.inf)
             top.append(np.argsort(-scores, kind="stable")[:10])
         cold_user = np.array([users[e] not in known for e in here])
         cold_item = ~seen[items[here]]
+        rare_item = (events[items[here]] > 0) & (events[items[here]] < 5)
+        assert np.isfinite(np.array(ranks)[cold_item]).all() == listed
         for metric in METRICS:
             values = per_event(metric)(np.array(ranks))
             assert value(result, t - 1, t, metric) == pytest.approx(values.mean(), abs=1e-6)
-            for name, group in (("cold_users", cold_user), ("cold_items", cold_item)):
+            groups = {"cold_users": cold_user, "cold_items": cold_item, "rare_items": rare_item}
+            for name, group in groups.items():
                 (record,) = [r for r in result.records if r[:3] == (t - 1, t, f"{metric}/{name}")]
                 assert record.events == group.sum()
                 if group.any():

@@ -48,7 +48,7 @@ class Stream:
     minimum_history: int
     cleaning: tuple[CleaningStep, ...] = ()
     notes: tuple[str, ...] = ()
-    text: npt.NDArray[np.float32] | None = None  # [items, F] what `data.text` makes of each item's title
+    text: npt.NDArray[np.float32] | None = None  # [items, ...] what `data.text` makes of each item's title
 
     def __len__(self) -> int:
         """T + 1: the base part and the increments."""
@@ -222,7 +222,7 @@ def make_stream(
 
     `history`: L, the last events that a model sees. `heldout`: the share of each part that nothing trains on (for the
     matrix R); `validation`: the share of the rest for early stopping; both drawn by event from `seed`. `text` turns
-    titles into vectors [items, F], each title on its own.
+    titles into numbers [items, ...], each title on its own.
     """
     for name, value in (("heldout", heldout), ("validation", validation)):
         if not 0 <= value < 1:

@@ -36,11 +36,11 @@ def load(path: str | Path) -> Encoder:
     Raises UserError where there is none, or its parts do not fit each other.
     """
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would miss PyTorch
-    folder = _folder(path)
-    family, config = family_of(folder)
+    source = folder(path)
+    family, config = family_of(source)
     module = family.module(config)
-    params = parameters(folder, family, module)
-    return Encoder(module, params, config, tokenizer(folder, config), last if family.decoder else mean)
+    params = parameters(source, family, module)
+    return Encoder(module, params, config, tokenizer(source, config), last if family.decoder else mean)
 
 
 def mean(states: Array, mask: Array) -> Array:
@@ -55,7 +55,8 @@ def last(states: Array, mask: Array) -> Array:
     return jnp.take_along_axis(states, at[:, None, None], axis=1)[:, 0] * mask.any(1, keepdims=True)
 
 
-def _folder(path: str | Path) -> Path:
+def folder(path: str | Path) -> Path:
+    """The folder that `path` means; a UserError where there is none."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 

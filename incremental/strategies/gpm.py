@@ -85,14 +85,12 @@ def input_widths(problem: Problem) -> dict[str, int]:
     row = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), problem.example.inputs)
     try:
         traced, entered = jax.make_jaxpr(problem.features, return_shape=True)(params, row)
-        leaked = any(isinstance(const, jax.core.Tracer) for const in traced.consts)
+        _ = [const + 0 for const in traced.consts]  # a value of a scan that is over cannot be read, a traced text can
     except jax.errors.UnexpectedTracerError:
-        entered, leaked = {}, True
-    if leaked:
         raise UserError(
             "gpm: the model's dense kernels run inside a scan (a recurrent model such as GRU4Rec), where what enters "
             "them cannot be read; choose a model such as sasrec, or a strategy that needs no inputs, such as ogd"
-        )
+        ) from None
     if not entered:
         raise UserError(
             "gpm: the model has no dense kernel (matrix factorisation is id tables alone), so there is nothing to "

@@ -44,8 +44,11 @@ def warm_rows(problem: Problem, *, source: Source = "mean", ridge: float = 1.0) 
         del key
         seen = learner.catalogue.seen
         new = seen & ~known & known.any()
-        if source == "text" and data.text is None:
-            raise UserError("strategies.warm_rows: source=text needs the items' texts: +text@data.text=hashed_words")
+        if source == "text" and (data.text is None or data.text.ndim != 2):
+            raise UserError(
+                "strategies.warm_rows: source=text needs a vector for each item's text: +text@data.text=hashed_words "
+                "or encoded"
+            )
 
         def warmed(path: jax.tree_util.KeyPath, leaf: Array) -> Array:
             if problem.tables.get(path_of(path)) != "item":

@@ -148,8 +148,9 @@ def test_text_predicts_the_rows_of_new_items() -> None:
 
 
 def test_text_without_texts_is_refused() -> None:
-    with pytest.raises(UserError, match="needs the items' texts"):
-        begun("text", HISTORIES)
+    for text in (None, jnp.zeros((V, 4, 2))):  # and of several vectors an item
+        with pytest.raises(UserError, match="needs a vector for each item's text"):
+            begun("text", HISTORIES._replace(text=text))
 
 
 def test_an_unknown_source_is_refused() -> None:

@@ -1,0 +1,127 @@
+"""Item titles as the vectors of a pre-trained text encoder, each encoded once."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from incremental.errors import UserError
+
+Vectors = npt.NDArray[np.float32]
+Encode = Callable[[Sequence[str]], Vectors]
+BATCH = 256  # texts whose states are computed together
+
+
+def encoded(*, path: str, length: int = 64, normalise: bool = True, cache: str | None = None) -> Encode:
+    """Titles -> [titles, D] float32: what the encoder at `path` (`incremental.encoders.load`) makes of each.
+
+    A title is cut after `length` tokens; `normalise`: vectors of length 1; a title without words is 0. One title's
+    vector depends on no other's. The folder `cache` (default: incremental/ in the user's cache folder) keeps one file
+    for each content of the encoder's folder and these settings; only titles that it lacks are encoded.
+    """
+    if length < 1:
+        raise UserError(f"data.text.length={length}: expected at least 1")
+
+    def encode(texts: Sequence[str]) -> Vectors:
+        from incremental.encoders.encode import encode
+        from incremental.encoders.load import load
+
+        def name(i: int) -> str:
+            return f"data.text: {texts[i]!r}"
+
+        return encode(load(path), texts, length=length, normalise=normalise, name=name)
+
+    return lambda titles: kept(titles, path, cache, f"length={length} normalise={normalise}", encode)
+
+
+def states(*, path: str, layers: int = 1, length: int = 16, cache: str | None = None) -> Encode:
+    """Titles -> [titles, `length`, D] float32: what enters the top `layers` of the encoder at `path`, token by token.
+
+    0 where there is no token; a title is cut after `length` of them. For `model=encoder_items`, which trains these
+    layers: the ones below are frozen, so that their states are encoded once and kept, as in `encoded`. All layers: the
+    states are the embeddings', and only these are frozen.
+    """
+    if length < 1:
+        raise UserError(f"data.text.length={length}: expected at least 1")
+
+    def encode(texts: Sequence[str]) -> Vectors:
+        import jax
+
+        from incremental.models.encoder_items import top_of
+
+        encoder, first = top_of(path, layers)
+        below = encoder.module.clone(config=encoder.config._replace(layers=first))
+        upper = [f"layer_{i}" for i in range(first, encoder.config.layers)]
+        params = {name: part for name, part in encoder.params.items() if name not in upper}
+        apply = jax.jit(lambda params, ids, mask: below.apply({"params": params}, ids, mask) * mask[..., None])
+        found = []
+        for at in range(0, len(texts), BATCH):
+            ids, mask = encoder.tokenize([*texts[at : at + BATCH], *[""] * (at + BATCH - len(texts))], length)
+            found.append(np.asarray(apply(params, ids, mask)))
+        return np.concatenate(found)[: len(texts)]
+
+    return lambda titles: kept(titles, path, cache, f"length={length} layers={layers}", encode)
+
+
+def kept(titles: Sequence[str], path: str, cache: str | None, settings: str, encode: Encode) -> Vectors:
+    """[titles, ...]: what `encode` makes of each, read from the cache where it is there; 0 for one without words."""
+    from incremental.encoders.load import folder
+    from incremental.encoders.tokens import check
+
+    check(titles, name=lambda i: f"data.text: the title of item {i}")
+    name = digest(f"{content(folder(path))} {settings}".encode()).hex()
+    store = Store((Path(cache) if cache else default_cache()) / f"{name}.npz")
+    texts = sorted({title for title in titles if title.strip()})
+    missing = [text for text in texts if digest(text.encode()) not in store.vectors]
+    if missing:
+        store.add(missing, encode(missing))
+    none = np.zeros_like(next(iter(store.vectors.values()), np.zeros(1, np.float32)))
+    return np.stack([store.vectors.get(digest(title.encode()), none) for title in titles])
+
+
+class Store:
+    """Vectors by the hash of their text, in one file that is only ever replaced as a whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.vectors: dict[bytes, Vectors] = {}
+        if not path.exists():
+            return
+        try:
+            with path.open("rb") as opened, np.load(opened) as kept:
+                self.vectors = {bytes(key): vector for key, vector in zip(kept["texts"], kept["vectors"], strict=True)}
+        except Exception:  # of zip, of numpy's header, of the two arrays
+            raise UserError(f"{path}: the cached text vectors cannot be read; remove the file") from None
+
+    def add(self, texts: Sequence[str], vectors: Vectors) -> None:
+        """Keeps these too."""
+        self.vectors |= {digest(text.encode()): vector for text, vector in zip(texts, vectors, strict=True)}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=self.path.parent, suffix=".part", delete=False) as file:
+            keys = np.frombuffer(b"".join(self.vectors), np.uint8).reshape(len(self.vectors), -1)
+            np.savez(file, texts=keys, vectors=np.stack(list(self.vectors.values())))
+        os.replace(file.name, self.path)
+
+
+def digest(content: bytes) -> bytes:
+    """16 bytes of the SHA-256."""
+    return hashlib.sha256(content).digest()[:16]
+
+
+def content(folder: Path) -> str:
+    """The hash of a checkpoint's files, wherever they lie."""
+    whole = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".json", ".txt", ".safetensors"):
+            with file.open("rb") as opened:
+                whole.update(f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def default_cache() -> Path:
+    """incremental/ in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "incremental"

@@ -1,0 +1,85 @@
+"""Titles as an encoder's vectors, and the file that keeps them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from incremental.data import encoded as module
+from incremental.data.encoded import encoded
+from incremental.encoders import encode as encoders
+from incremental.encoders.encode import encode
+from incremental.encoders.load import load
+from incremental.errors import UserError
+from tests.encoders.conftest import checkpoint  # noqa: F401
+
+TITLES = ["", "lip balm", "red nail polish", "lip balm", " "]
+
+
+def test_a_title_is_what_the_encoder_makes_of_it(checkpoint: Any, tmp_path: Path) -> None:  # noqa: F811
+    folder = checkpoint("bert")
+    vectors = encoded(path=str(folder), cache=str(tmp_path / "kept"))(TITLES)
+    np.testing.assert_array_equal(vectors[[0, 4]], 0.0)
+    expected = encode(load(folder), ["lip balm", "red nail polish"], length=64, normalise=True)
+    np.testing.assert_array_equal(vectors[[1, 2, 3]], expected[[0, 1, 0]])
+    # Alone, as in a stream that is cut short.
+    np.testing.assert_array_equal(encoded(path=str(folder), cache=str(tmp_path / "other"))(TITLES[:2]), vectors[:2])
+
+
+def test_only_what_is_new_is_encoded(checkpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    folder, kept = checkpoint("bert"), tmp_path / "kept"
+    done: list[list[str]] = []
+    original = encoders.encode
+
+    def noted(encoder: Any, texts: Any, **settings: Any) -> Any:
+        done.append(list(texts))
+        return original(encoder, texts, **settings)
+
+    monkeypatch.setattr(encoders, "encode", noted)
+    first = encoded(path=str(folder), cache=str(kept))(TITLES)
+    np.testing.assert_array_equal(encoded(path=str(folder), cache=str(kept))(TITLES), first)
+    assert done == [["lip balm", "red nail polish"]]
+    np.testing.assert_array_equal(encoded(path=str(folder), cache=str(kept))([*TITLES, "blue lip"])[:-1], first)
+    assert done[1:] == [["blue lip"]]
+    (file,) = kept.iterdir()
+    # Another setting, and another content of the folder, are other vectors.
+    encoded(path=str(folder), cache=str(kept), normalise=False)(TITLES)
+    (folder / "tokenizer_config.json").write_text((folder / "tokenizer_config.json").read_text() + "\n")
+    encoded(path=str(folder), cache=str(kept))(TITLES)
+    assert done[2:] == [["lip balm", "red nail polish"]] * 2
+    assert len(list(kept.iterdir())) == 3
+    # As is a folder elsewhere with the same content.
+    moved = folder.rename(tmp_path / "moved")
+    encoded(path=str(moved), cache=str(kept))(TITLES)
+    assert len(done) == 4
+    assert file.exists()
+
+
+def test_a_stop_while_writing_leaves_the_old_file(checkpoint: Any, tmp_path: Path, monkeypatch: Any) -> None:  # noqa: F811
+    folder, kept = checkpoint("bert"), tmp_path / "kept"
+    first = encoded(path=str(folder), cache=str(kept))(TITLES)
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.np, "savez", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        encoded(path=str(folder), cache=str(kept))([*TITLES, "blue"])
+    monkeypatch.undo()
+    np.testing.assert_array_equal(encoded(path=str(folder), cache=str(kept))(TITLES), first)
+
+
+def test_what_is_wrong_is_named(checkpoint: Any, tmp_path: Path) -> None:  # noqa: F811
+    with pytest.raises(UserError, match=r"data\.text\.length=0: expected at least 1"):
+        encoded(path="x", length=0)
+    with pytest.raises(UserError, match=r"no/where: no such folder"):
+        encoded(path="no/where", cache=str(tmp_path))(TITLES)
+    with pytest.raises(UserError, match=r"data\.text: the title of item 1: .* is not UTF-8"):
+        encoded(path="no/where", cache=str(tmp_path))(["a", "b\ud800"])
+    folder = checkpoint("bert")
+    encoded(path=str(folder), cache=str(tmp_path / "kept"))(TITLES)
+    (file,) = (tmp_path / "kept").iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UserError, match="cannot be read; remove the file"):
+        encoded(path=str(folder), cache=str(tmp_path / "kept"))(TITLES)

@@ -1,0 +1,144 @@
+"""The encoder's top layers inside a stream: closed forms against the whole encoder, and strategies on its weights."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from incremental import loop
+from incremental.data.encoded import states
+from incremental.encoders.encode import encode
+from incremental.encoders.load import load
+from incremental.errors import UserError
+from incremental.heads.full_softmax import full_softmax
+from incremental.heads.in_batch_softmax import in_batch_softmax
+from incremental.learner import make, training
+from incremental.models.encoder_items import encoder_items
+from incremental.models.matrix_factorization import matrix_factorization
+from incremental.optimizers import adam
+from incremental.problem import Head, problem
+from incremental.strategies.ewc import ewc
+from incremental.strategies.gpm import gpm
+from incremental.strategies.lora_boundary import lora_boundary
+from incremental.strategies.lwf import lwf
+from incremental.strategies.replay import replay
+from incremental.tower import on_texts, reading
+from incremental.types import Problem, Program, Sizes
+from tests import lab
+from tests.encoders.conftest import Checkpoint, checkpoint  # noqa: F401
+from tests.test_tower import two_kinds
+
+TITLES = ["", "lip balm", "red nail polish", "blue lip", "nail balm red lip"]
+SIZES, L = Sizes(1024, 1024), 6
+LAYER = "tower/layer_1"
+
+
+def text_of(folder: Path, titles: list[str], layers: int) -> Any:
+    return states(path=str(folder), layers=layers, length=L, cache=str(folder / "cache"))(titles)
+
+
+def of(folder: Path, text: Any, sizes: Sizes, head: Head, **settings: Any) -> Problem:
+    model = encoder_items(model=matrix_factorization(width=4), path=str(folder), **settings)
+    assert model.tower is not None
+    return on_texts(problem(model, head, sizes, 2), model.tower, text)
+
+
+@pytest.mark.parametrize("settings", [{"layers": 1}, {"layers": 2}, {"layers": 1, "rank": 2}])
+def test_items_start_as_the_whole_encoder_has_them(checkpoint: Checkpoint, settings: dict[str, int]) -> None:  # noqa: F811
+    folder = checkpoint("bert")
+    text = text_of(folder, TITLES, settings["layers"])
+    own = of(folder, text, Sizes(len(TITLES), 3), full_softmax(), **settings)
+    params = own.init(jax.random.key(0))
+    whole = encode(load(folder), TITLES[1:], length=L, normalise=True)
+    expected = whole @ params["tower"]["text"]["kernel"]
+    settled = own.settle(params)
+    np.testing.assert_allclose(settled["item"]["embedding"][1:], expected[:, :4], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(settled["item_bias"][1:], expected[:, 4], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(settled["item"]["embedding"][0], 0.0)
+    layers = {f"layer_{i}" for i in range(2 - settings["layers"], 2)}
+    assert set(params["tower"]) == {"text", *({"lora"} if "rank" in settings else layers)}
+
+
+def test_adapters_are_added_to_query_and_value(checkpoint: Checkpoint) -> None:  # noqa: F811
+    """As if the checkpoint had the moved kernels."""
+    folder = checkpoint("bert")
+    text = text_of(folder, TITLES, 1)
+    sizes = Sizes(len(TITLES), 3)
+    adapted = of(folder, text, sizes, full_softmax(), layers=1, rank=2, alpha=6.0)
+    trained = of(folder, text, sizes, full_softmax(), layers=1)
+    params, moved = adapted.init(jax.random.key(0)), trained.init(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    for part in ("query", "value"):
+        pair = params["tower"]["lora"]["layer_1"][part]
+        pair["b"] = rng.normal(size=(2, 8)).astype(np.float32)
+        pair["merged"] = rng.normal(size=(8, 8)).astype(np.float32)  # as `lora_boundary` leaves it
+        moved["tower"]["layer_1"][part]["kernel"] += 3.0 * (pair["a"] @ pair["b"] + pair["merged"])
+    moved["tower"]["text"] = params["tower"]["text"]
+    lab.assert_close(adapted.settle(params)["item"], trained.settle(moved)["item"], rtol=1e-4, atol=1e-5)
+
+
+def program(folder: Path, text: Any, head: Head, parts: Any, rows: Any, **settings: Any) -> Program:
+    def at(text: jax.Array) -> Program:
+        steps = training(batch_size=32, epochs=2, patience=0, rows=rows)
+        own = of(folder, text, SIZES, head, **settings)
+        return make(own, adam(learning_rate=0.01), parts, sizes=SIZES, training=steps, cutoffs=(12,))
+
+    return reading(at, jax.ShapeDtypeStruct((SIZES.items, *text.shape[1:]), jnp.float32))
+
+
+def test_strategies_apply_to_its_layers_as_to_others(checkpoint: Checkpoint) -> None:  # noqa: F811
+    folder = checkpoint("bert")
+    events = two_kinds(lambda titles: text_of(folder, list(titles), 1))
+
+    def parts(problem: Problem) -> dict[str, Any]:
+        return {
+            "replay": replay(problem, capacity=64, rows=8),
+            "teacher": lwf(problem),
+            "ewc": ewc(problem, weight=1.0, samples=16),
+            "gpm": gpm(problem, rank=4, samples=16),
+        }
+
+    f = lab.functions(program(folder, events.text, full_softmax(), parts, "dense", layers=1))
+    state, _ = lab.train(f, f.init(jax.random.key(0)), *lab.update_data(events, f.program, 0))
+    before = lab.on_host((state.learner.params, state.strategy))
+    state, epochs = lab.train(f, state, *lab.update_data(events, f.program, 1))
+    after = lab.on_host(state.learner.params)
+    assert all(np.isfinite(epoch["loss"]) and epoch["terms"]["ewc"] > 0 for epoch in epochs)
+    assert epochs[-1]["terms"]["teacher"] != 0
+    kernel = lambda tree: tree["tower"]["layer_1"]["inner"]["kernel"]  # noqa: E731
+    fisher = next(leaf for leaf in jax.tree.leaves(before[1]["ewc"]) if np.shape(leaf) == kernel(after).shape)
+    assert np.abs(fisher).max() > 0
+    moved, basis = kernel(after) - kernel(before[0]), before[1]["gpm"].basis[f"{LAYER}/inner/kernel"]
+    assert np.abs(moved).max() > 1e-4
+    assert np.abs(basis).max() > 0
+    np.testing.assert_allclose(basis.T @ moved, 0.0, atol=1e-5)
+
+
+def test_adapters_learn_from_a_batchs_items_alone(checkpoint: Checkpoint) -> None:  # noqa: F811
+    folder = checkpoint("bert")
+    events = two_kinds(lambda titles: text_of(folder, list(titles), 1))
+    parts = lambda problem: {"end": lora_boundary(problem), "memory": replay(problem, capacity=64, rows=8)}  # noqa: E731
+    made = program(folder, events.text, in_batch_softmax(), parts, "compact", layers=1, rank=2)
+    result = lab.run(lambda _: made, events, metrics=("recall@12",), listed=True)
+    params, past = result.state.learner.params["tower"], result.state.strategy["end"]
+    assert np.abs(past.merged["layer_1/query"]).max() > 0
+    np.testing.assert_array_equal(params["lora"]["layer_1"]["query"]["b"], 0.0)
+    assert set(params) == {"lora", "text"}
+    cold = [record.value for record in result.records if record.metric == "recall@12/cold_items"]
+    assert min(cold) > 0.9  # the titles say the kind
+    assert loop.bytes_of(result.state.learner.params["tower"]) < 4 * (2 * 2 * 8 * 2 + 8 * 5 + 1)
+
+
+def test_what_does_not_fit_is_refused(checkpoint: Checkpoint) -> None:  # noqa: F811
+    folder, mf = checkpoint("bert"), matrix_factorization(width=4)
+    with pytest.raises(UserError, match=r"model\.layers=3: expected 1 to 2"):
+        encoder_items(model=mf, path=str(folder), layers=3)
+    with pytest.raises(UserError, match=r"model\.rank=-1: expected 0"):
+        encoder_items(model=mf, path=str(folder), rank=-1)
+    with pytest.raises(UserError, match="only encoders of BERT's build"):
+        encoder_items(model=mf, path=str(checkpoint("gpt2")))
+    with pytest.raises(UserError, match=r"data\.text\.length=0"):
+        states(path=str(folder), length=0)
