@@ -167,7 +167,7 @@ def sizes_at(stream: Stream, t: int) -> Sizes:
     """The tables' capacities for the ids that occurred up to increment t."""
     last = stream.bounds(t)[1]
     seen = stream.interactions
-    least = LEAST_CAPACITY if stream.question is None else 1  # of behaviours there are few, and all that there will be
+    least = LEAST_CAPACITY if stream.question is None else 8  # of behaviours there are few, and their scores are kept
     items, users = (int(ids[:last].max()) + 1 for ids in (seen.item, seen.user))
     return Sizes(capacity(items, least), capacity(users, LEAST_CAPACITY))
 

@@ -10,7 +10,7 @@ NAMES = ["", "view", "buy", "cart"]
 
 def test_every_number_is_as_defined() -> None:
     rng = np.random.default_rng(0)
-    scores = rng.normal(size=(60, 4)).round(1).astype(np.float32)  # with ties
+    scores = np.tile(rng.normal(size=(30, 4)).astype(np.float32), (2, 1))  # with ties
     scores[:, 0] = -np.inf
     labels = rng.integers(1, 4, 60)
     told = report(scores, labels, NAMES)
