@@ -490,7 +490,8 @@ class Driver:
         new = self.listed and not heldout
         if new:
             items = np.unique(self.stream.interactions.item[slice(*self.stream.bounds(t))])
-            data = data._replace(listed=np.isin(np.arange(program.sizes.items), items))
+            listed: Any = np.isin(np.arange(program.sizes.items), items)
+            data = data._replace(listed=listed)
         data, seen = put((data, seen), program)
         return rows, data._replace(text=self.text(t if new else trained_until, program)), seen
 
