@@ -21,7 +21,14 @@ _core = pytest.importorskip("hydra_plugins.incremental_optuna._core")
 
 CONTEXT: Any = SimpleNamespace(config_loader=None)
 RATE = "optimizer.learning_rate"
-SETTINGS: dict[str, Any] = {"increments": 2, "trials": 7, "generation": 3, "sampler": "TPESampler", "seed": 0, "params": {}}
+SETTINGS: dict[str, Any] = {
+    "increments": 2,
+    "trials": 7,
+    "generation": 3,
+    "sampler": "TPESampler",
+    "seed": 0,
+    "params": {},
+}
 
 
 def test_what_varies_is_searched_and_the_seed_is_averaged_over() -> None:
@@ -68,7 +75,7 @@ def searched(folder: Path, launcher: Any, *arguments: str, **settings: Any) -> d
     """The trials by number, after a search of the rate with two seeds."""
     config = OmegaConf.create({"evaluation": {"metrics": ["ndcg@10"]}, "hydra": {"sweep": {"dir": str(folder)}}})
     line = [f"{RATE}=interval(0,1)", "seed=0,1", f"runs={folder}", *arguments]
-    _core.sweep(launcher, CONTEXT, config, line, **{**SETTINGS, **settings})
+    _core.sweep(launcher, CONTEXT, config, line, params={}, **{**SETTINGS, **settings})
     return {trial.number: (trial.params, trial.value, trial.state.name) for trial in trials(folder)}
 
 
