@@ -138,12 +138,12 @@ def summaries(runs: Path) -> dict[str, Any]:
     return {path.parent.name: (path.parent / "evaluations.csv").read_text() for path in runs.glob("*/summary.json")}
 
 
-def assert_same_table(one: str, other: str) -> None:
+def assert_same_table(one: str, other: str, atol: float = 1e-6) -> None:
     """The same evaluations, up to the order in which a program adds."""
     rows = [[line.split(",") for line in table.splitlines()[1:]] for table in (one, other)]
     assert [row[:3] + row[4:] for row in rows[0]] == [row[:3] + row[4:] for row in rows[1]]
     values = [[float(row[3] or "nan") for row in table] for table in rows]
-    np.testing.assert_allclose(values[0], values[1], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-4, atol=atol)
 
 
 KILLED = """
@@ -253,7 +253,10 @@ def test_every_launcher_gives_the_table_of_the_basic_one(launcher: str, tmp_path
     assert len(basic) == 16
     assert basic.keys() == other.keys()
     for run, table in basic.items():
-        assert_same_table(other[run], table)
+        if launcher == "packed":  # sums in another order may change a rank
+            assert_same_table(other[run], table, atol=0.002)
+        else:
+            assert other[run] == table
 
 
 def test_a_job_that_fails_under_the_basic_launcher_stops_no_other(
