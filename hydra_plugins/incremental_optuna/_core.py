@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from incremental import cli
 from incremental.errors import UserError
@@ -116,7 +116,8 @@ def sweep(
                 tell(study, asked, search, launcher, int(increments or 0))
                 best = study.best_trial
                 print(f"best so far: {metric} {best.value:.4f} ({' '.join(overrides(best.params))})", flush=True)
-        return chosen(study, search, folder, metric, int(increments or 0))
+        choices = OmegaConf.select(config, "hydra.runtime.choices") or {}
+        return chosen(study, search, folder, metric, int(increments or 0), str(choices.get("hydra/launcher", "basic")))
 
 
 def check(config: DictConfig, increments: int | None, trials: int, generation: int, sampler: str) -> str:
@@ -196,7 +197,7 @@ def mean(returns: Sequence[JobReturn]) -> float | None:
     return sum(numbers) / len(numbers) if len(numbers) == len(returns) else None
 
 
-def chosen(study: Any, search: Search, folder: Path, metric: str, increments: int) -> dict[str, Any]:
+def chosen(study: Any, search: Search, folder: Path, metric: str, increments: int, launcher: str) -> dict[str, Any]:
     """Writes and prints the best trial's values, and the commands that report them on the rest of the stream."""
     best, values = study.best_trial, overrides(study.best_trial.params)
     seeds = f"the mean over seeds {','.join(search.seeds)}, " if search.seeds else ""
@@ -206,7 +207,7 @@ def chosen(study: Any, search: Search, folder: Path, metric: str, increments: in
     rest = folder.with_name(f"{folder.name}-chosen")
     fixed = [override for key, override in search.fixed.items() if key not in ("runs", "sweep")]
     seed = [f"seed={','.join(search.seeds)}"] if search.seeds else []
-    command = shlex.join(["incremental", "-m", *fixed, *values, *seed, f"runs={rest}"])
+    command = shlex.join(["incremental", "-m", f"hydra/launcher={launcher}", *fixed, *values, *seed, f"runs={rest}"])
     print(
         f"chosen: {' '.join(values)}  ({found})\n  written: {folder / CHOSEN}, {folder / JOURNAL} (Optuna's)\n"
         f"  next: {command}\n        incremental-report {rest} --after {increments}",
