@@ -21,14 +21,7 @@ _core = pytest.importorskip("hydra_plugins.incremental_optuna._core")
 
 CONTEXT: Any = SimpleNamespace(config_loader=None)
 RATE = "optimizer.learning_rate"
-SETTINGS: dict[str, Any] = {
-    "increments": 2,
-    "trials": 7,
-    "generation": 3,
-    "sampler": "TPESampler",
-    "seed": 0,
-    "params": {},
-}
+SETTINGS: dict[str, Any] = {"increments": 2, "trials": 7, "generation": 3, "sampler": "TPESampler", "seed": 0}
 
 
 def test_what_varies_is_searched_and_the_seed_is_averaged_over() -> None:
