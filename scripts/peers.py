@@ -1,4 +1,4 @@
-"""The peers' side of `benchmark_peers`: run by the peers' own Python, it needs nothing of this project.
+"""The peers' side of the contests (`contest.py`): run by the peers' own Python, it needs nothing of this project.
 
 usage: python scripts/peers.py CONTESTANT DATA.npz CORES
 
@@ -185,7 +185,42 @@ class Factorization:
         return {}
 
 
+class TextEncoder:
+    """A Hugging Face checkpoint in PyTorch: its tokenizer, its model, and the mean over a text's tokens."""
+
+    def __init__(self, data: Any, cores: int) -> None:
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+
+        torch.set_num_threads(cores)
+        self.torch, self.texts = torch, data["texts"].tolist()
+        folder, self.length = str(data["folder"]), int(data["length"])
+        self.tokenizer, self.model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+        ends = np.cumsum(data["sizes"])
+        self.rows = [data["rows"][end - size : end] for end, size in zip(ends, data["sizes"], strict=True)]
+        self.shapes = data["shapes"]
+
+    def encode(self, path: str) -> dict[str, Any]:
+        """All texts, in the batches that were asked for; the vectors are written to `path`."""
+        start = time.perf_counter()
+        told = self.tokenizer(self.texts, truncation=True, max_length=self.length, padding=False)["input_ids"]
+        out = np.zeros((len(told), self.model.config.hidden_size), np.float32)
+        with self.torch.inference_mode():
+            for rows, shape in zip(self.rows, self.shapes, strict=True):
+                ids, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+                for at, row in enumerate(rows):
+                    ids[at, : len(told[row])], mask[at, : len(told[row])] = told[row], 1
+                kept = self.torch.from_numpy(mask)
+                states = self.model(input_ids=self.torch.from_numpy(ids), attention_mask=kept).last_hidden_state
+                vectors = (states * kept[..., None]).sum(1) / kept.sum(1, keepdim=True).clamp(min=1)
+                out[rows] = vectors[: len(rows)].numpy()
+        seconds = time.perf_counter() - start
+        np.save(path, out)
+        return {"seconds": seconds, "examples": len(told)}
+
+
 CONTESTANTS = {
+    "encoder": TextEncoder,
     "padded": lambda data, cores: Torch(data, cores, cut=False),
     "cut": Torch,
     "replay": lambda data, cores: Avalanche(data, cores, "replay"),

@@ -1,0 +1,72 @@
+"""`encode`: many texts as vectors, in batches of texts of about the same length."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jax import Array
+
+from incremental.encoders.load import Encoder
+from incremental.encoders.tokens import check
+from incremental.precision import Precision, low
+from incremental.types import Params
+
+STEP = 8  # lengths are rounded up to a multiple, so that there are few programs
+
+
+def encode(
+    encoder: Encoder,
+    texts: Sequence[str],
+    *,
+    length: int = 128,
+    tokens: int = 4096,
+    normalise: bool = False,
+    precision: Precision = "float32",
+    name: Callable[[int], str] = "text {}".format,
+) -> npt.NDArray[np.float32]:
+    """[N] texts -> [N, D] float32, of length 1 with `normalise`.
+
+    A text is cut after `length` tokens (the encoder's positions at most); a batch holds about `tokens` of them, padding
+    included, and is of one shape for each length rounded up to a multiple of 8. A vector depends on its own text alone.
+    Raises UserError for an empty text, bytes, and what is not UTF-8; `name` says which text it was.
+    """
+    check(texts, name=name, empty=False)
+    ids, mask = encoder.tokenize(texts, min(length, encoder.config.positions))
+    params = jax.device_put(low(encoder.params) if precision == "bfloat16" else encoder.params)
+    out = np.zeros((len(texts), encoder.config.width), np.float32)
+    for rows, width, count in batches(mask.sum(1), ids.shape[1], tokens):
+        batch = (np.zeros((count, width), each.dtype) for each in (ids, mask))
+        own_ids, own_mask = batch
+        own_ids[: len(rows)], own_mask[: len(rows)] = ids[rows, :width], mask[rows, :width]
+        made = _vectors(params, own_ids, own_mask, encoder.module, encoder.pool, normalise)
+        out[rows] = made[: len(rows)]
+    return out
+
+
+def batches(lengths: npt.NDArray[np.int64], longest: int, tokens: int) -> list[tuple[npt.NDArray[np.int64], int, int]]:
+    """(rows, length L, number of rows N >= len(rows)) of batches [N, L] that hold all texts of these lengths."""
+    found = []
+    bucket = np.clip(-(-lengths // STEP) * STEP, 1, longest)
+    for width in np.unique(bucket):
+        (rows,) = (bucket == width).nonzero()
+        whole = max(tokens // int(width), 1)
+        found += [(rows[at : at + whole], int(width), whole) for at in range(0, len(rows), whole)]
+    return found
+
+
+@partial(jax.jit, static_argnames=("module", "pool", "normalise"))
+def _vectors(
+    params: Params,
+    ids: Array,
+    mask: Array,
+    module: nn.Module,
+    pool: Callable[[Array, Array], Array],
+    normalise: bool,
+) -> Array:
+    states = module.apply({"params": params}, ids, mask)
+    vectors = pool(states, mask)
+    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=1, keepdims=True), 1e-12) if normalise else vectors
