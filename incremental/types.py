@@ -62,6 +62,8 @@ class Problem(NamedTuple):
     strategy: "Any"  # the head's own strategy (draws negatives, keeps counts), or None
     features: Callable[[Params, dict[str, Any]], dict[str, Array]]
     """(params, inputs) -> path of each dense kernel -> what entered it, [N, D_in] float32, N >= B; without dropout"""
+    scores: Callable[[Params, Outputs, Array], Array] = lambda _params, outputs, rows: outputs.scores[rows]
+    """(params, outputs, rows [n] int32) -> [n, V]: `outputs.scores[rows]`, at the cost of these rows alone"""
 
 
 class Catalogue(NamedTuple):
@@ -123,6 +125,7 @@ class Data(NamedTuple):
     users: Array  # [E] int32, 0 = padding: the training events the catalogue has not counted yet
     items: Array  # [E] int32
     text: Array | None = None  # [V, F] float32: the texts of the items that have occurred; None: `data.text` is null
+    validation: Batch | None = None  # the update's validation rows [M, ...], padding not valid; for `end` only
 
 
 class Seen(NamedTuple):

@@ -73,9 +73,10 @@ def test_jobs_are_grouped_by_what_is_compiled(tmp_path: Path) -> None:
         composed(tmp_path, "optimizer.learning_rate=0.5"),
         composed(tmp_path, "optimizer.learning_rate=fast"),
         composed(tmp_path, "profile=true", "seed=2"),
+        composed(tmp_path, "base=x", "seed=3"),
     ]
     groups = sweep.grouped(dict(enumerate(jobs)))
-    assert [group for group, _ in groups] == [[0, 1, 2], [3], [4], [5], [6], [7, 8], [9], [10], [11], [12], [13]]
+    assert [group for group, _ in groups] == [[0, 1, 2], [3], [4], [5], [6], [7, 8], [9], [10], [11], [12], [13], [14]]
     reasons = [why for _, why in groups]
     assert reasons[0] is reasons[5] is None
     assert reasons[1:5] == ["no other job has its program"] * 4
@@ -83,6 +84,7 @@ def test_jobs_are_grouped_by_what_is_compiled(tmp_path: Path) -> None:
     assert "is an earlier job's" in str(reasons[8])
     assert reasons[9] == ""  # wrong by itself; that is said when it runs
     assert reasons[10] == "profile=True looks at one run"
+    assert reasons[11] == "base: it begins with another run's base part"
 
 
 HEADS = sorted(path.stem for path in (cli.config_folder() / "head").glob("*.yaml"))
