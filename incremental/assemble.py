@@ -69,6 +69,10 @@ def assemble(config: Mapping[str, Any]) -> Parts:
     factory = schema.partial(config["model"], "model")
     # The oracle takes the stream, whose law it knows; a learned model must not.
     model = factory(stream) if "stream" in inspect.signature(factory.func).parameters else factory()
+    if isinstance(model, Model) and stream.question is not None and model.content:
+        features, made = model.content["asked"].shape[-1], stream.question.text.shape[1]
+        if features != made:
+            raise UserError(f"model.features={features}: data.text makes {made} numbers of a title; set it to {made}")
     names = sorted(config["strategies"] or {})
     if isinstance(model, Baseline):
         if names:

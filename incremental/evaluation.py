@@ -11,6 +11,8 @@ from incremental.types import Catalogue, Data, Ranks, Seen, State
 Scores = Callable[[State, dict[str, Array]], Array]
 Known = Callable[[Catalogue, dict[str, Array]], Array]
 
+CLASSES = 128  # a catalogue of so few is one of classes: their scores are kept
+
 
 def known(catalogue: Catalogue, inputs: dict[str, Array]) -> Array:
     """[B] bool: whether the model knows anything of a row: a user it was trained on, a history that is not empty."""
@@ -97,9 +99,12 @@ def ranker(
                 recommended = jnp.stack(
                     [recommended[i].at[top].add(first.astype(jnp.int32)) for i, first in enumerate(within)]
                 )
-            return Ranks(rank, recommended)
+            if ranks.scores is None:
+                return Ranks(rank, recommended)
+            return Ranks(rank, recommended, ranks.scores.at[jnp.where(fresh, index, total)].set(values, mode="drop"))
 
-        empty = Ranks(jnp.full((total,), jnp.inf, jnp.float32), jnp.zeros((len(cutoffs), capacity), jnp.int32))
+        kept = jnp.zeros((total, capacity), jnp.float32) if capacity <= CLASSES else None
+        empty = Ranks(jnp.full((total,), jnp.inf, jnp.float32), jnp.zeros((len(cutoffs), capacity), jnp.int32), kept)
         return jax.lax.fori_loop(0, (data.size + batch_size - 1) // batch_size, body, empty)
 
     return rank

@@ -14,9 +14,23 @@ from incremental.capacity import capacity, grow
 from incremental.compiled import Compiled
 from incremental.data.stream import Rows, Stream, belongs
 from incremental.errors import UserError
+from incremental.metrics import classes
 from incremental.metrics.ranking import parse, per_event
 from incremental.sharding import put
-from incremental.types import Anchor, Batch, Catalogue, Data, Learner, Params, Program, Seen, Sizes, State, bytes_of
+from incremental.types import (
+    Anchor,
+    Batch,
+    Catalogue,
+    Data,
+    Learner,
+    Params,
+    Program,
+    Ranks,
+    Seen,
+    Sizes,
+    State,
+    bytes_of,
+)
 from incremental.update import Plan, Update
 
 Build = Callable[[Sizes], Program]
@@ -174,7 +188,9 @@ def sizes_at(stream: Stream, t: int) -> Sizes:
     """The tables' capacities for the ids that occurred up to increment t."""
     last = stream.bounds(t)[1]
     seen = stream.interactions
-    return Sizes(*(capacity(int(ids[:last].max()) + 1, LEAST_CAPACITY) for ids in (seen.item, seen.user)))
+    least = LEAST_CAPACITY if stream.question is None else 1  # of behaviours there are few, and all that there will be
+    items, users = (int(ids[:last].max()) + 1 for ids in (seen.item, seen.user))
+    return Sizes(capacity(items, least), capacity(users, LEAST_CAPACITY))
 
 
 def sizes_of(state: State) -> Sizes:
@@ -292,6 +308,7 @@ class Driver:
                 "evaluation.candidates=listed tests items that the model has not seen, data.unseen_items=drop leaves "
                 "them out; set data.unseen_items=miss"
             )
+        self.refuse_inputs()
         base_items = int(stream.interactions.item[: stream.bounds(0)[1]].max())
         if max(self.cutoffs) > base_items:
             raise UserError(
@@ -320,6 +337,16 @@ class Driver:
                     f"training.batch_size={batch_size} is larger than {part} ({len(rows)} training events); "
                     "lower it, or cut the stream coarser (data.cut)"
                 )
+
+    def refuse_inputs(self) -> None:
+        """A model that does not read what the stream's rows hold."""
+        question, inputs = self.stream.question, self.inputs
+        if question is None and "asked" in inputs:
+            raise UserError(
+                "model: it predicts behaviours, but the stream's labels are items; +predict@data.predict=..."
+            )
+        if question is not None and "history" in inputs:
+            raise UserError("model: its history is of labels, which data.predict makes behaviours; use model=behaviour")
 
     def run(self, key: jax.Array, matrix: bool, resume: Any) -> Result:
         """See `run`."""
@@ -494,13 +521,14 @@ class Driver:
         first, last = (padded(place.astype(np.int32), length) for place in (start, stop))
         return Seen(padded(log, log_length), first, last, window)
 
-    def ranked(self, state: State, t: int, trained_until: int, *, heldout: bool) -> tuple[Rows, np.ndarray, np.ndarray]:
-        """The test rows of increment t, the ranks of their labels, and what was recommended."""
+    def ranked(self, state: State, t: int, trained_until: int, *, heldout: bool) -> tuple[Rows, Ranks]:
+        """The test rows of increment t and, on the host, what became of them."""
         functions = self.functions(sizes_of(state))
         known = np.asarray(state.learner.catalogue.seen)
         rows, data, seen = self.test_data(functions.program, known, t, trained_until, heldout=heldout)
         ranks = functions.rank(state, data, seen)
-        return rows, np.asarray(ranks.rank)[: len(rows)], np.asarray(ranks.recommended)
+        own = None if ranks.scores is None else np.asarray(ranks.scores)[: len(rows)]
+        return rows, Ranks(np.asarray(ranks.rank)[: len(rows)], np.asarray(ranks.recommended), own)
 
     def test_data(
         self, program: Program, known: np.ndarray, t: int, trained_until: int, *, heldout: bool
@@ -524,13 +552,12 @@ class Driver:
     def test(self, state: State, t: int, trained_until: int) -> list[Record]:
         """The prequential evaluation of all of increment t: metrics; those of cold users, of cold and of rare items
         apart; coverage, bias."""
-        ranked = self.ranked(state, t, trained_until, heldout=False)
-        return self.records(state.learner.catalogue, t, trained_until, *ranked)
+        rows, ranked = self.ranked(state, t, trained_until, heldout=False)
+        return self.records(state.learner.catalogue, t, trained_until, rows, ranked)
 
-    def records(
-        self, known: Catalogue, t: int, trained_until: int, rows: Rows, ranks: np.ndarray, recommended: np.ndarray
-    ) -> list[Record]:
-        """What `test` makes of a ranking."""
+    def records(self, known: Catalogue, t: int, trained_until: int, rows: Rows, ranked: Ranks) -> list[Record]:
+        """What `test` makes of a ranking; where labels are behaviours, a report of each."""
+        ranks, recommended = np.asarray(ranked.rank), np.asarray(ranked.recommended)
         users, seen, count = (np.asarray(part) for part in (known.users, known.seen, known.events))
         groups = {
             "": np.ones(len(rows), bool),
@@ -544,6 +571,10 @@ class Driver:
             for name, group in groups.items():
                 mean = float(values[group].mean()) if group.any() else float("nan")
                 records.append(Record(trained_until, t, metric + name, mean, int(group.sum())))
+        names = self.stream.interactions.items
+        if self.stream.question is not None and len(rows):
+            told = classes.report(np.asarray(ranked.scores)[:, : len(names)], rows.label, names)
+            records += [Record(trained_until, t, metric, value, events) for metric, (value, events) in told.items()]
         # Popularity bias: the mean percentile, by training events, of what is recommended (0.5 = none).
         order = np.argsort(np.argsort(count[seen], kind="stable"), kind="stable")
         percentile = order / max(len(order) - 1, 1)
@@ -558,8 +589,8 @@ class Driver:
         """R[trained_until, ·]: every metric on the held-out part of every increment, later ones too."""
         records = []
         for t in range(len(self.stream)):
-            _, ranks, _ = self.ranked(state, t, trained_until, heldout=True)
-            records += self.heldout_records(t, trained_until, ranks)
+            _, ranked = self.ranked(state, t, trained_until, heldout=True)
+            records += self.heldout_records(t, trained_until, np.asarray(ranked.rank))
         return records
 
     def heldout_records(self, t: int, trained_until: int, ranks: np.ndarray) -> list[Record]:

@@ -26,7 +26,7 @@ from incremental.capacity import into_corner
 from incremental.compiled import Compiled
 from incremental.errors import UserError
 from incremental.loop import Driver, Listener, Progress, Record, Result, Saver
-from incremental.types import Catalogue, Data, Params, Program, PyTree, Sizes, State, bytes_of
+from incremental.types import Catalogue, Data, Params, Program, PyTree, Ranks, Sizes, State, bytes_of
 
 Numbers = Mapping[str, Array]  # by dotted key; [lanes] float32, or [] of one lane
 LaneBuild = Callable[[Sizes, Numbers], Program]
@@ -418,29 +418,32 @@ class Packed:
     # -- evaluation ------------------------------------------------------------------------------------------------
 
     def ranked(self, lanes: Sequence[int], t: int, trained_until: int, *, heldout: bool) -> Any:
-        """The test rows of increment t, and for each lane the ranks of their labels and what was recommended."""
+        """The test rows of increment t, and each lane's `Ranks` of them, on the host."""
         functions = self.programs.at(self.sizes)
         known = np.asarray(self.state.learner.catalogue.seen)[lanes[0]]
         rows, data, seen = self.solo.test_data(functions.program, known, t, trained_until, heldout=heldout)
         ranks = functions.rank(self.numbers, self.state, *self.programs.everywhere((data, seen)))
-        return rows, np.asarray(ranks.rank)[:, : len(rows)], np.asarray(ranks.recommended)
+        rank, recommended, scores = jax.device_get(ranks)
+        n = len(rows)
+        own = [None] * len(rank) if scores is None else scores[:, :n]
+        return rows, [Ranks(*each) for each in zip(rank[:, :n], recommended, own, strict=True)]
 
     def test(self, lanes: Sequence[int], t: int) -> None:
         """The prequential evaluation of increment t."""
         if self.solo.listed:
             self.grow(lanes, Sizes(*map(max, self.sizes, self.solo.sizes(t))))
-        rows, ranks, recommended = self.ranked(lanes, t, t - 1, heldout=False)
+        rows, ranked = self.ranked(lanes, t, t - 1, heldout=False)
         catalogue = jax.device_get(self.state.learner.catalogue)
         for lane in lanes:
             known = Catalogue(*(part[lane] for part in catalogue))
-            self.note(lane, self.solo.records(known, t, t - 1, rows, ranks[lane], recommended[lane]))
+            self.note(lane, self.solo.records(known, t, t - 1, rows, ranked[lane]))
 
     def matrix_row(self, lanes: Sequence[int], trained_until: int) -> None:
         """R[trained_until, ·]."""
         for t in range(len(self.solo.stream)) if lanes else ():
-            _, ranks, _ = self.ranked(lanes, t, trained_until, heldout=True)
+            _, ranked = self.ranked(lanes, t, trained_until, heldout=True)
             for lane in lanes:
-                self.note(lane, self.solo.heldout_records(t, trained_until, ranks[lane]))
+                self.note(lane, self.solo.heldout_records(t, trained_until, ranked[lane].rank))
 
     def note(self, lane: int, records: list[Record]) -> None:
         """Adds evaluations to a lane's progress."""

@@ -149,6 +149,7 @@ class Ranks(NamedTuple):
 
     rank: Array  # [N] float32: candidates scored higher, ties counted as half; inf where the label is none
     recommended: Array  # [K's, V] int32: how often each item was among a row's first K
+    scores: Array | None = None  # [N, V] float32 of a catalogue of at most 128, whose items are classes
 
 
 class Memory(NamedTuple):

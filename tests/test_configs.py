@@ -34,8 +34,9 @@ def check(values: dict[str, Any]) -> None:
         config.partial(values[key], key)
     for name, node in (values["strategies"] or {}).items():
         config.partial(node, f"strategies.{name}")
-    if values["data"].get("text"):
-        config.build(values["data"]["text"], "data.text")
+    for key in ("text", "predict"):
+        if values["data"].get(key):
+            config.build(values["data"][key], f"data.{key}")
     data = dict(values["data"])
     source = config.partial({**data.pop("source"), "path": "x"}, "data.source") if "path" in data["source"] else None
     if source is not None:
@@ -44,7 +45,9 @@ def check(values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_fits_its_factory(group: str, choice: str) -> None:
-    place = {"strategy": "+strategy@strategies.it", "text": "+text@data.text"}.get(group, group)
+    place = {"strategy": "+strategy@strategies.it", "text": "+text@data.text", "predict": "+predict@data.predict"}.get(
+        group, group
+    )
     check(composed(f"{place}={choice}", *NEEDED.get(choice, [])))
 
 

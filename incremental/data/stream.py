@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from incremental.data.behaviour import Asked, Predict
 from incremental.data.cleaning import CleaningStep
 from incremental.data.interactions import Interactions, Table, encode
 from incremental.errors import UserError
@@ -29,6 +30,22 @@ class Rows:
     history: Ints  # [N, L] the last L items before the event, left-padded with 0; [N, 0] when not asked for
     label: Ints  # [N]
     increment: Ints  # [N]
+    question: Asked | None = None  # of these rows; None: items are the labels
+
+    @property
+    def past(self) -> npt.NDArray[np.float32]:
+        """[N, F] the mean of the texts in each history, 0 for an empty one."""
+        assert self.question is not None
+        text, mean = self.question.text, np.zeros((len(self), self.question.text.shape[1]), np.float32)
+        for place in range(self.history.shape[1]):  # not [N, L, F] at once
+            mean += text[self.history[:, place]]
+        return mean / np.maximum((self.history > 0).sum(1, keepdims=True), 1).astype(np.float32)
+
+    @property
+    def asked(self) -> npt.NDArray[np.float32]:
+        """[N, F] the text of the item in question."""
+        assert self.question is not None
+        return self.question.text[self.question.item]
 
     def __len__(self) -> int:
         return len(self.event)
@@ -49,6 +66,7 @@ class Stream:
     cleaning: tuple[CleaningStep, ...] = ()
     notes: tuple[str, ...] = ()
     text: npt.NDArray[np.float32] | None = None  # [items, ...] what `data.text` makes of each item's title
+    question: Asked | None = None  # `data.predict`: the labels, "items" here, are behaviours asked of items
 
     def __len__(self) -> int:
         """T + 1: the base part and the increments."""
@@ -64,6 +82,7 @@ class Stream:
             heldout=self.heldout[:n],
             validation=self.validation[:n],
             text=None if self.text is None else self.text[: int(self.interactions.item[:n].max()) + 1],
+            question=None if self.question is None else _cut(self.question, n),
         )
 
     def bounds(self, t: int) -> tuple[int, int]:
@@ -101,7 +120,7 @@ class Stream:
             events = events[items[events] <= arrived]
         if self.exclude_seen:
             events = events[~self._repeated[events]]
-        visible = belongs(known, items)
+        visible = belongs(known, items) if self.question is None else np.ones(len(items), bool)
         if self.minimum_history:
             events = self._long_enough(self._rows(events, visible, True), self.minimum_history).event
         return self._rows(events, visible, history)
@@ -170,9 +189,10 @@ class Stream:
     def _rows(self, events: Ints, visible: Bools, history: bool) -> Rows:
         """Rows of the events; their histories hold the last L earlier events of the user that are `visible`."""
         order, _, first = self._by_user
-        items = self.interactions.item
+        labels = self.interactions.item
+        items = labels if self.question is None else self.question.item
         past = np.zeros((len(events), 0), np.int32)
-        if history:
+        if history or self.question is not None:
             kept = visible[order]
             before: Ints = np.cumsum(kept) - kept  # visible events before each place
             log = items[order[kept]]
@@ -180,12 +200,19 @@ class Stream:
             index = before[place][:, None] - self.history + np.arange(self.history)
             inside = index >= before[first[place]][:, None]
             past = np.where(inside, log[np.where(inside, index, 0)] if len(log) else 0, 0).astype(np.int32)
-        return Rows(events, self.interactions.user[events], past, items[events], self.increment[events])
+        rows = Rows(events, self.interactions.user[events], past, labels[events], self.increment[events])
+        return rows if self.question is None else replace(rows, question=self.question._replace(item=items[events]))
 
     @staticmethod
     def _long_enough(rows: Rows, least: int) -> Rows:
         keep = (rows.history > 0).sum(1) >= least
-        return Rows(rows.event[keep], rows.user[keep], rows.history[keep], rows.label[keep], rows.increment[keep])
+        own = (rows.event[keep], rows.user[keep], rows.history[keep], rows.label[keep], rows.increment[keep])
+        return Rows(*own, rows.question and rows.question._replace(item=rows.question.item[keep]))
+
+
+def _cut(question: Asked, n: int) -> Asked:
+    """Of the first n events."""
+    return Asked(question.item[:n], question.text[: int(question.item[:n].max()) + 1])
 
 
 def belongs(members: Bools, ids: Ints) -> Bools:
@@ -216,6 +243,7 @@ def make_stream(
     unseen_items: Literal["miss", "drop"] = "miss",
     minimum_history: int = 0,
     text: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = None,
+    predict: Predict | None = None,
     seed: int = 0,
     until: int | None = None,
 ) -> Stream:
@@ -223,8 +251,9 @@ def make_stream(
 
     `history`: L, the last events that a model sees. `heldout`: the share of each part that nothing trains on (for the
     matrix R); `validation`: the share of the rest for early stopping; both drawn by event from `seed`. `text` turns
-    titles into numbers [items, ...], each title on its own. `until`: the stream ends with this increment, as `prefix`
-    has it; the cut still counts the whole source, so that the increments before are the same ones.
+    titles into numbers [items, ...], each title on its own. `predict` makes behaviours the labels
+    (`incremental.data.behaviour`). `until`: the stream ends with this increment, as `prefix` has it; the cut still
+    counts the whole source, so that the increments before are the same ones.
     """
     for name, value in (("heldout", heldout), ("validation", validation)):
         if not 0 <= value < 1:
@@ -246,6 +275,13 @@ def make_stream(
     if text is not None and interactions.titles is None:
         where = f"data.text: {table.origin} has no titles"
         raise UserError(f"{where}; name their column in data.source, or set data.text=null")
+    vectors = None if text is None else text(interactions.titles or [])
+    question = None
+    if predict is not None:
+        if exclude_seen:
+            raise UserError("data.predict with data.exclude_seen=true: a behaviour may come again; set it to false")
+        interactions, question = predict(interactions, vectors)
+        vectors = None
     held = share_of_each(increment, heldout, seed, 1)
     return Stream(
         interactions,
@@ -258,5 +294,6 @@ def make_stream(
         minimum_history,
         steps,
         notes,
-        None if text is None else text(interactions.titles or []),
+        vectors,
+        question,
     )

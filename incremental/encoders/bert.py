@@ -36,7 +36,7 @@ class Bert(nn.Module):
     dropout: float = 0.0
     """rate at the embeddings, the attention and the two sums of a layer; may be traced"""
     remat: bool = False
-    """a layer's inner values are computed anew in the backward pass, not kept"""
+    """with a key, in training: a layer's inner values are computed anew in the backward pass, not kept"""
 
     @nn.compact
     def __call__(self, ids: Array, mask: Array, key: Array | None = None) -> Array:
@@ -53,7 +53,7 @@ class Bert(nn.Module):
         x = norm(config, "norm")(x)
         keys = [None] * (config.layers + 1) if key is None else list(jax.random.split(key, config.layers + 1))
         x = x * multipliers(keys[-1], self.dropout, [x.shape])[0]
-        layer = nn.remat(Layer) if self.remat else Layer
+        layer = nn.remat(Layer) if self.remat and key is not None else Layer
         for i in range(config.layers):
             x = layer(config, self.dropout, name=f"layer_{i}")(x, mask[:, None, None], keys[i])
         return x.astype(jnp.float32)

@@ -23,7 +23,7 @@ def encode(
     texts: Sequence[str],
     *,
     length: int = 128,
-    tokens: int = 4096,
+    tokens: int = 1024,
     normalise: bool = False,
     precision: Precision = "float32",
     name: Callable[[int], str] = "text {}".format,

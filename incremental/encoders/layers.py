@@ -5,15 +5,21 @@ that adapters, projections and frozen parts are named alike in every family.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 
+
+def gelu(x: Array) -> Array:
+    """x Φ(x) (Hendrycks & Gimpel 2016, arXiv 1606.08415); `nn.gelu` takes erfc, which is slower and no nearer here."""
+    return 0.5 * x * (1.0 + jax.lax.erf(x * 0.5**0.5))
+
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {  # by their names in checkpoints
-    "gelu": partial(nn.gelu, approximate=False),
+    "gelu": gelu,
     "gelu_new": nn.gelu,
     "gelu_pytorch_tanh": nn.gelu,
     "gelu_fast": nn.gelu,

@@ -117,4 +117,4 @@ def test_bfloat16_weights_compute_in_bfloat16_and_give_float32(build: Any) -> No
     assert 1e-4 < error < 0.05
     jaxpr = jax.make_jaxpr(lambda params: module.apply({"params": params}, IDS, MASK))(low(params))
     products = [each for each in jaxpr.jaxpr.eqns if each.primitive.name == "dot_general"]
-    assert {str(each.invars[0].aval.dtype) for each in products} == {"bfloat16"}  # type: ignore[union-attr]
+    assert {str(each.invars[0].aval.dtype) for each in products} == {"bfloat16"}

@@ -1,0 +1,45 @@
+"""Which behaviour follows, from the texts of a user's last items and of the item in question."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.models.dropout import multipliers
+from incremental.models.embedding import uniform_rows
+from incremental.problem import Model
+from incremental.types import Sizes
+
+
+class Behaviour(nn.Module):
+    """Table "item/embedding" [C, D] and "item_bias" [C], a behaviour a row; dense part "inner"."""
+
+    sizes: Sizes
+    width: int
+    dropout: float
+
+    def setup(self) -> None:
+        self.inner = nn.Dense(self.width)
+        self.item = nn.Embed(self.sizes.items, self.width, embedding_init=uniform_rows(self.width**-0.5))
+        self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes.items,))
+
+    def __call__(self, inputs: dict[str, Array], key: Array | None) -> Array:
+        """{"past" [B, F], "asked" [B, F]} float32 -> [B, D]: relu(W [past, asked, √F past · asked]), F times alike."""
+        past, asked = inputs["past"], inputs["asked"]
+        both = past * asked * past.shape[-1] ** 0.5
+        hidden = nn.relu(self.inner(jnp.concatenate([past, asked, both], axis=-1)))
+        return hidden * multipliers(key, self.dropout, [hidden.shape])[0]
+
+    def items(self) -> tuple[Array, Array]:
+        return self.item.embedding, self.item_bias
+
+
+def behaviour(*, features: int = 256, width: int = 64, dropout: float = 0.2) -> Model:
+    """`features` F, the numbers that `data.text` makes of a title; `width` D. For a stream with `data.predict`."""
+    vector = jax.ShapeDtypeStruct((features,), jnp.float32)
+    return Model(
+        lambda sizes, _history: Behaviour(sizes, width, dropout),
+        ("past", "asked"),
+        {"item/embedding": "item", "item_bias": "item"},
+        {"past": vector, "asked": vector},
+    )

@@ -1,0 +1,103 @@
+"""Streams whose labels are behaviours."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from incremental.data.behaviour import behaviour
+from incremental.data.interactions import Table
+from incremental.data.stream import Stream, make_stream
+from incremental.data.text import hashed_words
+from incremental.errors import UserError
+
+TITLES = {"a": "red shoe", "b": "blue shoe", "c": "tea"}
+EVENTS = [  # user, item, behaviour, rating
+    ("u", "a", "view", 3.0),
+    ("v", "c", "buy", 9.0),
+    ("u", "b", "buy", 8.0),
+    ("u", "c", "view", 2.0),
+    ("v", "a", "cart", 7.0),
+    ("u", "a", "cart", 8.5),
+]
+WORDS = hashed_words(width=32)
+OF = dict(zip(TITLES, WORDS(list(TITLES.values())), strict=True))
+
+
+def made(*, columns: tuple[str, ...] = ("behaviour", "rating"), heldout: list[int] = [], **chosen: Any) -> Stream:  # noqa: B006
+    frame = pl.DataFrame(EVENTS, schema=["user", "item", "behaviour", "rating"], orient="row")
+    frame = frame.with_columns(time=pl.int_range(len(EVENTS))).select("user", "item", "time", *columns)
+    stream = make_stream(
+        **{
+            "source": Table(frame, "shop.csv", TITLES),
+            "cut": lambda events: (np.array([0, 0, 0, 1, 1, 1], np.int32)[: len(events)], ()),
+            "history": 2,
+            "heldout": 0.0,
+            "validation": 0.0,
+            "text": WORDS,
+            "predict": behaviour(),
+            **chosen,
+        }
+    )
+    return replace(stream, heldout=np.isin(np.arange(len(EVENTS)), heldout))
+
+
+def mean(*items: str) -> Any:
+    return np.mean([OF[item] for item in items], axis=0)
+
+
+def test_an_event_asks_for_its_behaviour_after_the_texts_before_it() -> None:
+    rows = made().training_rows(range(2), validation=False, history=False)
+    assert rows.label.tolist() == [1, 2, 2, 1, 3, 3]
+    assert made().interactions.items == ["", "view", "buy", "cart"]
+    np.testing.assert_array_equal(rows.asked, [OF[item] for _, item, *_ in EVENTS])
+    nothing = np.zeros(32)
+    wanted = [nothing, nothing, mean("a"), mean("a", "b"), mean("c"), mean("b", "c")]  # the last two
+    np.testing.assert_allclose(rows.past, wanted, atol=1e-7)
+
+
+def test_training_does_not_read_the_heldout_events() -> None:
+    stream = made(heldout=[2])
+    rows = stream.training_rows(range(2), validation=False, history=False)
+    assert rows.event.tolist() == [0, 1, 3, 4, 5]
+    np.testing.assert_allclose(rows.past[[2, 4]], [mean("a"), mean("a", "c")], atol=1e-7)
+    known = np.zeros(8, bool)  # a test reads all that came before, of items the model knows or not
+    tested = stream.test_rows(1, heldout=False, trained_until=0, known=known, history=False)
+    np.testing.assert_allclose(tested.past[2], mean("b", "c"), atol=1e-7)
+
+
+def test_a_cut_stream_asks_the_same() -> None:
+    whole, short = made(), made().prefix(0)
+    rows, other = (each.training_rows([0], validation=False, history=False) for each in (whole, short))
+    for name in ("label", "past", "asked"):
+        np.testing.assert_array_equal(getattr(rows, name), getattr(other, name))
+    assert short.interactions.items == ["", "view", "buy"]
+    assert short.question is not None
+    assert len(short.question.text) == 4
+
+
+def test_liked_or_not() -> None:
+    stream = made(predict=behaviour(liked=8.0), minimum_history=1)
+    assert stream.interactions.items == ["", "disliked", "liked"]
+    assert stream.training_rows(range(2), validation=False, history=False).label.tolist() == [1, 2, 2, 1, 1, 2]
+    tested = stream.test_rows(0, heldout=False, trained_until=0, known=np.ones(8, bool), history=False)
+    assert tested.event.tolist() == [2]
+    np.testing.assert_allclose(tested.asked, [OF["b"]])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"text": None}, r"data.text is null; e.g. \+text@data.text=hashed_words"),
+        ({"text": lambda titles: np.zeros((len(titles), 3, 4), np.float32)}, "data.text is states of tokens"),
+        ({"columns": ("rating",)}, "no behaviours; name their column, or set data.predict.liked"),
+        ({"columns": (), "predict": behaviour(liked=8.0)}, r"liked=8.0: the data has no ratings"),
+        ({"predict": behaviour(liked=0.0)}, "every event is 'liked'; there is nothing to predict"),
+        ({"exclude_seen": True}, "exclude_seen=true: a behaviour may come again; set it to false"),
+    ],
+)
+def test_what_cannot_be_asked(chosen: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        made(**chosen)

@@ -1,0 +1,115 @@
+"""Behaviour prediction, from the layer to a run with strategies."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import polars as pl
+import pytest
+
+from incremental import loop, optimizers
+from incremental.assemble import assemble
+from incremental.data.behaviour import behaviour as predict
+from incremental.data.interactions import Table
+from incremental.data.stream import Stream, make_stream
+from incremental.data.text import hashed_words
+from incremental.errors import UserError
+from incremental.heads.bce import bce
+from incremental.heads.full_softmax import full_softmax
+from incremental.learner import make, training
+from incremental.models.behaviour import behaviour
+from incremental.models.popularity import popularity
+from incremental.models.sasrec import sasrec
+from incremental.problem import Head, problem
+from incremental.strategies.ewc import ewc
+from incremental.strategies.gpm import gpm
+from incremental.strategies.replay import replay
+from incremental.types import Program, Sizes
+from incremental.update import update
+from tests import lab
+from tests.test_configs import composed
+
+FEATURES = 16
+
+
+def test_hidden_is_as_written() -> None:
+    own = problem(behaviour(features=FEATURES, width=4, dropout=0.5), full_softmax(), Sizes(3, 8), 2)
+    params = own.init(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    past, asked = rng.normal(size=(2, 5, FEATURES)).astype(np.float32)
+    out = own.apply(params, {"past": past, "asked": asked})
+    read = np.concatenate([past, asked, past * asked * 4.0], axis=1)
+    inner = params["inner"]
+    hidden = np.maximum(read @ inner["kernel"] + inner["bias"], 0)
+    np.testing.assert_allclose(out.hidden, hidden, rtol=1e-5, atol=1e-5)
+    scores = hidden @ params["item"]["embedding"].T + params["item_bias"]
+    np.testing.assert_allclose(out.scores, scores, rtol=1e-5, atol=1e-5)
+    dropped = own.apply(params, {"past": past, "asked": asked}, key=jax.random.key(1)).hidden
+    assert set(np.unique(np.round(dropped[hidden > 0] / hidden[hidden > 0], 3))) == {0.0, 2.0}
+
+
+def shop() -> Stream:
+    """Two kinds of words; who asks for the kind they had last, buys."""
+    rng = np.random.default_rng(0)
+    user, item = rng.integers(0, 20, 600), rng.integers(0, 8, 600)
+    last: dict[int, int] = {}
+    bought = []
+    for who, what in zip(user, item, strict=True):
+        bought.append("buy" if last.get(who, 0) % 2 == what % 2 else "view")
+        last[who] = what
+    frame = pl.DataFrame(
+        {"user": [f"u{i}" for i in user], "item": [f"i{i}" for i in item], "time": range(600), "behaviour": bought}
+    )
+    return make_stream(
+        source=Table(frame, "shop", {f"i{i}": ("tea", "shoe")[i % 2] for i in range(8)}),
+        cut=lambda events: ((np.arange(len(events)) // 200).astype(np.int32), ()),
+        history=1,
+        text=hashed_words(width=FEATURES),
+        predict=predict(),
+    )
+
+
+def build(sizes: Sizes, head: Head) -> Program:
+    own = problem(behaviour(features=FEATURES, width=16, dropout=0.0), head, sizes, 1)
+    parts = {"memory": replay(own, capacity=64, rows=16), "anchor": ewc(own, weight=1.0, samples=16), "basis": gpm(own)}
+    steps = training(batch_size=32, epochs=10, patience=0)
+    return make(own, optimizers.adam(learning_rate=0.02), parts, sizes=sizes, training=steps, cutoffs=(1,))
+
+
+@pytest.mark.parametrize("head", [full_softmax(), bce(negatives=8)], ids=["softmax", "bce"])
+def test_it_learns_what_the_texts_say_under_strategies(head: Head) -> None:
+    stream = shop()
+    result = loop.run(partial(build, head=head), stream, update(), metrics=("recall@1",))
+    assert result.sizes.items == 8
+    found = {record.metric: record for record in result.records if record.evaluated_on == 2}
+    assert found["recall@1"].value > 0.95  # accuracy
+    assert found["auc"].value > 0.97
+    assert found["recall/buy"].events + found["recall/view"].events == 200
+    per_class = [f"{metric}/{name}" for metric in ("precision", "recall", "f1", "auc") for name in ("buy", "view")]
+    assert {*per_class, "f1", "auc"} <= set(found)
+
+
+def test_the_commoner_class_is_the_baseline() -> None:
+    model = popularity()
+    result = loop.run(partial(model.build, cutoffs=(1,)), shop(), update(), metrics=("recall@1",))
+    found = {record.metric: record.value for record in result.records if record.evaluated_on == 2}
+    assert sorted([found["recall/buy"], found["recall/view"]]) == [0.0, 1.0]
+    assert found["auc"] == 0.5
+
+
+def test_a_model_that_reads_something_else() -> None:
+    def of(model: Any, sizes: Sizes) -> Program:
+        own = problem(model, full_softmax(), sizes, 1)
+        return make(own, optimizers.adam(), {}, sizes=sizes, training=training(batch_size=8), cutoffs=(1,))
+
+    with pytest.raises(
+        UserError, match=r"its history is of labels, which data.predict makes behaviours; use model=behav"
+    ):
+        loop.run(partial(of, sasrec(width=8)), shop(), update(), metrics=("recall@1",))
+    with pytest.raises(
+        UserError, match=r"it predicts behaviours, but the stream's labels are items; \+predict@data.pre"
+    ):
+        loop.run(partial(of, behaviour()), lab.stream(), update(), metrics=("recall@1",))
+    with pytest.raises(UserError, match=r"model.features=256: data.text makes 32 numbers of a title; set it to 32"):
+        assemble(composed("experiment=behaviour", "data.text.width=32", "data.source.events=500"))
