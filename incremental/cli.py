@@ -11,6 +11,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -110,10 +111,17 @@ def reported() -> Iterator[None]:
 def job(config: DictConfig) -> float | None:
     """One run; returns the prequential headline metric, for sweepers."""
     with reported():
-        values = read(config)
-        from incremental.experiment import execute
+        try:
+            values = read(config)
+            from incremental.experiment import execute
 
-        return headline(values, execute(values))
+            return headline(values, execute(values))
+        except UserError as error:
+            if HydraConfig.get().mode != RunMode.MULTIRUN:
+                raise
+            # An exit would end the whole sweep; this is told again, by Hydra, when the other jobs are over.
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            raise CompactHydraException(str(error)) from None
 
 
 def main() -> None:

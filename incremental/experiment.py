@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from incremental.problem import Baseline
 from incremental.rundir import RunDirectory
 from incremental.sharding import first_process, join
 from incremental.tracking import Tracker
+from incremental.trained import base_of
 from incremental.types import Params, Sizes, State, bytes_of
 
 
@@ -147,6 +149,7 @@ def run_in(directory: RunDirectory, parts: Parts, config: Mapping[str, Any]) -> 
             listener=execution.listener,
             saver=execution.saver,
             resume=execution.resume,
+            base=partial(base_of, config["base"], config, stream) if config["base"] else None,
         )
     summary = execution.finish(result)
     quality = summary["metrics"][headline]["prequential"]
@@ -169,6 +172,7 @@ def check_options(config: Mapping[str, Any]) -> None:
     """The schema of the top level's own keys."""
     for key, kinds, allowed in (
         ("seed", (int,), "a whole number"),
+        ("base", (type(None), str), "null or the directory of a finished run"),
         ("debug", (type(None), str), "null or nan"),
         ("profile", (bool,), "true or false"),
         ("dry_run", (bool,), "true or false"),

@@ -17,7 +17,20 @@ from incremental.errors import UserError
 from incremental.metrics import classes
 from incremental.metrics.ranking import parse, per_event
 from incremental.sharding import put
-from incremental.types import Anchor, Batch, Catalogue, Data, Params, Program, Ranks, Seen, Sizes, State, bytes_of
+from incremental.types import (
+    Anchor,
+    Batch,
+    Catalogue,
+    Data,
+    Learner,
+    Params,
+    Program,
+    Ranks,
+    Seen,
+    Sizes,
+    State,
+    bytes_of,
+)
 from incremental.update import Plan, Update
 
 Build = Callable[[Sizes], Program]
@@ -70,6 +83,13 @@ class Saver(Protocol):
         ...
 
 
+class Base(NamedTuple):
+    """A base part that another run has trained: what `run` may begin with in place of training it."""
+
+    learner: Learner
+    cost: Cost
+
+
 class Listener(Protocol):
     """Told what happens; it draws progress bars, prints and tracks."""
 
@@ -116,7 +136,7 @@ class Functions:
         self.written = Compiled(parameters_written)
         self.copy = Compiled(lambda tree: jax.tree.map(jnp.copy, tree))
 
-    def refuse_types(self, state: State, data: Data) -> None:
+    def refuse_types(self, state: State, data: Data, whole: Data) -> None:
         """A strategy whose state changes its type is refused before training, not at a later increment.
 
         Tracing is no extra work: compiling uses it again.
@@ -124,9 +144,10 @@ class Functions:
         if self.checked:
             return
         epoch: Any = lambda state, data: self.run_epoch.traced(state, data)[0]  # noqa: E731
-        for hook, traced in (("begin", self.begin.traced), ("record", epoch), ("end", self.end.traced)):
+        hooks = ("begin", self.begin.traced, data), ("record", epoch, data), ("end", self.end.traced, whole)
+        for hook, traced, rows in hooks:
             try:
-                changed = traced(state, data).strategy
+                changed = traced(state, rows).strategy
             except TypeError as error:
                 if "carry" not in str(error):
                     raise
@@ -203,6 +224,11 @@ def as_data(rows: Rows, inputs: tuple[str, ...], increment: int, arrived: tuple[
     return Data(batch, number, now, users, items)
 
 
+def finished(data: Data, validation: Data) -> Data:
+    """What `end` gets: the update's rows, and those for validation, which a memory may keep once training is over."""
+    return data._replace(validation=validation.rows)
+
+
 NOBODY = (np.zeros(0, np.int32), np.zeros(0, np.int32))
 
 
@@ -219,6 +245,7 @@ def run(
     listener: Listener = SILENT,
     saver: Saver | None = None,
     resume: Callable[[Callable[[Sizes], Functions]], tuple[State, Params, Sizes, Progress] | None] | None = None,
+    base: Callable[[], Base] | None = None,
 ) -> Result:
     """Runs a stream to its end and returns the state, the evaluations and the costs.
 
@@ -226,10 +253,10 @@ def run(
     the ids of t, train as `update` says. With `matrix`, after each update (and before the first) the held-out part of
     every increment is tested. With `listed` the candidates of the test on t are also the items that t brings, of which
     the model has seen nothing (at most their texts); else those are misses. `build(sizes)` makes the program at given
-    capacities. `batch_size` is only checked
-    against the increments' sizes.
+    capacities. `batch_size` is only checked against the increments' sizes. With `base` the base part is not trained:
+    its learner and its cost are taken over, and strategies see the base part begin and end.
     """
-    driver = Driver(build, stream, update, metrics, listener, saver, listed=listed)
+    driver = Driver(build, stream, update, metrics, listener, saver, base, listed=listed)
     driver.check(matrix, batch_size)
     return driver.run(jax.random.key(seed), matrix, resume)
 
@@ -245,10 +272,11 @@ class Driver:
         metrics: tuple[str, ...],
         listener: Listener = SILENT,
         saver: Saver | None = None,
+        base: Callable[[], Base] | None = None,
         *,
         listed: bool = False,
     ) -> None:
-        self.build, self.stream, self.update = build, stream, update
+        self.build, self.stream, self.update, self.base = build, stream, update, base
         self.metrics, self.listener, self.saver, self.listed = metrics, listener, saver, listed
         self.cutoffs = cutoffs(metrics)
         self.made: dict[Sizes, Functions] = {}
@@ -394,9 +422,12 @@ class Driver:
             before = functions.copy(state.learner.params)
             if plan.afresh:
                 state = functions.restart(state, data)
-            functions.refuse_types(state, data)
+            functions.refuse_types(state, data, finished(data, validation))
             state = functions.begin(state, data)
             progress = progress._replace(begun=True)
+            if t == 0 and self.base is not None:
+                state, progress = self.taken_over(self.base(), functions.program, state, progress)
+                start, compiled = time.perf_counter(), functions.seconds  # reading it is no training
         while bool(state.fit.active) and int(state.fit.epoch) < functions.program.epochs:
             state, metrics = functions.run_epoch(state, data)
             refuse_divergence(metrics, t, int(state.fit.epoch))
@@ -414,11 +445,19 @@ class Driver:
                 self.saver.save(state, before, sizes, progress)
                 start = time.perf_counter()
         epochs = int(state.fit.epoch)
-        state = functions.end(state, data)
+        state = functions.end(state, finished(data, validation))
         jax.block_until_ready(state)
         progress = clocked(progress)
         changed = int(functions.written(before, state.learner.params))
         return state, before, sizes, self.charged(progress, epochs, changed, bytes_of(state.strategy))
+
+    @staticmethod
+    def taken_over(base: Base, program: Program, state: State, progress: Progress) -> tuple[State, Progress]:
+        """The base part begun, as if it had just been trained."""
+        learner, epoch = put((base.learner, jnp.int32(base.cost.epochs)), program)
+        fit = state.fit._replace(learner=learner, epoch=epoch, active=jnp.array(False))
+        spent = progress._replace(seconds=base.cost.seconds, examples=base.cost.examples)
+        return state._replace(fit=fit), spent
 
     def plan(self, progress: Progress) -> Plan:
         """What the policy makes of the run so far; the same before and after a resume."""
@@ -505,7 +544,8 @@ class Driver:
         new = self.listed and not heldout
         if new:
             items = np.unique(self.stream.interactions.item[slice(*self.stream.bounds(t))])
-            data = data._replace(listed=np.isin(np.arange(program.sizes.items), items))
+            listed: Any = np.isin(np.arange(program.sizes.items), items)
+            data = data._replace(listed=listed)
         data, seen = put((data, seen), program)
         return rows, data._replace(text=self.text(t if new else trained_until, program)), seen
 

@@ -197,7 +197,7 @@ def splits(programs: Programs, solo: Driver, numbers: Sequence[Mapping[str, floa
         functions.begin.program(given, on, state, data),
         functions.run_epoch.program(given, on, state, epoch, data),
         functions.validate.program(given, on, state, validation, seen),
-        functions.end.program(given, on, state, data),
+        functions.end.program(given, on, state, loop.finished(data, validation)),
     ]
     told = [program.memory_analysis() for program in compiled]
     needed = max(
@@ -369,7 +369,7 @@ class Packed:
         if not here:
             return None
         epochs = np.asarray(self.state.fit.epoch)
-        self.state, _ = functions.end(self.numbers, self.on(here), self.state, data)
+        self.state, _ = functions.end(self.numbers, self.on(here), self.state, loop.finished(data, validation))
         jax.block_until_ready(self.state)
         clock()
         written = np.asarray(functions.written(self.numbers, self.before, self.state.learner.params))

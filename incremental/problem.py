@@ -105,6 +105,13 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: 
         out = items(params)
         return Outputs(hidden, numbers.product(hidden, out.table) + out.bias)
 
+    def scores(params: Params, outputs: Outputs, rows: Array) -> Array:
+        if head.scores is not None:  # of what a view has made of the head's parameters
+            return outputs.scores[rows]
+        # XLA does not take the rows before a product: of `outputs.scores[rows]` it would compute all.
+        kind, out = outputs.scores.dtype, items(params)
+        return (numbers.product(outputs.hidden[rows], out.table) + out.bias).astype(kind)
+
     def loss(params: Params, outputs: Outputs, batch: Batch) -> Array:
         return head.loss(items(params) if head.init is None else params["head"], outputs, batch)
 
@@ -126,4 +133,4 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: 
         met = jax.vmap(of_one)(inputs)  # one row at a time takes no branch on the batch's lengths
         return {path: entered.reshape(-1, entered.shape[-1]) for path, entered in met.items()}
 
-    return Problem(init, apply, loss, example, tables, head.strategy, features)
+    return Problem(init, apply, loss, example, tables, head.strategy, features, scores)

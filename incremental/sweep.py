@@ -112,6 +112,8 @@ def apart(config: Config) -> str | None:
     for key in ("debug", "profile", "dry_run"):
         if config[key]:
             return f"{key}={config[key]} looks at one run"
+    if config["base"]:
+        return "base: it begins with another run's base part"
     if not learned(config):
         return f"{config['model']['_target_']} updates without gradients"
     spread = schema.build(config["devices"], "devices")

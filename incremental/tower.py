@@ -90,6 +90,9 @@ def on_texts(core: Problem, tower: Tower, text: Array, precision: Precision = "f
     def loss(params: Params, outputs: Outputs, batch: Batch) -> Array:
         return core.loss(settle(params), outputs, batch)
 
+    def scores(params: Params, outputs: Outputs, rows: Array) -> Array:
+        return core.scores(settle(params), outputs, rows)
+
     def features(params: Params, inputs: dict[str, Array]) -> dict[str, Array]:
         met: dict[str, Array] = {}
 
@@ -109,6 +112,7 @@ def on_texts(core: Problem, tower: Tower, text: Array, precision: Precision = "f
         apply=apply,
         loss=loss,
         features=features,
+        scores=scores,
         tables=tables,
         settle=settle,
         settled=dict.fromkeys(rows, "item"),

@@ -7,7 +7,7 @@
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +16,11 @@ import jax
 import numpy as np
 from omegaconf import OmegaConf
 
-from incremental.assemble import assemble
+from incremental.assemble import Parts, assemble
 from incremental.checkpoint import Checkpoints
 from incremental.data.stream import Stream
 from incremental.errors import UserError
-from incremental.loop import Driver
+from incremental.loop import Base, Driver, Progress, sizes_of
 from incremental.rundir import identity
 from incremental.types import Program, State
 
@@ -119,8 +119,8 @@ class Trained:
         return np.asarray(self._represent(self.state, self.inputs(numbers)))[: len(users)]
 
 
-def load(run: str | Path) -> Trained:
-    """The trained model of a run directory."""
+def restored(run: str | Path) -> tuple[dict[str, Any], Parts, Driver, State, Progress]:
+    """A run directory's config and parts, and what its last checkpoint holds, an increment at least finished."""
     directory = Path(run)
     path = directory / "config.yaml"
     if not path.is_file():
@@ -131,8 +131,41 @@ def load(run: str | Path) -> Trained:
     found = Checkpoints(directory / "checkpoint", identity(config)).restore(driver.functions)
     if found is None or found[3].increment == 0:
         raise UserError(f"{directory}: no checkpoint of a finished increment; let the run go on first")
-    state, _, sizes, progress = found
-    program, t = driver.functions(sizes).program, progress.increment - 1
+    state, _, _, progress = found
+    return config, parts, driver, state, progress
+
+
+def load(run: str | Path) -> Trained:
+    """The trained model of a run directory."""
+    _, parts, driver, state, progress = restored(run)
+    program, t = driver.functions(sizes_of(state)).program, progress.increment - 1
     if program.at is not None:
         program = program.at(driver.text(t, program))
     return Trained(program, state, parts.stream.prefix(t))
+
+
+def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream) -> Base:
+    """The base part as `run` has trained it, for a run of `config` on `stream` to begin with."""
+    theirs, parts, driver, state, progress = restored(run)
+    for key in ("seed", "model", "head", "optimizer", "training"):
+        if theirs[key] != config[key]:
+            raise UserError(f"base={run}: its {key} is another; a base part is shared by runs that differ after it")
+    if theirs["strategies"]:
+        raise UserError(f"base={run}: it has strategies ({', '.join(sorted(theirs['strategies']))}); name one without")
+    if int(state.learner.increment) > 0:
+        raise UserError(f"base={run}: it has gone on training after its base part; make one with update=static")
+    if not same_rows(parts.stream.prefix(0), stream.prefix(0)):
+        raise UserError(f"base={run}: its base part has other training rows; data must be the same up to its end")
+    reads = driver.functions(sizes_of(state)).program.at is not None
+    if reads and not np.array_equal(parts.stream.prefix(0).text, stream.prefix(0).text):  # type: ignore[arg-type]
+        raise UserError(f"base={run}: its items' texts are others; data.text must be the same")
+    return Base(state.learner, progress.costs[0])
+
+
+def same_rows(one: Stream, other: Stream) -> bool:
+    """Whether two streams train and validate on the same examples."""
+    drawn = [
+        (each.interactions.user, each.interactions.item, each.heldout, each.validation, each.history)
+        for each in (one, other)
+    ]
+    return all(np.array_equal(a, b) for a, b in zip(*drawn, strict=True))

@@ -62,6 +62,8 @@ class Problem(NamedTuple):
     strategy: "Any"  # the head's own strategy (draws negatives, keeps counts), or None
     features: Callable[[Params, dict[str, Any]], dict[str, Array]]
     """(params, inputs) -> path of each dense kernel -> what entered it, [N, D_in] float32, N >= B; without dropout"""
+    scores: Callable[[Params, Outputs, Array], Array] = lambda _params, outputs, rows: outputs.scores[rows]
+    """(params, outputs, rows [n] int32) -> [n, V]: `outputs.scores[rows]`, at the cost of these rows alone"""
     settle: Callable[[Params], Params] = lambda params: params
     """(params) -> params with the item tables that are computed (`incremental.tower`); `apply` and `loss` take both"""
     settled: Mapping[str, str] = {}
@@ -130,6 +132,7 @@ class Data(NamedTuple):
     items: Array  # [E] int32
     text: Array | None = None  # [V, F] or [V, L, D] float32: of the items that have occurred; None: no `data.text`
     listed: Array | None = None  # [V] bool: items that a ranking may contain beside those seen
+    validation: Batch | None = None  # the update's validation rows [M, ...], padding not valid; for `end` only
 
 
 class Seen(NamedTuple):

@@ -117,6 +117,53 @@ def test_a_run_stopped_after_any_save_continues_bit_for_bit(
     assert (finished / "evaluations.csv").read_bytes() == (only(tmp_path) / "evaluations.csv").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def lent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base part alone: its stream ends with the first increment, which is not trained on."""
+    runs = tmp_path_factory.mktemp("base")
+    execute(composed(runs, "update.window=0"))
+    return only(runs)
+
+
+ANCHOR = BOTH[2:]
+
+
+def test_a_base_part_trained_by_another_run_gives_the_same_results(lent: Path, tmp_path: Path) -> None:
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    execute(composed(alone, *ANCHOR))
+    execute(composed(shared, *ANCHOR, f"base={lent}"))
+    one, other = ((only(runs) / "evaluations.csv").read_text() for runs in (alone, shared))
+    assert one == other
+    costs = [json.loads((run / "summary.json").read_text())["cost"] for run in (lent, only(alone), only(shared))]
+    assert len({cost["base_examples"] for cost in costs}) == 1
+    assert costs[0]["base_seconds"] <= costs[2]["base_seconds"]
+    assert costs[1]["examples"] == costs[2]["examples"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["seed=1"], "its seed is another"),
+        (["training.epochs=2"], "its training is another"),
+        (["data.validation=0.2"], "its base part has other training rows"),
+    ],
+)
+def test_a_base_part_that_does_not_fit_is_refused(lent: Path, tmp_path: Path, wrong: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=rf"base=.*: {message}"):
+        execute(composed(tmp_path, f"base={lent}", *wrong))
+
+
+def test_a_run_that_went_on_or_has_strategies_lends_no_base_part(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"it has strategies \(anchor, memory\); name one without"):
+        execute(composed(tmp_path, f"base={finished}", *ANCHOR))
+    went_on = tmp_path / "on"
+    execute(composed(went_on))
+    with pytest.raises(UserError, match="it has gone on training after its base part; make one with update=static"):
+        execute(composed(tmp_path, f"base={only(went_on)}"))
+    with pytest.raises(UserError, match=r"nowhere: not a run directory"):
+        execute(composed(tmp_path, "base=nowhere"))
+
+
 def test_a_corrupt_checkpoint_is_refused_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = composed(tmp_path)
     stop_after_first_save(monkeypatch)

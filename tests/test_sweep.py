@@ -1,6 +1,7 @@
 """A sweep's jobs: which share a program, what each leaves behind, and what does not stop the others."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
-from incremental import assemble, board, checkpoint, cli, config, sweep
+from incremental import assemble, board, cli, config, sweep
 from incremental.errors import UserError
 from incremental.experiment import execute
 from incremental.loop import Driver, Progress
 from incremental.strategy import Strategy
 from incremental.sweep import Job
 from incremental.types import Problem
-from tests.test_experiment import SMALL, Stopped, composed
+from tests.test_experiment import SMALL, composed
 
 POPULARITY = {"_target_": "incremental.models.popularity.popularity"}
 EWC = ["+strategy@strategies.anchor=ewc", "strategies.anchor.samples=16"]
@@ -73,9 +73,10 @@ def test_jobs_are_grouped_by_what_is_compiled(tmp_path: Path) -> None:
         composed(tmp_path, "optimizer.learning_rate=0.5"),
         composed(tmp_path, "optimizer.learning_rate=fast"),
         composed(tmp_path, "profile=true", "seed=2"),
+        composed(tmp_path, "base=x", "seed=3"),
     ]
     groups = sweep.grouped(dict(enumerate(jobs)))
-    assert [group for group, _ in groups] == [[0, 1, 2], [3], [4], [5], [6], [7, 8], [9], [10], [11], [12], [13]]
+    assert [group for group, _ in groups] == [[0, 1, 2], [3], [4], [5], [6], [7, 8], [9], [10], [11], [12], [13], [14]]
     reasons = [why for _, why in groups]
     assert reasons[0] is reasons[5] is None
     assert reasons[1:5] == ["no other job has its program"] * 4
@@ -83,6 +84,7 @@ def test_jobs_are_grouped_by_what_is_compiled(tmp_path: Path) -> None:
     assert "is an earlier job's" in str(reasons[8])
     assert reasons[9] == ""  # wrong by itself; that is said when it runs
     assert reasons[10] == "profile=True looks at one run"
+    assert reasons[11] == "base: it begins with another run's base part"
 
 
 HEADS = sorted(path.stem for path in (cli.config_folder() / "head").glob("*.yaml"))
@@ -138,31 +140,39 @@ def summaries(runs: Path) -> dict[str, Any]:
     return {path.parent.name: (path.parent / "evaluations.csv").read_text() for path in runs.glob("*/summary.json")}
 
 
+def assert_same_table(one: str, other: str, atol: float = 1e-6) -> None:
+    """The same evaluations, up to the order in which a program adds."""
+    rows = [[line.split(",") for line in table.splitlines()[1:]] for table in (one, other)]
+    assert [row[:3] + row[4:] for row in rows[0]] == [row[:3] + row[4:] for row in rows[1]]
+    values = [[float(row[3] or "nan") for row in table] for table in rows]
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-4, atol=atol)
+
+
+KILLED = """
+import os, signal
+from incremental import checkpoint, cli
+
+checkpoint.SECONDS_BETWEEN, checkpoint.SHARE = 0.0, 1e9
+original, saves = checkpoint.Checkpoints.save, 0
+
+def killed(self, *args):
+    global saves
+    saves += 1
+    if saves == 8:  # the first lane's fourth save is done: it is ahead of the other one
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(self, *args)
+
+checkpoint.Checkpoints.save = killed
+cli.main()
+"""
+
+
 def test_a_killed_sweep_ends_with_the_table_of_the_runs_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
-    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
-    original, saves = checkpoint.Checkpoints.save, 0
-
-    def stopping(self: Any, *args: Any) -> None:
-        nonlocal saves
-        saves += 1
-        if saves == 8:  # the first lane's fourth save: it is ahead of the second one's
-            raise Stopped
-        original(self, *args)
-
     wanted = ["seed=0,1", "optimizer.learning_rate=0.01,inf"]
-    monkeypatch.setattr(checkpoint.Checkpoints, "save", stopping)
-    jobs = [(seed, rate) for seed in (0, 1) for rate in ("0.01", "inf")]  # as below: the same program
-    with pytest.raises(Stopped):
-        sweep.run(
-            [
-                Job("", composed(tmp_path / "packed", f"seed={seed}", f"optimizer.learning_rate={rate}"))
-                for seed, rate in jobs
-            ]
-        )
-    monkeypatch.setattr(checkpoint.Checkpoints, "save", original)
+    line = [sys.executable, "-c", KILLED, *command(tmp_path / "packed", *wanted)[1:]]
+    assert subprocess.run(line, capture_output=True).returncode == -signal.SIGKILL
     assert not summaries(tmp_path / "packed")
     assert launched(monkeypatch, tmp_path / "packed", *wanted) == 1  # two diverge
     said = capsys.readouterr()
@@ -174,10 +184,7 @@ def test_a_killed_sweep_ends_with_the_table_of_the_runs_alone(
     packed, alone = summaries(tmp_path / "packed"), summaries(tmp_path / "alone")
     assert packed.keys() == alone.keys()
     for name, text in alone.items():
-        rows = [[line.split(",") for line in table.splitlines()[1:]] for table in (text, packed[name])]
-        assert [row[:3] + row[4:] for row in rows[0]] == [row[:3] + row[4:] for row in rows[1]]
-        values = [[float(row[3] or "nan") for row in table] for table in rows]
-        np.testing.assert_allclose(values[0], values[1], rtol=1e-4, atol=1e-6)
+        assert_same_table(packed[name], text)
     # What is finished is not run again, and gives its value.
     monkeypatch.setattr(sweep, "pack", None)
     assert launched(monkeypatch, tmp_path / "packed", "seed=0,1", "optimizer.learning_rate=0.01") == 0
@@ -234,20 +241,31 @@ def test_the_best_so_far_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.slow
-def test_basic_and_packed_give_the_same_table(tmp_path: Path) -> None:
-    study = ["seed=0,1", "method=finetune,replay,popularity", "optimizer.learning_rate=0.01,0.02"]
-    study = [override for override in (*SMALL, *study) if not override.startswith(("model=", "model.width", "name="))]
+def test_every_launcher_gives_the_table_of_the_basic_one(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    study = [override for override in SMALL if not override.startswith(("model", "name="))]
+    study += ["experiment=strategies", "seed=0,1", "method=finetune,ewc,popularity"]
     tables = {}
-    for launcher in ("basic", "packed"):
+    for launcher in ("basic", "packed", "joblib"):
         arguments = ["-m", f"hydra/launcher={launcher}", *study, f"runs={tmp_path / launcher}"]
         done = subprocess.run([sys.executable, "-m", "incremental", *arguments], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        tables[launcher] = {
-            path.parent.name: json.loads(path.read_text())["metrics"]["ndcg@10"]["prequential"]
-            for path in (tmp_path / launcher).glob("*/summary.json")
-        }
-    assert tables["basic"].keys() == tables["packed"].keys()
-    for run, value in tables["basic"].items():
-        assert abs(value - tables["packed"][run]) < 0.002, run
-    configs = [OmegaConf.load(path).strategies for path in (tmp_path / "packed").glob("*/config.yaml")]
-    assert len(configs) == 12
+        tables[launcher] = summaries(tmp_path / launcher)
+    assert len(tables["basic"]) == 6
+    assert tables["joblib"] == tables["basic"]
+    assert tables["packed"].keys() == tables["basic"].keys()
+    for run, table in tables["basic"].items():
+        assert_same_table(tables["packed"][run], table, atol=0.002)  # sums in another order may change a rank
+
+
+def test_a_job_that_fails_under_the_basic_launcher_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = [override for override in SMALL if not override.startswith("model")]
+    monkeypatch.setattr(sys, "argv", ["incremental", "-m", *study, "model=popularity", "seed=-x,1", f"runs={tmp_path}"])
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    said = capsys.readouterr().err
+    assert said.startswith("error: seed='-x': expected a whole number\n")
+    assert "Traceback" not in said
+    assert len(summaries(tmp_path)) == 1

@@ -45,7 +45,7 @@ pytestmark = pytest.mark.usefixtures("shared_programs")
 F = 16
 SIZES = Sizes(12, 9)
 BOTH = text_items(model=lab.dense(), ids=True)  # with a dense kernel besides the tower's
-TEXTS = np.random.default_rng(0).normal(size=(SIZES.items, F)).astype(np.float32)
+TEXTS: Any = np.random.default_rng(0).normal(size=(SIZES.items, F)).astype(np.float32)
 
 
 def stream(**protocol: Any) -> Stream:
@@ -104,13 +104,15 @@ def test_every_item_table_is_the_texts_linear_map_and_the_ids_rows(ids: bool) ->
         np.testing.assert_allclose(made["item"]["embedding"], table, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(made["item_bias"], bias, rtol=1e-5, atol=1e-5)
     assert own.settle(settled) is settled
-    users = np.array([1, 3])
+    users: Any = np.array([1, 3])
+    labels: Any = np.array([2, 5])
     scores = params["user"]["embedding"][users] @ table.T + bias
     ones: Any = np.ones(2, np.int32)
-    batch = Batch({"user": users}, np.array([2, 5]), ones, ones, ones)
+    batch = Batch({"user": users}, labels, ones, ones, ones)
     for given in (params, settled):
         outputs = own.apply(given, batch.inputs)
         np.testing.assert_allclose(outputs.scores, scores, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(own.scores(given, outputs, np.array([1])), scores[1:], rtol=1e-4, atol=1e-4)  # type: ignore[arg-type]
         np.testing.assert_allclose(own.loss(given, outputs, batch), core.loss(settled, outputs, batch), rtol=1e-6)
 
 
@@ -210,7 +212,8 @@ def test_over_devices_it_is_the_run_on_one() -> None:
 
 def two_kinds(text: Any = hashed_words(width=F)) -> Stream:
     """Users who take items of one kind only; each part has new ones, and a title says the kind and nothing else."""
-    rng, rows = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    rows: list[tuple[str, str, int]] = []
     for part in range(3):
         for _ in range(200):
             user = int(rng.integers(20))

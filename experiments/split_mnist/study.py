@@ -20,6 +20,7 @@ from incremental.heads.full_softmax import full_softmax
 from incremental.learner import make, training
 from incremental.packed import Numbers, Programs
 from incremental.problem import Model, problem
+from incremental.sweep import use_every_core
 from incremental.types import Program, Sizes
 
 BATCH, EPOCHS = 128, 4
@@ -95,6 +96,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="ROW")
     parser.add_argument("--seeds", type=int, default=10)
     chosen = parser.parse_args()
+    use_every_core()
     try:
         run(chosen.data, chosen.out, chosen.scenarios, chosen.methods, chosen.seeds)
     except UserError as error:

@@ -245,13 +245,15 @@ def make_stream(
     text: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = None,
     predict: Predict | None = None,
     seed: int = 0,
+    until: int | None = None,
 ) -> Stream:
     """Cleans, validates, encodes and cuts a source.
 
     `history`: L, the last events that a model sees. `heldout`: the share of each part that nothing trains on (for the
     matrix R); `validation`: the share of the rest for early stopping; both drawn by event from `seed`. `text` turns
-    titles into numbers [items, ...], each title on its own. `predict` makes
-    behaviours the labels (`incremental.data.behaviour`).
+    titles into numbers [items, ...], each title on its own. `predict` makes behaviours the labels
+    (`incremental.data.behaviour`). `until`: the stream ends with this increment, as `prefix` has it; the cut still
+    counts the whole source, so that the increments before are the same ones.
     """
     for name, value in (("heldout", heldout), ("validation", validation)):
         if not 0 <= value < 1:
@@ -265,6 +267,10 @@ def make_stream(
     table, steps = (source, ()) if cleaning is None else cleaning(source)
     interactions = encode(table)
     increment, notes = cut(interactions)
+    if until is not None:
+        if not 1 <= until <= increment[-1]:
+            raise UserError(f"data.until={until}: expected an increment of the stream, 1 to {increment[-1]}")
+        increment = increment[: np.searchsorted(increment, until, side="right")]
     interactions = interactions.prefix(len(increment))
     if text is not None and interactions.titles is None:
         where = f"data.text: {table.origin} has no titles"

@@ -1,7 +1,7 @@
 """Exemplars: at an increment's end, the rows of the increment and of the memory that represent each label best."""
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,60 @@ from incremental.memory import buffer, herding, quotas
 from incremental.strategy import named_key
 from incremental.types import Batch, Data, Learner, Memory, Problem, stored
 
-Selection = Literal["herding", "loss", "random"]
+Selection = Literal["herding", "loss", "least_loss", "random"]
 Groups = Literal["label", "increment"]
 CHUNK = 256  # rows whose outputs are in memory at once
+
+
+class Rehearsal(NamedTuple):
+    """The exemplars, and how an update goes through them."""
+
+    memory: Memory
+    items: Array  # [] int32, |I_{t-1}|: items seen at the end of the last increment
+    adapted: Array  # [] float32: sqrt(|I_{t-1}| / |I_t| · |E_{t-1}| / |D_t|)
+    size: Array  # [] int32, |D_t|: the rows of the update
+    next: Array  # [] int32: the slot that the next batch's exemplars begin with, where they come in turn
+
+
+def nothing(example: Batch, capacity: int) -> Rehearsal:
+    """No exemplar yet."""
+    zero = jnp.int32(0)
+    return Rehearsal(buffer.empty(example, capacity), zero, jnp.float32(0.0), zero, zero)
+
+
+def begun(state: Rehearsal, learner: Learner, data: Data) -> Rehearsal:
+    """At an update's start: ADER's adaptive weight (Mi et al. 2020, arXiv 2007.12000), I the items seen so far, E the
+    exemplars, D_t the update's rows. It is 0 while there are no exemplars."""
+    items = state.items / jnp.maximum(learner.catalogue.seen.sum(), 1)
+    examples = state.memory.rows.valid.sum() / jnp.maximum(data.size, 1)
+    adapted = jnp.sqrt(items * examples).astype(jnp.float32)
+    return state._replace(adapted=adapted, size=data.size, next=jnp.int32(0))
+
+
+def ended(state: Rehearsal, learner: Learner, memory: Memory) -> Rehearsal:
+    """At an increment's end, with the exemplars chosen anew."""
+    return state._replace(memory=memory, items=learner.catalogue.seen.sum(dtype=jnp.int32))
+
+
+def in_turn(state: Rehearsal, most: int, batch_size: int) -> Array:
+    """[] int32: ⌊|E| / batches⌋ exemplars a batch, at least 1 and at most `most`, so that an epoch meets each once."""
+    batches = jnp.maximum((state.size + batch_size - 1) // batch_size, 1)
+    return jnp.clip(state.memory.rows.valid.sum(dtype=jnp.int32) // batches, 1, most)
+
+
+def beside(state: Rehearsal, new: Batch, rows: int, spread: bool, key: Array) -> Batch:
+    """[rows] exemplars that come with a batch: uniform ones with replacement, or with `spread` the next `in_turn`."""
+    if not spread:
+        return sample(state.memory, rows, key)
+    kept = jnp.maximum(state.memory.rows.valid.sum(dtype=jnp.int32), 1)
+    old = buffer.drawn(state.memory, (state.next + jnp.arange(rows)) % kept)
+    return old._replace(valid=old.valid & (jnp.arange(rows) < in_turn(state, rows, len(new.labels))))
+
+
+def passed(state: Rehearsal, new: Batch, rows: int) -> Rehearsal:
+    """After a batch whose exemplars came in turn."""
+    kept = jnp.maximum(state.memory.rows.valid.sum(dtype=jnp.int32), 1)
+    return state._replace(next=(state.next + in_turn(state, rows, len(new.labels))) % kept)
 
 
 def chunked(function: Callable[[Batch], Array], rows: Batch) -> Array:
@@ -26,12 +77,15 @@ def chunked(function: Callable[[Batch], Array], rows: Batch) -> Array:
 
 
 def candidates(memory: Memory, data: Data) -> Batch:
-    """[C + N] rows of the memory and of the increment, each once.
+    """[C + N] rows of the memory and of the increment, those for validation included, each once.
 
     Where the update trained on older increments too, their rows in the memory are left out, for the data hold them all.
     """
     new = stored(data.rows)
     real = new.valid & (jnp.arange(len(new.labels)) < data.size)
+    if data.validation is not None:
+        new = jax.tree.map(lambda *parts: jnp.concatenate(parts), new, stored(data.validation))
+        real = jnp.concatenate([real, data.validation.valid])
     oldest = jnp.where(real, new.increment, jnp.iinfo(jnp.int32).max).min()
     kept = memory.rows.valid & (memory.rows.increment < oldest)
     rows = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), memory.rows, new)
@@ -54,9 +108,9 @@ def selector(
     """A function (memory, learner, data, key) -> memory with the exemplars of both at the increment's end.
 
     Each label, or by `groups` each increment, gets slots in proportion to its candidates, as equally as they allow, or
-    by ADER's draw (`quotas`). Of a group's candidates it keeps those that herding takes on the hidden vectors (scaled
-    to length 1, as iCaRL and ADER do), those with the greatest loss over all seen items, or random ones. The model is
-    the increment's last, without dropout.
+    by ADER's draws (`quotas`). Of a group's candidates it keeps those that herding takes on the hidden vectors (scaled
+    to length 1, as iCaRL and ADER do), those with the greatest or least loss over all seen items, or random ones. The
+    model is the increment's last, without dropout.
     """
     if selection not in get_args(Selection):
         raise UserError(
@@ -87,15 +141,19 @@ def selector(
         if selection == "herding":
             vectors = jnp.where(rows.valid[:, None], chunked(hidden, rows), 0.0)
             chosen = herding.herd(vectors, own, quota)
-        elif selection == "loss":
-            chosen = herding.highest(chunked(loss, rows), own, quota)
+        elif selection in ("loss", "least_loss"):
+            values = chunked(loss, rows)
+            chosen = herding.highest(values if selection == "loss" else -values, own, quota)
         else:
             values = jax.random.uniform(named_key(key, "random"), own.shape)
             chosen = herding.highest(values, own, quota)
-        place = jnp.nonzero(chosen, size=capacity, fill_value=0)[0]
+        # In random order, so that exemplars which come in turn are not those of one time or session.
+        order = jax.random.uniform(named_key(key, "order"), chosen.shape)
+        place = jnp.argsort(jnp.where(chosen, order, 2.0))[:capacity]
         kept = jax.tree.map(lambda leaf: leaf[place], rows)
         filled = jnp.arange(capacity) < chosen.sum()
-        return Memory(kept._replace(valid=filled), memory.inserted + data.size)
+        offered = data.size if data.validation is None else data.size + data.validation.valid.sum(dtype=jnp.int32)
+        return Memory(kept._replace(valid=filled), memory.inserted + offered)
 
     return select
 

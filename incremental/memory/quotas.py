@@ -1,7 +1,8 @@
-"""How many of a memory's slots each label gets: whole numbers that sum to the capacity and never exceed its rows.
+"""How many of a memory's slots each label gets: whole numbers that never exceed its rows nor, in all, the capacity.
 
 All functions take `counts` [V] int32 (fewer than 2^29 rows in all), the capacity and a key that breaks ties, for the
-lower ids, which are the older items, must not win them. They return [V] int32 that sum to min(capacity, Σ counts).
+lower ids, which are the older items, must not win them. They return [V] int32 that sum to min(capacity, Σ counts);
+those of the drawn quotas sum to less where a draw exceeds a label's rows.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from jax import Array
 
 from incremental.errors import UserError
 
-Quotas = Literal["proportional", "balanced", "multinomial"]
+Quotas = Literal["proportional", "balanced", "multinomial", "uniform"]
 BITS = 31
 
 
@@ -55,21 +56,28 @@ def balanced(counts: Array, capacity: Array | int, key: Array) -> Array:
     return quota + more * first_of(more, seats - quota.sum(dtype=jnp.int32), key)
 
 
+def drawn(shares: Array, number: int, key: Array) -> Array:
+    """[V] int32: how often each label comes in `number` draws with chances proportional to `shares` [V] int32."""
+    upto = jnp.cumsum(shares)
+    place = jax.random.randint(key, (number,), 0, jnp.maximum(upto[-1], 1))
+    return jnp.zeros_like(shares).at[jnp.searchsorted(upto, place, side="right")].add(1, mode="drop")
+
+
 def multinomial(counts: Array, capacity: int, key: Array) -> Array:
-    """As ADER draws them: C draws with chances n_v / n. What exceeds a label's rows goes to the others in proportion to
-    the rows they have left, where the authors' code leaves those slots empty."""
-    draw_key, rest_key = jax.random.split(key)
-    upto = jnp.cumsum(counts)
-    row = jax.random.randint(draw_key, (capacity,), 0, jnp.maximum(upto[-1], 1))
-    drawn = jnp.zeros_like(counts).at[jnp.searchsorted(upto, row, side="right")].add(1)
-    quota = jnp.minimum(drawn, counts)
-    return quota + proportional(counts - quota, capacity - quota.sum(dtype=jnp.int32), rest_key)
+    """As ADER draws them: C draws with chances n_v / n. What exceeds a label's rows stays empty."""
+    return jnp.minimum(drawn(counts, capacity, key), counts)
+
+
+def uniform(counts: Array, capacity: int, key: Array) -> Array:
+    """As ADER-equal draws them: C draws, each label that has rows as likely. What exceeds its rows stays empty."""
+    return jnp.minimum(drawn((counts > 0).astype(counts.dtype), capacity, key), counts)
 
 
 KINDS: dict[str, Callable[[Array, int, Array], Array]] = {
     "proportional": proportional,
     "balanced": balanced,
     "multinomial": multinomial,
+    "uniform": uniform,
 }
 
 

@@ -69,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
         "each of its values is a row",
     )
     parser.add_argument(
+        "--after",
+        type=int,
+        default=0,
+        metavar="N",
+        help="leave increments 1 to N out of the qualities: those that hyper-parameters were chosen on",
+    )
+    parser.add_argument(
         "--format",
         choices=FORMATS,
         default="terminal",
@@ -111,6 +118,7 @@ def _report(options: argparse.Namespace) -> None:
         rows=options.rows,
         columns=options.columns,
         sensitivity=options.sensitivity,
+        after=options.after,
     )
     for line in left_out:
         print(line, file=sys.stderr)

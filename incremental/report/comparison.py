@@ -88,12 +88,14 @@ def table(
     rows: Sequence[str] = (),
     columns: Sequence[str] = (),
     sensitivity: str | None = None,
+    after: int = 0,
 ) -> Table:
     """Compare ``runs`` by their prequential ``metrics`` (by default ndcg@10, or else the first there is).
 
     ``rows`` and ``columns`` are dotted keys of the runs' configurations: a row, and a column, for each combination
     of their values (by default a row for each ``row``, or for each ``name`` where runs of one row share a seed).
     ``sensitivity`` is the key of a number: it becomes a row factor, and the page draws the metrics against it.
+    Increments up to ``after`` are left out of the qualities: those that something was chosen on.
 
     Rows are ordered by the mean of the first metric, highest first. Each is tested against ``baseline`` (by
     default finetune, or else the first row) by a paired t-test over the seeds both have, with Holm's correction
@@ -124,6 +126,10 @@ def table(
 
     if not runs:
         raise UserError("no finished runs to compare")
+    if after < 0:
+        raise UserError(f"after={after}: expected the number of an increment, or 0")
+    if after:
+        runs = [run.after(after) for run in runs]
     wanted = _metrics(runs, metrics)
     factors = chosen(runs, rows, columns, sensitivity)
     groups = factors.group(runs)
@@ -155,7 +161,7 @@ def table(
         factors.rows,
         factors.columns,
         sensitivity,
-        notes(found, groups, wanted, reference, sensitivity),
+        [*notes(found, groups, wanted, reference, sensitivity), *([_after(after)] if after else [])],
     )
 
 
@@ -166,6 +172,10 @@ def is_quality(metric: str) -> bool:
     (True, False)
     """
     return metric.partition("@")[0] in QUALITY
+
+
+def _after(increment: int) -> str:
+    return f"Only increments after {increment} count; seconds, examples and memory are of all updates."
 
 
 def prequential(row: Row, metric: str) -> float | None:

@@ -5,13 +5,13 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from incremental.errors import UserError
-from incremental.metrics.continual import Evaluation
+from incremental.metrics.continual import Evaluation, summarise
 from incremental.report.settings import Settings, flat, read_config
 
 SUMMARY = "summary.json"
@@ -27,7 +27,8 @@ class Run:
     """One finished run. ``metrics`` and ``cost`` are as in ``summary.json``; None is *not measured*.
 
     ``row`` is the label that its seeds share in the table. ``cost`` is in seconds, examples, numbers written
-    and bytes. ``config`` is the nested configuration, by default that of the directory.
+    and bytes. ``config`` is the nested configuration, by default that of the directory. Of the evaluations those on
+    increments up to ``past`` are left out.
     """
 
     row: str
@@ -38,6 +39,7 @@ class Run:
     increments: int | None = None
     directory: Path | None = None
     config: Mapping[str, Any] | None = None
+    past: int = 0
 
     @cached_property
     def settings(self) -> Settings:
@@ -51,7 +53,16 @@ class Run:
     @cached_property
     def evaluations(self) -> list[Evaluation]:
         """The rows of ``evaluations.csv``, read when first asked for; none without a directory."""
-        return [] if self.directory is None else read_evaluations(self.directory / EVALUATIONS)
+        found = [] if self.directory is None else read_evaluations(self.directory / EVALUATIONS)
+        return [row for row in found if row[1] > self.past] if self.past else found
+
+    def after(self, increment: int) -> "Run":
+        """The run with its qualities measured again, on the increments after this one; its costs stay those of all."""
+        rest = replace(self, past=increment)
+        if not rest.evaluations:
+            has = "" if self.increments is None else f"; the run has {self.increments} increments"
+            raise UserError(f"{self.directory}: nothing was evaluated after increment {increment}{has}")
+        return replace(rest, metrics=summarise(rest.evaluations))
 
 
 class Unfinished(NamedTuple):

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.memory import buffer, exemplars
+from incremental.memory.exemplars import Rehearsal
 from incremental.memory.quotas import Quotas
 from incremental.memory.sizes import refuse_none
 from incremental.strategy import Strategy
-from incremental.types import Batch, Data, Learner, Memory, Outputs, Params, Problem, Teacher
+from incremental.types import Batch, Data, Learner, Outputs, Params, Problem, Step, Teacher
 
 NEVER = -1e30  # the score of an item the teacher did not know: finite, so that no difference of two is NaN
 
@@ -18,60 +19,69 @@ NEVER = -1e30  # the score of an item the teacher did not know: finite, so that 
 class Distilled(NamedTuple):
     """The last increment's exemplars and model."""
 
-    memory: Memory
+    rehearsal: Rehearsal
     teacher: Teacher
     known: Array  # [V] bool: the teacher's candidates
-    adapted: Array  # [] float32: λ_t / weight
 
 
 def ader(
-    problem: Problem, *, capacity: int = 5000, rows: int = 128, weight: float = 0.8, quotas: Quotas = "multinomial"
+    problem: Problem,
+    *,
+    capacity: int = 5000,
+    rows: int = 128,
+    weight: float = 0.8,
+    adaptive: bool = True,
+    spread: bool = False,
+    quotas: Quotas = "multinomial",
 ) -> Strategy:
     """Each batch comes with `rows` uniform exemplars, on which the model is distilled from the last increment's end.
 
     Loss: data loss of the new rows + λ_t (1/n) Σ_drawn KD(x) over the n drawn exemplars, where
     KD(x) = -Σ_i p_i(teacher) log p_i(θ), p the softmax over the items known at the end of the last increment, and
     λ_t = weight sqrt(|I_{t-1}| / |I_t| · |E_{t-1}| / |D_t|): I the items seen so far, E the exemplars, D_t the rows of
-    the update at t. `weight` is λ_base, 0.8 in the authors' code for Diginetica. The teacher is the model at the end of
-    the last increment, without dropout; in the first there is none and the term is 0. The exemplars carry no
-    cross-entropy on their labels. They are chosen at the end of an increment by herding on hidden vectors of length 1,
-    with `quotas` as in `incremental.strategies.exemplar_replay`. Exemplars are drawn with replacement, where the
-    authors go through all of them once an epoch. State: [capacity] rows, P floats, V booleans. Each step scores the
-    drawn rows over the whole catalogue twice, whatever the head.
+    the update at t; without `adaptive` λ_t = weight. `weight` is λ_base, 0.8 in the authors' code for Diginetica. The
+    teacher is the model at the end of the last increment, without dropout; in the first there is none and the term is
+    0. The exemplars carry no cross-entropy on their labels. They are chosen at the end of an increment by herding on
+    hidden vectors of length 1, with `spread` and `quotas` as in `incremental.strategies.exemplar_replay`; the authors'
+    code goes through all exemplars once an epoch (`spread`). State: [capacity] rows, P floats, V booleans. Each step
+    scores the drawn rows over the whole catalogue twice, whatever the head.
     """
     refuse_none("ader", capacity=capacity, rows=rows)
     select = exemplars.selector(problem, "ader", "herding", quotas)
 
     def init(learner: Learner) -> Distilled:
-        memory = buffer.empty(problem.example, capacity)
         known = jnp.zeros_like(learner.catalogue.seen)
-        return Distilled(memory, Teacher(learner.params, jnp.float32(0.0)), known, jnp.float32(0.0))
+        return Distilled(exemplars.nothing(problem.example, capacity), Teacher(learner.params, jnp.float32(0.0)), known)
 
     def begin(state: Distilled, learner: Learner, data: Data, key: Array) -> tuple[Distilled, Learner]:
         del key
-        items = state.known.sum() / jnp.maximum(learner.catalogue.seen.sum(), 1)
-        examples = state.memory.rows.valid.sum() / jnp.maximum(data.size, 1)
-        return state._replace(adapted=jnp.sqrt(items * examples).astype(jnp.float32)), learner
+        return state._replace(rehearsal=exemplars.begun(state.rehearsal, learner, data)), learner
 
     def batch(state: Distilled, batch: Batch, key: Array) -> Batch:
-        old = exemplars.sample(state.memory, rows, key)
+        old = exemplars.beside(state.rehearsal, batch, rows, spread, key)
         joined = buffer.beside(batch, old._replace(weight=jnp.zeros_like(old.weight)))
         return joined._replace(memory=len(batch.labels) + jnp.arange(rows))
 
     def loss(state: Distilled, params: Params, batch: Batch, outputs: Outputs) -> Array:
-        del params
         place: Array = batch.memory
         inputs = jax.tree.map(lambda leaf: leaf[place], batch.inputs)
         taught = jax.lax.stop_gradient(problem.apply(state.teacher.params, inputs).scores)
         known = state.known[None, :]
         target = jax.nn.softmax(jnp.where(known, taught, NEVER))
-        entropy = -(target * jax.nn.log_softmax(jnp.where(known, outputs.scores[place], NEVER))).sum(1)
+        said = jax.nn.log_softmax(jnp.where(known, problem.scores(params, outputs, place), NEVER))
         valid = batch.valid[place]
-        mean = jnp.where(valid, entropy, 0.0).sum() / jnp.maximum(valid.sum(), 1)
-        return state.teacher.ready * weight * state.adapted * mean
+        mean = jnp.where(valid, -(target * said).sum(1), 0.0).sum() / jnp.maximum(valid.sum(), 1)
+        return state.teacher.ready * weight * (state.rehearsal.adapted if adaptive else 1.0) * mean
+
+    def record(state: Distilled, step: Step, key: Array) -> Distilled:
+        del key
+        return state._replace(rehearsal=exemplars.passed(state.rehearsal, step.new, rows))
 
     def end(state: Distilled, learner: Learner, data: Data, key: Array) -> tuple[Distilled, Learner]:
-        memory, teacher = select(state.memory, learner, data, key), Teacher(learner.params, jnp.float32(1.0))
-        return Distilled(memory, teacher, learner.catalogue.seen, state.adapted), learner
+        memory = select(state.rehearsal.memory, learner, data, key)
+        rehearsal = exemplars.ended(state.rehearsal, learner, memory)
+        return Distilled(rehearsal, Teacher(learner.params, jnp.float32(1.0)), learner.catalogue.seen), learner
 
-    return Strategy(init=init, begin=begin, batch=batch, loss=loss, end=end)
+    return Strategy(
+        init=init, begin=begin, batch=batch, loss=loss, record=record if spread else Strategy().record, end=end
+    )

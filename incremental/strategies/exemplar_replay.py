@@ -1,12 +1,14 @@
 """Replay of exemplars chosen at each increment's end (iCaRL: Rebuffi et al. 2017, arXiv 1611.07725)."""
 
+import jax.numpy as jnp
 from jax import Array
 
 from incremental.memory import buffer, exemplars
+from incremental.memory.exemplars import Rehearsal
 from incremental.memory.quotas import Quotas
 from incremental.memory.sizes import refuse_none
 from incremental.strategy import Strategy
-from incremental.types import Batch, Data, Learner, Memory, Problem
+from incremental.types import Batch, Data, Learner, Problem, Step
 
 
 def exemplar_replay(
@@ -15,30 +17,56 @@ def exemplar_replay(
     capacity: int = 5000,
     rows: int = 128,
     weight: float = 1.0,
+    adaptive: bool = False,
+    spread: bool = False,
     selection: exemplars.Selection = "herding",
     quotas: Quotas = "proportional",
     groups: exemplars.Groups = "label",
 ) -> Strategy:
     """Each batch of new rows comes with `rows` uniform ones of at most `capacity` exemplars.
 
-    Loss: (Σ_new w ℓ + weight Σ_replayed w ℓ) / Σ_new w. At the end of an increment the exemplars are chosen anew from
-    its training rows and the memory's. Each label v with n_v of these n rows gets slots by `quotas`: "proportional"
-    (capacity n_v / n, largest remainder), "balanced" (the same for each as far as its rows go) or "multinomial"
-    (`capacity` draws with chances n_v / n: ADER, Mi et al. 2020, arXiv 2007.12000); they sum to the capacity and never
-    exceed n_v. With `groups` "increment" the increments share the memory in the labels' stead; "balanced" is then the
-    equal share of each task that continual learning is used to. Within a label `selection` takes "herding" (in round k
-    the row that brings the mean of the k taken closest to the label's mean, on hidden vectors of length 1), "loss" (the
-    greatest ones over all seen items) or "random" rows. State: the memory, [capacity] rows. The choice costs one
-    forward pass over the candidates and, for herding, as many rounds as the largest quota.
+    Loss: (Σ_new w ℓ + weight Σ_replayed w ℓ) / Σ_new w. With `adaptive`, ADER's (Mi et al. 2020, arXiv 2007.12000): the
+    mean over the new rows + λ_t times the mean over the replayed ones, λ_t = weight sqrt(|I_{t-1}| / |I_t| · |E_{t-1}|
+    / |D_t|), I the items seen so far, E the exemplars, D_t the rows of the update at t. With `spread` the exemplars
+    come in turn, ⌊|E| / batches⌋ beside each batch, so that each comes once an epoch; `rows` is then the most a batch.
+
+    At the end of an increment the exemplars are chosen anew from its training and validation rows and the memory's (an
+    update on a window of several increments may so replay rows that it also validates on). Each label v with n_v of
+    these n rows gets slots by `quotas`: "proportional" (capacity n_v / n, largest remainder), "balanced" (the same for
+    each as far as its rows go), "multinomial" (`capacity` draws with chances n_v / n: ADER) or "uniform" (`capacity`
+    draws with equal chances); they never exceed n_v, and sum to the capacity, or where they are drawn to a little less.
+    With `groups` "increment" the increments share the memory in the labels' stead; "balanced" is then the equal share
+    of each task that continual learning is used to. Within a label `selection` takes "herding" (in round k the row that
+    brings the mean of the k taken closest to the label's mean, on hidden vectors of length 1), "loss" (the greatest
+    ones over all seen items), "least_loss" (ADER's ER-loss) or "random" rows. State: the memory, [capacity] rows. The
+    choice costs one forward pass over the candidates and, for herding, as many rounds as the largest quota.
     """
     refuse_none("exemplar_replay", capacity=capacity, rows=rows)
     select = exemplars.selector(problem, "exemplar_replay", selection, quotas, groups)
 
-    def batch(state: Memory, batch: Batch, key: Array) -> Batch:
-        old = exemplars.sample(state, rows, key)
-        return buffer.beside(batch, old._replace(weight=old.weight * weight))
+    def begin(state: Rehearsal, learner: Learner, data: Data, key: Array) -> tuple[Rehearsal, Learner]:
+        del key
+        return exemplars.begun(state, learner, data), learner
 
-    def end(state: Memory, learner: Learner, data: Data, key: Array) -> tuple[Memory, Learner]:
-        return select(state, learner, data, key), learner
+    def batch(state: Rehearsal, batch: Batch, key: Array) -> Batch:
+        old = exemplars.beside(state, batch, rows, spread, key)
+        own = old.weight * weight
+        if adaptive:
+            new, drawn = (jnp.where(each.valid, each.weight, 0.0).sum() for each in (batch, old))
+            own = own * state.adapted * new / jnp.maximum(drawn, 1e-6)
+        return buffer.beside(batch, old._replace(weight=own))
 
-    return Strategy(init=lambda _learner: buffer.empty(problem.example, capacity), batch=batch, end=end)
+    def record(state: Rehearsal, step: Step, key: Array) -> Rehearsal:
+        del key
+        return exemplars.passed(state, step.new, rows)
+
+    def end(state: Rehearsal, learner: Learner, data: Data, key: Array) -> tuple[Rehearsal, Learner]:
+        return exemplars.ended(state, learner, select(state.memory, learner, data, key)), learner
+
+    return Strategy(
+        init=lambda _learner: exemplars.nothing(problem.example, capacity),
+        begin=begin,
+        batch=batch,
+        record=record if spread else Strategy().record,
+        end=end,
+    )

@@ -331,6 +331,18 @@ def test_held_out_and_validation_never_overlap() -> None:
     assert (events.heldout != other.heldout).any()
 
 
+def test_a_stream_until_an_increment_is_its_prefix() -> None:
+    pairs = [(i % 7, i % 11 + i // 100) for i in range(400)]
+    protocol: dict[str, Any] = {"cut": cutting.equal_counts(increments=3, base=0.25), "heldout": 0.3}
+    whole, short = make_stream(source=table(pairs), **protocol), make_stream(source=table(pairs), **protocol, until=2)
+    assert len(short) == 3
+    for field in fields(whole):
+        one, other = getattr(short, field.name), getattr(whole.prefix(2), field.name)
+        if field.name == "interactions":
+            one, other = one.item, other.item
+        np.testing.assert_equal(one, other, field.name)
+
+
 # -- arguments ------------------------------------------------------------------------------------------------------
 
 
@@ -344,6 +356,8 @@ def test_held_out_and_validation_never_overlap() -> None:
         ({"history": 3, "minimum_history": 4}, r"data\.minimum_history=4: expected 0 to data\.history=3"),
         ({"minimum_history": -1}, r"data\.minimum_history=-1: expected 0 to"),
         ({"unseen_items": "dropped"}, r"data\.unseen_items='dropped': expected miss or drop"),
+        ({"until": 2}, r"data\.until=2: expected an increment of the stream, 1 to 1"),
+        ({"until": 0}, r"data\.until=0: expected an increment of the stream"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:

@@ -104,6 +104,15 @@ def test_by_loss_each_label_keeps_its_costliest_rows(end: Any) -> None:
     assert memory.rows.valid.all()
 
 
+def test_by_least_loss_each_label_keeps_its_cheapest_rows(end: Any) -> None:
+    kept = ids(end(EMPTY, data(np.arange(30), 0), "least_loss"))
+    for label in range(1, V - 1):
+        own = sorted(np.flatnonzero(LABEL[:30] == label), key=lambda i: COST[i])
+        here = kept & set(own)
+        assert here == set(own[: len(here)])
+    assert len(kept) == C
+
+
 def test_the_next_choice_is_among_the_memorys_and_the_increments_rows(end: Any) -> None:
     memory = end(EMPTY, data(np.arange(30), 0))
     after = end(memory, data(np.arange(30, 65), 1))
@@ -140,7 +149,7 @@ def test_by_herding_each_label_keeps_what_follows_its_mean_direction(end: Any, s
     directions = TABLE[:35] / np.linalg.norm(TABLE[:35], axis=1, keepdims=True)
     chosen = herd(directions, LABEL[:35], quota)
     assert ids(memory) == set(np.flatnonzero(chosen).tolist())
-    assert memory.rows.valid.all()
+    assert memory.rows.valid.sum() == quota.sum() <= C
 
 
 def test_at_random_every_row_of_a_label_is_as_likely(end: Any) -> None:
@@ -172,7 +181,7 @@ def test_chunks_are_the_whole(n: int) -> None:
 
 def test_an_unknown_selection_is_refused() -> None:
     wrong: Any = "best"
-    with pytest.raises(UserError, match=r"strategies\.mine: selection='best': expected one of herding, loss, random"):
+    with pytest.raises(UserError, match=r"strategies\.mine: selection='best': expected one of herding, loss"):
         exemplars.selector(PROBLEM, "mine", wrong, "balanced")
 
 

@@ -58,6 +58,12 @@ def test_factors_are_chosen(write_run: Any, tmp_path: Path, capsys: pytest.Captu
     assert "against the value of the hyper-parameter" in page.read_text(encoding="utf-8")
 
 
+def test_the_first_increments_may_be_left_out(write_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = write_run("ewc", 0, [0.9, 0.1])
+    assert main([str(directory), "--no-html", "--after", "1", "--format", "markdown"]) == 0
+    assert "| ewc | 1 | 0.1000 |" in capsys.readouterr().out
+
+
 def test_unfinished_runs_are_named(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (killed := study / "killed").mkdir()
     (killed / "config.yaml").write_text("seed: 0\n")

@@ -1,11 +1,13 @@
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import scipy.stats
 
 from incremental.errors import UserError
 from incremental.report import Run, Table, read_runs, table
+from incremental.report.page import page
 
 NDCG = "ndcg@10"
 
@@ -158,6 +160,26 @@ def test_a_row_that_was_not_measured_comes_last() -> None:
     assert [row.label for row in compared.rows] == ["finetune", "new"]
     assert compared.rows[1].quality[NDCG] == {}
     assert compared.rows[1].comparisons[NDCG].p is None
+
+
+def test_what_was_chosen_on_is_left_out(write_run: Any, tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run("replay", seed, [0.9, 0.1, 0.2 + 0.1 * seed], R=[[0.5] * 4] * 4)
+        write_run("finetune", seed, [0.1, 0.3, 0.3])
+    found = table(read_runs([tmp_path]).finished, after=1)
+    assert [row.label for row in found.rows] == ["finetune", "replay"]
+    replay = found.rows[1]
+    assert replay.quality["ndcg@10"]["prequential"].mean == pytest.approx((0.15 + 0.2) / 2)
+    assert replay.quality["ndcg@10"]["slope"].mean == pytest.approx(0.15)
+    assert "forgetting" not in replay.quality["ndcg@10"]
+    assert {row[1] for row in replay.runs[0].evaluations} == {2, 3}
+    assert "Only increments after 1 count; seconds, examples and memory are of all updates." in found.notes
+    assert "Only increments after 1 count" in page(found)
+    assert not [note for note in table(read_runs([tmp_path]).finished).notes if "Only increments" in note]
+    with pytest.raises(UserError, match=r"-0: nothing was evaluated after increment 3; the run has 3 increments"):
+        table(read_runs([tmp_path]).finished, after=3)
+    with pytest.raises(UserError, match=r"after=-1: expected the number of an increment, or 0"):
+        table(read_runs([tmp_path]).finished, after=-1)
 
 
 def test_streams_of_different_length_are_noted() -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from incremental.errors import UserError
+from incremental.memory.exemplars import Rehearsal
 from incremental.strategies.ader import Distilled, ader
 from incremental.testing import check_strategy
-from incremental.types import Batch, Catalogue, Data, Learner, Memory, Outputs, Problem, Teacher
+from incremental.types import Batch, Catalogue, Data, Learner, Memory, Outputs, Problem, Step, Teacher
 
 B, ROWS, C, D, V = 3, 4, 5, 3, 7
 NONE: Any = None
@@ -60,7 +61,8 @@ def made(weight: Any = WEIGHT) -> Any:
 
 def state(ready: float = 1.0, filled: int = 3, known: Any = KNOWN, adapted: float = 0.5) -> Distilled:
     one: Any = np.float32(ready), np.float32(adapted), np.int32(filled)
-    return Distilled(Memory(rows(C, filled, seed=5), one[2]), Teacher(TEACHER, one[0]), known, one[1])
+    numbers: list[Any] = [np.int32(known.sum()), one[1], np.int32(SIZE), np.int32(0)]
+    return Distilled(Rehearsal(Memory(rows(C, filled, seed=5), one[2]), *numbers), Teacher(TEACHER, one[0]), known)
 
 
 @jax.jit
@@ -93,7 +95,7 @@ def test_drawn_exemplars_are_valid_and_carry_no_cross_entropy() -> None:
     joined = batched(state(), NEW)
     np.testing.assert_array_equal(np.asarray(joined.weight), [0.5] * B + [0.0] * ROWS)
     assert np.asarray(joined.valid).all()
-    kept = np.asarray(state().memory.rows.inputs["x"])[:3]
+    kept = np.asarray(state().rehearsal.memory.rows.inputs["x"])[:3]
     assert all((row == kept).all(1).any() for row in np.asarray(joined.inputs["x"])[B:])
 
 
@@ -147,9 +149,31 @@ def test_before_an_increment_is_finished_the_term_is_zero() -> None:
 
 def test_the_weight_adapts_to_items_and_examples() -> None:
     """4 of 5 items were known; 3 exemplars stand against 6 new rows."""
-    adapted = begin(state(filled=3), learner(STUDENT), data()).adapted
+    adapted = begin(state(filled=3), learner(STUDENT), data()).rehearsal.adapted
     assert float(adapted) == pytest.approx(np.sqrt(4 / 5 * 3 / SIZE), rel=1e-6)
     assert adapted.dtype == np.float32
+
+
+def test_without_adaptation_the_weight_is_the_same_in_every_increment() -> None:
+    joined = batched(state(), NEW)
+    fixed = ader(PROBLEM, capacity=C, rows=ROWS, weight=2.0, adaptive=False)
+    term = jax.jit(lambda own: fixed.loss(own, STUDENT, joined, apply(STUDENT, joined.inputs)))
+    expected = lost(STUDENT, state(adapted=1.0), joined, np.float32(2))[0]
+    for adapted in (0.1, 0.7):
+        assert float(term(state(adapted=adapted))) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_spread_exemplars_come_in_turn() -> None:
+    """3 exemplars over 6 rows in batches of 3 are one a batch: two of them in an epoch."""
+    strategy = ader(PROBLEM, capacity=C, rows=ROWS, spread=True)
+    step: Any = Step(NONE, NEW, *[NONE] * 6)
+    own, met = state(), []
+    for _ in range(2):
+        joined = strategy.batch(own, NEW, jax.random.key(2))
+        assert np.asarray(joined.valid).tolist() == [True] * B + [True, False, False, False]
+        met.append(np.asarray(joined.inputs["x"])[B])
+        own = strategy.record(own, step, jax.random.key(0))
+    np.testing.assert_array_equal(np.stack(met), np.asarray(own.rehearsal.memory.rows.inputs["x"])[:2])
 
 
 def test_an_increments_end_makes_the_teacher_and_keeps_exemplars() -> None:
@@ -158,12 +182,12 @@ def test_an_increments_end_makes_the_teacher_and_keeps_exemplars() -> None:
     jax.tree.map(np.testing.assert_array_equal, after.teacher, Teacher(STUDENT, jnp.float32(1)))
     np.testing.assert_array_equal(after.known, SEEN)
     jax.tree.map(np.testing.assert_array_equal, same, learner(STUDENT))
-    kept = after.memory.rows
+    kept = after.rehearsal.memory.rows
     assert np.asarray(kept.valid).all()
-    offered = np.concatenate([old.memory.rows.inputs["x"][:3], data().rows.inputs["x"][:SIZE]])
+    offered = np.concatenate([old.rehearsal.memory.rows.inputs["x"][:3], data().rows.inputs["x"][:SIZE]])
     assert all((row == offered).all(1).any() for row in np.asarray(kept.inputs["x"]))
-    assert isinstance(after.memory, Memory)
-    assert int(after.memory.inserted) == 3 + SIZE
+    assert isinstance(after.rehearsal.memory, Memory)
+    assert int(after.rehearsal.memory.inserted) == 3 + SIZE
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ import pytest
 from scipy import stats
 
 from incremental.errors import UserError
+from incremental.memory.exemplars import Rehearsal
 from incremental.memory.herding import herd
 from incremental.strategies.exemplar_replay import exemplar_replay
+from incremental.strategy import Strategy
 from incremental.testing import check_strategy
-from incremental.types import Batch, Catalogue, Data, Learner, Memory, Outputs, Problem
+from incremental.types import Batch, Catalogue, Data, Learner, Memory, Outputs, Problem, Step
 
 C, ROWS, V = 6, 600, 5
 NONE: Any = None
@@ -52,13 +54,22 @@ def finished(**how: Any) -> Memory:
     strategy = made(**how)
     state, learner = jax.jit(strategy.end)(strategy.init(LEARNER), LEARNER, data(), jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, learner, LEARNER)
-    memory: Memory = jax.tree.map(np.asarray, state)
+    memory: Memory = jax.tree.map(np.asarray, state.memory)
     return memory
 
 
 FIELDS: list[Any] = [LABELS[8:10], np.ones(2, np.float32), np.ones(2, bool), np.ones(2, np.int32)]
 NEW = Batch({"x": X[8:10]}, *FIELDS)
-batched = jax.jit(lambda state, batch, weight: made(weight).batch(state, batch, jax.random.key(4)))
+
+
+def kept(memory: Memory, items: int = 0, adapted: float = 0.0, size: int = 0, first: int = 0) -> Rehearsal:
+    numbers: list[Any] = [np.int32(items), np.float32(adapted), np.int32(size), np.int32(first)]
+    return Rehearsal(memory, *numbers)
+
+
+batched = jax.jit(
+    lambda memory, batch, weight: made(weight).batch(kept(memory), batch, jax.random.key(4)),
+)
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +110,57 @@ def test_a_batch_is_followed_by_uniform_exemplars_at_the_strategys_weight(memory
 
 
 def test_before_the_first_end_only_padding_is_added() -> None:
-    joined = batched(made().init(LEARNER), NEW, np.float32(1))
+    joined = batched(made().init(LEARNER).memory, NEW, np.float32(1))
     assert not np.asarray(joined.valid)[2:].any()
+
+
+def test_aders_weight_is_that_of_the_replayed_rows_mean(memory: Memory) -> None:
+    """λ = 0.8 · 0.25 of the mean over 600 drawn rows stands beside the mean over two new ones of weight 1."""
+    strategy = made(0.8, adaptive=True)
+    joined = jax.jit(lambda own: strategy.batch(own, NEW, jax.random.key(4)))(kept(memory, adapted=0.25))
+    old = np.asarray(joined.weight)[2:]
+    assert old.sum() / np.asarray(joined.weight)[:2].sum() == pytest.approx(0.8 * 0.25, rel=1e-5)
+    np.testing.assert_allclose(np.unique(old) / old.min(), np.sort(memory.rows.weight) / memory.rows.weight.min())
+
+
+def test_the_adaptive_weight_follows_items_and_examples() -> None:
+    """4 items were seen at the last end, 4 are now; 6 exemplars stand against 12 new rows; before, there was none."""
+    strategy = made(adaptive=True)
+    begin = jax.jit(lambda state: strategy.begin(state, LEARNER, data(), jax.random.key(0))[0])
+    state = strategy.init(LEARNER)
+    assert float(begin(state).adapted) == 0.0
+    state, _ = jax.jit(strategy.end)(state, LEARNER, data(), jax.random.key(0))
+    assert int(state.items) == 4
+    assert float(begin(state._replace(items=jnp.int32(3))).adapted) == pytest.approx(np.sqrt(3 / 4 * 6 / 12))
+    assert int(begin(state).size) == 12
+
+
+def test_spread_exemplars_come_once_an_epoch(memory: Memory) -> None:
+    """6 exemplars over an epoch of 5 rows in batches of 2, that is 3 batches, are 2 a batch; `rows` is the most."""
+    for rows, each in ((5, 2), (1, 1)):
+        strategy = exemplar_replay(PROBLEM, capacity=C, rows=rows, spread=True)
+        batch = jax.jit(lambda own, strategy=strategy: strategy.batch(own, NEW, jax.random.key(4)))
+        step: Any = Step(NONE, NEW, *[NONE] * 6)
+        state, met = kept(memory, size=5), []
+        for _ in range(3):
+            joined = batch(state)
+            valid = np.asarray(joined.valid)[2:]
+            assert valid.tolist() == [True] * each + [False] * (rows - each)
+            met += np.asarray(joined.weight)[2:][valid].tolist()
+            state = strategy.record(state, step, jax.random.key(0))
+        assert len(set(met)) == len(met) == 3 * each
+    assert made().record is Strategy().record
+
+
+def test_validation_rows_become_exemplars_too() -> None:
+    """All of 3 rows and 2 of validation; what is behind them is padding."""
+    rows = data().rows
+    checked = rows._replace(valid=np.arange(len(LABELS)) < 2, weight=rows.weight + 100)
+    both = data()._replace(size=np.int32(3), validation=checked)  # type: ignore[arg-type]
+    strategy = made()
+    state, _ = jax.jit(strategy.end)(strategy.init(LEARNER), LEARNER, both, jax.random.key(0))
+    assert sorted(np.asarray(state.memory.rows.weight)[np.asarray(state.memory.rows.valid)]) == [0, 1, 2, 100, 101]
+    assert int(state.memory.inserted) == 5
 
 
 @pytest.mark.parametrize(

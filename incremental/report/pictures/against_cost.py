@@ -47,6 +47,7 @@ def quality_against_cost(table: Table, metric: str, column: str = "") -> "Figure
     axes.set_ylabel(f"{metric}, mean over increments")
     _draw_front(axes, best)
     first = [one for one in points if one in best or one.row.label == table.baseline]
+    _plain_ticks(axes)
     names = [
         # A row without cost is named at the left end of its line.
         Name(
@@ -61,6 +62,17 @@ def quality_against_cost(table: Table, metric: str, column: str = "") -> "Figure
     if left_out := name_points(figure, axes, names):
         legend(figure, axes, [label for label in table.labels if label in left_out])
     return figure
+
+
+def _plain_ticks(axes: "Axes") -> None:
+    """0.5, 1, 2 in place of powers of ten; over more than three decades only 0.1, 1, 10."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    left, right = axes.get_xlim()
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_major_formatter(plain)
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+    axes.xaxis.set_minor_formatter(plain if right < 1000 * left else NullFormatter())
 
 
 def _draw_front(axes: "Axes", best: Sequence[Point]) -> None:

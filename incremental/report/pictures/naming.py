@@ -65,6 +65,8 @@ def name_points(figure: "Figure", axes: "Axes", names: Sequence[Name]) -> list[s
 
 
 def _annotate(axes: "Axes", name: Name, offset: tuple[float, float], size: int) -> "Annotation":
+    from matplotlib.patheffects import withStroke
+
     return axes.annotate(
         name.text,
         (name.x, name.y),
@@ -75,4 +77,5 @@ def _annotate(axes: "Axes", name: Name, offset: tuple[float, float], size: int) 
         va="bottom" if name.on_line else "center",
         color=name.colour,
         fontsize=size,
+        path_effects=[withStroke(linewidth=2.5, foreground="white")],  # error bars and the front pass below it
     )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+TITLE = 180.0  # points of type times letters that a panel of three has room for
 Curve = Sequence[Estimate]  # [increments]
 Curves = Mapping[str, Curve]
 
@@ -66,7 +67,7 @@ def _apart(table: Table, curves: Curves, metric: str) -> "Figure":
         colour = "black" if label == table.baseline else COLOURS[0]
         x, mean = _band(axes, curve, colour)
         axes.plot(x, mean, color=colour, linewidth=1.8)
-        axes.set_title(label, fontsize=9, pad=2)
+        axes.set_title(label, fontsize=min(9.0, TITLE / len(label)), pad=2)  # no wider than the panel
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
         _increments(axes)
         axes.tick_params(labelsize=8)

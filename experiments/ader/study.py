@@ -1,0 +1,135 @@
+"""Runs the rows of ADER's table one after the other; what is finished is not run again, what was stopped goes on."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.ader import table
+from incremental.cli import compilation_cache, config_folder, reported, resolved
+from incremental.errors import UserError
+from incremental.experiment import execute, named
+from incremental.rundir import RunDirectory
+
+
+class Job(NamedTuple):
+    """One run."""
+
+    row: str
+    """of the table, or "base" """
+    seed: int
+    overrides: list[str]
+    """of the `incremental` command"""
+    config: dict[str, Any]
+
+    @property
+    def directory(self) -> Path:
+        """Where it is, or will be."""
+        return RunDirectory(Path(self.config["runs"]), self.config["name"], self.config).path
+
+
+def read(arguments: Sequence[str]) -> dict[str, Any]:
+    """The study's configuration, checked."""
+    try:
+        with hydra.initialize_config_dir(str(Path(__file__).parent.resolve()), version_base="1.3"):
+            config = hydra.compose("study", list(arguments))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"experiments/ader/run: {str(error).splitlines()[0]}") from None
+    if config.path is None:
+        raise UserError("path: a value is needed, the folder with period_0.txt, period_1.txt, …: path=FOLDER")
+    if config.increments is not None and (not isinstance(config.increments, int) or config.increments < 1):
+        raise UserError(f"increments={config.increments}: expected a number of test periods, at least 1, or null")
+    known = {"rows": config.table, "dataset": config.datasets, "variant": config.variants}
+    for key, names in known.items():
+        given = [config[key]] if isinstance(config[key], str) else list(config[key])
+        for name in given:
+            if name not in names:
+                raise UserError(f"{key}: {name!r} is not one of {', '.join(names)}")
+    return resolved(config)
+
+
+def flat(overrides: Any) -> Iterator[str]:
+    """The overrides in lists of lists."""
+    for each in [overrides] if isinstance(overrides, str) else overrides:
+        yield from [each] if isinstance(each, str) else flat(each)
+
+
+def job(study: dict[str, Any], row: str, seed: int, periods: int | None, *own: Any) -> Job:
+    """A run over the first `periods` test periods; later overrides win."""
+    given = [
+        study["common"],
+        study["variants"][study["variant"]],
+        own,
+        study["overrides"],
+        f"row={row}",
+        f"seed={seed}",
+    ]
+    given.append(f"runs={study['runs']}/{study['dataset']}/{study['variant']}")
+    if periods is not None:
+        given += [f"data.source.periods={periods + 1}", f"data.cut.last={periods}"]
+    overrides = list(flat(given))
+    return Job(row, seed, overrides, composed(overrides))
+
+
+def composed(overrides: list[str]) -> dict[str, Any]:
+    """The config of an `incremental` command line."""
+    try:
+        with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+            config: Any = hydra.compose("config", overrides, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from None
+    choices = dict(config.hydra.runtime.choices)
+    OmegaConf.set_readonly(config, False)
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    return named(resolved(config), choices)
+
+
+def base(study: dict[str, Any], name: str, seed: int) -> Job:
+    """The run that trains the first period for all rows of a base; it tests the second one, and stops."""
+    return job(study, f"base-{name}", seed, 1, study["bases"][name], "update=static")
+
+
+def jobs(study: dict[str, Any]) -> list[Job]:
+    """The rows' runs, each after the base that it begins with, in the order of the configuration."""
+    planned: list[Job] = []
+    for seed in study["seeds"]:
+        bases: dict[str, Job] = {}
+        for row in study["rows"]:
+            of = study["table"][row]
+            if of["base"] not in bases:
+                bases[of["base"]] = base(study, of["base"], seed)
+                planned.append(bases[of["base"]])
+            begun = f"base={bases[of['base']].directory}"
+            own = (study["bases"][of["base"]], of["as"], begun)
+            planned.append(job(study, row, seed, study["increments"], *own))
+    return planned
+
+
+def run(planned: Iterable[Job]) -> None:
+    """Every job that is not finished."""
+    compilation_cache()
+    for each in planned:
+        if not (each.directory / "summary.json").exists():
+            print(f"\nincremental {' '.join(each.overrides)}", flush=True)
+            execute(each.config)
+
+
+def main() -> None:
+    """The command line: overrides of study.yaml."""
+    with reported():
+        study = read(sys.argv[1:])
+        planned = jobs(study)
+        run(planned)
+        found = table.measured([(each.row, each.directory) for each in planned if each.row in study["table"]])
+        print(table.table(found, list(study["table"]), study["dataset"]))
+        print(f"\ncurves: {table.draw(found, Path(study['runs']) / study['dataset'] / study['variant'])}")
+
+
+if __name__ == "__main__":
+    main()
