@@ -37,6 +37,8 @@ class Tower(NamedTuple):
     """(those that are trained) -> the module's, frozen ones among them"""
     together: int = 0
     """items that are computed at once, so that their inner values fit into memory; 0: all"""
+    remat: bool = False
+    """inner values are computed anew in the backward pass, not kept: those of `together` items are held at a time"""
 
 
 def on_texts(core: Problem, tower: Tower, text: Array, precision: Precision = "float32") -> Problem:
@@ -67,6 +69,7 @@ def on_texts(core: Problem, tower: Tower, text: Array, precision: Precision = "f
         def of(text: Array) -> Array:
             return numbers.apply(module, whole, {"text": text}, None)
 
+        of = jax.checkpoint(of) if tower.remat else of
         if not 0 < some < len(text):
             return of(text)
         padded = jnp.pad(text, [(0, -len(text) % some), *[(0, 0)] * (text.ndim - 1)])

@@ -41,7 +41,14 @@ class TopLayers(nn.Module):
 
 
 def encoder_items(
-    *, model: Model, path: str, layers: int = 1, rank: int = 0, alpha: float = 16.0, ids: bool = False
+    *,
+    model: Model,
+    path: str,
+    layers: int = 1,
+    rank: int = 0,
+    alpha: float = 16.0,
+    ids: bool = False,
+    remat: bool = False,
 ) -> Model:
     """`model` with item rows W e(x), e(x) the text x as the BERT-family encoder at `path` has it, of length 1.
 
@@ -50,6 +57,7 @@ def encoder_items(
     matrices are trained beside the query and value kernels (Hu et al. 2021, arXiv 2106.09685): K + alpha / rank · A B,
     A [D, rank] normal of variance 1 / D, B [rank, D] zero at first. What happens to them at an increment's end is a
     strategy (`lora_boundary`); without one they are kept. `ids`: each item also has rows of its own, which are added.
+    `remat`: what the layers compute is not kept for the backward pass but computed anew in it, 1,024 items at a time.
     """
     encoder, first = top_of(path, layers)
     if rank < 0:
@@ -79,7 +87,9 @@ def encoder_items(
             kernels[layer, part, "kernel"] = kernels[layer, part, "kernel"] + alpha / rank * moved
         return {"text": params["text"], **unflatten_dict(kernels)}
 
-    return model._replace(tower=Tower(lambda n: TopLayers(encoder.config, first, n), ids, start, whole, TOGETHER))
+    return model._replace(
+        tower=Tower(lambda n: TopLayers(encoder.config, first, n), ids, start, whole, TOGETHER, remat)
+    )
 
 
 @lru_cache(maxsize=2)

@@ -62,6 +62,20 @@ def test_items_start_as_the_whole_encoder_has_them(checkpoint: Checkpoint, setti
     assert set(params["tower"]) == {"text", *({"lora"} if "rank" in settings else layers)}
 
 
+def test_rematerialised_layers_have_the_same_gradient(checkpoint: Checkpoint) -> None:  # noqa: F811
+    folder = checkpoint("bert")
+    text = text_of(folder, TITLES, 1)
+
+    def gradient(remat: bool) -> Any:
+        own = of(folder, text, Sizes(len(TITLES), 3), full_softmax(), layers=1, remat=remat)
+        return own, jax.grad(lambda params: (own.settle(params)["item"]["embedding"] ** 2).sum())
+
+    (own, kept), (_, anew) = (gradient(remat) for remat in (False, True))
+    params = jax.jit(own.init)(jax.random.key(0))
+    lab.assert_close(jax.jit(kept)(params), jax.jit(anew)(params), rtol=1e-4, atol=1e-6)
+    assert ["remat" in str(jax.make_jaxpr(each)(params)) for each in (kept, anew)] == [False, True]
+
+
 def test_adapters_are_added_to_query_and_value(checkpoint: Checkpoint) -> None:  # noqa: F811
     """As if the checkpoint had the moved kernels."""
     folder = checkpoint("bert")
