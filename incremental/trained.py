@@ -42,6 +42,8 @@ class Trained:
     def __init__(self, program: Program, state: State, stream: Stream) -> None:
         if "event" in program.inputs:
             raise UserError("the oracle knows the law of past events only; choose the run of a model")
+        if stream.question is not None:
+            raise UserError("the run predicts behaviours and recommends no items; choose the run of a recommender")
         self.program, self.state, self.stream = program, state, stream
         self.seen = np.asarray(state.learner.catalogue.seen)
 

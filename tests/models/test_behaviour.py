@@ -25,6 +25,7 @@ from incremental.problem import Head, problem
 from incremental.strategies.ewc import ewc
 from incremental.strategies.gpm import gpm
 from incremental.strategies.replay import replay
+from incremental.trained import Trained
 from incremental.types import Program, Sizes
 from incremental.update import update
 from tests import lab
@@ -96,6 +97,8 @@ def test_the_commoner_class_is_the_baseline() -> None:
     found = {record.metric: record.value for record in result.records if record.evaluated_on == 2}
     assert sorted([found["recall/buy"], found["recall/view"]]) == [0.0, 1.0]
     assert found["auc"] == 0.5
+    with pytest.raises(UserError, match="predicts behaviours and recommends no items; choose the run of a recommender"):
+        Trained(model.build(result.sizes, (1,)), result.state, shop())
 
 
 def test_a_model_that_reads_something_else() -> None:
