@@ -526,9 +526,9 @@ class Driver:
         functions = self.functions(sizes_of(state))
         known = np.asarray(state.learner.catalogue.seen)
         rows, data, seen = self.test_data(functions.program, known, t, trained_until, heldout=heldout)
-        ranks = functions.rank(state, data, seen)
-        own = None if ranks.scores is None else np.asarray(ranks.scores)[: len(rows)]
-        return rows, Ranks(np.asarray(ranks.rank)[: len(rows)], np.asarray(ranks.recommended), own)
+        ranks: Ranks = jax.device_get(functions.rank(state, data, seen))
+        own = None if ranks.scores is None else ranks.scores[: len(rows)]
+        return rows, Ranks(ranks.rank[: len(rows)], ranks.recommended, own)
 
     def test_data(
         self, program: Program, known: np.ndarray, t: int, trained_until: int, *, heldout: bool

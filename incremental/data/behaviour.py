@@ -35,6 +35,7 @@ def behaviour(*, liked: float | None = None) -> Predict:
             raise UserError(
                 f"data.predict needs one vector an item, data.text is {have}; e.g. +text@data.text=hashed_words"
             )
+        names: tuple[str, ...]
         if liked is not None:
             if found.rating is None:
                 raise UserError(

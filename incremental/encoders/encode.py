@@ -37,13 +37,15 @@ def encode(
     check(texts, name=name, empty=False)
     ids, mask = encoder.tokenize(texts, min(length, encoder.config.positions))
     params = jax.device_put(low(encoder.params) if precision == "bfloat16" else encoder.params)
-    out = np.zeros((len(texts), encoder.config.width), np.float32)
+    made = []
     for rows, width, count in batches(mask.sum(1), ids.shape[1], tokens):
         batch = (np.zeros((count, width), each.dtype) for each in (ids, mask))
         own_ids, own_mask = batch
         own_ids[: len(rows)], own_mask[: len(rows)] = ids[rows, :width], mask[rows, :width]
-        made = _vectors(params, own_ids, own_mask, encoder.module, encoder.pool, normalise)
-        out[rows] = made[: len(rows)]
+        made.append((rows, _vectors(params, own_ids, own_mask, encoder.module, encoder.pool, normalise)))
+    out = np.zeros((len(texts), encoder.config.width), np.float32)
+    for rows, vectors in made:  # only now, so that batches run while others are prepared, and on a CPU side by side
+        out[rows] = vectors[: len(rows)]
     return out
 
 

@@ -15,7 +15,7 @@ from incremental.encoders.layers import Config
 from incremental.precision import low
 
 CONFIG = Config(vocabulary=20, width=8, layers=2, heads=2, inner=12, positions=10, activation="gelu", types=2)
-BUILDS = {"bert": Bert, "gpt2": GPT2}
+BUILDS: dict[str, Any] = {"bert": Bert, "gpt2": GPT2}
 MASK = np.arange(6) < np.array([[6], [4], [1]])
 IDS = np.random.default_rng(0).integers(0, 20, MASK.shape).astype(np.int32)
 

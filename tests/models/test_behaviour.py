@@ -93,7 +93,7 @@ def test_it_learns_what_the_texts_say_under_strategies(head: Head) -> None:
 
 def test_the_commoner_class_is_the_baseline() -> None:
     model = popularity()
-    result = loop.run(partial(model.build, cutoffs=(1,)), shop(), update(), metrics=("recall@1",))
+    result = loop.run(lambda sizes: model.build(sizes, (1,)), shop(), update(), metrics=("recall@1",))
     found = {record.metric: record.value for record in result.records if record.evaluated_on == 2}
     assert sorted([found["recall/buy"], found["recall/view"]]) == [0.0, 1.0]
     assert found["auc"] == 0.5
