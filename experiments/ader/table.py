@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from incremental.report.numbers import seconds, size, whole
-from incremental.report.pictures.drawing import COLOURS, LINES, MARKERS, WIDTH, legend, panels_of
+from incremental.report.pictures.drawing import COLOURS, LINES, MARKERS, WIDTH, legend
 
 METRICS = ("recall@20", "mrr@20")
 MOST = {"recall@20": (1.0, 1.5), "mrr@20": (0.6, 0.9)}  # allowed differences: of all periods' mean, of one period
@@ -204,7 +206,8 @@ def table(found: Found, rows: Sequence[str], dataset: str = "diginetica") -> str
 
 def draw(found: Found, folder: Path) -> Path:
     """The periods' curves side by side, published ones dashed, into `folder`/curves.png."""
-    figure, panels = panels_of(2, 1, 2 * WIDTH, 3.6)
+    figure = Figure(figsize=(2 * WIDTH, 3.6), layout="constrained", dpi=120)
+    panels = figure.subplots(1, 2)
     shown = [row for row in dict.fromkeys((*CURVES, *found)) if row in found]
     for axes, metric in zip(panels, METRICS, strict=True):
         for place, row in enumerate(shown):
@@ -215,8 +218,9 @@ def draw(found: Found, folder: Path) -> Path:
             axes.plot(list(wanted), list(wanted.values()), LINES[1], color=colour, linewidth=1)
         axes.set_title(f"{metric}, percent (dashed: published)", fontsize=9)
         axes.set_xlabel("test period")
-        axes.sharey(axes)
-        axes.autoscale()
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#e5e5e5", linewidth=0.8)
     legend(figure, panels[0], shown)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "curves.png"

@@ -155,8 +155,9 @@ def test_spread_exemplars_come_once_an_epoch(memory: Memory) -> None:
 def test_validation_rows_become_exemplars_too() -> None:
     """All of 3 rows and 2 of validation; what is behind them is padding."""
     rows = data().rows
-    checked = rows._replace(valid=np.arange(len(LABELS)) < 2, weight=rows.weight + 100)
-    both = data()._replace(size=np.int32(3), validation=checked)  # type: ignore[arg-type]
+    two: Any = np.arange(len(LABELS)) < 2
+    three: Any = np.int32(3)
+    both = data()._replace(size=three, validation=rows._replace(valid=two, weight=rows.weight + 100))
     strategy = made()
     state, _ = jax.jit(strategy.end)(strategy.init(LEARNER), LEARNER, both, jax.random.key(0))
     assert sorted(np.asarray(state.memory.rows.weight)[np.asarray(state.memory.rows.valid)]) == [0, 1, 2, 100, 101]
