@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+SAME = 1.001  # costs that differ by a smaller factor are one: an axis between them would show rounding errors
+
 
 def quality_against_cost(table: Table, metric: str, column: str = "") -> "Figure | None":
     """Prequential mean against seconds an update (logarithmic), with the front; up to 12 rows have their intervals.
@@ -43,6 +45,9 @@ def quality_against_cost(table: Table, metric: str, column: str = "") -> "Figure
             )
         else:
             axes.axhline(one.quality, color=colour, linestyle=":", label=one.row.label)
+    costs = [one.cost for one in points if one.cost]
+    if max(costs) < SAME * min(costs):
+        axes.set_xlim(min(costs) / 2, max(costs) * 2)
     axes.set_xlabel("seconds an update, log scale (dotted line: no update cost)")
     axes.set_ylabel(f"{metric}, mean over increments")
     _draw_front(axes, best)
