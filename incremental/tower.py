@@ -30,7 +30,7 @@ class Tower(NamedTuple):
     module: Callable[[int], nn.Module]
     """(n) -> a module, `__call__({"text": [N, ...]}, key) -> [N, n]`: the n numbers an item has in all item tables"""
     ids: bool
-    """whether items have rows of their own too, which are added to what their texts say; they start at 0"""
+    """whether items have rows of their own too, which are added to what their texts say"""
     start: Callable[[Params, Array], Params] = lambda drawn, _key: drawn
     """(the module's parameters as its `init` draws them, key) -> those that are trained, at their start"""
     whole: Callable[[Params], Params] = lambda params: params
@@ -57,7 +57,7 @@ def on_texts(core: Problem, tower: Tower, text: Array, precision: Precision = "f
         for path in rows:
             table = kept.pop(path)
             if tower.ids:
-                kept[path] = jnp.zeros_like(table[: len(text)])
+                kept[path] = table[: len(text)]
         key = named_key(key, "tower")
         own = module.init(key, {"text": text[:1]}, None)["params"]
         return {**unflatten_dict(kept, sep="/"), "tower": tower.start(own, named_key(key, "start"))}

@@ -26,7 +26,7 @@ def text_items(*, model: Model, ids: bool = False) -> Model:
     """`model` with item rows W x, x [F] the item's text vector (`data.text`), one W for all item tables.
 
     `ids`: each item also has rows of its own, which are added (as in Kula 2015, arXiv 1507.08439, where an item is the
-    sum of its features' rows, its id being one of them). They start at 0, so that a new item is its text. Without `ids`
-    items of the same text are the same item. An item scores from its text before its first interaction.
+    sum of its features' rows, its id being one of them). Without, items of the same text are the same item. An item
+    scores from its text before its first interaction.
     """
     return model._replace(tower=Tower(Linear, ids))
