@@ -62,7 +62,8 @@ def encoder_items(
     encoder, first = top_of(path, layers)
     if rank < 0:
         raise UserError(f"model.rank={rank}: expected 0 (the layers are trained) or more (adapters of that rank)")
-    top = {name: part for name, part in encoder.params.items() if name in [f"layer_{i}" for i in range(first, 99)]}
+    upper = {f"layer_{i}" for i in range(first, encoder.config.layers)}
+    top = {name: part for name, part in encoder.params.items() if name in upper}
 
     def start(drawn: Params, key: Array) -> Params:
         if not rank:
