@@ -51,9 +51,8 @@ def label_rank(scores: Array, labels: Array) -> Array:
     """
     inside = labels < scores.shape[1]
     own = jnp.take_along_axis(scores, jnp.where(inside, labels, 0)[:, None], axis=1)
-    higher = (scores > own).sum(1)
-    ties = (scores == own).sum(1) - 1
-    return jnp.where(inside & (own[:, 0] > -jnp.inf), higher + 0.5 * ties, jnp.inf).astype(jnp.float32)
+    halves = jnp.where(scores > own, 2, jnp.where(scores == own, 1, 0)).sum(1) - 1  # one pass; the label ties itself
+    return jnp.where(inside & (own[:, 0] > -jnp.inf), 0.5 * halves, jnp.inf).astype(jnp.float32)
 
 
 def ranker(

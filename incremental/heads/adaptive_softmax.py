@@ -16,7 +16,7 @@ from incremental.problem import Head
 from incremental.strategy import Strategy
 from incremental.types import Batch, Data, Learner, Outputs, Params, PyTree, Sizes, Step
 
-ROWS, COLUMNS = 32, 8192  # of a tail's scores in memory at once
+ROWS, COLUMNS = 128, 4096  # of a tail's scores in memory at once
 FORGETTING = 0.01  # a step, in the mean hidden vector
 
 
@@ -90,7 +90,8 @@ def adaptive_softmax(*, cutoffs: tuple[int, ...] = (2000, 10000), shrink: int = 
         scores, counts = of_short_list(own, hidden, live)
         place = jnp.where(cluster == 0, slot, cutoffs[0] + cluster - 1)
         total = full_softmax.cross_entropy(Outputs(hidden, scores), batch._replace(labels=place, candidates=counts))
-        size = -(-len(slot) // ROWS) * ROWS
+        block = min(ROWS, len(slot))
+        size = -(-len(slot) // block) * block
         for k in range(1, len(cutoffs) + 1):
             here = slice(edges[k], edges[k + 1])
             (index,) = jnp.nonzero(cluster == k, size=size, fill_value=0)
@@ -98,7 +99,7 @@ def adaptive_softmax(*, cutoffs: tuple[int, ...] = (2000, 10000), shrink: int = 
             within = jnp.clip(slot[index] - edges[k], 0, edges[k + 1] - edges[k] - 1)
             inside = layout.project(own, k, hidden)[index]
             tail = chunked_softmax.cross_entropy(
-                COLUMNS, ROWS, inside, own[f"rows_{k}"], own["bias"][here], live[here], within, number
+                COLUMNS, block, inside, own[f"rows_{k}"], own["bias"][here], live[here], within, number
             )
             total = total.at[index].add(tail)
         return total

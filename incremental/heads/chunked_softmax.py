@@ -74,9 +74,9 @@ def _forward(
         def of_chunk(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             highest, total = carry
             _, columns, biases, _ = _columns(i, chunk, table, bias, candidates)
-            scores = h @ columns.T + biases
-            new = jnp.maximum(highest, scores.max(1))
-            return new, total * jnp.exp(highest - new) + jnp.exp(scores - new[:, None]).sum(1)
+            scores = columns @ h.T + biases[:, None]
+            new = jnp.maximum(highest, scores.max(0))
+            return new, total * jnp.exp(highest - new) + jnp.exp(scores - new).sum(0)
 
         start = jnp.full(block, LEAST, hidden.dtype), jnp.zeros(block, hidden.dtype)
         highest, total = jax.lax.fori_loop(0, chunks, of_chunk, start)
@@ -102,18 +102,18 @@ def _backward(chunk: int, block: int, kept: Any, slope: Array) -> tuple[Any, ...
         def of_chunk(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             d_h, d_table, d_bias = carry
             start, columns, biases, own = _columns(i, chunk, table, bias, candidates)
-            p = jnp.exp(h @ columns.T + biases - z[:, None])
-            label = (start + jnp.arange(chunk) == y[:, None]) & own
-            d_scores = g[:, None] * (p - label)
+            p = jnp.exp(columns @ h.T + biases[:, None] - z)
+            label = ((start + jnp.arange(chunk))[:, None] == y) & own[:, None]
+            d_scores = g * (p - label)
 
             def added(total: Array, part: Array) -> Array:
                 before = jax.lax.dynamic_slice_in_dim(total, start, chunk)
                 return jax.lax.dynamic_update_slice_in_dim(total, before + part, start, 0)
 
-            return d_h + d_scores @ columns, added(d_table, d_scores.T @ h), added(d_bias, d_scores.sum(0))
+            return d_h + columns.T @ d_scores, added(d_table, d_scores @ h), added(d_bias, d_scores.sum(1))
 
-        d_h, d_table, d_bias = jax.lax.fori_loop(0, chunks, of_chunk, (jnp.zeros_like(h), d_table, d_bias))
-        return jax.lax.dynamic_update_slice_in_dim(d_hidden, d_h, b * block, 0), d_table, d_bias
+        d_h, d_table, d_bias = jax.lax.fori_loop(0, chunks, of_chunk, (jnp.zeros_like(h.T), d_table, d_bias))
+        return jax.lax.dynamic_update_slice_in_dim(d_hidden, d_h.T, b * block, 0), d_table, d_bias
 
     zeros = jnp.zeros_like(hidden), jnp.zeros_like(table), jnp.zeros_like(bias)
     gradients = jax.lax.fori_loop(0, (rows + block - 1) // block, of_block, zeros)

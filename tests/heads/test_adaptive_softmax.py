@@ -18,7 +18,7 @@ from incremental.strategies.l2_to_last import l2_to_last
 from incremental.strategies.lwf import lwf
 from incremental.types import Batch, Catalogue, Data, Learner, Outputs, Params, Sizes, Step
 
-V, D, B = 40, 12, 96
+V, D, B = 40, 12, 300
 CUTOFFS = (6, 16)
 NONE: Any = None
 HIDDEN: Any = np.random.default_rng(0).normal(size=(B, D)).astype(np.float32)
