@@ -16,8 +16,9 @@ from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.heads.own import REMEDY
 from incremental.learner import Training, make
-from incremental.loop import Build, cutoffs
+from incremental.loop import Build
 from incremental.problem import Baseline, Head, Model, problem
+from incremental.records import cutoffs
 from incremental.sharding import over
 from incremental.strategy import Strategy
 from incremental.tower import on_texts, reading

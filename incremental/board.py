@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from incremental.errors import UserError
-from incremental.loop import Cost, Progress, Record
+from incremental.loop import Cost, Progress
+from incremental.records import Record
 
 ROWS = 8  # groups in the table: the last ones begun
 

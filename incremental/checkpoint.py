@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from incremental.errors import UserError
 from incremental.learner import fresh_fit
-from incremental.loop import Cost, Functions, Progress, Record
+from incremental.loop import Cost, Functions, Progress
+from incremental.records import Record
 from incremental.sharding import agreed, shapes
 from incremental.types import Fit, Learner, Params, PyTree, Sizes, State, bytes_of
 

@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from incremental.loop import Cost, Progress, Record
+from incremental.loop import Cost, Progress
+from incremental.records import Record
 
 SECONDS_BETWEEN_LINES = 10.0  # where there is no progress bar
 

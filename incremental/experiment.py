@@ -14,8 +14,9 @@ from incremental.assemble import Parts, assemble
 from incremental.checkpoint import Checkpoints
 from incremental.console import Console
 from incremental.errors import UserError
-from incremental.loop import Cost, Driver, Listener, Progress, Record, Result, run
+from incremental.loop import Cost, Driver, Listener, Progress, Result, run
 from incremental.problem import Baseline
+from incremental.records import Record
 from incremental.rundir import RunDirectory
 from incremental.sharding import first_process, join
 from incremental.tracking import Tracker

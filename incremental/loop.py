@@ -12,15 +12,13 @@ import numpy as np
 
 from incremental.capacity import capacity, grow
 from incremental.compiled import Compiled
-from incremental.data.stream import Rows, Stream, belongs
+from incremental.data.stream import Rows, Stream
 from incremental.errors import UserError
-from incremental.metrics import classes
-from incremental.metrics.ranking import parse, per_event
+from incremental.records import Record, cutoffs, matrix_entries, prequential
 from incremental.sharding import put
 from incremental.types import (
     Anchor,
     Batch,
-    Catalogue,
     Data,
     Learner,
     Params,
@@ -35,18 +33,7 @@ from incremental.update import Plan, Update
 
 Build = Callable[[Sizes], Program]
 LEAST_CAPACITY = 1024  # of a table or of an update's rows: a smaller one saves less than compiling anew costs
-RARE = 5  # training events: an item with at least one and fewer is rare
 BYTES_AN_INTERACTION = 16  # user, item: 4 bytes each; time: 8
-
-
-class Record(NamedTuple):
-    """One line of evaluations.csv. `heldout/` metrics are entries of the matrix R, the others are prequential."""
-
-    trained_until: int  # increment; 0 = the base part, -1 = untrained
-    evaluated_on: int
-    metric: str
-    value: float
-    events: int  # that it is the mean of
 
 
 class Cost(NamedTuple):
@@ -553,58 +540,15 @@ class Driver:
         """The prequential evaluation of all of increment t: metrics; those of cold users, of cold and of rare items
         apart; coverage, bias."""
         rows, ranked = self.ranked(state, t, trained_until, heldout=False)
-        return self.records(state.learner.catalogue, t, trained_until, rows, ranked)
-
-    def records(self, known: Catalogue, t: int, trained_until: int, rows: Rows, ranked: Ranks) -> list[Record]:
-        """What `test` makes of a ranking; where labels are behaviours, a report of each."""
-        ranks, recommended = np.asarray(ranked.rank), np.asarray(ranked.recommended)
-        users, seen, count = (np.asarray(part) for part in (known.users, known.seen, known.events))
-        groups = {
-            "": np.ones(len(rows), bool),
-            "/cold_users": ~belongs(users, rows.user),
-            "/cold_items": ~belongs(seen, rows.label),
-            "/rare_items": belongs(seen & (count < RARE), rows.label),
-        }
-        records = []
-        for metric in self.metrics:
-            values = per_event(metric)(ranks)
-            for name, group in groups.items():
-                mean = float(values[group].mean()) if group.any() else float("nan")
-                records.append(Record(trained_until, t, metric + name, mean, int(group.sum())))
-        names = self.stream.interactions.items
-        if self.stream.question is not None and len(rows):
-            told = classes.report(np.asarray(ranked.scores)[:, : len(names)], rows.label, names)
-            records += [Record(trained_until, t, metric, value, events) for metric, (value, events) in told.items()]
-        # Popularity bias: the mean percentile, by training events, of what is recommended (0.5 = none).
-        order = np.argsort(np.argsort(count[seen], kind="stable"), kind="stable")
-        percentile = order / max(len(order) - 1, 1)
-        for k, given in zip(self.cutoffs, recommended, strict=True):
-            shown = given[seen]
-            bias = float((shown * percentile).sum() / max(shown.sum(), 1))
-            records.append(Record(trained_until, t, f"coverage@{k}", float((shown > 0).mean()), len(rows)))
-            records.append(Record(trained_until, t, f"popularity@{k}", bias, len(rows)))
-        return records
+        return prequential(self.metrics, self.stream, state.learner.catalogue, t, trained_until, rows, ranked)
 
     def matrix_row(self, state: State, trained_until: int) -> list[Record]:
         """R[trained_until, ·]: every metric on the held-out part of every increment, later ones too."""
         records = []
         for t in range(len(self.stream)):
             _, ranked = self.ranked(state, t, trained_until, heldout=True)
-            records += self.heldout_records(t, trained_until, np.asarray(ranked.rank))
+            records += matrix_entries(self.metrics, t, trained_until, np.asarray(ranked.rank))
         return records
-
-    def heldout_records(self, t: int, trained_until: int, ranks: np.ndarray) -> list[Record]:
-        """R[trained_until, t] in every metric."""
-        means = [float(per_event(metric)(ranks).mean()) if len(ranks) else float("nan") for metric in self.metrics]
-        return [
-            Record(trained_until, t, f"heldout/{metric}", mean, len(ranks))
-            for metric, mean in zip(self.metrics, means, strict=True)
-        ]
-
-
-def cutoffs(metrics: Sequence[str]) -> tuple[int, ...]:
-    """The K's of the metrics, each once."""
-    return tuple(sorted({parse(metric)[1] for metric in metrics}))
 
 
 def holds_anchor(tree: Any) -> bool:

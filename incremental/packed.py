@@ -25,7 +25,8 @@ from incremental import checkpoint, loop
 from incremental.capacity import into_corner
 from incremental.compiled import Compiled
 from incremental.errors import UserError
-from incremental.loop import Driver, Listener, Progress, Record, Result, Saver
+from incremental.loop import Driver, Listener, Progress, Result, Saver
+from incremental.records import Record, matrix_entries, prequential
 from incremental.types import Catalogue, Data, Params, Program, PyTree, Ranks, Sizes, State, bytes_of
 
 Numbers = Mapping[str, Array]  # by dotted key; [lanes] float32, or [] of one lane
@@ -436,14 +437,14 @@ class Packed:
         catalogue = jax.device_get(self.state.learner.catalogue)
         for lane in lanes:
             known = Catalogue(*(part[lane] for part in catalogue))
-            self.note(lane, self.solo.records(known, t, t - 1, rows, ranked[lane]))
+            self.note(lane, prequential(self.solo.metrics, self.solo.stream, known, t, t - 1, rows, ranked[lane]))
 
     def matrix_row(self, lanes: Sequence[int], trained_until: int) -> None:
         """R[trained_until, ·]."""
         for t in range(len(self.solo.stream)) if lanes else ():
             _, ranked = self.ranked(lanes, t, trained_until, heldout=True)
             for lane in lanes:
-                self.note(lane, self.solo.heldout_records(t, trained_until, ranked[lane].rank))
+                self.note(lane, matrix_entries(self.solo.metrics, t, trained_until, ranked[lane].rank))
 
     def note(self, lane: int, records: list[Record]) -> None:
         """Adds evaluations to a lane's progress."""

@@ -14,8 +14,9 @@ from typing import Any, TextIO
 from omegaconf import OmegaConf
 
 from incremental.errors import UserError
-from incremental.loop import Record, Result
+from incremental.loop import Result
 from incremental.metrics.continual import summarise
+from incremental.records import Record
 from incremental.sharding import first_process
 
 # What may differ between two starts of the same run.
