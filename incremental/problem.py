@@ -61,6 +61,9 @@ class Head(NamedTuple):
     """(key, sizes, D) -> own parameters"""
     scores: Callable[[Params, Array], Any] | None = None
     """(own parameters, hidden [B, D]) -> [B, V]; None where the strategy's view is missing"""
+    tied: Callable[[Callable[[Params], Items]], Strategy] | None = None
+    """for own parameters that stand beside the model's items: (parameters -> Items) -> the head's strategy. `loss` and
+    `scores` find the `Items` among the own parameters, as "items"."""
 
 
 def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: Precision = "float32") -> Problem:
@@ -81,27 +84,40 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: 
         rows = {kind: len(named[path]) for path, kind in tables.items()}
         return model.module(Sizes(rows.get("item", sizes.items), rows.get("user", sizes.users)), history)
 
+    untied = head.init is not None and head.tied is None
+
     def init(key: Array) -> Params:
         module = model.module(sizes, history)
         one = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape), leaf.dtype), inputs)
-        if head.init is not None:  # tables that only the model's scores would touch are left out
-            hidden, made = module.init_with_output(key, one, None)
-            return {**made["params"], "head": head.init(named_key(key, "head"), sizes, hidden.shape[1])}
-        # Both sides of the model, or Linen would leave out tables that only one of them touches.
-        return module.init(key, one, method=lambda module, rows: (module(rows, None), module.items()))["params"]
+
+        def sides(module: Any, rows: Any) -> Any:
+            # Both sides of the model, or Linen would leave out tables that only one of them touches; which is wanted
+            # where a head does without the model's items.
+            return module(rows, None), None if untied else module.items()
+
+        (hidden, _), made = module.init_with_output(key, one, method=sides)
+        if head.init is None:
+            return made["params"]
+        return {**made["params"], "head": head.init(named_key(key, "head"), sizes, hidden.shape[1])}
 
     tables = model.tables
-    if head.init is not None:
+    if untied:
         made = flatten_dict(jax.eval_shape(lambda: init(jax.random.key(0))), sep="/")
         tables = {path: kind for path, kind in tables.items() if path in made}
 
     def items(params: Params) -> Items:
         return Items(*of(params).apply({"params": params}, method="items"))
 
+    def side(params: Params) -> Any:
+        """What the head scores with."""
+        if head.init is None:
+            return items(params)
+        return params["head"] if head.tied is None else {**params["head"], "items": items(params)}
+
     def apply(params: Params, inputs: dict[str, Array], *, key: Array | None = None) -> Outputs:
         hidden = numbers.apply(of(params), params, inputs, key)
         if head.scores is not None:
-            return Outputs(hidden, head.scores(params["head"], hidden))
+            return Outputs(hidden, head.scores(side(params), hidden))
         out = items(params)
         return Outputs(hidden, numbers.product(hidden, out.table) + out.bias)
 
@@ -113,7 +129,7 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: 
         return (numbers.product(outputs.hidden[rows], out.table) + out.bias).astype(kind)
 
     def loss(params: Params, outputs: Outputs, batch: Batch) -> Array:
-        return head.loss(items(params) if head.init is None else params["head"], outputs, batch)
+        return head.loss(side(params), outputs, batch)
 
     def features(params: Params, inputs: dict[str, Array]) -> dict[str, Array]:
         module = of(params)
@@ -133,4 +149,5 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: 
         met = jax.vmap(of_one)(inputs)  # one row at a time takes no branch on the batch's lengths
         return {path: entered.reshape(-1, entered.shape[-1]) for path, entered in met.items()}
 
-    return Problem(init, apply, loss, example, tables, head.strategy, features, scores)
+    strategy = head.tied(items) if head.tied is not None else head.strategy
+    return Problem(init, apply, loss, example, tables, strategy, features, scores)

@@ -21,7 +21,8 @@ def encoded(*, path: str, length: int = 64, normalise: bool = True, cache: str |
 
     A title is cut after `length` tokens; `normalise`: vectors of length 1; a title without words is 0. One title's
     vector depends on no other's. The folder `cache` (default: incremental/ in the user's cache folder) keeps one file
-    for each content of the encoder's folder and these settings; only titles that it lacks are encoded.
+    for each content of the encoder's folder, code of `incremental.encoders`, and these settings; only titles that it
+    lacks are encoded.
     """
     if length < 1:
         raise UserError(f"data.text.length={length}: expected at least 1")
@@ -69,11 +70,13 @@ def states(*, path: str, layers: int = 1, length: int = 16, cache: str | None = 
 
 def kept(titles: Sequence[str], path: str, cache: str | None, settings: str, encode: Encode) -> Vectors:
     """[titles, ...]: what `encode` makes of each, read from the cache where it is there; 0 for one without words."""
+    from incremental import encoders
     from incremental.encoders.load import folder
     from incremental.encoders.tokens import check
 
     check(titles, name=lambda i: f"data.text: the title of item {i}")
-    name = digest(f"{content(folder(path))} {settings}".encode()).hex()
+    code = content(Path(encoders.__file__).parent)  # that another version of it reads no vectors of this one
+    name = digest(f"{content(folder(path))} {code} {settings}".encode()).hex()
     store = Store((Path(cache) if cache else default_cache()) / f"{name}.npz")
     texts = sorted({title for title in titles if title.strip()})
     missing = [text for text in texts if digest(text.encode()) not in store.vectors]
@@ -113,10 +116,10 @@ def digest(content: bytes) -> bytes:
 
 
 def content(folder: Path) -> str:
-    """The hash of a checkpoint's files, wherever they lie."""
+    """The hash of a checkpoint's files, or of a package's code, wherever they lie."""
     whole = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if file.suffix in (".json", ".txt", ".safetensors"):
+        if file.suffix in (".json", ".txt", ".safetensors", ".py"):
             with file.open("rb") as opened:
                 whole.update(f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
     return whole.hexdigest()

@@ -26,7 +26,7 @@ def refuse_without_view(head: str, own: Params, added: str) -> None:
 
 
 def refuse_copies(params: Params, states: PyTree) -> None:
-    """A strategy's copy of the head's parameters would stay behind when items change their places in them."""
+    """A strategy's copy of the head's parameters would stay behind when items change places, and biases with them."""
     if "head" not in params:
         return
     names = {f"head/{name}" for name in params["head"]}
@@ -38,5 +38,5 @@ def refuse_copies(params: Params, states: PyTree) -> None:
             if any(place.endswith("/" + name) for name in names):
                 raise UserError(
                     f"strategies.{strategy} keeps something for each of the head's own parameters ({place[1:]}), but "
-                    f"there items change their places from increment to increment; {REMEDY}, or another strategy"
+                    f"items change their places there from increment to increment; {REMEDY}, or another strategy"
                 )

@@ -12,10 +12,11 @@ from incremental.errors import UserError
 from incremental.heads.adaptive_softmax import FORGETTING, ROWS, State, adaptive_softmax
 from incremental.learner import make, training
 from incremental.models.matrix_factorization import matrix_factorization
-from incremental.problem import Head, problem
+from incremental.problem import Head, Items, problem
 from incremental.strategies.ewc import ewc
 from incremental.strategies.l2_to_last import l2_to_last
 from incremental.strategies.lwf import lwf
+from incremental.strategy import Strategy
 from incremental.types import Batch, Catalogue, Data, Learner, Outputs, Params, Sizes, Step
 
 V, D, B = 40, 12, 300
@@ -31,16 +32,34 @@ def events(seed: int) -> Any:
 
 @functools.cache
 def head(shrink: int = 3) -> Head:
-    return adaptive_softmax(cutoffs=CUTOFFS, shrink=shrink, limit=1.0)
+    return adaptive_softmax(cutoffs=CUTOFFS, shrink=shrink)
 
 
-TX = optax.adagrad(0.1, initial_accumulator_value=0.25)
+def table(size: int) -> Any:
+    """The model's items; a larger catalogue begins with the same."""
+    return jax.random.uniform(jax.random.key(2), (64, D), minval=-1.0)[:size]
 
 
-def learner_of(own: Params, counts: Any, seen: Any = SEEN) -> Learner:
-    params = {"head": own}
+def items(params: Params) -> Items:
+    return Items(params["table"], 0.1 * jnp.arange(len(params["table"]), dtype=jnp.float32) % 0.7)
+
+
+def learner_of(own: Params, counts: Any, seen: Any = SEEN, rows: Any = None) -> Learner:
+    params = {"head": own, "table": table(len(own["bias"])) if rows is None else rows}
     catalogue = Catalogue(jnp.asarray(seen), jnp.asarray(counts, jnp.float32), NONE)
-    return Learner(params, TX.init(params), catalogue, jnp.int32(0))
+    return Learner(params, NONE, catalogue, jnp.int32(0))
+
+
+@functools.cache
+def strategy_of(shrink: int = 3) -> Strategy:
+    tied = head(shrink).tied
+    assert tied is not None
+    return tied(items)
+
+
+def own_of(learner: Learner) -> Params:
+    """What the head scores with, but for the slots."""
+    return {**learner.params["head"], "items": items(learner.params)}
 
 
 def arrivals(items: Any) -> Data:
@@ -52,25 +71,23 @@ def arrivals(items: Any) -> Data:
 
 @functools.cache
 def begin(shrink: int = 3) -> Any:
-    strategy = head(shrink).strategy
-    assert strategy is not None
-    return jax.jit(strategy.begin)
+    return jax.jit(strategy_of(shrink).begin)
 
 
 @functools.cache
 def started(shrink: int = 3, size: int = V) -> tuple[State, Learner]:
-    """The first increment has begun, with every table at random values."""
-    made, strategy = head(shrink), head(shrink).strategy
-    assert strategy is not None
+    """The first increment has begun; then every parameter gets random values."""
+    made, strategy = head(shrink), strategy_of(shrink)
     assert made.init is not None
     own = made.init(jax.random.key(0), Sizes(size, 8), D)
-    for name in ("bias", "cluster_bias"):  # by place, so that a larger catalogue begins with the same
-        own[name] = jax.random.normal(jax.random.key(1), own[name].shape)
     pad = (0, size - V)
     counts, seen = np.pad(events(0), pad), np.pad(SEEN, pad)
     everything = np.repeat(np.arange(size), counts.astype(int))
     learner = learner_of(own, counts, seen)
-    return begin(shrink)(strategy.init(learner), learner, arrivals(everything), NONE)
+    state, learner = begin(shrink)(strategy.init(learner), learner, arrivals(everything), NONE)
+    shapes = {"bias": (64,), "clusters": (2, D), "cluster_bias": (2,)}  # a larger catalogue begins with the same
+    own = {name: jax.random.normal(jax.random.key(1), shape)[: len(own[name])] for name, shape in shapes.items()}
+    return state, learner._replace(params={**learner.params, "head": own})
 
 
 @functools.cache
@@ -81,15 +98,7 @@ def log_p_of(shrink: int = 3) -> Any:
 
 
 def log_p(state: State, learner: Learner, hidden: Any = HIDDEN, shrink: int = 3) -> Any:
-    return np.asarray(log_p_of(shrink)(learner.params["head"], state.slots, hidden))
-
-
-def rows_of(learner: Learner, state: State, item: Any) -> tuple[Any, float]:
-    """An item's row and bias."""
-    slot = int(state.slots.slot[item])
-    k = int(np.digitize(slot, CUTOFFS))
-    own = learner.params["head"]
-    return np.asarray(own[f"rows_{k}"][slot - (0, *CUTOFFS)[k]]), float(own["bias"][slot])
+    return np.asarray(log_p_of(shrink)(own_of(learner), state.slots, hidden))
 
 
 def cluster(state: State) -> Any:
@@ -106,14 +115,14 @@ def test_probabilities_of_the_seen_items_sum_to_one() -> None:
 
 
 def test_probability_is_the_written_formula() -> None:
-    """In float64, item by item: short list with an entry a tail; inside a tail of its own."""
+    """In float64, item by item: short list with an entry a tail; inside a tail the first coordinates."""
     state, learner = started()
-    own = jax.tree.map(np.float64, learner.params["head"])
-    hidden = np.float64(HIDDEN[0])
-    edges, items = (0, *CUTOFFS, V), np.asarray(state.slots.item)
-    bases = [np.eye(D), own["project_4"], own["project_1"]]
-    inside = [[(i, hidden @ bases[k] @ own[f"rows_{k}"][s - edges[k]] + own["bias"][s])
-               for s, i in enumerate(items) if edges[k] <= s < edges[k + 1] and SEEN[i]] for k in range(3)]  # fmt: skip
+    own, hidden = jax.tree.map(np.float64, learner.params["head"]), np.float64(HIDDEN[0])
+    rows, bias = (np.float64(each) for each in items(learner.params))
+    bias = bias + own["bias"]
+    edges, of = (0, *CUTOFFS, V), np.asarray(state.slots.item)
+    inside = [[(i, hidden[:width] @ rows[i, :width] + bias[i])
+               for i in of[edges[k] : edges[k + 1]] if SEEN[i]] for k, width in enumerate((12, 4, 1))]  # fmt: skip
     entries = [hidden @ own["clusters"][k] + own["cluster_bias"][k] for k in range(2)]
     total = np.exp([score for _, score in inside[0]]).sum() + np.exp(entries).sum()
     expected = {i: score - np.log(total) for i, score in inside[0]}
@@ -151,7 +160,7 @@ def test_gathered_loss_and_gradient_are_the_full_ones(seed: int) -> None:
 
         return [jax.grad(each, argnums=(0, 1), has_aux=True)(own, hidden) for each in (gathered, full)]
 
-    (gradient, rows), (expected, expected_rows) = both(learner.params["head"], HIDDEN)
+    (gradient, rows), (expected, expected_rows) = both(own_of(learner), HIDDEN)
     np.testing.assert_allclose(rows[valid], expected_rows[valid], atol=1e-5)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=2e-5), gradient, expected)
 
@@ -162,7 +171,7 @@ def test_candidates_are_all_that_enter_a_denominator() -> None:
     labels = np.flatnonzero(candidates).astype(np.int32)
     few = state._replace(slots=state.slots._replace(live=candidates[np.asarray(state.slots.item)]))
     batch = Batch({}, labels, NONE, np.ones(len(labels), bool), NONE, candidates)  # type: ignore[arg-type]
-    own = {**learner.params["head"], "slots": state.slots}
+    own = {**own_of(learner), "slots": state.slots}
     rows = jax.jit(head().loss)(own, Outputs(HIDDEN[: len(labels)], NONE), batch)
     expected = log_p(few, learner)[np.arange(len(labels)), labels]
     np.testing.assert_allclose(rows, -expected, atol=1e-5)
@@ -198,18 +207,18 @@ def test_later_known_items_are_sorted_anew_and_new_ones_come_last() -> None:
 
 def test_the_start_is_the_items_share_of_the_events() -> None:
     """Rows of 0 leave the biases."""
-    made = adaptive_softmax(cutoffs=CUTOFFS, shrink=3, limit=0.0)
+    made = head()
     assert made.init is not None
-    assert made.strategy is not None
-    learner = learner_of(made.init(jax.random.key(0), Sizes(V, 8), D), events(0))
+    none = jnp.zeros((V, D))
+    learner = learner_of(made.init(jax.random.key(0), Sizes(V, 8), D), events(0), rows=none)
     everything = np.repeat(np.arange(V), events(0).astype(int))
-    ends = begin()(made.strategy.init(learner), learner, arrivals(everything), NONE)
+    ends = begin()(strategy_of().init(learner), learner, arrivals(everything), NONE)
     share = events(0) / events(0).sum()
     np.testing.assert_allclose(np.exp(log_p(*ends)), np.broadcast_to(share, (B, V)), rtol=1e-4, atol=1e-7)
 
 
-def test_a_new_item_starts_with_its_share_of_the_clusters_events() -> None:
-    """At the mean hidden vector; the known ones make room for it within the short list's normaliser only."""
+def test_a_new_item_starts_with_its_share_of_all_events() -> None:
+    """At the mean hidden vector, where the known ones make room for it alike."""
     state, learner = started()
     state = state._replace(hidden=jnp.asarray(HIDDEN[0]))
     counts: Any = events(0)
@@ -217,8 +226,7 @@ def test_a_new_item_starts_with_its_share_of_the_clusters_events() -> None:
     learner = learner._replace(catalogue=Catalogue(jnp.asarray(counts > 0), jnp.asarray(counts), NONE))
     later, after = begin()(state, learner, arrivals([33] * 7 + [35] * 2), NONE)
     old, p = (np.exp(np.float64(log_p(tree, own, HIDDEN[:1])))[0] for tree, own in ((state, learner), (later, after)))
-    last = (cluster(later) == 2) & (counts > 0)
-    np.testing.assert_allclose(p[[33, 35]] / p[last].sum(), np.array([7.0, 2.0]) / counts[last].sum(), rtol=1e-3)
+    np.testing.assert_allclose(p[[33, 35]], np.array([7.0, 2.0]) / counts.sum(), rtol=1e-3)
     ratio = p[SEEN] / old[SEEN]
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-3)
 
@@ -241,70 +249,11 @@ def test_at_the_mean_hidden_vector_no_probability_changes(shrink: int) -> None:
     np.testing.assert_allclose(new, old, atol=2e-4)
 
 
-def test_rows_go_with_their_items() -> None:
-    """As they are within a cluster and, at equal widths, between clusters."""
-    for shrink in (1, 3):
-        state, learner, later, after = rebucketed(shrink)
-        same = cluster(state) == cluster(later)
-        assert (same & SEEN).any()
-        for item in np.flatnonzero(SEEN & (same | (shrink == 1))):
-            np.testing.assert_array_equal(rows_of(after, later, item)[0], rows_of(learner, state, item)[0])
-
-
-def test_a_row_of_another_width_is_the_least_squares_fit() -> None:
-    state, learner, later, after = rebucketed()
-    own = jax.tree.map(np.float64, learner.params["head"])
-    mean, bases = np.float64(HIDDEN[0]), [np.eye(D), own["project_4"], own["project_1"]]
-    edges = (0, *CUTOFFS, V)
-    offsets = [np.zeros(D)]
-    for k in (1, 2):
-        live = np.asarray(state.slots.live)[edges[k] : edges[k + 1]]
-        rows = own[f"rows_{k}"][live]
-        p = np.exp(mean @ bases[k] @ rows.T + own["bias"][edges[k] : edges[k + 1]][live])
-        offsets.append(own["clusters"][k - 1] - bases[k] @ (p @ rows) / p.sum())
-    checked = 0
-    for item in np.flatnonzero(SEEN & (cluster(state) != cluster(later))):
-        j, k = cluster(state)[item], cluster(later)[item]
-        wanted = bases[j] @ rows_of(learner, state, item)[0] + offsets[j] - offsets[k]
-        fit = np.linalg.lstsq(bases[k], wanted, rcond=None)[0]
-        np.testing.assert_allclose(rows_of(after, later, item)[0], fit, atol=1e-4)
-        checked += 1
-    assert checked > 10
-
-
-def test_moments_move_with_a_row_and_start_anew_at_another_width() -> None:
-    state, learner = started()
-
-    def numbered(leaf: Any) -> Any:  # each row another number; that of the padding id as the optimizer made it
-        return leaf + 1.0 + jnp.arange(len(leaf), dtype=jnp.float32).reshape(-1, *(1,) * (leaf.ndim - 1))
-
-    found: Any = jax.tree.map(numbered, learner.opt_state)
-    slot = int(state.slots.slot[0])
-    k = int(np.digitize(slot, CUTOFFS))
-    moments = found[0].sum_of_squares["head"]
-    moments[f"rows_{k}"] = moments[f"rows_{k}"].at[slot - (0, *CUTOFFS)[k]].set(0.25)
-    before = jax.tree.map(np.asarray, moments)
-    learner = learner._replace(opt_state=found, catalogue=Catalogue(jnp.asarray(SEEN), jnp.asarray(events(1)), NONE))
-    later, after = begin()(state, learner, arrivals(np.flatnonzero(SEEN)), NONE)
-    now: Any = after.opt_state
-    now = now[0].sum_of_squares["head"]
-    old, new, first = cluster(state), cluster(later), (0, *CUTOFFS)
-    for item in np.flatnonzero(SEEN):
-        a, b = int(state.slots.slot[item]), int(later.slots.slot[item])
-        row = np.asarray(now[f"rows_{new[item]}"][b - first[new[item]]])
-        kept = before[f"rows_{old[item]}"][a - first[old[item]]]
-        np.testing.assert_array_equal(row, kept if old[item] == new[item] else 0.25)
-        assert now["bias"][b] == before["bias"][a]
-    np.testing.assert_array_equal(now["clusters"], before["clusters"])
-
-
 def test_mean_hidden_vector_follows_the_valid_rows() -> None:
-    strategy = head().strategy
-    assert strategy is not None
     state, _ = started()
     valid: Any = np.arange(B) < 10
     step = Step(Batch({}, NONE, NONE, valid, NONE), NONE, Outputs(HIDDEN, NONE), *[NONE] * 5)
-    found = jax.jit(strategy.record)(state, step, NONE)
+    found = jax.jit(strategy_of().record)(state, step, NONE)
     expected = state.hidden + FORGETTING * (HIDDEN[:10].mean(0) - state.hidden)
     np.testing.assert_allclose(found.hidden, expected, rtol=1e-5, atol=1e-7)
 
@@ -314,13 +263,12 @@ def test_grown_is_allocated_beforehand() -> None:
     large = 48
     (state, learner), (whole, whole_learner) = started(), started(3, large)
     np.testing.assert_allclose(log_p(whole, whole_learner)[:, :V], log_p(state, learner), atol=1e-6)
-    made, strategy = head(), head().strategy
-    assert strategy is not None
+    made = head()
     assert made.init is not None
-    own = {**made.init(jax.random.key(0), Sizes(large, 8), D)}
-    own["bias"] = jax.random.normal(jax.random.key(1), own["bias"].shape)
+    own = made.init(jax.random.key(0), Sizes(large, 8), D)
+    own["bias"] = jax.random.normal(jax.random.key(1), (64,))[:large]
     new = learner_of(own, jnp.zeros(large), jnp.zeros(large, bool))
-    grown = jax.tree.map(into_corner, (strategy.init(new), own), (state, learner.params["head"]))
+    grown = jax.tree.map(into_corner, (strategy_of().init(new), own), (state, learner.params["head"]))
     counts: Any = np.pad(events(1), (0, large - V))
     counts[[34, 45]] = 3.0
     data = arrivals(np.repeat([34, 45, 1], 3))
@@ -330,18 +278,22 @@ def test_grown_is_allocated_beforehand() -> None:
     np.testing.assert_allclose(log_p(*ends[1]), log_p(*ends[0]), atol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_catalogue_smaller_than_the_cutoffs_has_empty_tails() -> None:
-    made = adaptive_softmax(cutoffs=(6, 100))
+    made = adaptive_softmax(cutoffs=(6, 100, 200))
     assert made.init is not None
+    assert made.tied is not None
     assert made.scores is not None
-    assert made.strategy is not None
     learner = learner_of(made.init(jax.random.key(0), Sizes(V, 8), D), events(0))
     everything = np.repeat(np.arange(V), events(0).astype(int))
-    state, after = jax.jit(made.strategy.begin)(made.strategy.init(learner), learner, arrivals(everything), NONE)
-    own = {**after.params["head"], "slots": state.slots}
-    p = np.exp(np.float64(jax.jit(made.scores)(own, HIDDEN)))
-    np.testing.assert_allclose(p[:, SEEN].sum(1), 1.0, atol=1e-5)
+    strategy = made.tied(items)
+    state, after = jax.jit(strategy.begin)(strategy.init(learner), learner, arrivals(everything), NONE)
+    own = {**own_of(after), "slots": state.slots}
+    found = np.float64(jax.jit(made.scores)(own, HIDDEN))
+    np.testing.assert_allclose(np.exp(found)[:, SEEN].sum(1), 1.0, atol=1e-5)
+    labels = np.flatnonzero(SEEN).astype(np.int32)
+    batch = Batch({}, labels, NONE, np.ones(len(labels), bool), NONE, SEEN)  # type: ignore[arg-type]
+    rows = jax.jit(made.loss)(own, Outputs(HIDDEN[: len(labels)], NONE), batch)
+    np.testing.assert_allclose(rows, -found[np.arange(len(labels)), labels], atol=1e-5)
 
 
 # -- combinations -----------------------------------------------------------------------------------------------------
@@ -359,7 +311,6 @@ def test_strategies_that_copy_the_head_are_refused(part: Any) -> None:
 def test_the_loss_without_the_slots_is_refused() -> None:
     own = problem(matrix_factorization(width=D), head(), Sizes(V, 8), 4)
     params = jax.eval_shape(own.init, jax.eval_shape(lambda: jax.random.key(0)))
-    assert set(own.tables) == {"user/embedding", "item_bias"}  # the model's item rows would serve nothing
     with pytest.raises(UserError, match=r"head=adaptive_softmax.*EWC"):
         jax.eval_shape(own.loss, params, Outputs(HIDDEN, NONE), Batch({}, NONE, NONE, NONE, NONE))
 
