@@ -165,7 +165,7 @@ def _learned(config: Mapping[str, Any], ks: tuple[int, ...], history: int, text:
     if text is None:
         raise UserError("model: it computes items from their texts, but data.text=null: +text@data.text=hashed_words")
     if head.init is not None:
-        raise UserError(f"model: it computes items from their texts, but the head does not score with them; {REMEDY}")
+        raise UserError(f"model: it computes items from their texts, but the head has parameters of its own; {REMEDY}")
 
     def build(sizes: Sizes) -> Program:
         given = jax.ShapeDtypeStruct((sizes.items, *text.shape), text.dtype)

@@ -287,7 +287,7 @@ def test_a_program_without_its_texts_says_so() -> None:
     ("overrides", "message"),
     [
         ([], "data.text=null"),
-        ([TEXT, "head=adaptive_softmax"], "the head does not score with them; choose a head that"),
+        ([TEXT, "head=adaptive_softmax"], "the head has parameters of its own; choose a head that"),
         ([TEXT, "training.rows=compact"], "the head reads"),
     ],
 )
