@@ -364,7 +364,6 @@ def keeps_scores(_: Any) -> Strategy:
         ("the head reads who is a candidate", {"head": chunked_softmax(chunk=64)}),
         ("model: head/bias", {"head": hierarchical_softmax()}),
         ("model: head/bias", {"head": adaptive_softmax(cutoffs=(10, 100))}),
-        ("strategies.head reads its state slots/", {"head": adaptive_softmax(cutoffs=(10, 400))}),
         ("strategies.lwf reads the scores", {"parts": {"lwf": lwf}}),
         ("strategies.ader reads its state known", {"parts": {"ader": lambda p: ader(p, capacity=8, rows=4)}}),
         ("strategies.ogd reads its state basis/", {"parts": {"ogd": lambda p: ogd(p, directions=4, samples=2)}}),

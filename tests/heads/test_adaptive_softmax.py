@@ -117,8 +117,8 @@ def test_probabilities_of_the_seen_items_sum_to_one() -> None:
 def test_probability_is_the_written_formula() -> None:
     """In float64, item by item: short list with an entry a tail; inside a tail the first coordinates."""
     state, learner = started()
-    own, hidden = jax.tree.map(np.float64, learner.params["head"]), np.float64(HIDDEN[0])
-    rows, bias = (np.float64(each) for each in items(learner.params))
+    own, hidden = jax.tree.map(np.float64, learner.params["head"]), np.asarray(HIDDEN[0], np.float64)
+    rows, bias = (np.asarray(each, np.float64) for each in items(learner.params))
     bias = bias + own["bias"]
     edges, of = (0, *CUTOFFS, V), np.asarray(state.slots.item)
     inside = [[(i, hidden[:width] @ rows[i, :width] + bias[i])
@@ -288,7 +288,7 @@ def test_a_catalogue_smaller_than_the_cutoffs_has_empty_tails() -> None:
     strategy = made.tied(items)
     state, after = jax.jit(strategy.begin)(strategy.init(learner), learner, arrivals(everything), NONE)
     own = {**own_of(after), "slots": state.slots}
-    found = np.float64(jax.jit(made.scores)(own, HIDDEN))
+    found = np.asarray(jax.jit(made.scores)(own, HIDDEN), np.float64)
     np.testing.assert_allclose(np.exp(found)[:, SEEN].sum(1), 1.0, atol=1e-5)
     labels = np.flatnonzero(SEEN).astype(np.int32)
     batch = Batch({}, labels, NONE, np.ones(len(labels), bool), NONE, SEEN)  # type: ignore[arg-type]
