@@ -35,7 +35,6 @@ SLOPE = np.array([0.0, 0.6, 0.8, 0.8, 1.2])
 SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
 # Words in the vocabulary of a topic, of a group, and of all items.
 TOPIC_WORDS, GROUP_WORDS, COMMON_WORDS = 6, 2, 24
-CHUNK = 1 << 21  # scores held at once while drawing
 
 
 class Law(NamedTuple):
@@ -145,16 +144,19 @@ def simulate(
     first = position == 0
     interest = _interests(rng, user[first], day[first], users, days, topics, interest_spread, interest_drift)
     context = np.zeros((events, vectors.shape[1]), np.float32)
-    context[np.arange(events), interest[np.cumsum(first) - 1]] = focus
+    topic_of = interest[np.cumsum(first) - 1]
+    context[np.arange(events), topic_of] = focus
+    kind = day.astype(np.int64) * topics + topic_of  # of an event: its day and what its context is
 
     law = Law(context, vectors, log_weight, day)  # its context is completed below, as items are drawn
     item = np.zeros(events, np.int64)
     for step in range(int(position.max()) + 1):  # all sessions at once: an event depends on its own session only
         rows = np.flatnonzero(position == step)
         if step > 0:
-            context[rows, topics + successor[day[rows], group[item[rows - 1] - 1]]] = link
-        for part in np.array_split(rows, -(-len(rows) * (items + 1) // CHUNK)):
-            item[part] = _draw(rng, law.scores(part))
+            following = successor[day[rows], group[item[rows - 1] - 1]]
+            context[rows, topics + following] = link
+            kind[rows] = kind[rows] * topics * groups + following
+        item[rows] = _drawn(rng, law, rows, kind[rows])
 
     affinity = np.einsum("nd,nd->n", context, vectors[item]) / max(focus + link, 1e-9)
     behaviour = _draw(rng, np.log(RATE) + affinity[:, None] * SLOPE)
@@ -193,6 +195,20 @@ def _draw(rng: np.random.Generator, scores: np.ndarray) -> np.ndarray:
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
     total = np.cumsum(weights, axis=1, dtype=np.float64)
     return np.argmax(total > rng.random((len(scores), 1)) * total[:, -1:], axis=1)
+
+
+def _drawn(rng: np.random.Generator, law: Law, events: np.ndarray, kind: np.ndarray) -> np.ndarray:
+    """One item an event, int64 [N], as `_draw`; events of one kind [N] (day and context) share their weights."""
+    chance, item = rng.random(len(events)), np.zeros(len(events), np.int64)
+    columns = np.ascontiguousarray(law.vectors.T)
+    order = np.argsort(kind, kind="stable")
+    for here in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
+        event = events[here[0]]
+        asked = np.flatnonzero(law.context[event])  # a topic and a group: the other products are 0
+        scores = law.context[event, asked] @ columns[asked] + law.log_weight[law.day[event]]
+        total = np.cumsum(np.exp(scores - scores.max()), dtype=np.float64)
+        item[here] = np.searchsorted(total, chance[here] * total[-1], side="right")
+    return item
 
 
 def _log_weight(
