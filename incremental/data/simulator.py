@@ -149,14 +149,14 @@ def simulate(
     kind = day.astype(np.int64) * topics + topic_of  # of an event: its day and what its context is
 
     law = Law(context, vectors, log_weight, day)  # its context is completed below, as items are drawn
-    item = np.zeros(events, np.int64)
+    columns, item = np.ascontiguousarray(vectors.T), np.zeros(events, np.int64)
     for step in range(int(position.max()) + 1):  # all sessions at once: an event depends on its own session only
         rows = np.flatnonzero(position == step)
         if step > 0:
             following = successor[day[rows], group[item[rows - 1] - 1]]
             context[rows, topics + following] = link
             kind[rows] = kind[rows] * topics * groups + following
-        item[rows] = _drawn(rng, law, rows, kind[rows])
+        item[rows] = _drawn(rng, law, columns, rows, kind[rows])
 
     affinity = np.einsum("nd,nd->n", context, vectors[item]) / max(focus + link, 1e-9)
     behaviour = _draw(rng, np.log(RATE) + affinity[:, None] * SLOPE)
@@ -197,10 +197,12 @@ def _draw(rng: np.random.Generator, scores: np.ndarray) -> np.ndarray:
     return np.argmax(total > rng.random((len(scores), 1)) * total[:, -1:], axis=1)
 
 
-def _drawn(rng: np.random.Generator, law: Law, events: np.ndarray, kind: np.ndarray) -> np.ndarray:
-    """One item an event, int64 [N], as `_draw`; events of one kind [N] (day and context) share their weights."""
+def _drawn(rng: np.random.Generator, law: Law, columns: np.ndarray, events: np.ndarray, kind: np.ndarray) -> np.ndarray:
+    """One item an event, int64 [N], as `_draw`; events of one kind [N] (day and context) share their weights.
+
+    `columns` [D, V+1] are the law's vectors, so that one coordinate's lie together.
+    """
     chance, item = rng.random(len(events)), np.zeros(len(events), np.int64)
-    columns = np.ascontiguousarray(law.vectors.T)
     order = np.argsort(kind, kind="stable")
     for here in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
         event = events[here[0]]

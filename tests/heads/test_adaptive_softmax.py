@@ -9,7 +9,7 @@ import pytest
 
 from incremental.capacity import into_corner
 from incremental.errors import UserError
-from incremental.heads.adaptive_softmax import FORGETTING, ROWS, State, adaptive_softmax
+from incremental.heads.adaptive_softmax import FORGETTING, ROWS, State, adaptive_softmax, arranged
 from incremental.learner import make, training
 from incremental.models.matrix_factorization import matrix_factorization
 from incremental.problem import Head, Items, problem
@@ -163,6 +163,24 @@ def test_gathered_loss_and_gradient_are_the_full_ones(seed: int) -> None:
     (gradient, rows), (expected, expected_rows) = both(own_of(learner), HIDDEN)
     np.testing.assert_allclose(rows[valid], expected_rows[valid], atol=1e-5)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=2e-5), gradient, expected)
+
+
+def test_the_gradient_of_arranged_rows_is_that_of_plain_indexing() -> None:
+    rng, edges, widths = np.random.default_rng(0), (0, 6, 16, 16, V), (D, 4, 2, 1)
+    item = jnp.asarray(rng.permutation(V).astype(np.int32))
+    slopes = [rng.normal(size=(b - a, width)) for a, b, width in zip(edges, edges[1:], widths, strict=False)]
+
+    def plain(rows: Any) -> list[Any]:
+        return [rows[item[a:b]][:, :width] for a, b, width in zip(edges, edges[1:], widths, strict=False)]
+
+    def written_out(rows: Any) -> Any:
+        return arranged(edges, widths, rows, item, jnp.argsort(item).astype(jnp.int32))
+
+    def total(parts: Any) -> Any:
+        return sum((part * slope).sum() for part, slope in zip(parts, slopes, strict=True))
+
+    found, expected = (jax.jit(jax.grad(lambda rows, of=of: total(of(rows))))(table(V)) for of in (written_out, plain))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_candidates_are_all_that_enter_a_denominator() -> None:
