@@ -9,6 +9,7 @@ from functools import partial as fixed
 from typing import Any, Literal, NamedTuple
 
 import jax
+import numpy as np
 from jax import Array
 
 from incremental import config as schema
@@ -71,9 +72,7 @@ def assemble(config: Mapping[str, Any]) -> Parts:
     # The oracle takes the stream, whose law it knows; a learned model must not.
     model = factory(stream) if "stream" in inspect.signature(factory.func).parameters else factory()
     if isinstance(model, Model) and stream.question is not None and model.content:
-        features, made = model.content["asked"].shape[-1], stream.question.text.shape[1]
-        if features != made:
-            raise UserError(f"model.features={features}: data.text makes {made} numbers of a title; set it to {made}")
+        _refuse_texts(model.content, stream.question.text, stream.history)
     names = sorted(config["strategies"] or {})
     if isinstance(model, Baseline):
         if names:
@@ -94,6 +93,25 @@ def assemble(config: Mapping[str, Any]) -> Parts:
             "choose a multiple of it"
         )
     return Parts(stream, build, update, measured, steps.batch_size, config["seed"])
+
+
+def _refuse_texts(content: Mapping[str, jax.ShapeDtypeStruct], text: np.ndarray, history: int) -> None:
+    """Texts [items, ...] that are not what the behaviour model reads."""
+    if "tokens" in content:
+        if text.dtype != np.int32:
+            raise UserError("data.text makes vectors, but the model reads tokens: text@data.text=tokens")
+        said, made = content["tokens"].shape[-1], (1 + history) * text.shape[1]
+        if said != made:
+            raise UserError(
+                f"model.tokens={said}: data.text.length={text.shape[1]} and data.history={history} make "
+                f"{made} tokens a row; set it to {made}"
+            )
+        return
+    features, made = content["asked"].shape[-1], text.shape[1]
+    if text.dtype == np.int32:
+        raise UserError("data.text makes tokens, which model=encoder_behaviour reads: text@data.text=hashed_words")
+    if features != made:
+        raise UserError(f"model.features={features}: data.text makes {made} numbers of a title; set it to {made}")
 
 
 def floats(config: Mapping[str, Any]) -> dict[str, float]:

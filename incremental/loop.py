@@ -328,7 +328,7 @@ class Driver:
     def refuse_inputs(self) -> None:
         """A model that does not read what the stream's rows hold."""
         question, inputs = self.stream.question, self.inputs
-        if question is None and "asked" in inputs:
+        if question is None and {"asked", "tokens"} & {*inputs}:
             raise UserError(
                 "model: it predicts behaviours, but the stream's labels are items; +predict@data.predict=..."
             )

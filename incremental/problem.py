@@ -147,7 +147,8 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: 
             return met
 
         met = jax.vmap(of_one)(inputs)  # one row at a time takes no branch on the batch's lengths
-        return {path: entered.reshape(-1, entered.shape[-1]) for path, entered in met.items()}
+        trained = flatten_dict(params, sep="/")
+        return {path: entered.reshape(-1, entered.shape[-1]) for path, entered in met.items() if path in trained}
 
     strategy = head.tied(items) if head.tied is not None else head.strategy
     return Problem(init, apply, loss, example, tables, strategy, features, scores)

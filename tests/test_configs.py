@@ -16,8 +16,10 @@ CHOICES = sorted(
 
 NEEDED = {  # what the user must give
     "encoder_items": ["model.path=x"],
+    "encoder_behaviour": ["model.path=x"],
     "encoded": ["data.text.path=x"],
     "states": ["model=encoder_items", "model.path=x"],
+    "tokens": ["model=encoder_behaviour", "model.path=x"],
 }
 
 

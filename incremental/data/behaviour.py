@@ -6,7 +6,7 @@ what the user did with it. Heads, strategies, updates and reports take the behav
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,21 +19,22 @@ class Asked(NamedTuple):
     """What the events' labels are asked of."""
 
     item: npt.NDArray[np.int32]  # [N] the item of each event
-    text: npt.NDArray[np.float32]  # [items, F] their texts; row 0 is 0
+    text: npt.NDArray[Any]  # [items, F] float32 their texts, or int32 the texts' tokens; row 0 is 0
 
 
-Predict = Callable[[Interactions, npt.NDArray[np.float32] | None], tuple[Interactions, Asked]]
+Predict = Callable[[Interactions, npt.NDArray[Any] | None], tuple[Interactions, Asked]]
 """(interactions, the items' texts) -> interactions with labels for items, and what they are asked of"""
 
 
 def behaviour(*, liked: float | None = None) -> Predict:
     """The event's behaviour; with `liked` whether its rating is at least that: "liked" or "disliked"."""
 
-    def predict(found: Interactions, text: npt.NDArray[np.float32] | None) -> tuple[Interactions, Asked]:
+    def predict(found: Interactions, text: npt.NDArray[Any] | None) -> tuple[Interactions, Asked]:
         if text is None or text.ndim != 2:
             have = "null" if text is None else "states of tokens"
             raise UserError(
-                f"data.predict needs one vector an item, data.text is {have}; e.g. +text@data.text=hashed_words"
+                f"data.predict needs one vector an item, or its tokens; data.text is {have}; "
+                "e.g. +text@data.text=hashed_words"
             )
         names: tuple[str, ...]
         if liked is not None:
@@ -50,6 +51,6 @@ def behaviour(*, liked: float | None = None) -> Predict:
         if classes < 2:
             raise UserError(f"data.predict: every event is {names[codes[0]]!r}; there is nothing to predict")
         own = replace(found, item=codes + 1, items=["", *names], titles=None, law=None)
-        return own, Asked(found.item, np.where(np.arange(len(text))[:, None] > 0, text, np.float32(0)))
+        return own, Asked(found.item, np.where(np.arange(len(text))[:, None] > 0, text, text.dtype.type(0)))
 
     return predict

@@ -52,17 +52,14 @@ def states(*, path: str, layers: int = 1, length: int = 16, cache: str | None = 
     def encode(texts: Sequence[str]) -> Vectors:
         import jax
 
-        from incremental.models.encoder_items import top_of
+        from incremental.encoders.top import top
 
-        encoder, first = top_of(path, layers)
-        below = encoder.module.clone(config=encoder.config._replace(layers=first))
-        upper = [f"layer_{i}" for i in range(first, encoder.config.layers)]
-        params = {name: part for name, part in encoder.params.items() if name not in upper}
-        apply = jax.jit(lambda params, ids, mask: below.apply({"params": params}, ids, mask) * mask[..., None])
+        own = top(path, layers)
+        below = jax.jit(own.below)
         found = []
         for at in range(0, len(texts), BATCH):
-            ids, mask = encoder.tokenize([*texts[at : at + BATCH], *[""] * (at + BATCH - len(texts))], length)
-            found.append(np.asarray(apply(params, ids, mask)))
+            ids, mask = own.encoder.tokenize([*texts[at : at + BATCH], *[""] * (at + BATCH - len(texts))], length)
+            found.append(np.asarray(below(own.frozen, ids, mask)))
         return np.concatenate(found)[: len(texts)]
 
     return lambda titles: kept(titles, path, cache, f"length={length} layers={layers}", encode)

@@ -47,6 +47,17 @@ class Rows:
         assert self.question is not None
         return self.question.text[self.question.item]
 
+    @property
+    def tokens(self) -> Ints:
+        """[N, (1 + L) l] of titles of l tokens: the title of the item in question, then those of the history, the last
+        first, without their opening tokens, one behind the other; 0 from there on."""
+        assert self.question is not None
+        titles = self.question.text[np.concatenate([self.question.item[:, None], self.history[:, ::-1]], axis=1)]
+        titles[:, 1:, 0] = 0
+        row = titles.reshape(len(self), -1)
+        found: Ints = np.take_along_axis(row, np.argsort(row == 0, axis=1, kind="stable"), axis=1)
+        return found
+
     def __len__(self) -> int:
         return len(self.event)
 

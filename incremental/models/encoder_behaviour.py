@@ -1,0 +1,100 @@
+"""Which behaviour follows, as a text encoder reads it from the titles of the item in question and of a user's last."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.encoders.layers import Config
+from incremental.encoders.load import mean
+from incremental.encoders.top import through, top
+from incremental.errors import UserError
+from incremental.models.dropout import multipliers
+from incremental.models.embedding import uniform_rows
+from incremental.problem import Model
+from incremental.types import Params, Sizes
+
+
+class Above(nn.Module):
+    """The layers from `first` on."""
+
+    config: Config
+    first: int
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Array) -> Array:
+        return through(self.config, self.first, x, mask)
+
+
+class EncoderBehaviour(nn.Module):
+    """Table "item/embedding" [C, D] and "item_bias" [C], a behaviour a row; and the encoder's parameters."""
+
+    sizes: Sizes
+    width: int
+    start: Callable[[Array], Params]
+    """(key) -> the encoder's parameters"""
+    pooled: Callable[[Params, Array], Array]
+    """(those, tokens [B, T]) -> [B, D]"""
+    dropout: float
+
+    def setup(self) -> None:
+        self.item = nn.Embed(self.sizes.items, self.width, embedding_init=uniform_rows(self.width**-0.5))
+        self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes.items,))
+
+    def __call__(self, inputs: dict[str, Array], key: Array | None) -> Array:
+        """{"tokens" [B, T] int32, 1 + ids, 0 = none} -> [B, D]."""
+        if self.is_initializing():
+            for name, part in self.start(self.make_rng("params")).items():
+                self.put_variable("params", name, part)
+        own = {name: part for name, part in self.variables["params"].items() if name not in ("item", "item_bias")}
+        hidden = self.pooled(own, inputs["tokens"])
+        return hidden * multipliers(key, self.dropout, [hidden.shape])[0]
+
+    def items(self) -> tuple[Array, Array]:
+        return self.item.embedding, self.item_bias
+
+
+def encoder_behaviour(
+    *,
+    path: str,
+    tokens: int = 80,
+    layers: int = 1,
+    rank: int = 0,
+    alpha: float = 16.0,
+    dropout: float = 0.1,
+    remat: bool = False,
+) -> Model:
+    """The BERT-family encoder at `path` over rows of `tokens` T tokens: the titles of the item in question and of the
+    user's last ones, one behind the other. For a stream with `data.predict` and `data.text=tokens`.
+
+    Its top `layers` are trained from where the checkpoint has them, or with a `rank` LoRA matrices in them
+    (`incremental.encoders.top`); what is below is frozen, constants of the program. `dropout` of the hidden vector.
+    `remat`: the layers' inner values are computed anew in the backward pass, not kept.
+    """
+    own = top(path, layers, rank, alpha)
+    config = own.encoder.config
+    layers_above = Above(config, own.first)  # within another module's method it would become a part of that
+    if not 1 <= tokens <= config.positions:
+        raise UserError(f"model.tokens={tokens}: expected 1 to {config.positions}, the encoder's positions")
+
+    def pooled(params: Params, tokens: Array) -> Array:
+        ids, mask = jnp.maximum(tokens - 1, 0), tokens > 0
+        dtype = jax.tree.leaves(params)[0].dtype  # of `training.precision`, which the frozen parts take too
+
+        def above(params: Params, x: Array) -> Array:
+            whole = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), own.whole(params))
+            found: Array = layers_above.apply({"params": whole}, x, mask)
+            return found
+
+        frozen = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), own.frozen)
+        entering = own.below(frozen, ids, mask).astype(dtype)
+        return mean((jax.checkpoint(above) if remat else above)(params, entering), mask)
+
+    return Model(
+        lambda sizes, _history: EncoderBehaviour(sizes, config.width, own.start, pooled, dropout),
+        ("tokens",),
+        {"item/embedding": "item", "item_bias": "item"},
+        {"tokens": jax.ShapeDtypeStruct((tokens,), jnp.int32)},
+    )

@@ -1,0 +1,204 @@
+"""An encoder that reads titles' tokens for a behaviour: closed forms against the whole one, and runs."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import pytest
+
+from incremental import loop
+from incremental.assemble import assemble
+from incremental.data.behaviour import behaviour as predict
+from incremental.data.interactions import Table
+from incremental.data.stream import Stream, make_stream
+from incremental.data.tokens import tokens
+from incremental.encoders.load import load
+from incremental.errors import UserError
+from incremental.heads.full_softmax import full_softmax
+from incremental.learner import make, training
+from incremental.models.encoder_behaviour import encoder_behaviour
+from incremental.optimizers import adam
+from incremental.precision import Precision
+from incremental.problem import problem
+from incremental.strategies.ewc import ewc
+from incremental.strategies.gpm import gpm
+from incremental.strategies.lora_boundary import lora_boundary
+from incremental.strategies.lwf import lwf
+from incremental.strategies.replay import replay
+from incremental.types import Memory, Problem, Program, Sizes
+from incremental.update import update
+from tests import lab
+from tests.encoders.conftest import WORDS, Checkpoint, checkpoint  # noqa: F401
+from tests.test_configs import composed
+
+KINDS, COLOURS, L = ("lip", "nail"), ("red", "blue"), 4
+ID = {word: i + 1 for i, word in enumerate(WORDS)}  # as rows have them
+
+
+def row(*words: str, length: int) -> list[int]:
+    return [ID[word] for word in words] + [0] * (length - len(words))
+
+
+def shop(folder: Path, **chosen: Any) -> Stream:
+    """Who asks for red, buys; others view."""
+    rng = np.random.default_rng(0)
+    user, item = rng.integers(0, 20, 360), rng.integers(0, 4, 360)
+    titles = {f"i{i}": f"{COLOURS[i % 2]} {KINDS[i // 2]}" for i in range(4)}
+    frame = pl.DataFrame(
+        {
+            "user": [f"u{i}" for i in user],
+            "item": [f"i{i}" for i in item],
+            "time": range(360),
+            "behaviour": [("buy", "view")[i % 2] for i in item],
+        }
+    )
+    return make_stream(
+        **{
+            "source": Table(frame, "shop", titles),
+            "cut": lambda events: ((np.arange(len(events)) // 120).astype(np.int32), ()),
+            "history": 2,
+            "text": tokens(path=str(folder), length=L),
+            "predict": predict(),
+            **chosen,
+        }
+    )
+
+
+def test_a_row_holds_the_titles_one_behind_the_other(checkpoint: Checkpoint) -> None:  # noqa: F811
+    stream = shop(checkpoint("bert"), heldout=0.0, validation=0.0)
+    rows = stream.training_rows([0], validation=False, history=False)
+    titles = [f"{COLOURS[int(name[1]) % 2]} {KINDS[int(name[1]) // 2]}" for name in raw_items()]
+    last: dict[int, list[str]] = {}
+    for user, title, found in zip(rows.user, titles, rows.tokens, strict=True):
+        before = last.setdefault(user, [])
+        said = ["[CLS]", *title.split(), "[SEP]"]
+        for each in before[:-3:-1]:
+            said += [*each.split(), "[SEP]"]
+        assert found.tolist() == row(*said, length=3 * L)
+        before.append(title)
+
+
+def raw_items() -> list[str]:
+    """The items of the stream's events in the base part, as `shop` draws them."""
+    rng = np.random.default_rng(0)
+    rng.integers(0, 20, 360)
+    return [f"i{i}" for i in rng.integers(0, 4, 360)[:120]]
+
+
+def test_a_title_is_cut_and_one_without_words_has_no_tokens(checkpoint: Checkpoint) -> None:  # noqa: F811
+    made = tokens(path=str(checkpoint("bert")), length=L)(["red lip balm", " ", "nail"])
+    assert made.dtype == np.int32
+    wanted = [row("[CLS]", "red", "lip", "[SEP]", length=L), [0] * L, row("[CLS]", "nail", "[SEP]", length=L)]
+    assert made.tolist() == wanted
+    with pytest.raises(UserError, match=r"data\.text\.length=0: expected at least 1"):
+        tokens(path="nowhere", length=0)
+    with pytest.raises(UserError, match=r"data\.text: the title of item 1: .* is not UTF-8"):
+        tokens(path=str(checkpoint("distilbert")))(["", "red \udcff"])
+
+
+SIZES = Sizes(3, 8)
+SETTINGS: list[dict[str, Any]] = [{"layers": 1}, {"layers": 2}, {"layers": 1, "rank": 2}]
+
+
+def of(folder: Path, precision: Precision = "float32", sizes: Sizes = SIZES, **settings: Any) -> Problem:
+    model = encoder_behaviour(path=str(folder), tokens=3 * L, dropout=0.0, **settings)
+    return problem(model, full_softmax(), sizes, 2, precision=precision)
+
+
+def batch() -> dict[str, Any]:
+    said = row("[CLS]", "red", "lip", "[SEP]", "nail", "[SEP]", length=3 * L)
+    return {"tokens": jnp.array([said, row("[CLS]", "blue", "[SEP]", length=3 * L), [0] * (3 * L)])}
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_it_starts_as_the_whole_encoder(family: str, settings: dict[str, Any], checkpoint: Checkpoint) -> None:  # noqa: F811
+    folder = checkpoint(family)
+    own = of(folder, **settings)
+    params = jax.jit(own.init)(jax.random.key(0))
+    layers = {f"layer_{i}" for i in range(2 - settings["layers"], 2)}
+    assert set(params) == {"item", "item_bias", *({"lora"} if "rank" in settings else layers)}
+    encoder = load(folder)
+    ids = batch()["tokens"]
+    mask = ids > 0
+    states = encoder.module.apply({"params": encoder.params}, jnp.maximum(ids - 1, 0), mask)
+    out = jax.jit(own.apply)(params, batch())
+    np.testing.assert_allclose(out.hidden, encoder.pool(states, mask), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(out.hidden[2], 0.0)
+    np.testing.assert_allclose(out.scores, out.hidden @ params["item"]["embedding"].T, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", SETTINGS[1:])
+def test_gradients_are_the_same_when_layers_are_computed_anew(
+    settings: dict[str, Any],
+    checkpoint: Checkpoint,  # noqa: F811
+) -> None:
+    folder = checkpoint("bert")
+
+    def gradient(remat: bool, precision: Precision = "float32") -> Any:
+        own = of(folder, precision, remat=remat, **settings)
+        params = jax.jit(own.init)(jax.random.key(0))
+        if "rank" in settings:  # the gradient of A is 0 where B is
+            params["lora"]["layer_1"]["query"]["b"] = jax.random.normal(jax.random.key(1), (2, 8))
+        loss = jax.grad(lambda params: (own.apply(params, batch()).hidden[:, :4] ** 3).sum())
+        return jax.jit(loss)(params), str(jax.make_jaxpr(loss)(params))
+
+    (kept, plain), (anew, again), (low, rounded) = gradient(False), gradient(True), gradient(False, "bfloat16")
+    lab.assert_close(kept, anew, rtol=1e-4, atol=1e-5)
+    assert ["remat" in each for each in (plain, again)] == [False, True]
+    assert "bf16" in rounded
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(low))
+    one, other = (jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)]) for tree in (kept, low))
+    assert float(one @ other / jnp.linalg.norm(one) / jnp.linalg.norm(other)) > 0.95
+    assert not np.allclose(one, other, rtol=1e-4)
+
+
+def build(sizes: Sizes, folder: Path, **settings: Any) -> Program:
+    own = of(folder, sizes=sizes, **settings)
+    parts = {"memory": replay(own, capacity=32, rows=8), "anchor": ewc(own, weight=1.0, samples=16)}
+    parts |= {"teacher": lwf(own)}
+    parts |= {"end": lora_boundary(own)} if settings.get("rank") else {"basis": gpm(own, rank=2, samples=16)}
+    steps = training(batch_size=24, epochs=30, patience=0)
+    return make(own, adam(learning_rate=0.01), parts, sizes=sizes, training=steps, cutoffs=(1,))
+
+
+@pytest.mark.parametrize("settings", [{"layers": 2}, {"layers": 2, "rank": 4}])
+def test_it_learns_from_the_stream_under_strategies(settings: dict[str, Any], checkpoint: Checkpoint) -> None:  # noqa: F811
+    folder = checkpoint("bert")
+    stream = shop(folder)
+    result = loop.run(partial(build, folder=folder, **settings), stream, update(), metrics=("recall@1",))
+    found = {record.metric: record.value for record in result.records if record.evaluated_on == 2}
+    assert found["recall@1"] > 0.95  # accuracy
+    memory = next(
+        part
+        for part in jax.tree.leaves(result.state.strategy, is_leaf=lambda node: isinstance(node, Memory))
+        if isinstance(part, Memory)
+    )
+    kept = np.asarray(memory.rows.inputs["tokens"])
+    assert kept.dtype == np.int32
+    assert kept.shape == (32, 3 * L)
+    assert (kept[:, 0] == ID["[CLS]"]).all()
+    if not settings.get("rank"):
+        basis = result.state.strategy["basis"].basis["layer_1/inner/kernel"]
+        assert np.abs(basis).max() > 0
+
+
+def test_what_does_not_fit_is_refused(checkpoint: Checkpoint) -> None:  # noqa: F811
+    folder = checkpoint("bert")
+    positions = load(folder).config.positions
+    with pytest.raises(UserError, match=rf"model\.tokens={positions + 1}: expected 1 to {positions}"):
+        encoder_behaviour(path=str(folder), tokens=positions + 1)
+    named = ["experiment=behaviour", "data.source.events=500"]
+    reader = [*named, "model=encoder_behaviour", f"model.path={folder}"]
+    with pytest.raises(UserError, match=r"makes vectors, but the model reads tokens: text@data\.text=tokens"):
+        assemble(composed(*reader, "model.tokens=10"))
+    with pytest.raises(UserError, match=r"model\.tokens=10: data\.text\.length=3 and data\.history=4 make 15 tokens a"):
+        assemble(composed(*reader, "model.tokens=10", "text@data.text=tokens", "data.text.length=3"))
+    with pytest.raises(UserError, match="makes tokens, which model=encoder_behaviour reads"):
+        assemble(composed(*named, "text@data.text=tokens", f"data.text.path={folder}", "data.text.length=3"))
+    with pytest.raises(UserError, match="it predicts behaviours, but the stream's labels are items"):
+        loop.run(partial(build, folder=folder, layers=1), lab.stream(), update(), metrics=("recall@1",))
