@@ -154,11 +154,12 @@ def run_in(directory: RunDirectory, parts: Parts, config: Mapping[str, Any]) -> 
         )
     summary = execution.finish(result)
     quality = summary["metrics"][headline]["prequential"]
+    then = f"  or  incremental-recommend {directory.path} --user ID" if stream.question is None else ""
     print(
         f"  finished: prequential {headline} {quality:.4f}, {summary['cost']['seconds_per_update']:.2f} s an update\n"
         f"  written: {directory.path}/summary.json, evaluations.csv, checkpoint/"
         + (", profile/ (for TensorBoard or Perfetto)\n" if config["profile"] else "\n")
-        + f"  next: incremental-report {directory.path.parent}  or  incremental-recommend {directory.path} --user ID",
+        + f"  next: incremental-report {directory.path.parent}{then}",
         flush=True,
     )
     return summary
