@@ -100,7 +100,7 @@ def test_a_title_is_cut_and_one_without_words_has_no_tokens(checkpoint: Checkpoi
         tokens(path=str(checkpoint("distilbert")))(["", "red \udcff"])
 
 
-SIZES = Sizes(3, 8)
+SIZES, PARTS = Sizes(3, 8), ("query", "key", "value", "output", "inner", "outer")
 SETTINGS: list[dict[str, Any]] = [{"layers": 1}, {"layers": 2}, {"layers": 1, "rank": 2}]
 
 
@@ -123,6 +123,8 @@ def test_it_starts_as_the_whole_encoder(family: str, settings: dict[str, Any], c
     params = jax.jit(own.init)(jax.random.key(0))
     layers = {f"layer_{i}" for i in range(2 - settings["layers"], 2)}
     assert set(params) == {"item", "item_bias", *({"lora"} if "rank" in settings else layers)}
+    dense = {f"{layer}/{part}/kernel" for layer in layers for part in PARTS}
+    assert set(jax.eval_shape(own.features, params, batch())) == (set() if "rank" in settings else dense)
     encoder = load(folder)
     ids = batch()["tokens"]
     mask = ids > 0
