@@ -3,13 +3,17 @@
 import gzip
 import struct
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.split_mnist import digits, methods, study, table
+from experiments.split_mnist import digits, methods, published_lwf, study, table
 from experiments.split_mnist.mlp import mlp
 from incremental.errors import UserError
+from incremental.types import Batch, Catalogue, Learner, Outputs, Problem
 
 RNG = np.random.default_rng(0)
 FACES = RNG.normal(128, 25, (10, 784))
@@ -82,3 +86,28 @@ def test_the_table_has_the_difference_the_test_and_the_order(tmp_path: Path) -> 
     assert "| SI | 64.76 ± 3.09 | not run |" in text
     assert "| L2 | plain, Adam | +11.31 | <" in text
     assert "| plain, Adam < EWC | 57.85 ± 2.02 | 37.28 ± 1.62 | **no** |" in text
+
+
+@pytest.mark.parametrize(("zeros", "before", "weight"), [(False, 0, 1.0), (True, 3, 3.0)])
+def test_the_published_distillation_takes_new_classes_in_with_the_target_0(
+    zeros: bool, before: int, weight: float
+) -> None:
+    none: Any = None
+    rng = np.random.default_rng(0)
+    x, old, new = (rng.normal(size=(4, 3)).astype(np.float32) for _ in range(3))
+    known, candidates = np.array([True, True, False, False]), np.array([True, True, True, False])
+
+    def apply(params: Any, inputs: Any, *, key: Any = None) -> Outputs:
+        assert key is None
+        return Outputs(inputs["x"], inputs["x"] @ params["item"].T)
+
+    variant = published_lwf.Variant("class", zeros, lambda t: t if zeros else jnp.float32(1.0), "")
+    part = published_lwf.distillation(Problem(none, apply, none, none, {}, None, none), variant=variant)
+    state = part.end(none, Learner({"item": old}, (), Catalogue(jnp.asarray(known), none, none), none), none, none)[0]
+    rows = Batch({"x": x}, none, none, jnp.ones(4, bool), jnp.full(4, before), candidates=jnp.asarray(candidates))
+    rows = part.batch(state, rows, none)
+    value = jax.jit(part.loss)(state, {"item": new}, rows, apply({"item": new}, rows.inputs))
+    taught, learnt = np.exp(x @ old.T / 2)[:, :2], np.exp(x @ new.T / 2)
+    p = taught / taught.sum(1, keepdims=True)
+    q = learnt[:, :2] / learnt[:, : 3 if zeros else 2].sum(1, keepdims=True)
+    np.testing.assert_allclose(value, weight * 4 * -(p * np.log(q)).sum(1).mean(), rtol=1e-5)

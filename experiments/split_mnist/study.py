@@ -34,9 +34,11 @@ class Measured(NamedTuple):
     compile_seconds: float
 
 
-def programs(method: Method, scenario: Scenario, model: Model, batch_size: int = BATCH) -> Programs:
+def programs(
+    method: Method, scenario: Scenario, model: Model, batch_size: int = BATCH, epochs: int = EPOCHS
+) -> Programs:
     """The method's program, whose lanes differ in nothing but their seed."""
-    steps = training(batch_size=batch_size, epochs=EPOCHS, patience=0)
+    steps = training(batch_size=batch_size, epochs=epochs, patience=0)
 
     def build(sizes: Sizes, numbers: Numbers) -> Program:
         del numbers
@@ -47,7 +49,7 @@ def programs(method: Method, scenario: Scenario, model: Model, batch_size: int =
     return Programs(build, {}, lanes=1)
 
 
-def train(made: Programs, parts: Tasks, scenario: Scenario, seeds: Sequence[int]) -> Measured:
+def train(made: Programs, parts: Tasks, scenario: Scenario, seeds: Sequence[int], epochs: int = EPOCHS) -> Measured:
     """All tasks in order, then the share of each task's test images whose class has the highest score."""
     start = time.perf_counter()
     functions, numbers = made.at(SIZES[scenario]), made.placed({})
@@ -57,7 +59,7 @@ def train(made: Programs, parts: Tasks, scenario: Scenario, seeds: Sequence[int]
         data = made.everywhere(task)
         nothing = data._replace(size=jnp.int32(0))  # no validation part: the last epoch is kept
         state, _ = functions.begin(numbers, on, state, data)
-        for epoch in range(EPOCHS):
+        for epoch in range(epochs):
             state, report = functions.run_epoch(numbers, on, state, jnp.int32(epoch), data)
             state, _ = functions.validate(numbers, on, state, nothing, None)
             if (np.asarray(report["broken"]["step"]) >= 0).any():
