@@ -162,9 +162,15 @@ def test_gradients_are_the_same_when_layers_are_computed_anew(
 
 def build(sizes: Sizes, folder: Path, **settings: Any) -> Program:
     own = of(folder, sizes=sizes, **settings)
-    parts = {"memory": replay(own, capacity=32, rows=8), "anchor": ewc(own, weight=1.0, samples=16)}
-    parts |= {"teacher": lwf(own)}
-    parts |= {"end": lora_boundary(own)} if settings.get("rank") else {"basis": gpm(own, rank=2, samples=16)}
+    parts: dict[str, Any] = {"memory": replay(own, capacity=32, rows=8)}
+    if settings.get("rank"):
+        parts["end"] = lora_boundary(own)
+    else:
+        parts |= {
+            "anchor": ewc(own, weight=1.0, samples=16),
+            "teacher": lwf(own),
+            "basis": gpm(own, rank=2, samples=16),
+        }
     steps = training(batch_size=24, epochs=30, patience=0)
     return make(own, adam(learning_rate=0.01), parts, sizes=sizes, training=steps, cutoffs=(1,))
 
