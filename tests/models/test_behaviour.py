@@ -1,6 +1,7 @@
 """Behaviour prediction, from the layer to a run with strategies."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
 from incremental.data.text import hashed_words
 from incremental.errors import UserError
+from incremental.experiment import execute
 from incremental.heads.bce import bce
 from incremental.heads.full_softmax import full_softmax
 from incremental.learner import make, training
@@ -116,3 +118,12 @@ def test_a_model_that_reads_something_else() -> None:
         loop.run(partial(of, behaviour()), lab.stream(), update(), metrics=("recall@1",))
     with pytest.raises(UserError, match=r"model.features=256: data.text makes 32 numbers of a title; set it to 32"):
         assemble(composed("experiment=behaviour", "data.text.width=32", "data.source.events=500"))
+
+
+def test_the_end_of_a_run_names_what_can_follow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = ["method=popularity", "tracking=disabled", f"runs={tmp_path}", "data.source.events=600"]
+    for asked, recommends in ((["experiment=behaviour"], False), ([], True)):
+        execute(composed(*asked, *plain))
+        said = capsys.readouterr().out
+        assert f"next: incremental-report {tmp_path}" in said
+        assert ("incremental-recommend" in said) == recommends
