@@ -59,6 +59,8 @@ class Parts(NamedTuple):
     batch_size: int | None
     """None for models without gradients"""
     seed: int
+    whole: bool
+    """whether tables are made for all ids of the stream from the start"""
 
 
 def assemble(config: Mapping[str, Any]) -> Parts:
@@ -82,7 +84,8 @@ def assemble(config: Mapping[str, Any]) -> Parts:
             )
         if spread.batch * spread.rows > 1:
             raise UserError(f"devices: {config['model']['_target_']} runs on one device; leave devices out")
-        return Parts(stream, fixed(_baseline, model, cutoffs(measured.metrics)), update, measured, None, config["seed"])
+        baseline = fixed(_baseline, model, cutoffs(measured.metrics))
+        return Parts(stream, baseline, update, measured, None, config["seed"], spread.tables == "whole")
     described = json.dumps({name: config[name] for name in (*TRACED, "training")})
     build = over(
         _shared(described, cutoffs(measured.metrics), stream.history, text_of(stream)), spread, tuple(model.tables)
@@ -92,7 +95,7 @@ def assemble(config: Mapping[str, Any]) -> Parts:
             f"training.batch_size={steps.batch_size} cannot be split over devices.batch={spread.batch} devices; "
             "choose a multiple of it"
         )
-    return Parts(stream, build, update, measured, steps.batch_size, config["seed"])
+    return Parts(stream, build, update, measured, steps.batch_size, config["seed"], spread.tables == "whole")
 
 
 def _refuse_texts(content: Mapping[str, jax.ShapeDtypeStruct], text: np.ndarray, history: int) -> None:

@@ -151,6 +151,7 @@ def run_in(directory: RunDirectory, parts: Parts, config: Mapping[str, Any]) -> 
             saver=execution.saver,
             resume=execution.resume,
             base=partial(base_of, config["base"], config, stream) if config["base"] else None,
+            whole=parts.whole,
         )
     summary = execution.finish(result)
     quality = summary["metrics"][headline]["prequential"]
@@ -187,7 +188,7 @@ def check_options(config: Mapping[str, Any]) -> None:
 
 def dry_run(parts: Parts) -> None:
     """Compiles the base part's programs and prints parameters and memory."""
-    driver = Driver(parts.build, parts.stream, parts.update, parts.evaluation.metrics)
+    driver = Driver(parts.build, parts.stream, parts.update, parts.evaluation.metrics, whole=parts.whole)
     driver.check(parts.evaluation.matrix, parts.batch_size)
     sizes = driver.sizes(0)
     functions = driver.functions(sizes)

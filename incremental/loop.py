@@ -232,7 +232,8 @@ def run(
     listener: Listener = SILENT,
     saver: Saver | None = None,
     resume: Callable[[Callable[[Sizes], Functions]], tuple[State, Params, Sizes, Progress] | None] | None = None,
-    base: Callable[[], Base] | None = None,
+    base: Callable[[Sizes], Base] | None = None,
+    whole: bool = False,
 ) -> Result:
     """Runs a stream to its end and returns the state, the evaluations and the costs.
 
@@ -241,9 +242,10 @@ def run(
     every increment is tested. With `listed` the candidates of the test on t are also the items that t brings, of which
     the model has seen nothing (at most their texts); else those are misses. `build(sizes)` makes the program at given
     capacities. `batch_size` is only checked against the increments' sizes. With `base` the base part is not trained:
-    its learner and its cost are taken over, and strategies see the base part begin and end.
+    its learner, at given capacities, and its cost are taken over, and strategies see the base part begin and end. With
+    `whole` the tables have room for all ids of the stream from the start: the results are those of tables that grow.
     """
-    driver = Driver(build, stream, update, metrics, listener, saver, base, listed=listed)
+    driver = Driver(build, stream, update, metrics, listener, saver, base, listed=listed, whole=whole)
     driver.check(matrix, batch_size)
     return driver.run(jax.random.key(seed), matrix, resume)
 
@@ -259,11 +261,12 @@ class Driver:
         metrics: tuple[str, ...],
         listener: Listener = SILENT,
         saver: Saver | None = None,
-        base: Callable[[], Base] | None = None,
+        base: Callable[[Sizes], Base] | None = None,
         *,
         listed: bool = False,
+        whole: bool = False,
     ) -> None:
-        self.build, self.stream, self.update, self.base = build, stream, update, base
+        self.build, self.stream, self.update, self.base, self.whole = build, stream, update, base, whole
         self.metrics, self.listener, self.saver, self.listed = metrics, listener, saver, listed
         self.cutoffs = cutoffs(metrics)
         self.made: dict[Sizes, Functions] = {}
@@ -276,12 +279,15 @@ class Driver:
             self.made = {sizes: functions_of(self.build, sizes)}
         return self.made[sizes]
 
-    def sizes(self, t: int) -> Sizes:
-        """The capacities at increment t; that of users is coarser where no table has a row a user, to compile less."""
-        sizes = sizes_at(self.stream, t)
-        if "user" in self.inputs:
-            return sizes
-        return sizes._replace(users=row_capacity(sizes.users))
+    def sizes(self, t: int, least: Sizes = Sizes(0, 0)) -> Sizes:
+        """The capacities at increment t, not below those that a state has already.
+
+        That of users is coarser where no table has a row a user, to compile less.
+        """
+        sizes = sizes_at(self.stream, len(self.stream) - 1 if self.whole else t)
+        if "user" not in self.inputs:
+            sizes = sizes._replace(users=row_capacity(sizes.users))
+        return Sizes(*map(max, sizes, least))
 
     def check(self, matrix: bool, batch_size: int | None) -> None:
         """Refuses what cannot work before anything runs."""
@@ -349,7 +355,7 @@ class Driver:
         while progress.increment < len(self.stream):
             t = progress.increment
             if not progress.begun and t > 0:
-                if self.listed and (wanted := self.sizes(t)) != sizes:
+                if self.listed and (wanted := self.sizes(t, sizes)) != sizes:
                     state, sizes = grow(state, self.functions(wanted).program), wanted
                 progress = self.noted(progress, self.test(state, t, t - 1))
             state, before, sizes, progress = self.train(state, before, sizes, progress)
@@ -379,7 +385,7 @@ class Driver:
         plan = self.plan(progress)
         if not plan.increments:
             return state, before, sizes, self.charged(progress, 0, 0, bytes_of(state.strategy))
-        wanted = self.sizes(t)
+        wanted = sizes if progress.begun else self.sizes(t, sizes)
         functions = self.functions(wanted)
         data, validation, seen = self.update_data(functions.program, t, plan)
         compiled = functions.seconds
@@ -413,7 +419,7 @@ class Driver:
             state = functions.begin(state, data)
             progress = progress._replace(begun=True)
             if t == 0 and self.base is not None:
-                state, progress = self.taken_over(self.base(), functions.program, state, progress)
+                state, progress = self.taken_over(self.base(sizes), functions.program, state, progress)
                 start, compiled = time.perf_counter(), functions.seconds  # reading it is no training
         while bool(state.fit.active) and int(state.fit.epoch) < functions.program.epochs:
             state, metrics = functions.run_epoch(state, data)

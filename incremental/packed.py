@@ -320,7 +320,7 @@ class Packed:
         plan = solo.plan(self.progress[here[0]])
         if not plan.increments:
             return self.charge(here, np.zeros(self.total, int), np.zeros(self.total, int))
-        wanted = Sizes(*map(max, self.sizes, solo.sizes(t)))
+        wanted = solo.sizes(t, self.sizes)
         functions = programs.at(wanted)
         given = programs.everywhere(solo.update_data(functions.program, t, plan))
         data, validation, seen = given
@@ -432,7 +432,7 @@ class Packed:
     def test(self, lanes: Sequence[int], t: int) -> None:
         """The prequential evaluation of increment t."""
         if self.solo.listed:
-            self.grow(lanes, Sizes(*map(max, self.sizes, self.solo.sizes(t))))
+            self.grow(lanes, self.solo.sizes(t, self.sizes))
         rows, ranked = self.ranked(lanes, t, t - 1, heldout=False)
         catalogue = jax.device_get(self.state.learner.catalogue)
         for lane in lanes:

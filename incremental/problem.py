@@ -121,12 +121,12 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: 
         out = items(params)
         return Outputs(hidden, numbers.product(hidden, out.table) + out.bias)
 
-    def scores(params: Params, outputs: Outputs, rows: Array) -> Array:
+    def scores(params: Params, outputs: Outputs, rows: Array, of: Array | slice = slice(None)) -> Array:
         if head.scores is not None:  # of what a view has made of the head's parameters
-            return outputs.scores[rows]
-        # XLA does not take the rows before a product: of `outputs.scores[rows]` it would compute all.
+            return outputs.scores[rows][:, of]
+        # XLA does not take rows and items before a product: of `outputs.scores[rows][:, of]` it would compute all.
         kind, out = outputs.scores.dtype, items(params)
-        return (numbers.product(outputs.hidden[rows], out.table) + out.bias).astype(kind)
+        return (numbers.product(outputs.hidden[rows], out.table[of]) + out.bias[of]).astype(kind)
 
     def loss(params: Params, outputs: Outputs, batch: Batch) -> Array:
         return head.loss(side(params), outputs, batch)

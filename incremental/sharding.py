@@ -9,7 +9,7 @@ be spread, and XLA's partitioner adds the communication. Models and strategies s
 import functools
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -25,9 +25,11 @@ MOST = 128  # table capacities are multiples of it (`loop.LEAST_CAPACITY`, `capa
 Build = Callable[[Sizes], Program]
 Rules = tuple[tuple[str, P], ...]  # (regular expression that is searched in a leaf's path, where the leaf lies)
 
+Tables = Literal["grow", "whole"]
+
 
 class Devices(NamedTuple):
-    """The devices of one run: batch x rows of them."""
+    """The devices of one run, batch x rows of them, and what they hold."""
 
     batch: int = 1
     """devices that share a batch"""
@@ -39,6 +41,8 @@ class Devices(NamedTuple):
     """host:port of process 0; this and the next two are None where the environment says them"""
     processes: int | None = None
     process: int | None = None
+    tables: Tables = "grow"
+    """made for the ids that have arrived and copied into larger ones, or made once for all ids of the stream"""
 
 
 def devices(
@@ -49,6 +53,7 @@ def devices(
     coordinator: str | None = None,
     processes: int | None = None,
     process: int | None = None,
+    tables: Tables = "grow",
 ) -> Devices:
     """`Devices`, checked."""
     for name, number in (("batch", batch), ("rows", rows)):
@@ -59,7 +64,7 @@ def devices(
             "devices.coordinator, devices.processes and devices.process belong to devices.distributed=true; set it, or "
             "leave them out"
         )
-    return Devices(batch, rows, distributed, coordinator, processes, process)
+    return Devices(batch, rows, distributed, coordinator, processes, process, tables)
 
 
 def join(wanted: Devices) -> None:

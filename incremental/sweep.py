@@ -208,9 +208,12 @@ def opening(config: Config, *, first: bool) -> tuple[Parts, Driver, RunDirectory
     """The job's parts, made of its own numbers, so that what is wrong with them is said; and its directory, locked."""
     check_options(config)
     parts = assemble(config)
-    driver = Driver(parts.build, parts.stream, parts.update, parts.evaluation.metrics, listed=parts.evaluation.listed)
+    measured = parts.evaluation
+    driver = Driver(
+        parts.build, parts.stream, parts.update, measured.metrics, listed=measured.listed, whole=parts.whole
+    )
     if first:
-        driver.check(parts.evaluation.matrix, parts.batch_size)
+        driver.check(measured.matrix, parts.batch_size)
     directory = directory_of(config)
     directory.open()
     return parts, driver, directory

@@ -93,8 +93,8 @@ def on_texts(core: Problem, tower: Tower, text: Array, precision: Precision = "f
     def loss(params: Params, outputs: Outputs, batch: Batch) -> Array:
         return core.loss(settle(params), outputs, batch)
 
-    def scores(params: Params, outputs: Outputs, rows: Array) -> Array:
-        return core.scores(settle(params), outputs, rows)
+    def scores(params: Params, outputs: Outputs, rows: Array, items: Array | slice = slice(None)) -> Array:
+        return core.scores(settle(params), outputs, rows, items)
 
     def features(params: Params, inputs: dict[str, Array]) -> dict[str, Array]:
         met: dict[str, Array] = {}

@@ -17,12 +17,13 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from incremental.assemble import Parts, assemble
+from incremental.capacity import grow
 from incremental.checkpoint import Checkpoints
 from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.loop import Base, Driver, Progress, sizes_of
 from incremental.rundir import identity
-from incremental.types import Program, State
+from incremental.types import Program, Sizes, State
 
 BATCH = 256
 ALONE = {"_target_": "incremental.sharding.devices"}  # whatever devices it was trained on
@@ -146,8 +147,8 @@ def load(run: str | Path) -> Trained:
     return Trained(program, state, parts.stream.prefix(t))
 
 
-def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream) -> Base:
-    """The base part as `run` has trained it, for a run of `config` on `stream` to begin with."""
+def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: Sizes) -> Base:
+    """The base part as `run` has trained it, in tables of `sizes`, for a run of `config` on `stream` to begin with."""
     theirs, parts, driver, state, progress = restored(run)
     for key in ("seed", "model", "head", "optimizer", "training"):
         if theirs[key] != config[key]:
@@ -161,7 +162,14 @@ def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream) -> Base:
     reads = driver.functions(sizes_of(state)).program.at is not None
     if reads and not np.array_equal(parts.stream.prefix(0).text, stream.prefix(0).text):  # type: ignore[arg-type]
         raise UserError(f"base={run}: its items' texts are others; data.text must be the same")
-    return Base(state.learner, progress.costs[0])
+    theirs_at = sizes_of(state)
+    if any(has > wanted for has, wanted in zip(theirs_at, sizes, strict=True)):
+        raise UserError(
+            f"base={run}: its tables are made for more ids ({theirs_at.items} items, {theirs_at.users} users) than "
+            f"this run begins with ({sizes.items}, {sizes.users}); set devices.tables=whole here too"
+        )
+    grown = state if theirs_at == sizes else grow(state, driver.functions(sizes).program)
+    return Base(grown.learner, progress.costs[0])
 
 
 def same_rows(one: Stream, other: Stream) -> bool:

@@ -62,8 +62,9 @@ class Problem(NamedTuple):
     strategy: "Any"  # the head's own strategy (draws negatives, keeps counts), or None
     features: Callable[[Params, dict[str, Any]], dict[str, Array]]
     """(params, inputs) -> path of each dense kernel -> what entered it, [N, D_in] float32, N >= B; without dropout"""
-    scores: Callable[[Params, Outputs, Array], Array] = lambda _params, outputs, rows: outputs.scores[rows]
-    """(params, outputs, rows [n] int32) -> [n, V]: `outputs.scores[rows]`, at the cost of these rows alone"""
+    scores: Callable[..., Array] = lambda _params, outputs, rows, items=slice(None): outputs.scores[rows][:, items]
+    """(params, outputs, rows [n] int32, items [m] int32 or a slice) -> [n, m]: `outputs.scores[rows][:, items]`, at the
+    cost of these rows and items alone"""
     settle: Callable[[Params], Params] = lambda params: params
     """(params) -> params with the item tables that are computed (`incremental.tower`); `apply` and `loss` take both"""
     settled: Mapping[str, str] = {}

@@ -26,6 +26,7 @@ class Update(NamedTuple):
     full_every: int = 0
     drop: float | None = None
     budget: int | None = None
+    last: int | None = None
 
     @property
     def forgets(self) -> bool:
@@ -41,7 +42,8 @@ class Update(NamedTuple):
         if t == 0:
             return Plan(range(1), range(1), False)
         last = max(updated, default=0)
-        if self.window == 0 or t - last < self.every or self._well(t, last, quality) or self._dear(t, spent):
+        over = self.last is not None and t > self.last
+        if over or self.window == 0 or t - last < self.every or self._well(t, last, quality) or self._dear(t, spent):
             return NOTHING
         missed = range(last + 1, t + 1)
         full = self.full_every > 0 and len(updated) % self.full_every == 0
@@ -69,6 +71,7 @@ def update(
     full_every: int = 0,
     drop: float | None = None,
     budget: int | None = None,
+    last: int | None = None,
 ) -> Update:
     """`window`: 0 = static, 1 = finetune, n = a sliding window of n increments, "all" = everything so far.
 
@@ -76,7 +79,8 @@ def update(
     everything so far, afresh (0: none does). `drop`: only when drift is detected, the first metric of the evaluation
     having fallen by more than this share since the first test after the last update.
     `budget`: only while fewer examples were trained since the base part than `budget` for each increment so far; an
-    update that has begun is finished, so that the last one may exceed it.
+    update that has begun is finished, so that the last one may exceed it. `last`: none after this increment; with T - 1
+    the stream ends with its last test, and not with an update that nothing tests.
 
     >>> [list(update(window=window).plan(4, [0, 1, 2, 3], {}, 0).increments) for window in (0, 1, 3, "all")]
     [[], [4], [2, 3, 4], [0, 1, 2, 3, 4]]
@@ -92,4 +96,6 @@ def update(
         raise UserError(f"update.drop={drop}: expected a share of the metric, at least 0 and below 1, or null")
     if budget is not None and budget < 1:
         raise UserError(f"update.budget={budget}: expected a number of examples for each increment, or null")
-    return Update(None if window == "all" else int(window), start == "afresh", every, full_every, drop, budget)
+    if last is not None and last < 0:
+        raise UserError(f"update.last={last}: expected an increment, at least 0 (the base part alone), or null")
+    return Update(None if window == "all" else int(window), start == "afresh", every, full_every, drop, budget, last)

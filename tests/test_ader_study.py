@@ -49,6 +49,7 @@ def test_rows_share_a_base_and_a_finished_run_is_not_run_again(periods: Path, tm
     first = [table.prequential(job.directory)["recall@20"] for job in planned[:3]]
     assert list(first[0]) == [1]
     assert list(first[1]) == list(first[2]) == [1, 2]
+    assert [job.config["update"]["last"] for job in planned[:2]] == [0, 1]  # period 2 is tested, and not trained on
     assert first[0][1] == first[1][1] == first[2][1]  # one base part
     costs = [json.loads((job.directory / "summary.json").read_text())["cost"] for job in planned[:3]]
     assert all(costs[0]["base_seconds"] <= cost["base_seconds"] for cost in costs)
@@ -79,6 +80,7 @@ def test_the_ten_rows_are_said_as_the_protocol_has_them(periods: Path, tmp_path:
             "base": 1,
             "last": 1 if row.startswith("base") else None,
         }
+    assert planned["ADER"]["update"]["last"] == planned["Joint"]["update"]["last"] == 15
     parts = {row: config["strategies"] for row, config in planned.items() if config["strategies"]}
     assert {row: next(iter(each)) for row, each in parts.items()} == {
         "EWC": "ewc",
@@ -96,6 +98,7 @@ def test_the_ten_rows_are_said_as_the_protocol_has_them(periods: Path, tmp_path:
             continue
         assert (node["capacity"], node["weight"], node["spread"]) == (30000, 0.8, True)
         assert node["adaptive"] == (row != "ADER-fix")
+        assert node.get("over", "known") == "known"
         assert node["quotas"] == ("uniform" if row == "ADER-equal" else "multinomial")
     assert [parts[f"ER-{name}"]["er"]["selection"] for name in ("herding", "random", "loss")] == [
         "herding",
@@ -109,6 +112,7 @@ def test_other_data_and_the_fast_variant(periods: Path, tmp_path: Path) -> None:
     base, ader = study.jobs(read(periods, tmp_path, *more))
     assert ader.config["training"]["batch_size"] == 512
     assert ader.config["strategies"]["ader"]["weight"] == 1.0
+    assert ader.config["strategies"]["ader"]["over"] == "drawn"
     assert ader.config["head"]["_target_"].endswith("sampled_softmax")
     assert ader.config["data"]["cut"]["last"] == 3
     assert base.config["seed"] == ader.config["seed"] == 1

@@ -264,6 +264,25 @@ def test_grown_equals_allocated_beforehand(spec: lab.Spec, monkeypatch: pytest.M
     lab.assert_close(grown.state, beforehand.state, rtol=1e-3, atol=1e-4)
 
 
+def test_tables_for_the_whole_stream_give_the_same_results_with_one_capacity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "row_capacity", lambda _: 128)
+    monkeypatch.setattr(loop, "LEAST_CAPACITY", 8)
+    grown, whole = (loop.Driver(lab.build(lab.Spec("replay+ewc")), growing(), lab.FINETUNE, ("ndcg@10",)) for _ in "ab")
+    whole.whole = True
+    assert len({grown.sizes(t) for t in (0, 1)}) == 2
+    assert {whole.sizes(t) for t in (0, 1)} == {grown.sizes(1)}
+    results = [driver.run(jax.random.key(0), False, None) for driver in (grown, whole)]
+    assert whole.made.keys() == {grown.sizes(1)}
+    for one, other in zip(*(result.records for result in results), strict=True):
+        assert one[:3] == other[:3]
+        np.testing.assert_allclose(one.value, other.value, atol=1e-5, err_msg=one.metric)
+
+
+def test_tables_that_a_state_has_already_are_not_made_smaller() -> None:
+    driver = lab.driver(lab.build(lab.Spec()), growing())
+    assert driver.sizes(0, Sizes(4096, 8)) == Sizes(4096, driver.sizes(0).users)
+
+
 @pytest.mark.parametrize("model", lab.MODELS)
 def test_a_row_starts_the_same_in_every_capacity(model: str) -> None:
     small, large = (

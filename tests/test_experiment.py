@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from omegaconf import OmegaConf
 
-from incremental import checkpoint, cli
+from incremental import checkpoint, cli, loop
 from incremental.errors import UserError
 from incremental.experiment import execute, named
 from incremental.export import export
@@ -151,6 +151,22 @@ def test_a_base_part_trained_by_another_run_gives_the_same_results(lent: Path, t
 def test_a_base_part_that_does_not_fit_is_refused(lent: Path, tmp_path: Path, wrong: list[str], message: str) -> None:
     with pytest.raises(UserError, match=rf"base=.*: {message}"):
         execute(composed(tmp_path, f"base={lent}", *wrong))
+
+
+@pytest.mark.parametrize("tables", ["grow", "whole"])
+def test_a_base_part_in_other_tables(tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "LEAST_CAPACITY", 8)  # so that there are others
+    theirs, items = {"grow": "whole", "whole": "grow"}[tables], "data.source.items=400"
+    execute(composed(tmp_path / "lent", items, "update.window=0", f"devices.tables={theirs}"))
+    given = *ANCHOR, items, f"base={only(tmp_path / 'lent')}", f"devices.tables={tables}"
+    if tables == "grow":
+        with pytest.raises(UserError, match=r"its tables are made for more ids .*; set devices.tables=whole here too"):
+            execute(composed(tmp_path / "shared", *given))
+        return
+    execute(composed(tmp_path / "shared", *given))
+    execute(composed(tmp_path / "alone", *ANCHOR, items))
+    one, other = (pl.read_csv(only(tmp_path / runs) / "evaluations.csv")["value"] for runs in ("alone", "shared"))
+    np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_a_run_that_went_on_or_has_strategies_lends_no_base_part(finished: Path, tmp_path: Path) -> None:

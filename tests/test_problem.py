@@ -28,5 +28,10 @@ def test_the_scores_of_some_rows_are_those_of_all_and_cost_less(precision: Preci
     one, other = (np.asarray(each(params)) for each in made)
     assert one.dtype == other.dtype
     np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-6)
+    items = jnp.array([7, 0, 3999, 7])
+    fewer = jax.jit(lambda params: own.scores(params, own.apply(params, {"user": jnp.arange(1, 30)}), ROWS, items))
+    np.testing.assert_allclose(fewer(params), one[:, np.asarray(items)], rtol=1e-2, atol=1e-6)
+    costs: Any = fewer.lower(params).compile().cost_analysis()
+    assert costs["flops"] < 0.1 * made[0].cost_analysis()["flops"]
     few, all_of_them = (each.cost_analysis()["flops"] for each in made)
     assert few < 0.3 * all_of_them

@@ -112,7 +112,9 @@ def test_every_item_table_is_the_texts_linear_map_and_the_ids_rows(ids: bool) ->
     for given in (params, settled):
         outputs = own.apply(given, batch.inputs)
         np.testing.assert_allclose(outputs.scores, scores, rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(own.scores(given, outputs, np.array([1])), scores[1:], rtol=1e-4, atol=1e-4)  # type: ignore[arg-type]
+        np.testing.assert_allclose(own.scores(given, outputs, np.array([1])), scores[1:], rtol=1e-4, atol=1e-4)
+        few = own.scores(given, outputs, np.array([1]), np.array([4, 2]))
+        np.testing.assert_allclose(few, scores[1:, [4, 2]], rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(own.loss(given, outputs, batch), core.loss(settled, outputs, batch), rtol=1e-6)
 
 

@@ -49,6 +49,11 @@ def test_only_a_fresh_start_is_afresh() -> None:
     assert not update(window=2).forgets
 
 
+def test_no_update_comes_after_the_last() -> None:
+    assert read(last=2, parts=5) == [[0], [1], [2], [], []]
+    assert read(last=0, window="all", full_every=1, parts=3) == [[0], [], []]
+
+
 def test_what_was_let_pass_is_trained_on_later() -> None:
     assert read(every=3, parts=8) == [[0], [], [], [1, 2, 3], [], [], [4, 5, 6], []]
     assert read(every=2, window=3, parts=5) == [[0], [], [0, 1, 2], [], [2, 3, 4]]
@@ -102,6 +107,7 @@ def test_the_catalogue_counts_every_increment_once(
         ({"window": 0, "full_every": 2}, r"update\.full_every=2 with update\.window=0"),
         ({"every": 0}, r"update\.every=0.*at least 1"),
         ({"drop": 1.0}, r"update\.drop=1\.0: expected a share"),
+        ({"last": -1}, r"update\.last=-1: expected an increment"),
         ({"budget": 0}, r"update\.budget=0: expected a number of examples"),
     ],
 )

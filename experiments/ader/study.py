@@ -68,6 +68,7 @@ def job(study: dict[str, Any], row: str, seed: int, periods: int | None, *own: A
         study["overrides"],
         f"row={row}",
         f"seed={seed}",
+        f"+update.last={(table.LAST if periods is None else periods) - 1}",  # nothing tests an update after it
     ]
     given.append(f"runs={study['runs']}/{study['dataset']}/{study['variant']}")
     if periods is not None:

@@ -82,13 +82,13 @@ def by_tokens(encode: Callable[[Tokens, Array | None], Array], history: Array, k
     # L less the position of the first item from the left, which is L for an empty history.
     lengths = length - jnp.where(history > 0, jnp.arange(length), length).min(1)
     blocks = -(-rows // SHARE)
-    # What a branch keeps for its backward pass the other one returns as zeros, those of all the padding at each step.
-    # Computing the forward pass again costs less.
-    encode = jax.checkpoint(encode, prevent_cse=False)  # branches are computations of their own
+    # What a branch keeps for its backward pass the other one returns as zeros: with the padding it keeps nothing, and
+    # computes its forward pass again.
+    anew = jax.checkpoint(encode, prevent_cse=False)  # branches are computations of their own
     return jax.lax.cond(
         for_all_lanes(lengths.sum() <= blocks * length),
         lambda history, key: encode(packed(history, lengths, blocks), key),
-        lambda history, key: encode(padded(history), key),
+        lambda history, key: anew(padded(history), key),
         history,
         key,
     )

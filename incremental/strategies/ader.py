@@ -1,11 +1,12 @@
 """ADER: adaptively distilled exemplar replay (Mi, Lin & Faltings 2020, arXiv 2007.12000)."""
 
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.errors import UserError
 from incremental.memory import buffer, exemplars
 from incremental.memory.exemplars import Rehearsal
 from incremental.memory.quotas import Quotas
@@ -13,6 +14,7 @@ from incremental.memory.sizes import refuse_none
 from incremental.strategy import Strategy
 from incremental.types import Batch, Data, Learner, Outputs, Params, Problem, Step, Teacher
 
+Over = Literal["known", "drawn"]
 NEVER = -1e30  # the score of an item the teacher did not know: finite, so that no difference of two is NaN
 
 
@@ -33,6 +35,7 @@ def ader(
     adaptive: bool = True,
     spread: bool = False,
     quotas: Quotas = "multinomial",
+    over: Over = "known",
 ) -> Strategy:
     """Each batch comes with `rows` uniform exemplars, on which the model is distilled from the last increment's end.
 
@@ -43,10 +46,20 @@ def ader(
     teacher is the model at the end of the last increment, without dropout; in the first there is none and the term is
     0. The exemplars carry no cross-entropy on their labels. They are chosen at the end of an increment by herding on
     hidden vectors of length 1, with `spread` and `quotas` as in `incremental.strategies.exemplar_replay`; the authors'
-    code goes through all exemplars once an epoch (`spread`). State: [capacity] rows, P floats, V booleans. Each step
-    scores the drawn rows over the whole catalogue twice, whatever the head.
+    code goes through all exemplars once an epoch (`spread`). State: [capacity] rows, P floats, V booleans.
+
+    Each step scores the drawn rows over the whole catalogue twice, whatever the head; with `over` "drawn" over the
+    known ones of the N negatives that the head draws for the batch: p is then the softmax of s_j - log Q_j over these,
+    Q_j the expected number of draws of j. That estimates KD as the sampled softmax does the cross-entropy, and its
+    gradient is 0 where teacher and student agree, whichever are drawn.
     """
     refuse_none("ader", capacity=capacity, rows=rows)
+    if over not in get_args(Over):
+        raise UserError(f"strategies.ader.over={over!r}: expected one of {', '.join(get_args(Over))}")
+    if over == "drawn" and problem.strategy is None:
+        raise UserError(
+            "strategies.ader.over=drawn: the head draws no negatives; choose head=sampled_softmax, or over=known"
+        )
     select = exemplars.selector(problem, "ader", "herding", quotas)
 
     def init(learner: Learner) -> Distilled:
@@ -65,10 +78,13 @@ def ader(
     def loss(state: Distilled, params: Params, batch: Batch, outputs: Outputs) -> Array:
         place: Array = batch.memory
         inputs = jax.tree.map(lambda leaf: leaf[place], batch.inputs)
-        taught = jax.lax.stop_gradient(problem.apply(state.teacher.params, inputs).scores)
-        known = state.known[None, :]
-        target = jax.nn.softmax(jnp.where(known, taught, NEVER))
-        said = jax.nn.log_softmax(jnp.where(known, problem.scores(params, outputs, place), NEVER))
+        items: Any = slice(None) if over == "known" else batch.negatives
+        log_q: Any = 0.0 if over == "known" else batch.log_q
+        teacher = state.teacher.params
+        taught = problem.scores(teacher, problem.apply(teacher, inputs), jnp.arange(rows), items)
+        known = state.known[items][None, :]
+        target = jax.lax.stop_gradient(jax.nn.softmax(jnp.where(known, taught - log_q, NEVER)))
+        said = jax.nn.log_softmax(jnp.where(known, problem.scores(params, outputs, place, items) - log_q, NEVER))
         valid = batch.valid[place]
         mean = jnp.where(valid, -(target * said).sum(1), 0.0).sum() / jnp.maximum(valid.sum(), 1)
         return state.teacher.ready * weight * (state.rehearsal.adapted if adaptive else 1.0) * mean

@@ -8,6 +8,7 @@ import pytest
 from incremental.errors import UserError
 from incremental.memory.exemplars import Rehearsal
 from incremental.strategies.ader import Distilled, ader
+from incremental.strategy import Strategy
 from incremental.testing import check_strategy
 from incremental.types import Batch, Catalogue, Data, Learner, Memory, Outputs, Problem, Step, Teacher
 
@@ -138,6 +139,36 @@ def test_items_the_teacher_did_not_know_are_left_alone() -> None:
     assert not np.asarray(own["table"])[~KNOWN].any()
 
 
+def lost_over(drawn: Any, log_q: Any, own: Any = STUDENT) -> Any:
+    """The term over drawn items, and its gradient."""
+    strategy = ader(PROBLEM._replace(strategy=Strategy()), capacity=C, rows=ROWS, weight=1.0, over="drawn")
+    joined = batched(state(), NEW)._replace(negatives=np.asarray(drawn), log_q=np.asarray(log_q, np.float32))
+    known = state(adapted=1.0)
+    return jax.jit(jax.value_and_grad(lambda own: strategy.loss(known, own, joined, apply(own, joined.inputs))))(own)
+
+
+def test_over_every_known_item_once_the_term_is_the_exact_one() -> None:
+    exact, (gradient, _) = lost(STUDENT, state(adapted=1.0), batched(state(), NEW), np.float32(1))
+    value, own = lost_over(np.flatnonzero(SEEN), np.zeros(SEEN.sum()))  # one of them the teacher did not know
+    assert float(value) == pytest.approx(float(exact), rel=1e-5)
+    for leaf, expected in zip(jax.tree.leaves(own), jax.tree.leaves(gradient), strict=True):
+        np.testing.assert_allclose(leaf, expected, atol=1e-5)
+
+
+def test_over_drawn_items_scores_are_corrected_for_the_draws() -> None:
+    drawn, log_q = np.array([1, 4, 4, 5, 3]), np.log([0.5, 1.0, 1.0, 2.0, 0.1])
+    exemplars = {"x": np.asarray(batched(state(), NEW).inputs["x"])[B:]}
+    counts = KNOWN[drawn]
+    taught, said = (
+        softmax((np.asarray(apply(own, exemplars).scores)[:, drawn] - log_q)[:, counts]) for own in (TEACHER, STUDENT)
+    )
+    value, _ = lost_over(drawn, log_q)
+    assert float(value) == pytest.approx(-(taught * np.log(said)).sum(1).mean(), rel=1e-5)
+    _, own = lost_over(drawn, log_q, TEACHER)
+    for leaf in jax.tree.leaves(own):
+        np.testing.assert_allclose(leaf, 0.0, atol=1e-6)
+
+
 def test_before_an_increment_is_finished_the_term_is_zero() -> None:
     start = jax.jit(lambda: made().init(learner(STUDENT)))()
     assert not np.asarray(start.known).any()
@@ -195,6 +226,8 @@ def test_an_increments_end_makes_the_teacher_and_keeps_exemplars() -> None:
     [
         ({"capacity": 0}, r"strategies\.ader: capacity=0: expected at least 1"),
         ({"rows": 0}, r"strategies\.ader: rows=0: expected at least 1"),
+        ({"over": "all"}, r"strategies\.ader\.over='all': expected one of known, drawn"),
+        ({"over": "drawn"}, r"over=drawn: the head draws no negatives; choose head=sampled_softmax, or over=known"),
         ({"quotas": "x"}, r"strategies\.ader: quotas='x': expected one of proportional, balanced, multinomial"),
     ],
 )
