@@ -56,10 +56,6 @@ def ader(
     refuse_none("ader", capacity=capacity, rows=rows)
     if over not in get_args(Over):
         raise UserError(f"strategies.ader.over={over!r}: expected one of {', '.join(get_args(Over))}")
-    if over == "drawn" and problem.strategy is None:
-        raise UserError(
-            "strategies.ader.over=drawn: the head draws no negatives; choose head=sampled_softmax, or over=known"
-        )
     select = exemplars.selector(problem, "ader", "herding", quotas)
 
     def init(learner: Learner) -> Distilled:
@@ -76,6 +72,10 @@ def ader(
         return joined._replace(memory=len(batch.labels) + jnp.arange(rows))
 
     def loss(state: Distilled, params: Params, batch: Batch, outputs: Outputs) -> Array:
+        if over == "drawn" and batch.negatives is None:
+            raise UserError(
+                "strategies.ader.over=drawn: the head draws no negatives; choose head=sampled_softmax, or over=known"
+            )
         place: Array = batch.memory
         inputs = jax.tree.map(lambda leaf: leaf[place], batch.inputs)
         items: Any = slice(None) if over == "known" else batch.negatives

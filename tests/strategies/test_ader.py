@@ -8,7 +8,6 @@ import pytest
 from incremental.errors import UserError
 from incremental.memory.exemplars import Rehearsal
 from incremental.strategies.ader import Distilled, ader
-from incremental.strategy import Strategy
 from incremental.testing import check_strategy
 from incremental.types import Batch, Catalogue, Data, Learner, Memory, Outputs, Problem, Step, Teacher
 
@@ -141,7 +140,7 @@ def test_items_the_teacher_did_not_know_are_left_alone() -> None:
 
 def lost_over(drawn: Any, log_q: Any, own: Any = STUDENT) -> Any:
     """The term over drawn items, and its gradient."""
-    strategy = ader(PROBLEM._replace(strategy=Strategy()), capacity=C, rows=ROWS, weight=1.0, over="drawn")
+    strategy = ader(PROBLEM, capacity=C, rows=ROWS, weight=1.0, over="drawn")
     joined = batched(state(), NEW)._replace(negatives=np.asarray(drawn), log_q=np.asarray(log_q, np.float32))
     known = state(adapted=1.0)
     return jax.jit(jax.value_and_grad(lambda own: strategy.loss(known, own, joined, apply(own, joined.inputs))))(own)
@@ -167,6 +166,12 @@ def test_over_drawn_items_scores_are_corrected_for_the_draws() -> None:
     _, own = lost_over(drawn, log_q, TEACHER)
     for leaf in jax.tree.leaves(own):
         np.testing.assert_allclose(leaf, 0.0, atol=1e-6)
+
+
+def test_a_head_that_draws_no_negatives_is_refused() -> None:
+    joined = batched(state(), NEW)
+    with pytest.raises(UserError, match=r"over=drawn: the head draws no negatives; choose head=sampled_softmax"):
+        ader(PROBLEM, capacity=C, rows=ROWS, over="drawn").loss(state(), STUDENT, joined, apply(STUDENT, joined.inputs))
 
 
 def test_before_an_increment_is_finished_the_term_is_zero() -> None:
@@ -227,7 +232,6 @@ def test_an_increments_end_makes_the_teacher_and_keeps_exemplars() -> None:
         ({"capacity": 0}, r"strategies\.ader: capacity=0: expected at least 1"),
         ({"rows": 0}, r"strategies\.ader: rows=0: expected at least 1"),
         ({"over": "all"}, r"strategies\.ader\.over='all': expected one of known, drawn"),
-        ({"over": "drawn"}, r"over=drawn: the head draws no negatives; choose head=sampled_softmax, or over=known"),
         ({"quotas": "x"}, r"strategies\.ader: quotas='x': expected one of proportional, balanced, multinomial"),
     ],
 )
