@@ -62,6 +62,7 @@ def gradient_free(
         init=start,
         restart=restart,
         begin=begin,
+        base_epoch=run_epoch,
         run_epoch=run_epoch,
         validate=validate,
         end=end,

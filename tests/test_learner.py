@@ -118,7 +118,7 @@ def probe(sizes: Sizes) -> Program:
         del key
         return {
             "steps": state["steps"] + 1,
-            "first": state["first"] + step.first_pass,
+            "first": state["first"] + step.fresh.any(),
             "valid": step.batch.valid.sum(),
             "new": step.new.valid.sum(),
             "updates": step.updates,

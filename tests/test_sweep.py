@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from incremental import assemble, board, cli, config, sweep
+from incremental.bases import Store
 from incremental.errors import UserError
 from incremental.experiment import execute
 from incremental.loop import Driver, Progress
@@ -204,7 +205,7 @@ def test_a_number_that_python_asks_for_sends_its_jobs_alone(tmp_path: Path, monk
     configs = dict(enumerate({**composed(tmp_path), "strategies": node} for node in nodes))
     assert [why for _, why in sweep.grouped(configs)] == [None]
     outcomes: dict[int, Any] = {}
-    why = sweep.pack(configs, board.Board(["", ""]), outcomes)
+    why = sweep.pack(configs, board.Board(["", ""]), outcomes, Store())
     assert outcomes == {}
     assert "a lane's numbers cannot be traced: test_sweep.py:" in str(why)
     assert "boolean conversion" in str(why)

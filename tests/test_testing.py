@@ -175,7 +175,7 @@ def test_a_reservoir_that_favours_the_last_rows(factory: Any) -> None:
 
             new = good.record(own, step, key)
             changed = jax.tree.map(swapped, own, new, is_leaf=lambda leaf: isinstance(leaf, Memory))
-            return jax.tree.map(lambda a, b: jnp.where(step.first_pass, a, b), changed, new)
+            return jax.tree.map(lambda a, b: jnp.where(step.fresh.any(), a, b), changed, new)
 
         return good._replace(record=record)
 
@@ -185,9 +185,7 @@ def test_a_reservoir_that_favours_the_last_rows(factory: Any) -> None:
 @variants(replay, der, agem, slow=True)
 def test_a_reservoir_that_counts_epochs(factory: Any) -> None:
     def always(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
-        return good._replace(
-            record=lambda own, step, key: good.record(own, step._replace(first_pass=jnp.array(True)), key)
-        )
+        return good._replace(record=lambda own, step, key: good.record(own, step._replace(fresh=jnp.array(True)), key))
 
     assert_rejected(factory, always, "counts epochs|holds the same row twice")
 

@@ -25,9 +25,9 @@ def exemplar_replay(
 ) -> Strategy:
     """Each batch of new rows comes with `rows` uniform ones of at most `capacity` exemplars.
 
-    Loss: (Σ_new w ℓ + weight Σ_replayed w ℓ) / Σ_new w. With `adaptive`, ADER's (Mi et al. 2020, arXiv 2007.12000): the
-    mean over the new rows + λ_t times the mean over the replayed ones, λ_t = weight sqrt(|I_{t-1}| / |I_t| · |E_{t-1}|
-    / |D_t|), I the items seen so far, E the exemplars, D_t the rows of the update at t. With `spread` the exemplars
+    Loss: Σ_new w ℓ / Σ_new w + weight Σ_replayed w ℓ / B. With `adaptive`, ADER's (Mi et al. 2020, arXiv 2007.12000):
+    the mean over the new rows + λ_t times the mean over the replayed ones, λ_t = weight sqrt(|I_{t-1}| / |I_t| ·
+    |E_{t-1}| / |D_t|), I the items seen so far, E the exemplars, D_t the rows of the update at t. With `spread` they
     come in turn, ⌊|E| / batches⌋ beside each batch, so that each comes once an epoch; `rows` is then the most a batch.
 
     At the end of an increment the exemplars are chosen anew from its training and validation rows and the memory's (an
@@ -52,8 +52,8 @@ def exemplar_replay(
         old = exemplars.beside(state, batch, rows, spread, key)
         own = old.weight * weight
         if adaptive:
-            new, drawn = (jnp.where(each.valid, each.weight, 0.0).sum() for each in (batch, old))
-            own = own * state.adapted * new / jnp.maximum(drawn, 1e-6)
+            drawn = jnp.where(old.valid, old.weight, 0.0).sum()  # the mean over them, of a sum that is divided by B
+            own = own * state.adapted * len(batch.labels) / jnp.maximum(drawn, 1e-6)
         return buffer.beside(batch, old._replace(weight=own))
 
     def record(state: Rehearsal, step: Step, key: Array) -> Rehearsal:
