@@ -103,7 +103,8 @@ def assembled(
     parts.append(optax.scale(-learning_rate))
     tx = optax.chain(*parts)
     if accumulate > 1:
-        tx = optax.MultiSteps(tx, accumulate).gradient_transformation()
+        steps = optax.MultiSteps(tx, accumulate)
+        tx = optax.GradientTransformationExtraArgs(steps.init, steps.update)  # its own way drops `arrived`
     return tx
 
 

@@ -199,7 +199,7 @@ def make(problem: Problem, parts: Mapping[str, Strategy], sizes: Sizes, spec: Sp
         OPTIMIZERS[spec.optimizer](),
         parts,
         sizes=sizes,
-        training=learner.training(batch_size=32, epochs=spec.epochs, patience=spec.patience),
+        training=learner.training(batch_size=32, epochs=spec.epochs, patience=spec.patience, least_epochs=0),
         cutoffs=spec.cutoffs,
         rank_batch_size=64,
     )
