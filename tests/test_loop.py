@@ -216,6 +216,16 @@ def test_replayed_rows_and_memories_are_charged() -> None:
         assert cost.memory_bytes == bytes_of(result.state.strategy) == 96 * (4 + 4 + 4 + 1 + 4) + 4
 
 
+def test_training_stops_by_the_newest_increments_validation_part() -> None:
+    """Under a window and a retraining too; nothing trains on the older increments' validation parts either."""
+    stream = lab.stream()
+    for name in ("window", "retrain"):
+        one = lab.driver(lab.build(PLAIN), stream, lab.POLICIES[name])
+        data, validation, _ = one.update_data(one.functions(one.sizes(2)).program, 2, one.update.plan(2, [0, 1], {}, 0))
+        assert set(np.asarray(validation.rows.increment)[: int(validation.size)].tolist()) == {2}
+        assert len(set(np.asarray(data.rows.increment)[: int(data.size)].tolist())) > 1
+
+
 def test_parameters_written_are_those_that_changed() -> None:
     stream = lab.stream()
     result = lab.run(lab.baseline_build("popularity"), stream)
