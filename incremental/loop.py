@@ -546,7 +546,7 @@ class Driver:
         """The prequential evaluation of all of increment t: metrics; those of cold users, of cold and of rare items
         apart; coverage, bias."""
         rows, ranked = self.ranked(state, t, trained_until, heldout=False)
-        return prequential(self.metrics, self.stream, state.learner.catalogue, t, trained_until, rows, ranked)
+        return prequential(self.metrics, self.stream, t, trained_until, rows, ranked, listed=self.listed)
 
     def matrix_row(self, state: State, trained_until: int) -> list[Record]:
         """R[trained_until, ·]: every metric on the held-out part of every increment, later ones too."""
