@@ -476,7 +476,10 @@ class Driver:
     def update_data(self, program: Program, t: int, plan: Plan) -> tuple[Data, Data, Seen | None]:
         """Training and validation examples of the update at t, and what validation leaves out."""
         stream, history = self.stream, "history" in program.inputs
-        rows = stream.training_rows(plan.increments, validation=False, history=history)
+        if program.counting:
+            rows = stream.training_rows(plan.arrived, validation=None, history=history)
+        else:
+            rows = stream.training_rows(plan.increments, validation=False, history=history)
         if not len(rows):
             raise UserError(
                 f"increment {t} has no training example"
