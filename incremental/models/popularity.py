@@ -10,7 +10,7 @@ from incremental.types import Data, Params, Program, Sizes
 
 
 def popularity(*, decay: float = 0.5) -> Baseline:
-    """Score of an item: Σ_t decay^(now - t) · (its training events in increment t), the base part being t = 0.
+    """Score of an item: Σ_t decay^(now - t) · (its training events that update t brought), the base part being t = 0.
 
     It is the score for every user, one that the model has not met included.
     """
