@@ -516,7 +516,10 @@ class Driver:
     def update_data(self, program: Program, t: int, plan: Plan) -> tuple[Data, Data, Seen | None]:
         """Training and validation examples of the update at t, and what validation leaves out."""
         stream, history = self.stream, "history" in program.inputs
-        rows = stream.training_rows(plan.increments, validation=False, history=history)
+        if program.counting:
+            rows = stream.training_rows(plan.arrived, validation=None, history=history)
+        else:
+            rows = stream.training_rows(plan.increments, validation=False, history=history)
         if not len(rows):
             raise UserError(
                 f"increment {t} has no training example"
@@ -586,7 +589,7 @@ class Driver:
         """The prequential evaluation of all of increment t: metrics; those of cold users, of cold and of rare items
         apart; coverage, bias."""
         rows, ranked = self.ranked(state, t, trained_until, heldout=False)
-        return prequential(self.metrics, self.stream, state.learner.catalogue, t, trained_until, rows, ranked)
+        return prequential(self.metrics, self.stream, t, trained_until, rows, ranked, listed=self.listed)
 
     def matrix_row(self, state: State, trained_until: int) -> list[Record]:
         """R[trained_until, ·]: every metric on the held-out part of every increment, later ones too."""

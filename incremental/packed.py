@@ -28,7 +28,7 @@ from incremental.compiled import Compiled
 from incremental.errors import UserError
 from incremental.loop import Bases, Cost, Driver, Listener, Progress, Result, Saver
 from incremental.records import Record, matrix_entries, prequential
-from incremental.types import Catalogue, Data, Params, Program, PyTree, Ranks, Sizes, State, bytes_of
+from incremental.types import Data, Params, Program, PyTree, Ranks, Sizes, State, bytes_of
 
 Numbers = Mapping[str, Array]  # by dotted key; [lanes] float32, or [] of one lane
 LaneBuild = Callable[[Sizes, Numbers], Program]
@@ -483,10 +483,10 @@ class Packed:
         if self.solo.listed:
             self.grow(lanes, self.solo.sizes(t, self.sizes))
         rows, ranked = self.ranked(lanes, t, t - 1, heldout=False)
-        catalogue = jax.device_get(self.state.learner.catalogue)
+        solo = self.solo
         for lane in lanes:
-            known = Catalogue(*(part[lane] for part in catalogue))
-            self.note(lane, prequential(self.solo.metrics, self.solo.stream, known, t, t - 1, rows, ranked[lane]))
+            found = prequential(solo.metrics, solo.stream, t, t - 1, rows, ranked[lane], listed=solo.listed)
+            self.note(lane, found)
 
     def matrix_row(self, lanes: Sequence[int], trained_until: int) -> None:
         """R[trained_until, ·]."""

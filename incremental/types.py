@@ -202,6 +202,7 @@ class Program(NamedTuple):
     epochs: int  # at most, in one update
     cutoffs: tuple[int, ...]  # the K's whose recommendations `rank` counts
     sizes: Sizes
+    counting: bool = False  # an update's rows are all events that arrived, those of the validation part too, each once
     shardings: Callable[[PyTree], PyTree] | None = None  # of a tree's leaves over several devices
     at: "Callable[[Array], Program] | None" = None  # (texts [V, ...]): see `incremental.tower`; None: needs none
     following: tuple[str, ...] = ()  # strategies, the head's too, whose `record` follows the steps

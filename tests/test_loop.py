@@ -70,9 +70,9 @@ def test_the_numbers_of_popularity_against_a_reference(listed: bool) -> None:
         seen, known = events > 0, set(users[: stream.bounds(t)[0]][np.any(before, axis=0)[: stream.bounds(t)[0]]])
         here = np.arange(*stream.bounds(t))
         ranks, top = [], []
+        candidates = seen | np.isin(np.arange(200), items[here]) if listed else seen
         for e in here:
-            candidates = seen | np.isin(np.arange(200), items[here]) if listed else seen
-            scores = np.where(candidates, weight if users[e] in known else events, -np.inf)
+            scores = np.where(candidates, weight, -np.inf)
             own = scores[items[e]]
             ties = (scores == own).sum() - 1
             ranks.append((scores > own).sum() + ties / 2 if np.isfinite(own) else np.inf)
@@ -93,10 +93,12 @@ def test_the_numbers_of_popularity_against_a_reference(listed: bool) -> None:
                 else:
                     assert np.isnan(record.value)
         for k in (1, 5, 10):
-            shown = np.bincount(np.concatenate([row[:k] for row in top]), minlength=200)[seen]
+            shown = np.bincount(np.concatenate([row[:k] for row in top]), minlength=200)[candidates]
             coverage = value(result, t - 1, t, f"coverage@{k}")
             assert coverage == pytest.approx((shown > 0).mean())
-            place = np.argsort(np.argsort(events[seen], kind="stable"), kind="stable") / (seen.sum() - 1)
+            own = events[candidates]  # the share of the others with fewer events, ties counted as half
+            lower, equal = (own[:, None] > own).sum(1), (own[:, None] == own).sum(1) - 1
+            place = (lower + equal / 2) / (len(own) - 1)
             assert value(result, t - 1, t, f"popularity@{k}") == pytest.approx((shown * place).sum() / shown.sum())
 
 

@@ -107,10 +107,11 @@ class Stream:
         events = np.concatenate(places) if places else np.zeros(0, np.int32)
         return events[~self.heldout[events]]
 
-    def training_rows(self, increments: Sequence[int], *, validation: bool, history: bool) -> Rows:
-        """The examples to train on, or to validate on. With `history`, those without one are left out."""
+    def training_rows(self, increments: Sequence[int], *, validation: bool | None, history: bool) -> Rows:
+        """The examples to train on, to validate on, or (None) both. With `history`, those without one are left out."""
         events = self.training_events(increments)
-        events = events[self.validation[events] == validation]
+        if validation is not None:
+            events = events[self.validation[events] == validation]
         rows = self._rows(events, ~self.heldout, history)
         return self._long_enough(rows, 1) if history else rows
 
