@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 
+from incremental import mirrors
 from incremental.errors import UserError
 from incremental.types import Batch, Data, Learner, Outputs, Params, PyTree, Step
 
 
 class Strategy(NamedTuple):
-    """Nine pure functions; S is the strategy's own pytree, of constant shape between two growths of the tables."""
+    """Ten pure functions; S is the strategy's own pytree, of constant shape between two growths of the tables."""
 
     init: Callable[[Learner], PyTree] = lambda _learner: ()
     """(learner) -> S"""
@@ -45,6 +46,9 @@ class Strategy(NamedTuple):
         learner,
     )
     """(S, learner, data, key) -> (S, learner), with the finished increment's data"""
+    rebase: mirrors.Rebase = lambda params, _key: params
+    """(params, key) -> other params of the same function; after every part's `end` but the base part's, for the learner
+    and for every `Anchor` and `Teacher`"""
 
 
 def named_key(key: Array, name: str) -> Array:
@@ -62,6 +66,7 @@ HOOKS = {
     "updates": ("S", "updates", "params"),
     "record": ("S", "step", "key"),
     "end": ("S", "learner", "data", "key"),
+    "rebase": ("params", "key"),
 }
 
 
@@ -89,8 +94,13 @@ def chain(**parts: Strategy) -> Strategy:
         for hook, takes in HOOKS.items():
             _refuse_hook(f"strategies.{name}: the hook `{hook}`", getattr(part, hook), takes)
 
+    rebasing = {name: part.rebase for name, part in parts.items() if part.rebase is not Strategy().rebase}
+
     def init(learner: Learner) -> dict[str, PyTree]:
-        return {name: part.init(learner) for name, part in parts.items()}
+        states = {name: part.init(learner) for name, part in parts.items()}
+        for name, rebase in rebasing.items():
+            mirrors.refuse_kept(name, rebase, states, learner.params)
+        return states
 
     def begin(state: Any, learner: Learner, data: Data, key: Array) -> tuple[PyTree, Learner]:
         new = {}
@@ -138,6 +148,8 @@ def chain(**parts: Strategy) -> Strategy:
         new = {}
         for name, part in parts.items():
             new[name], learner = part.end(state[name], learner, data, named_key(key, name))
+        for name, rebase in rebasing.items():
+            new, learner = mirrors.rebased(rebase, new, learner, named_key(key, name))
         return new, learner
 
     return Strategy(init, begin, batch, view, loss, grads, updates, record, end)
