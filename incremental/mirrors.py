@@ -48,14 +48,15 @@ def rebased(rebase: Rebase, states: PyTree, learner: Learner, key: Array) -> tup
 
 
 def refuse_kept(name: str, rebase: Rebase, states: PyTree, params: Params) -> None:
-    """What a strategy keeps for each of the parameters that `name` makes anew, such as an importance, says nothing
-    about the new ones."""
+    """What a strategy keeps for each of the parameters that `name` makes anew, such as an importance, or several
+    numbers for each, says nothing about the new ones."""
     old = jax.tree_util.tree_leaves_with_path(params)
     changed = jax.tree.leaves(rebase(params, jax.random.key(0)))
-    anew = ["/" + path_of(path) for (path, leaf), new in zip(old, changed, strict=True) if new is not leaf]
+    anew = {"/" + path_of(path): leaf.shape for (path, leaf), new in zip(old, changed, strict=True) if new is not leaf}
     for path, node in jax.tree_util.tree_leaves_with_path(states, is_leaf=whole):
         place = "/" + path_of(path)
-        if not whole(node) and any(place.endswith(own) for own in anew):
+        kept = (place.endswith(own) and node.shape[-len(shape) :] == shape for own, shape in anew.items())
+        if not whole(node) and any(kept):
             strategy, _, what = place[1:].partition("/")
             raise UserError(
                 f"strategies.{strategy} keeps something for each of the parameters that strategies.{name} makes anew "

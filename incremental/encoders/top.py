@@ -31,8 +31,8 @@ class Top(NamedTuple):
     """An encoder whose layers from `first` on are trained, or adapted.
 
     rank > 0: LoRA (Hu et al. 2021, arXiv 2106.09685): the layers are frozen, and a kernel K of the query and value
-    parts is K + alpha / rank · (A B + M), A [D, rank] normal of variance 1 / D, B [rank, D] zero at first. M [D, D], with
-    `merges`, is not trained: the sum of the products that were merged (`incremental.strategies.lora_boundary`).
+    parts is K + alpha / rank · (A B + M), A [D, rank] normal of variance 1 / D, B [rank, D] zero at first. M [D, D] is
+    there with `merges` and not trained: the sum of the products merged by `incremental.strategies.lora_boundary`.
     """
 
     encoder: Encoder

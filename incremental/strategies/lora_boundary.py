@@ -38,19 +38,16 @@ def lora_boundary(problem: Problem, *, way: Way = "merge") -> Strategy:
     """
     if way not in get_args(Way):
         raise UserError(f"strategies.lora_boundary: way={way!r}: expected {' or '.join(get_args(Way))}")
-    found = pairs(jax.eval_shape(problem.init, jax.random.key(0)))
-    if not found:
-        raise UserError(
-            "strategies.lora_boundary: the model has no LoRA matrices; set model.rank above 0 (model=encoder_items or "
-            "encoder_behaviour), or leave the strategy out"
-        )
     if way == "average":
         return Strategy(init=nothing, end=averaged)
-    if any("merged" not in own for own in found.values()):
-        raise UserError(
-            "strategies.lora_boundary.way=merge: the model's parameters have no place for what is merged; set "
-            "model.merges=true"
-        )
+
+    def init(learner: Learner) -> tuple[()]:
+        if any("merged" not in own for own in adapters(learner.params).values()):
+            raise UserError(
+                "strategies.lora_boundary.way=merge: the model's parameters have no place for what is merged; set "
+                "model.merges=true"
+            )
+        return ()
 
     def updates(state: tuple[()], updates: Params, params: Params) -> Params:
         del state, params
@@ -76,12 +73,23 @@ def lora_boundary(problem: Problem, *, way: Way = "merge") -> Strategy:
             },
         )
 
-    return Strategy(updates=updates, end=end, rebase=rebase)
+    return Strategy(init=init, updates=updates, end=end, rebase=rebase)
+
+
+def adapters(params: Params) -> Pairs:
+    """The pairs of a model that has some."""
+    found = pairs(params)
+    if not found:
+        raise UserError(
+            "strategies.lora_boundary: the model has no LoRA matrices; set model.rank above 0 (model=encoder_items or "
+            "encoder_behaviour), or leave the strategy out"
+        )
+    return found
 
 
 def nothing(learner: Learner) -> Past:
     """No increment yet; `init` of the averages."""
-    return Past(Anchor(jax.tree.map(jnp.zeros_like, matrices(learner.params))), jnp.float32(0.0))
+    return Past(Anchor(jax.tree.map(jnp.zeros_like, matrices(adapters(learner.params)))), jnp.float32(0.0))
 
 
 def averaged(state: Past, learner: Learner, data: Data, key: Array) -> tuple[Past, Learner]:
@@ -93,7 +101,7 @@ def averaged(state: Past, learner: Learner, data: Data, key: Array) -> tuple[Pas
 
 
 def without_past(learner: Learner) -> PyTree:
-    """The optimizer's state, for A and B with that of `merged`, which no gradient reaches; in the base part as it is."""
+    """The optimizer's state, A and B with that of `merged`, which no gradient reaches; in the base part as it is."""
     shapes = {path_of(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(learner.params)}
     redrawn = {f"{path}/{part}" for path in pairs(learner.params) for part in ("a", "b")}
     leaves = {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(learner.opt_state)}

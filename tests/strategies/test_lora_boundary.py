@@ -1,4 +1,4 @@
-"""What is left of LoRA matrices after an increment's end, and of all that mirrors them, on the least model with them."""
+"""What is left of LoRA matrices after an increment's end, and of what mirrors them, on the least model with them."""
 
 import functools
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from incremental.strategies.ema import ema
 from incremental.strategies.ewc import ewc
 from incremental.strategies.l2_to_last import l2_to_last
 from incremental.strategies.lora_boundary import Way, lora_boundary, pairs
+from incremental.strategies.low_rank_updates import low_rank_updates
 from incremental.strategies.lwf import lwf
 from incremental.strategies.mas import mas
 from incremental.strategies.ogd import ogd
@@ -34,7 +35,7 @@ from tests import lab
 pytestmark = pytest.mark.usefixtures("shared_programs")
 NONE: Any = None
 SIZES, RANK = Sizes(1024, 1024), 2
-ROWS = {"user": np.arange(1, 20, dtype=np.int32)}
+ROWS: Any = {"user": np.arange(1, 20, dtype=np.int32)}
 PAIR = "lora/layer"
 
 
@@ -192,7 +193,9 @@ def test_what_has_no_meaning_for_new_matrices_is_refused_by_name(factory: Any) -
             UserError, match=r"strategies\.mine keeps something for each of.*strategies\.end makes anew"
         ):
             jax.eval_shape(chain(**parts).init, learner)
-    jax.eval_shape(chain(mine=factory(own), end=lora_boundary(PROBLEM, way="average")).init, learner)
+    chained = {"end": lora_boundary(PROBLEM), "subspace": low_rank_updates(PROBLEM, rank=1)}  # of late gradients only
+    for parts in (chained, {"mine": factory(own), "end": lora_boundary(PROBLEM, way="average")}):
+        jax.eval_shape(chain(**parts).init, learner)
 
 
 def test_averaged_matrices_are_the_means_of_those_at_the_ends() -> None:
@@ -223,4 +226,4 @@ def test_averaged_matrices_are_the_means_of_those_at_the_ends() -> None:
 )
 def test_what_it_cannot_do_is_refused(own: Problem, way: Way, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        lora_boundary(own, way=way)
+        lora_boundary(own, way=way).init(Learner(jax.eval_shape(own.init, jax.random.key(0)), NONE, NONE, NONE))
