@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 
+from incremental import mirrors
 from incremental.errors import UserError
 from incremental.types import Batch, Data, Learner, Outputs, Params, PyTree, Step
 
 
 class Strategy(NamedTuple):
-    """Nine pure functions; S is the strategy's own pytree, of constant shape between two growths of the tables."""
+    """Ten pure functions; S is the strategy's own pytree, of constant shape between two growths of the tables."""
 
     init: Callable[[Learner], PyTree] = lambda _learner: ()
     """(learner) -> S"""
@@ -45,14 +46,24 @@ class Strategy(NamedTuple):
         learner,
     )
     """(S, learner, data, key) -> (S, learner), with the finished increment's data"""
+    rebase: mirrors.Rebase = lambda params, _key: params
+    """(params, key) -> other params of the same function; after every part's `end` but the base part's, for the learner
+    and for every `Anchor` and `Teacher`"""
     early: bool = False
     """whether it acts in the base part too; else it keeps its books there (`begin`, `record`, `end`), changes nothing,
     and the base part is plain training"""
 
 
+PLAIN = Strategy()
+
+
 def books(part: Strategy) -> Strategy:
     """The strategy in the base part: its state is kept, the learner, the batch and the step are left alone."""
-    return part if part.early else Strategy(init=part.init, begin=part.begin, record=part.record, end=part.end)
+    return (
+        part
+        if part.early
+        else part._replace(**{hook: getattr(PLAIN, hook) for hook in ("batch", "view", "loss", "grads", "updates")})
+    )
 
 
 def after_base(increment: Array, changed: PyTree, plain: PyTree) -> PyTree:
@@ -81,6 +92,7 @@ HOOKS = {
     "updates": ("S", "updates", "params"),
     "record": ("S", "step", "key"),
     "end": ("S", "learner", "data", "key"),
+    "rebase": ("params", "key"),
 }
 
 
@@ -114,8 +126,13 @@ def chain(**parts: Strategy) -> Strategy:
             return own, changed
         return own, after_base(learner.increment, changed, learner)
 
+    rebasing = {name: part.rebase for name, part in parts.items() if part.rebase is not Strategy().rebase}
+
     def init(learner: Learner) -> dict[str, PyTree]:
-        return {name: part.init(learner) for name, part in parts.items()}
+        states = {name: part.init(learner) for name, part in parts.items()}
+        for name, rebase in rebasing.items():
+            mirrors.refuse_kept(name, rebase, states, learner.params)
+        return states
 
     def begin(state: Any, learner: Learner, data: Data, key: Array) -> tuple[PyTree, Learner]:
         new = {}
@@ -165,7 +182,9 @@ def chain(**parts: Strategy) -> Strategy:
         new = {}
         for name, part in parts.items():
             new[name], learner = kept(part, learner, *part.end(state[name], learner, data, named_key(key, name)))
+        for name, rebase in rebasing.items():
+            new, learner = mirrors.rebased(rebase, new, learner, named_key(key, name))
         return new, learner
 
     early = all(part.early for part in parts.values())
-    return Strategy(init, begin, batch, view, loss, grads, updates, record, end, early)
+    return Strategy(init, begin, batch, view, loss, grads, updates, record, end, early=early)

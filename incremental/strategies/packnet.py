@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.errors import UserError
-from incremental.strategies.ids import nobody, path_of, rows_of, trained
+from incremental.mirrors import path_of
+from incremental.strategies.ids import nobody, rows_of, trained
 from incremental.strategy import Strategy
 from incremental.types import Anchor, Data, Learner, Params, Problem
 
