@@ -232,22 +232,22 @@ def _drawn(rng: np.random.Generator, law: Law, columns: np.ndarray, events: np.n
 class _Cycle(NamedTuple):
     """What comes back. Its draws are its own: without seasons, the stream is the one that it would be.
 
-    rng:    for the interests of seasons
-    season: int [days]       of each day, from 0
-    count:  seasons
-    apart:  bool [users]     users with interests of their own in each season
-    absent: bool [days, V]   items that have their season on another day
+    rng:     for the interests of seasons
+    season:  int [days]      of each day, from 0
+    seasons: how many there are
+    apart:   bool [users]    users with interests of their own in each season
+    absent:  bool [days, V]  items that have their season on another day
     """
 
     rng: np.random.Generator
     season: np.ndarray
-    count: int
+    seasons: int
     apart: np.ndarray
     absent: np.ndarray
 
     def each(self, first: np.ndarray) -> np.ndarray:
         """Standard normal numbers [seasons, users, topics]: `first` [users, topics], others for who is apart."""
-        others = self.rng.standard_normal((self.count - 1, *first.shape))
+        others = self.rng.standard_normal((self.seasons - 1, *first.shape))
         return np.concatenate([first[None], np.where(self.apart[:, None], others, first)])
 
 
