@@ -11,7 +11,9 @@ session's topic and, from a session's second event on, `link` at the successor o
 of months, death).
 
 What makes an old model worse: births and deaths, the walk of popularity, interests that drift (so that users
-ask for other topics), and groups whose successor is drawn again now and then.
+ask for other topics), and groups whose successor is drawn again now and then. What makes a model worse that has
+forgotten: seasons, which come back in turn, in which a share of the items is not to be had but in their own, and
+a share of the users has other interests in each.
 
 The letters of this file: N events, V items, D = topics + topics · groups.
 """
@@ -42,7 +44,7 @@ class Law(NamedTuple):
 
     context:    float32 [N, D]       what the session asks for at event e
     vectors:    float32 [V+1, D]     row 0 is padding
-    log_weight: float32 [days, V+1]  popularity; -inf for padding and where the item is not yet born or dead
+    log_weight: float32 [days, V+1]  popularity; -inf for padding and where the item is unborn, dead or out of season
     day:        int32 [N]            day of each event, from 0
     """
 
@@ -85,6 +87,10 @@ def simulate(
     interest_drift: float = 0.05,
     link: float = 4.0,
     link_drift: float = 0.007,
+    seasons: int = 2,
+    season_days: int = 7,
+    seasonal_users: float = 0.0,
+    seasonal_items: float = 0.0,
     seed: int = 0,
 ) -> interactions.Table:
     """Draw a stream of exactly `events` interactions, in time order, with its law (see the module's text).
@@ -104,6 +110,10 @@ def simulate(
     interest_drift:   share of those logits renewed by noise each day (x ← √(1-d²) x + d · spread · noise)
     link:             log-weight of items of the group that follows the previous item's group
     link_drift:       probability a day that a group's successor is drawn again, within the topic
+    seasons:          how many there are; they follow one another, and after the last comes the first again
+    season_days:      length of a season: day d is of season ⌊d / season_days⌋ mod seasons
+    seasonal_users:   share of the users with interests of their own in each season; 0: no interest comes back
+    seasonal_items:   share of the items (item 1 apart) that occur in one season only, each drawn uniformly
     seed:             the same arguments and seed give the same table
 
     Raw ids are numbers as text; item "7" is row 7 of the law's arrays, and item "1" is there on every day, so
@@ -127,9 +137,14 @@ def simulate(
         interest_drift=(interest_drift, 0, 1),
         link=(link, 0, None),
         link_drift=(link_drift, 0, 1),
+        seasons=(seasons, 1, None),
+        season_days=(season_days, 1, None),
+        seasonal_users=(seasonal_users, 0, 1),
+        seasonal_items=(seasonal_items, 0, 1),
         seed=(seed, 0, None),
     )
     rng = np.random.default_rng(seed)
+    cycle = _cycle(seed, users, items, days, seasons, season_days, seasonal_users, seasonal_items)
 
     topic = rng.integers(topics, size=items)  # of item i + 1
     group = topic * groups + rng.integers(groups, size=items)
@@ -137,12 +152,13 @@ def simulate(
     vectors[np.arange(1, items + 1), topic] = 1
     vectors[np.arange(1, items + 1), topics + group] = 1
     log_weight = _log_weight(rng, items, days, newborn, lifetime, popularity, popularity_drift)
+    log_weight[:, 1:][cycle.absent] = -np.inf
     successor = _successors(rng, days, topics, groups, link_drift)
 
     user, time, position = _visits(rng, users, events, days, session_length, newcomers)
     day = ((time - START) // DAY).astype(np.int32)
     first = position == 0
-    interest = _interests(rng, user[first], day[first], users, days, topics, interest_spread, interest_drift)
+    interest = _interests(rng, cycle, user[first], day[first], users, days, topics, interest_spread, interest_drift)
     context = np.zeros((events, vectors.shape[1]), np.float32)
     topic_of = interest[np.cumsum(first) - 1]
     context[np.arange(events), topic_of] = focus
@@ -211,6 +227,47 @@ def _drawn(rng: np.random.Generator, law: Law, columns: np.ndarray, events: np.n
         total = np.cumsum(np.exp(scores - scores.max()), dtype=np.float64)
         item[here] = np.searchsorted(total, chance[here] * total[-1], side="right")
     return item
+
+
+class _Cycle(NamedTuple):
+    """What comes back. Its draws are its own: without seasons, the stream is the one that it would be.
+
+    rng:     for the interests of seasons
+    season:  int [days]      of each day, from 0
+    seasons: how many there are
+    apart:   bool [users]    users with interests of their own in each season
+    absent:  bool [days, V]  items that have their season on another day
+    """
+
+    rng: np.random.Generator
+    season: np.ndarray
+    seasons: int
+    apart: np.ndarray
+    absent: np.ndarray
+
+    def each(self, first: np.ndarray) -> np.ndarray:
+        """Standard normal numbers [seasons, users, topics]: `first` [users, topics], others for who is apart."""
+        others = self.rng.standard_normal((self.seasons - 1, *first.shape))
+        return np.concatenate([first[None], np.where(self.apart[:, None], others, first)])
+
+
+def _cycle(
+    seed: int,
+    users: int,
+    items: int,
+    days: int,
+    seasons: int,
+    season_days: int,
+    seasonal_users: float,
+    seasonal_items: float,
+) -> _Cycle:
+    """The seasons of the days, and whom they concern."""
+    rng = np.random.default_rng([seed, 1])
+    season = np.arange(days) // season_days % seasons
+    apart = rng.random(users) < seasonal_users
+    seasonal, own = rng.random(items) < seasonal_items, rng.integers(seasons, size=items)
+    seasonal[0] = False
+    return _Cycle(rng, season, seasons, apart, seasonal & (season[:, None] != own))
 
 
 def _log_weight(
@@ -285,6 +342,7 @@ def _visits(
 
 def _interests(
     rng: np.random.Generator,
+    cycle: _Cycle,
     visitor: np.ndarray,
     day: np.ndarray,
     users: int,
@@ -295,14 +353,15 @@ def _interests(
 ) -> np.ndarray:
     """The topic of each session, int [sessions], drawn from its visitor's interests on its day.
 
-    Interests are a softmax of logits that walk: x ← √(1-drift²) x + drift · spread · noise, once a day.
+    Interests are a softmax of logits that walk: x ← √(1-drift²) x + drift · spread · noise, once a day. Those of a
+    season walk on while it is away.
     """
-    logits = spread * rng.standard_normal((users, topics))
+    logits = spread * cycle.each(rng.standard_normal((users, topics)))
     topic = np.empty(len(visitor), np.int64)
     for today in range(days):
         rows = np.flatnonzero(day == today)
-        topic[rows] = _draw(rng, logits[visitor[rows] - 1])
-        noise = spread * rng.standard_normal((users, topics))
+        topic[rows] = _draw(rng, logits[cycle.season[today], visitor[rows] - 1])
+        noise = spread * cycle.each(rng.standard_normal((users, topics)))
         logits = np.sqrt(1 - drift**2) * logits + drift * noise
     return topic
 

@@ -40,15 +40,18 @@ def terminal(table: Table, *, width: int | None = None, styled: bool = False) ->
 
 def markdown(table: Table) -> str:
     """A GitHub table, numbers aligned right, the notes below as a list."""
-    layout = grid(table)
+    return markdown_grid(grid(table)) + "\n" + "".join(f"- {note}\n" for note in table.notes)
+
+
+def markdown_grid(layout: Grid) -> str:
+    """The cells as a GitHub table, marked ones in bold."""
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |\n"
 
     body = [[f"**{cell.text}**" if cell.best else cell.text for cell in row] for row in layout.rows]
     rule = "|---|" + "---:|" * (len(layout.header) - 1) + "\n"
-    notes = "".join(f"- {note}\n" for note in table.notes)
-    return line(list(map(str, layout.header))) + rule + "".join(map(line, body)) + "\n" + notes
+    return line(list(map(str, layout.header))) + rule + "".join(map(line, body))
 
 
 def latex(table: Table) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from incremental.report import pictures
 from incremental.report.comparison import Row, Table
+from incremental.report.differences import differences, explained
 from incremental.report.direction import is_quality
 from incremental.report.grid import Cell, Grid, detailed, grid
 from incremental.report.numbers import NOTHING
@@ -28,6 +29,9 @@ def page(table: Table, *, title: str = "Update strategies compared", notes: Sequ
     return template.render(
         title=title,
         grid=grid(table),
+        differences=[
+            (differences(table, metric), explained(table, metric)) for metric in table.metrics if len(table.columns) > 1
+        ],
         anchor=anchor,
         notes=[*table.notes, *notes],
         parts=[_part(table, metric, column) for column in table.columns for metric in table.metrics],

@@ -1,3 +1,4 @@
+import hashlib
 import typing
 
 import hypothesis
@@ -66,6 +67,34 @@ def test_same_seed_same_stream_other_seed_another() -> None:
         np.testing.assert_array_equal(a, b)
     assert not one.frame["item"].equals(other.frame["item"])
     assert one.text != other.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, "27e24adc99356b97"),
+        (SMALL | {"seed": 3}, "d64c4e6c4fa4421c"),
+        (SMALL | {"groups": 1, "newborn": 0.0, "interest_drift": 0.3, "seed": 11}, "1b42ab7b270b3db1"),
+    ],
+)
+def test_without_seasons_the_streams_are_those_of_before_there_were_any(
+    arguments: dict[str, typing.Any], expected: str
+) -> None:
+    # Hashes of the version without seasons. How many there would be, and how long, changes nothing.
+    table = simulator.simulate(**arguments, seasons=3, season_days=1)
+    found = hashlib.sha256(f"{table.frame.write_csv()}{table.text}".encode())
+    found.update(table.law.context.tobytes())
+    assert found.hexdigest()[:16] == expected
+
+
+def test_seasons_change_neither_who_comes_nor_when() -> None:
+    plain, seasonal = (
+        simulator.simulate(**SMALL, season_days=3, seasonal_users=share, seasonal_items=share) for share in (0.0, 0.5)
+    )
+    assert plain.frame.select("user", "time").equals(seasonal.frame.select("user", "time"))
+    assert not plain.frame["item"].equals(seasonal.frame["item"])
+    there = np.isfinite(seasonal.law.log_weight)
+    np.testing.assert_array_equal(seasonal.law.log_weight[there], plain.law.log_weight[there])
 
 
 def test_schema_and_shapes() -> None:
@@ -157,13 +186,105 @@ def test_context_is_the_topic_and_the_successor_of_the_previous_group(default: i
     assert sum(len(s) > 1 for s in days_of) > 5  # what follows what drifts
 
 
+# No day differs from another but by its season.
+STILL: dict[str, typing.Any] = {
+    "newcomers": 0.0,
+    "newborn": 0.0,
+    "lifetime": 1e9,
+    "popularity_drift": 0.0,
+    "interest_drift": 0.0,
+    "link_drift": 0.0,
+}
+
+
+def test_in_each_season_drawn_items_follow_the_softmax_and_the_others_do_not_occur() -> None:
+    # One topic, two groups, two seasons, each twice: three contexts a season, the draws of each one multinomial.
+    table = simulator.simulate(
+        users=30, items=14, events=16000, days=4, topics=1, groups=2, link=1.5, **STILL,
+        seasons=2, season_days=1, seasonal_items=0.7, seed=3,
+    )  # fmt: skip
+    _, item = columns(table)
+    law, season = table.law, table.law.day % 2
+    contexts, kind = np.unique(law.context, axis=0, return_inverse=True)
+    assert len(contexts) == 3
+    for of in (0, 1):
+        here = np.isfinite(law.log_weight[of])
+        assert 4 < here.sum() < 13
+        np.testing.assert_array_equal(here, np.isfinite(law.log_weight[of + 2]))
+        for k in range(3):
+            rows = np.flatnonzero((kind == k) & (season == of))
+            p = scipy.special.softmax(law.scores(rows[:1])[0].astype(np.float64))
+            np.testing.assert_array_equal(p > 0, here)
+            observed = np.bincount(item[rows], minlength=len(p))
+            assert not observed[~here].any()
+            assert scipy.stats.chisquare(observed[here], len(rows) * p[here]).pvalue > 1e-3
+
+
+def test_items_are_there_all_the_time_or_in_one_season_of_each_cycle() -> None:
+    table = simulator.simulate(**SMALL | {"days": 30}, **STILL, seasons=3, season_days=4, seasonal_items=0.6)
+    there = np.isfinite(table.law.log_weight[:, 1:])
+    season = np.arange(30) // 4 % 3
+    by_season = np.stack([there[season == of][0] for of in range(3)])
+    for of in range(3):
+        assert (there[season == of] == by_season[of]).all()
+    assert set(by_season.sum(0)) == {1, 3}
+    assert 0.4 < (by_season.sum(0) == 1).mean() < 0.8
+    assert by_season[:, 0].all()
+    assert (by_season.sum(1) > by_season.all(0).sum()).all()  # each season has items of its own
+
+
+def test_interests_come_back_with_their_season() -> None:
+    # A session is one event. Of a user, the topics of days 0 and 2, of 1 and 3 have one law, and neighbours two.
+    for share in (0.0, 1.0):
+        table = simulator.simulate(
+            users=2, items=20, events=8000, days=4, topics=5, session_length=1, **STILL,
+            seasons=2, season_days=1, seasonal_users=share,
+        )  # fmt: skip
+        user, _ = columns(table)
+        topic = table.law.context[:, :5].argmax(1)
+        for one in (1, 2):
+            counts = [np.bincount(topic[(user == one) & (table.law.day == d)], minlength=5) for d in range(4)]
+
+            def p(a: int, b: int, counts: list[np.ndarray] = counts) -> float:
+                pair = np.stack([counts[a], counts[b]])
+                return float(scipy.stats.chi2_contingency(pair[:, pair.any(0)]).pvalue)
+
+            assert min(p(0, 2), p(1, 3)) > 1e-3
+            assert p(0, 1) < 1e-9 if share else p(0, 1) > 1e-3
+
+
+def test_the_oracle_knows_the_season() -> None:
+    table = simulator.simulate(**SMALL, seasons=2, season_days=2, seasonal_users=0.5, seasonal_items=0.5)
+    _, item = columns(table)
+    p = scipy.special.softmax(table.law.scores(np.arange(1500)).astype(np.float64), axis=1)
+    chosen = p[np.arange(1500), item]
+    below = np.take_along_axis(np.cumsum(p, axis=1), item[:, None], 1)[:, 0] - chosen
+    uniform = below + chosen * np.random.default_rng(1).random(1500)
+    assert scipy.stats.kstest(uniform, "uniform").pvalue > 1e-3
+
+
+def cycle(seasons: int = 1, share: float = 0.0, users: int = 1, days: int = 60) -> simulator._Cycle:
+    return simulator._cycle(0, users, 9, days, seasons, 1, share, 0.0)
+
+
+def test_interests_of_all_seasons_keep_their_spread_while_they_drift() -> None:
+    rng, season = np.random.default_rng(0), cycle(3, 0.5, 2000)
+    first = season.each(rng.standard_normal((2000, 8)))
+    assert first.shape == (3, 2000, 8)
+    np.testing.assert_allclose(first.std((1, 2)), 1, atol=0.02)
+    same = (first == first[:1]).all((0, 2))
+    np.testing.assert_array_equal(same, ~season.apart)
+    apart = first[:, season.apart].reshape(3, -1)
+    np.testing.assert_allclose(np.corrcoef(apart), np.eye(3), atol=0.05)
+
+
 def test_interests_keep_their_spread_while_they_drift() -> None:
     rng = np.random.default_rng(0)
     visitor, day = np.ones(40000, np.int64), np.repeat([0, 59], 20000)
-    topic = simulator._interests(rng, visitor, day, 1, 60, 5, 2.0, 0.3)
+    topic = simulator._interests(rng, cycle(), visitor, day, 1, 60, 5, 2.0, 0.3)
     early, late = np.bincount(topic[:20000], minlength=5), np.bincount(topic[20000:], minlength=5)
     assert np.abs(early - late).sum() / 20000 > 0.3
-    fixed = simulator._interests(np.random.default_rng(0), visitor, day, 1, 60, 5, 2.0, 0.0)
+    fixed = simulator._interests(np.random.default_rng(0), cycle(), visitor, day, 1, 60, 5, 2.0, 0.0)
     early, late = np.bincount(fixed[:20000], minlength=5), np.bincount(fixed[20000:], minlength=5)
     assert np.abs(early - late).sum() / 20000 < 0.05
 
@@ -274,6 +395,10 @@ def test_new_items_are_a_small_part_of_each_increment(default: interactions.Tabl
         ("lifetime", 0.0),
         ("link", float("inf")),
         ("interest_drift", float("nan")),
+        ("seasons", 0),
+        ("season_days", 0),
+        ("seasonal_users", 1.5),
+        ("seasonal_items", -0.1),
         ("seed", -1),
     ],
 )
@@ -306,6 +431,7 @@ def test_bad_arguments_are_named(key: str, value: typing.Any) -> None:
             "lifetime": 1.0,
         },
         {"users": 20, "items": 50, "events": 200, "days": 5, "session_length": 1.0},
+        {"users": 2, "items": 2, "events": 90, "days": 5, "seasons": 9, "seasonal_items": 1.0, "seasonal_users": 1.0},
         {"users": 20, "items": 50, "events": 200, "days": 5, "topics": 400, "groups": 10},
     ],
 )

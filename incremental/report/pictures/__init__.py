@@ -6,9 +6,19 @@ them.
 """
 
 from incremental.report.pictures.against_cost import quality_against_cost
+from incremental.report.pictures.differences import draw_differences
 from incremental.report.pictures.drawing import MANY, data_uri, styles
 from incremental.report.pictures.heat_map import heat_map
 from incremental.report.pictures.over_time import quality_over_time
 from incremental.report.pictures.sensitivity import sensitivity
 
-__all__ = ["MANY", "data_uri", "heat_map", "quality_against_cost", "quality_over_time", "sensitivity", "styles"]
+__all__ = [
+    "MANY",
+    "data_uri",
+    "draw_differences",
+    "heat_map",
+    "quality_against_cost",
+    "quality_over_time",
+    "sensitivity",
+    "styles",
+]

@@ -1,0 +1,243 @@
+"""Chooses each row's number, runs the rows over the regimes, and draws the page; what is finished is not run again."""
+
+import contextlib
+import copy
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.regimes import report
+from incremental import sweep
+from incremental.cli import compilation_cache, config_folder, headline, reported, resolved
+from incremental.errors import UserError
+from incremental.experiment import execute, named
+
+HERE = Path(__file__).parent
+
+
+class Job(NamedTuple):
+    """One run of a row."""
+
+    regime: str
+    row: str
+    number: float | None
+    """the candidate that it tries; None: it is reported"""
+    config: dict[str, Any]
+
+    @property
+    def directory(self) -> Path:
+        """Where it is, or will be."""
+        return sweep.directory_of(self.config).path
+
+    @property
+    def value(self) -> float | None:
+        """Its prequential quality, once it is finished."""
+        return headline(self.config, sweep.finished(self.config))
+
+    def __str__(self) -> str:
+        return f"{self.regime} {self.row} seed {self.config['seed']}"
+
+
+class Choice(NamedTuple):
+    """What was chosen for a row in a regime."""
+
+    regime: str
+    row: str
+    key: str
+    means: dict[float, float]
+    """of each candidate, over the seeds"""
+
+    @property
+    def number(self) -> float:
+        """The candidate of the highest mean."""
+        return max(self.means, key=self.means.__getitem__)
+
+
+# -- what is to be run -----------------------------------------------------------------------------------------------
+
+
+def read(arguments: Sequence[str]) -> dict[str, Any]:
+    """The study's configuration, checked."""
+    try:
+        with hydra.initialize_config_dir(str(HERE.resolve()), version_base="1.3"):
+            study = resolved(hydra.compose("study", list(arguments)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"experiments/regimes/run: {str(error).splitlines()[0]}") from None
+    for name in study["regimes"]:
+        if not (config_folder() / "data" / f"{name}.yaml").exists():
+            raise UserError(f"regimes: there is no configs/data/{name}.yaml")
+    for name in study["rows"]:
+        if name not in study["table"]:
+            raise UserError(f"rows: {name!r} is not one of {', '.join(study['table'])}")
+    if study["baseline"] not in study["rows"]:
+        raise UserError(f"rows: {study['baseline']} is the baseline and must be one of them")
+    for name, row in study["table"].items():
+        if "search" in row and len(row["search"]["values"]) != study["tuning"]["candidates"]:
+            raise UserError(f"table.{name}.search.values: expected tuning.candidates={study['tuning']['candidates']}")
+    return study
+
+
+@cache
+def composed(overrides: tuple[str, ...]) -> tuple[Any, dict[str, Any]]:
+    """The config of an `incremental` command line, not yet resolved, and what was chosen for its groups."""
+    try:
+        with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+            config: Any = hydra.compose("config", list(overrides), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from None
+    choices = dict(config.hydra.runtime.choices)
+    OmegaConf.set_readonly(config, False)
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    return config, choices
+
+
+def job(study: dict[str, Any], regime: str, row: str, numbers: Mapping[str, Any], number: float | None = None) -> Job:
+    """A run of the row in the regime with these values of its config, by dotted key."""
+    common = [*study["common"], f"data={regime}", "data.seed=${seed}", f"row={row}"]
+    common += [f"evaluation.matrix={study['matrix']}", f"data.heldout={0.1 if study['matrix'] else 0.0}"]
+    config, choices = composed((*common, *study["overrides"], *study["table"][row]["as"]))
+    config = copy.deepcopy(config)
+    runs = f"{study['runs']}/{'reported' if number is None else 'tuning'}/{regime}"
+    for key, value in {**numbers, "runs": runs}.items():
+        OmegaConf.update(config, key, value)
+    return Job(regime, row, number, named(resolved(config), choices))
+
+
+def trials(study: dict[str, Any], regime: str, row: str, numbers: Mapping[str, Any]) -> list[Job]:
+    """A run for each candidate and seed, on a stream that ends with the first increments."""
+    tuning, searched = study["tuning"], study["table"][row]["search"]
+    n = tuning["increments"]
+    part = {"data.seed": tuning["stream"], "data.until": n, "update.last": n - 1}  # nothing tests an update at n
+    return [
+        job(study, regime, row, {**numbers, **part, searched["key"]: number, "seed": seed}, number)
+        for number in searched["values"]
+        for seed in tuning["seeds"]
+    ]
+
+
+def judged(study: dict[str, Any], regime: str, row: str, jobs: Sequence[Job]) -> Choice:
+    """The trials' means; a candidate of which a run failed, for instance because it diverged, has none."""
+    values: dict[float, list[float | None]] = {}
+    for one in jobs:
+        values.setdefault(one.number or 0.0, []).append(one.value)
+    means = {number: sum(map(float, own)) / len(own) for number, own in values.items() if None not in own}  # type: ignore[arg-type]
+    if not means:
+        raise UserError(f"{regime} {row}: no candidate has a value; mend what the errors above say, and start again")
+    return Choice(regime, row, study["table"][row]["search"]["key"], means)
+
+
+def chosen(study: dict[str, Any]) -> list[Choice]:
+    """Every row's choice in every regime: the baseline's first, which is the rate of all, then the others' with it."""
+    done: list[Choice] = []
+    others = [row for row in study["rows"] if row != study["baseline"] and "search" in study["table"][row]]
+    for rows in ([study["baseline"]], others):
+        planned = {
+            (regime, row): trials(study, regime, row, numbers_of(study, done, regime, row))
+            for regime in study["regimes"]
+            for row in rows
+        }
+        tried(planned.values())
+        done += [judged(study, *place, jobs) for place, jobs in planned.items()]
+    return done
+
+
+def numbers_of(study: dict[str, Any], choices: Sequence[Choice], regime: str, row: str) -> dict[str, float]:
+    """What a row has in a regime: the baseline's number and its own."""
+    rows = (study["baseline"], row)
+    return {each.key: each.number for each in choices if each.regime == regime and each.row in rows}
+
+
+def jobs(study: dict[str, Any], choices: Sequence[Choice]) -> list[Job]:
+    """The runs that are reported, seed by seed, so that a part of them is a table of fewer seeds."""
+    return [
+        job(study, regime, row, {**numbers_of(study, choices, regime, row), "seed": seed})
+        for seed in study["seeds"]
+        for regime in study["regimes"]
+        for row in study["rows"]
+    ]
+
+
+# -- running ---------------------------------------------------------------------------------------------------------
+
+
+def tried(planned: Iterable[Sequence[Job]]) -> None:
+    """The trials that are not finished, the candidates and seeds of a row as lanes of one program."""
+    left = [one for jobs in planned for one in jobs if one.value is None]
+    if left:
+        print(f"choosing: {len(left)} runs, those of a row as lanes of one program", flush=True)
+        sweep.use_every_core()
+        sweep.run([sweep.Job(f"{one}: {one.number:g}", one.config) for one in left])
+
+
+def settle(cores: Any) -> None:
+    """Keeps a worker on a core of its own, so that what runs beside it does not count in its seconds."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {cores.get()})
+
+
+def alone(config: dict[str, Any]) -> str | None:
+    """One run, silently; what kept it from its end, or None."""
+    compilation_cache()
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
+        try:
+            execute(config)
+        except UserError as error:
+            return str(error)
+    return None
+
+
+def run(planned: Sequence[Job], workers: int | None) -> list[str]:
+    """Every job that is not finished, a process a core; returns what went wrong."""
+    left = [one for one in planned if one.value is None]
+    if not left:
+        return []
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
+    workers = min(workers or len(cores), len(left))
+    print(f"running {len(left)} of {len(planned)} runs, {workers} at once", flush=True)
+    context = multiprocessing.get_context("spawn")
+    free = context.Queue()
+    for worker in range(workers):
+        free.put(cores[worker % len(cores)])
+    started, failures = time.monotonic(), []
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=settle, initargs=(free,)) as pool:
+        try:
+            running = {pool.submit(alone, one.config): one for one in left}
+            for count, future in enumerate(as_completed(running), 1):
+                one, error = running[future], future.result()
+                minutes = (time.monotonic() - started) / 60
+                told = f"{one.value:.4f}" if error is None else f"failed: {error}"
+                rest = minutes / count * (len(left) - count)
+                print(f"  {count}/{len(left)}  {one}: {told}  (about {rest:.0f} min left)", flush=True)
+                failures += [] if error is None else [f"{one}: {error}"]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return failures
+
+
+def main() -> None:
+    """The command line: overrides of study.yaml."""
+    with reported():
+        study = read(sys.argv[1:])
+        choices = chosen(study)
+        planned = jobs(study, choices)
+        failures = run(planned, study["workers"])
+        report.write(study, choices, [(one.regime, one.directory) for one in planned if one.value is not None])
+        if failures:
+            raise UserError("\n".join([f"{len(failures)} runs failed; the table is without them:", *failures]))
+
+
+if __name__ == "__main__":
+    main()
