@@ -48,9 +48,12 @@ def prequential(
         for name, group in groups.items():
             mean = float(values[group].mean()) if group.any() else float("nan")
             records.append(Record(trained_until, t, metric + name, mean, int(group.sum())))
-    names = stream.interactions.items
+    names = stream.interactions.items[: stream.interactions.item[: stream.bounds(t)[1]].max() + 1]
     if stream.question is not None and len(rows):
-        told = classes.report(np.asarray(ranked.scores)[:, : len(names)], rows.label, names)
+        scores = np.asarray(ranked.scores)[:, : len(names)]
+        lacking = len(names) - scores.shape[1]  # behaviours that t brings and the table has no room for
+        scores = np.pad(scores, [(0, 0), (0, lacking)], constant_values=-np.inf)
+        told = classes.report(scores, rows.label, names)
         records += [Record(trained_until, t, metric, value, events) for metric, (value, events) in told.items()]
     # Popularity bias: the mean percentile, by training events, of what is recommended (0.5 = none).
     order = np.argsort(np.argsort(count[seen], kind="stable"), kind="stable")
