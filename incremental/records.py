@@ -61,9 +61,12 @@ def prequential(
         values = per_event(metric)(ranks)
         for name, group in groups.items():
             records.append(Record(trained_until, t, metric + name, mean(values[group]), int(group.sum())))
-    names = stream.interactions.items
+    names = stream.interactions.items[: stream.interactions.item[: stream.bounds(t)[1]].max() + 1]
     if stream.question is not None and len(rows):
-        told = classes.report(np.asarray(ranked.scores)[:, : len(names)], rows.label, names)
+        scores = np.asarray(ranked.scores)[:, : len(names)]
+        lacking = len(names) - scores.shape[1]  # behaviours that t brings and the table has no room for
+        scores = np.pad(scores, [(0, 0), (0, lacking)], constant_values=-np.inf)
+        told = classes.report(scores, rows.label, names)
         records += [Record(trained_until, t, metric, value, events) for metric, (value, events) in told.items()]
     new = np.isin(np.arange(len(count)), items[slice(*stream.bounds(t))]) if listed else False
     candidates = (count > 0) | new

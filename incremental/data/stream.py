@@ -12,9 +12,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from incremental.data import ties as tie_rules
 from incremental.data.behaviour import Asked, Predict
 from incremental.data.cleaning import CleaningStep
 from incremental.data.interactions import Interactions, Table, encode
+from incremental.data.ties import Ties
 from incremental.errors import UserError
 
 Ints = npt.NDArray[np.int32]
@@ -64,7 +66,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Stream:
-    """Interactions in time order, cut; increment 0 is the base part, 1..T the increments."""
+    """Interactions in time order, cut; increment 0 is the base part, 1..T the increments.
+
+    What is before an event, for its history and for what its user has had, `ties` says; under "strict" what has an
+    earlier time, wherever the cut lies.
+    """
 
     interactions: Interactions
     increment: Ints  # [N] non-decreasing
@@ -74,6 +80,7 @@ class Stream:
     exclude_seen: bool
     unseen_items: str  # "miss" or "drop"
     minimum_history: int
+    ties: Ties = "strict"
     cleaning: tuple[CleaningStep, ...] = ()
     notes: tuple[str, ...] = ()
     text: npt.NDArray[np.float32] | None = None  # [items, ...] what `data.text` makes of each item's title
@@ -119,17 +126,17 @@ class Stream:
         """The test events of increment t: all of it, or its held-out part only.
 
         `known` [V] bool: items the model knows; others are taken out of histories. With `unseen_items=drop` events of
-        items that did not occur up to increment `trained_until` are left out; then, in any case, those with fewer than
-        `minimum_history` earlier events.
+        items that no training event up to increment `trained_until` has are left out; then, in any case, those with
+        fewer than `minimum_history` earlier events.
         """
         events = np.arange(*self.bounds(t), dtype=np.int32)
         if heldout:
             events = events[self.heldout[events]]
         items = self.interactions.item
         if self.unseen_items == "drop":
-            # Ids count by first appearance, so the largest one says which have occurred.
-            arrived = items[: self.bounds(trained_until)[1]].max(initial=0)
-            events = events[items[events] <= arrived]
+            trained = np.zeros(len(self.interactions.items), bool)
+            trained[items[self.training_events(range(trained_until + 1))]] = True
+            events = events[trained[items[events]]]
         if self.exclude_seen:
             events = events[~self._repeated[events]]
         visible = belongs(known, items) if self.question is None else np.ones(len(items), bool)
@@ -145,7 +152,7 @@ class Stream:
         if not heldout:
             kept &= ~self.heldout[order]
         before: Ints = np.cumsum(kept) - kept
-        place = self._place[rows.event]
+        place = self._now[rows.event]
         return self.interactions.item[order[kept]], before[first[place]], before[place]
 
     def latest(self, users: Ints, known: Bools) -> Ints:
@@ -171,7 +178,7 @@ class Stream:
             + (" (uses the future)" if step.uses_future else "")
             for step in self.cleaning
         )
-        return (*self.interactions.notes, *cleaned, *self.notes)
+        return (*self.interactions.notes, *cleaned, *self._note_of_ties, *self.notes)
 
     # -- the order by user, then time --------------------------------------------------------------------------------
 
@@ -183,23 +190,45 @@ class Stream:
         return order, user, np.searchsorted(user, user).astype(np.int32)
 
     @cached_property
-    def _place(self) -> Ints:
-        """Each event's place in the order by user."""
-        place = np.empty(len(self.increment), np.int32)
-        place[self._by_user[0]] = np.arange(len(place))
-        return place
+    def _tied(self) -> Bools:
+        """Places in the order by user whose event has the time of the one before, of the same user."""
+        order, user, _ = self._by_user
+        time = self.interactions.time[order]
+        return np.concatenate([[False], (user[1:] == user[:-1]) & (time[1:] == time[:-1])])
+
+    @cached_property
+    def _now(self) -> Ints:
+        """For each event the place, in the order by user, at which what was before it ends."""
+        place = np.arange(len(self.increment), dtype=np.int32)
+        if self.ties == "strict":
+            place = np.maximum.accumulate(np.where(self._tied, 0, place))  # the first place of each tie
+        found = np.empty_like(place)
+        found[self._by_user[0]] = place
+        return found
 
     @cached_property
     def _repeated(self) -> Bools:
         """Events whose user had the same item before."""
         pairs = self.interactions.user.astype(np.int64) * len(self.interactions.items) + self.interactions.item
-        _, first = np.unique(pairs, return_index=True)
-        repeated = np.ones(len(pairs), bool)
-        repeated[first] = False
-        return repeated
+        _, first, pair = np.unique(pairs, return_index=True, return_inverse=True)
+        if self.ties == "strict":
+            time = self.interactions.time
+            return time > time[first][pair]
+        return np.arange(len(pairs)) > first[pair]
+
+    @property
+    def _note_of_ties(self) -> tuple[str, ...]:
+        _, _, first = self._by_user
+        number, followed = int(self._tied.sum()), int((np.arange(len(first)) > first).sum())
+        if not number:
+            return ()
+        return (
+            f"ties: of {followed:,} events with an earlier one of their user {number:,} ({number / followed:.1%}) have "
+            f"the time of the last of these; {tie_rules.SAID[self.ties]} (data.ties={self.ties})",
+        )
 
     def _rows(self, events: Ints, visible: Bools, history: bool) -> Rows:
-        """Rows of the events; their histories hold the last L earlier events of the user that are `visible`."""
+        """Rows of the events; their histories hold the last L events of the user before them that are `visible`."""
         order, _, first = self._by_user
         labels = self.interactions.item
         items = labels if self.question is None else self.question.item
@@ -208,7 +237,7 @@ class Stream:
             kept = visible[order]
             before: Ints = np.cumsum(kept) - kept  # visible events before each place
             log = items[order[kept]]
-            place = self._place[events]
+            place = self._now[events]
             index = before[place][:, None] - self.history + np.arange(self.history)
             inside = index >= before[first[place]][:, None]
             past = np.where(inside, log[np.where(inside, index, 0)] if len(log) else 0, 0).astype(np.int32)
@@ -254,6 +283,7 @@ def make_stream(
     exclude_seen: bool = False,
     unseen_items: Literal["miss", "drop"] = "miss",
     minimum_history: int = 0,
+    ties: Ties = "strict",
     text: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = None,
     predict: Predict | None = None,
     seed: int = 0,
@@ -262,10 +292,14 @@ def make_stream(
     """Cleans, validates, encodes and cuts a source.
 
     `history`: L, the last events that a model sees. `heldout`: the share of each part that nothing trains on (for the
-    matrix R); `validation`: the share of the rest for early stopping; both drawn by event from `seed`. `text` turns
-    titles into numbers [items, ...], each title on its own. `predict` makes behaviours the labels
-    (`incremental.data.behaviour`). `until`: the stream ends with this increment, as `prefix` has it; the cut still
-    counts the whole source, so that the increments before are the same ones.
+    matrix R); `validation`: the share of the rest for early stopping; both drawn by event from `seed`. `ties`: events
+    of one user at the same time are no history of one another (strict), or are in the order of the file, of the item
+    ids or of a hash (`incremental.data.ties`). `text` turns titles into numbers [items, ...], each title on its own.
+    `predict` makes behaviours the labels (`incremental.data.behaviour`).
+
+    `until`: the stream ends with this increment, as `prefix` has it. Of what comes later the cut alone reads anything:
+    how many events the source has, once it is cleaned, and its last time, so that the increments before are the same
+    ones. A cleaning that reads on is refused.
     """
     for name, value in (("heldout", heldout), ("validation", validation)):
         if not 0 <= value < 1:
@@ -276,8 +310,16 @@ def make_stream(
         raise UserError(f"data.minimum_history={minimum_history}: expected 0 to data.history={history}")
     if unseen_items not in ("miss", "drop"):
         raise UserError(f"data.unseen_items={unseen_items!r}: expected miss or drop")
+    if ties not in tie_rules.SAID:
+        raise UserError(f"data.ties={ties!r}: expected one of {', '.join(tie_rules.SAID)}")
     table, steps = (source, ()) if cleaning is None else cleaning(source)
-    interactions = encode(table)
+    if until is not None and (ahead := [step.name for step in steps if step.uses_future]):
+        raise UserError(
+            f"data.until={until}: the cleaning step '{ahead[0]}' reads events after increment {until}, so that what is "
+            "chosen on the increments up to there has seen later ones; turn it off under data.cleaning, or leave out "
+            "data.until"
+        )
+    interactions = encode(table, ties)
     increment, notes = cut(interactions)
     if until is not None:
         if not 1 <= until <= increment[-1]:
@@ -304,6 +346,7 @@ def make_stream(
         exclude_seen,
         unseen_items,
         minimum_history,
+        ties,
         steps,
         notes,
         vectors,
