@@ -37,6 +37,15 @@ def test_groups_are_the_same_events_whatever_the_policy_trained_on() -> None:
         assert min(expected.values()) > 0
 
 
+@pytest.mark.usefixtures("shared_programs")
+def test_a_least_history_leaves_out_the_same_events_for_every_policy() -> None:
+    stream = lab.stream(heldout=0.2, minimum_history=2)
+    runs = [lab.run(lab.baseline_build("popularity"), stream, lab.POLICIES[name]) for name in ("static", "finetune")]
+    static, finetune = ([r.events for r in run.records if r.metric == "ndcg@10"] for run in runs)
+    assert static == finetune
+    assert min(finetune) < 150  # of each increment
+
+
 def told(stream: Stream, recommended: list[int], *, listed: bool = False) -> dict[str, Record]:
     """Records of increment 1 where these items were each recommended once as the first."""
     events = np.arange(*stream.bounds(1), dtype=np.int32)

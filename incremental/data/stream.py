@@ -127,7 +127,7 @@ class Stream:
 
         `known` [V] bool: items the model knows; others are taken out of histories. With `unseen_items=drop` events of
         items that no training event up to increment `trained_until` has are left out; then, in any case, those with
-        fewer than `minimum_history` earlier events.
+        fewer than `minimum_history` earlier events of items that such a training event has.
         """
         events = np.arange(*self.bounds(t), dtype=np.int32)
         if heldout:
@@ -141,7 +141,11 @@ class Stream:
             events = events[~self._repeated[events]]
         visible = belongs(known, items) if self.question is None else np.ones(len(items), bool)
         if self.minimum_history:
-            events = self._long_enough(self._rows(events, visible, True), self.minimum_history).event
+            # Of the stream, and not of what this model knows: rows of a table are tested on the same events.
+            past = self.training_events(range(trained_until + 1))
+            met = np.isin(np.arange(len(self.interactions.items)), items[past])
+            counted = belongs(met, items) if self.question is None else visible
+            events = self._long_enough(self._rows(events, counted, True), self.minimum_history).event
         return self._rows(events, visible, history)
 
     def seen_by(self, rows: Rows, *, heldout: bool) -> tuple[Ints, Ints, Ints]:

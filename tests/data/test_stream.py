@@ -83,7 +83,7 @@ def history_of(stream: Stream, e: int, visible: Callable[[int], bool]) -> list[i
 @given(streams, st.data())
 def test_training_rows(stream: Stream, data: st.DataObject) -> None:
     increments = data.draw(st.lists(st.integers(0, len(stream) - 1), unique=True).map(sorted))
-    validation, history = data.draw(st.booleans()), data.draw(st.booleans())
+    validation, history = data.draw(st.sampled_from([False, True, None])), data.draw(st.booleans())
     rows = stream.training_rows(increments, validation=validation, history=history)
 
     histories = {e: history_of(stream, e, lambda i: not stream.heldout[i]) for e in range(len(stream.increment))}
@@ -92,7 +92,7 @@ def test_training_rows(stream: Stream, data: st.DataObject) -> None:
         for e in range(len(stream.increment))
         if stream.increment[e] in increments
         and not stream.heldout[e]
-        and stream.validation[e] == validation
+        and validation in (None, stream.validation[e])
         and (not history or any(histories[e]))
     ]
     assert rows.event.tolist() == expected
@@ -122,6 +122,7 @@ def test_test_rows(stream: Stream, data: st.DataObject) -> None:
     def visible(i: int) -> bool:
         return bool(items[i] < len(known) and known[items[i]])
 
+    met = {int(items[i]) for i in np.flatnonzero(~stream.heldout & (stream.increment <= until))}
     expected = []
     for e in np.flatnonzero(stream.increment == t).tolist():
         past = past_of(stream, e)
@@ -129,7 +130,7 @@ def test_test_rows(stream: Stream, data: st.DataObject) -> None:
             (stream.heldout[e] or not heldout)
             and (stream.unseen_items == "miss" or int(items[e]) in trained)
             and not (stream.exclude_seen and any(items[i] == items[e] for i in past))
-            and sum(map(visible, past)) >= stream.minimum_history
+            and sum(int(items[i]) in met for i in past) >= stream.minimum_history
         ):
             expected.append(e)
     assert rows.event.tolist() == expected
