@@ -77,7 +77,7 @@ BESIDE: dict[str, Callable[[Problem], Strategy]] = {
 @functools.cache
 def functions(*names: str) -> loop.Functions:
     parts = {name: BESIDE[name](PROBLEM) for name in names}
-    steps = training(batch_size=32, epochs=4, patience=0)
+    steps = training(batch_size=32, epochs=2, patience=0)
     return lab.functions(make(PROBLEM, adam(learning_rate=0.03), parts, sizes=SIZES, training=steps, cutoffs=(10,)))
 
 
