@@ -93,7 +93,8 @@ def count_arrivals(catalogue: Catalogue, data: Data) -> Catalogue:
 
 def fresh_fit(learner: Learner, strategy: Any) -> Fit:
     """The start of an increment's training: no epoch run, anything is better than nothing."""
-    return Fit(learner, strategy, jnp.float32(-jnp.inf), jnp.int32(0), jnp.int32(0), jnp.array(True))
+    none = jnp.float32(-jnp.inf)
+    return Fit(learner, strategy, none, jnp.int32(0), jnp.int32(0), jnp.array(True), none)
 
 
 def shuffled(key: Array, size: Array, capacity: int) -> Array:
@@ -269,6 +270,7 @@ def make(
             "examples": sums["examples"],
             "steps": steps,
             "broken": broken,
+            "reports": strategy.report(state.strategy),
         }
 
     def evaluated(state: State) -> State:
@@ -299,11 +301,12 @@ def make(
         best, best_own = jax.tree.map(
             lambda new, old: jnp.where(better, new, old), (learner, own), (fit.learner, fit.strategy)
         )
+        last = jnp.where(data.size > 0, value, -jnp.inf)
         active = fit.active & (always | (bad < training.patience)) & (fit.epoch < training.epochs)
         return State(
             learner,
             own,
-            Fit(best, best_own, jnp.where(better, value, fit.value), bad, fit.epoch, active),
+            Fit(best, best_own, jnp.where(better, value, fit.value), bad, fit.epoch, active, last),
             key,
         )
 

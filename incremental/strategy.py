@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from incremental.errors import UserError
@@ -17,7 +18,7 @@ from incremental.types import Batch, Data, Learner, Outputs, Params, PyTree, Ste
 
 
 class Strategy(NamedTuple):
-    """Nine pure functions; S is the strategy's own pytree, of constant shape between two growths of the tables."""
+    """Ten pure functions; S is the strategy's own pytree, of constant shape between two growths of the tables."""
 
     init: Callable[[Learner], PyTree] = lambda _learner: ()
     """(learner) -> S"""
@@ -45,6 +46,8 @@ class Strategy(NamedTuple):
         learner,
     )
     """(S, learner, data, key) -> (S, learner), with the finished increment's data"""
+    report: Callable[[PyTree], dict[str, Any]] = lambda _state: {}
+    """(S) -> scalars by name, after every epoch: what the strategy has to say of itself, for the curves"""
 
 
 def named_key(key: Array, name: str) -> Array:
@@ -62,6 +65,7 @@ HOOKS = {
     "updates": ("S", "updates", "params"),
     "record": ("S", "step", "key"),
     "end": ("S", "learner", "data", "key"),
+    "report": ("S",),
 }
 
 
@@ -78,7 +82,8 @@ def _refuse_hook(where: str, hook: Any, takes: tuple[str, ...]) -> None:
 def chain(**parts: Strategy) -> Strategy:
     """Strategies applied in the order given, each with its own state and random stream under its name.
 
-    Nouns are threaded from part to part; `loss` returns a dict of each part's term by name.
+    Nouns are threaded from part to part; `loss` returns a dict of each part's term by name, `report` one of all parts'
+    scalars by "NAME/KEY".
     """
     for name, part in parts.items():
         if not isinstance(part, Strategy):
@@ -140,4 +145,16 @@ def chain(**parts: Strategy) -> Strategy:
             new[name], learner = part.end(state[name], learner, data, named_key(key, name))
         return new, learner
 
-    return Strategy(init, begin, batch, view, loss, grads, updates, record, end)
+    def report(state: Any) -> dict[str, Any]:
+        said = {}
+        for name, part in parts.items():
+            for key, value in part.report(state[name]).items():
+                said[f"{name}/{key}"] = scalar = jnp.asarray(value)
+                if scalar.shape:
+                    raise UserError(
+                        f"strategies.{name}: the hook `report` gives {key!r} of shape {list(scalar.shape)}, expected a "
+                        "scalar; give its sum or its mean"
+                    )
+        return said
+
+    return Strategy(init, begin, batch, view, loss, grads, updates, record, end, report)

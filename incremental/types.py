@@ -99,6 +99,7 @@ class Fit(NamedTuple):
     bad: Array  # [] int32, epochs since
     epoch: Array  # [] int32, epochs run
     active: Array  # [] bool
+    last: Array  # [] float32, the last epoch's validation value; -inf: there is none
 
 
 class State(NamedTuple):
