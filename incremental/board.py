@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from incremental.errors import UserError
-from incremental.loop import Cost, Progress
+from incremental.loop import Cost, Epoch, Progress
 from incremental.records import Record
 
 ROWS = 8  # groups in the table: the last ones begun
@@ -151,9 +151,8 @@ class Seat:
     def __init__(self, board: Board, group: Group, job: int) -> None:
         self.board, self.group, self.job = board, group, job
 
-    def epoch(self, t: int, epoch: int, loss: float | None, validation: float | None) -> None:
-        del t, loss, validation
-        self.group.epoch = epoch
+    def epoch(self, epoch: Epoch) -> None:
+        self.group.epoch = epoch.epoch
 
     def increment(self, cost: Cost, tested: Sequence[Record]) -> None:
         self.heard(tested)

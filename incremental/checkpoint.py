@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from incremental.errors import UserError
 from incremental.learner import fresh_fit
-from incremental.loop import Cost, Functions, Progress
+from incremental.loop import Cost, Epoch, Functions, Progress
 from incremental.records import Record
 from incremental.sharding import agreed, shapes
 from incremental.types import Fit, Learner, Params, PyTree, Sizes, State, bytes_of
@@ -110,4 +110,5 @@ def from_json(values: dict[str, Any]) -> Progress:
     """The inverse of `to_json`."""
     records = tuple(Record(*record) for record in values["records"])
     costs = tuple(Cost(*cost) for cost in values["costs"])
-    return Progress(**{**values, "records": records, "costs": costs})
+    epochs = tuple(Epoch(*epoch) for epoch in values["epochs"])
+    return Progress(**{**values, "records": records, "costs": costs, "epochs": epochs})

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from incremental.loop import Cost, Progress
+from incremental.loop import Cost, Epoch, Progress
 from incremental.records import Record
 
 SECONDS_BETWEEN_LINES = 10.0  # where there is no progress bar
@@ -37,13 +37,14 @@ class Console:
     def __exit__(self, *_: Any) -> None:
         self.bar.stop()
 
-    def epoch(self, t: int, epoch: int, loss: float | None, validation: float | None) -> None:
-        note = "" if loss is None else f"loss {loss:.4f}"
-        if validation is not None:
-            note += f", best validation {validation:.4f}"
-        self.bar.update(self.task, description=self.part(t), completed=epoch, note=note)
+    def epoch(self, epoch: Epoch) -> None:
+        note = "" if epoch.loss is None else f"loss {epoch.loss:.4f}"
+        if epoch.validation is not None:
+            note += f", validation {epoch.validation:.4f}"
+        part = self.part(epoch.increment)
+        self.bar.update(self.task, description=part, completed=epoch.epoch, note=note)
         if self.bar.disable and time.monotonic() - self.printed > SECONDS_BETWEEN_LINES:
-            self.say(f"    {self.part(t)}, epoch {epoch} of at most {self.epochs}: {note}")
+            self.say(f"    {part}, epoch {epoch.epoch} of at most {self.epochs}: {note}")
 
     def say(self, line: str) -> None:
         """Prints a line."""

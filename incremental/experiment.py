@@ -15,7 +15,7 @@ from incremental.checkpoint import Checkpoints
 from incremental.console import Console
 from incremental.data.stream import Stream
 from incremental.errors import UserError
-from incremental.loop import Bases, Cost, Driver, Listener, Progress, Result, run
+from incremental.loop import Bases, Cost, Driver, Epoch, Listener, Progress, Result, run
 from incremental.problem import Baseline
 from incremental.records import Record
 from incremental.rundir import RunDirectory
@@ -25,7 +25,7 @@ from incremental.types import Params, Sizes, State, bytes_of
 
 
 class Kept:
-    """The `Saver` of a run directory: evaluations.csv and the checkpoint."""
+    """The `Saver` of a run directory: evaluations.csv, epochs.csv and the checkpoint."""
 
     def __init__(self, directory: RunDirectory, checkpoints: Checkpoints) -> None:
         self.directory, self.checkpoints = directory, checkpoints
@@ -33,6 +33,7 @@ class Kept:
 
     def save(self, state: State, before: Params, sizes: Sizes, progress: Progress) -> None:
         self.directory.evaluations(progress.records)
+        self.directory.epochs(progress.epochs)
         self.checkpoints.save(state, before, sizes, progress)
 
 
@@ -43,20 +44,53 @@ class Teller(Listener, Protocol):
 
 
 class Tracked:
-    """A `Listener` that prints, and sends an increment's numbers to the tracker."""
+    """A `Listener` that prints, and sends the numbers of epochs and increments to the tracker.
+
+    The curves of epochs (`train/...`, `report/...`) stand over "epoch", counted over the whole stream, those of
+    increments over "increment".
+    """
 
     def __init__(self, console: Teller, tracker: Tracker) -> None:
         self.console, self.tracker = console, tracker
-        self.epoch = console.epoch
+        self.points = self.epochs = 0
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.console.epoch(epoch)
+        self.track_epoch(epoch)
 
     def increment(self, cost: Cost, tested: Sequence[Record]) -> None:
         self.console.increment(cost, tested)
         self.track(cost, tested)
 
+    def resumed(self, progress: Progress) -> None:
+        """A resumed offline run is a file of its own: tells the tracker again what was before."""
+        self.console.resumed(progress)
+        epochs = list(progress.epochs)
+        for cost in progress.costs:
+            while epochs and epochs[0].increment == cost.increment:
+                self.track_epoch(epochs.pop(0))
+            self.track(cost, prequential(progress.records, cost.increment))
+        for epoch in epochs:  # of the update that it continues
+            self.track_epoch(epoch)
+
+    def track_epoch(self, epoch: Epoch) -> None:
+        """One point of every curve over epochs."""
+        self.epochs += 1
+        told = {"loss": epoch.loss, "validation": epoch.validation}
+        values = {f"train/{name}": value for name, value in told.items() if value is not None}
+        values |= {f"train/term/{name}": value for name, value in epoch.terms.items()}
+        values |= {f"report/{name}": value for name, value in epoch.reports.items()}
+        self.log("epoch", self.epochs, values)
+
     def track(self, cost: Cost, tested: Sequence[Record]) -> None:
-        """One point of every curve, at the increment's number."""
+        """One point of every curve over increments."""
         costs = {f"cost/{name}": float(value) for name, value in cost._asdict().items() if name != "increment"}
-        self.tracker.log(cost.increment, {**{record.metric: record.value for record in tested}, **costs})
+        self.log("increment", cost.increment, {**{record.metric: record.value for record in tested}, **costs})
+
+    def log(self, axis: str, at: int, values: dict[str, float]) -> None:
+        """Points are counted in the order of the run: a resumed one gives the same numbers again."""
+        self.tracker.log(self.points, axis, {axis: float(at), **values})
+        self.points += 1
 
 
 def named(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,10 +153,7 @@ class Execution:
         """Where the last checkpoint left the run, or None."""
         found = self.checkpoints.restore(functions)
         if found is not None:
-            progress = found[3]
-            self.console.resumed(progress)
-            for cost in progress.costs:  # a resumed offline run is a file of its own: make it complete
-                self.listener.track(cost, prequential(progress.records, cost.increment))
+            self.listener.resumed(found[3])
         return found
 
     def finish(self, result: Result, lanes: int = 1) -> dict[str, Any]:
@@ -170,7 +201,7 @@ def run_in(
     then = f"  or  incremental-recommend {directory.path} --user ID" if stream.question is None else ""
     print(
         f"  finished: prequential {headline} {quality:.4f}, {summary['cost']['seconds_per_update']:.2f} s an update\n"
-        f"  written: {directory.path}/summary.json, evaluations.csv, checkpoint/"
+        f"  written: {directory.path}/summary.json, evaluations.csv, epochs.csv, checkpoint/"
         + (", profile/ (for TensorBoard or Perfetto)\n" if config["profile"] else "\n")
         + f"  next: incremental-report {directory.path.parent}{then}",
         flush=True,

@@ -100,8 +100,8 @@ def count_arrivals(catalogue: Catalogue, data: Data) -> Catalogue:
 
 def fresh_fit(learner: Learner, strategy: Any, least: Any = 0, offered: Any = -1) -> Fit:
     """The start of an increment's training: no epoch run, anything is better than nothing."""
-    none, whole = jnp.float32(-jnp.inf), [jnp.int32(number) for number in (0, 0, least, offered)]
-    return Fit(learner, strategy, none, whole[0], whole[1], jnp.array(True), whole[2], whole[3])
+    none, zero = jnp.float32(-jnp.inf), jnp.int32(0)
+    return Fit(learner, strategy, none, zero, zero, jnp.array(True), none, jnp.int32(least), jnp.int32(offered))
 
 
 def arrived_rows(problem: Problem, params: Params, catalogue: Catalogue) -> Params:
@@ -316,6 +316,7 @@ def make(
             "examples": sums["examples"],
             "steps": steps,
             "broken": broken,
+            "reports": strategy.report(state.strategy),
         }
 
     def evaluated(state: State) -> State:
@@ -347,11 +348,12 @@ def make(
             lambda new, old: jnp.where(better, new, old), (learner, own), (fit.learner, fit.strategy)
         )
         best_value = jnp.where(better, value, fit.value)
+        last = jnp.where(data.size > 0, value, -jnp.inf)
         active = fit.active & (always | (bad < training.patience)) & (fit.epoch < training.epochs)
         return State(
             learner,
             own,
-            fit._replace(learner=best, strategy=best_own, value=best_value, bad=bad, active=active),
+            fit._replace(learner=best, strategy=best_own, value=best_value, bad=bad, active=active, last=last),
             key,
         )
 

@@ -1,7 +1,7 @@
 """The `loop` driver: test on an increment, train on it, go on; a plain Python loop around compiled epochs."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from incremental.capacity import capacity, grow
 from incremental.compiled import Compiled
@@ -20,6 +21,7 @@ from incremental.types import (
     Anchor,
     Batch,
     Data,
+    Fit,
     Learner,
     Params,
     Program,
@@ -48,6 +50,17 @@ class Cost(NamedTuple):
     memory_bytes: int  # strategy state, and past interactions that the update reads
 
 
+class Epoch(NamedTuple):
+    """What one epoch of an update's training came to."""
+
+    increment: int
+    epoch: int  # of the update, from 1
+    loss: float | None = None  # mean over the steps; None: a model without gradients
+    validation: float | None = None  # after the epoch; None: there is no validation part
+    terms: Mapping[str, float] = {}  # of the loss, each a mean over the steps: "data", and strategies by name
+    reports: Mapping[str, float] = {}  # what strategies say of themselves, by "NAME/KEY"
+
+
 class Progress(NamedTuple):
     """Where a run stands; with the state it is all that a resumed run needs."""
 
@@ -58,6 +71,7 @@ class Progress(NamedTuple):
     examples: int = 0
     records: tuple[Record, ...] = ()
     costs: tuple[Cost, ...] = ()
+    epochs: tuple[Epoch, ...] = ()
 
 
 class Saver(Protocol):
@@ -100,7 +114,7 @@ class Bases(Protocol):
 class Listener(Protocol):
     """Told what happens; it draws progress bars, prints and tracks."""
 
-    def epoch(self, t: int, epoch: int, loss: float | None, validation: float | None) -> None: ...
+    def epoch(self, epoch: Epoch) -> None: ...
 
     def increment(self, cost: Cost, tested: Sequence[Record]) -> None: ...
 
@@ -108,8 +122,8 @@ class Listener(Protocol):
 class Silent:
     """A listener that says nothing."""
 
-    def epoch(self, t: int, epoch: int, loss: float | None, validation: float | None) -> None:
-        del t, epoch, loss, validation
+    def epoch(self, epoch: Epoch) -> None:
+        del epoch
 
     def increment(self, cost: Cost, tested: Sequence[Record]) -> None:
         del cost, tested
@@ -452,24 +466,21 @@ class Driver:
             if t == 0 and (base := self.base(functions.program, sizes)) is not None:
                 state, progress = self.taken_over(base, functions.program, state, progress)
                 start, compiled = time.perf_counter(), functions.seconds  # reading it is no training
-        epoch = functions.base_epoch if t == 0 else functions.run_epoch
-        while bool(state.fit.active) and int(state.fit.epoch) < functions.program.epochs:
-            state, metrics = epoch(state, data)
-            refuse_divergence(metrics, t, int(state.fit.epoch))
+        run_epoch = functions.base_epoch if t == 0 else functions.run_epoch
+        fit = told(state.fit)
+        while fit.active and fit.epoch < functions.program.epochs:
+            state, metrics = run_epoch(state, data)
             state = functions.validate(state, validation, seen)
             jax.block_until_ready(state)
+            metrics, fit = jax.device_get((metrics, told(state.fit)))
+            refuse_divergence(metrics, t, int(fit.epoch))
             progress = clocked(progress, int(metrics["examples"]))
-            value = float(state.fit.value)
-            self.listener.epoch(
-                t,
-                int(state.fit.epoch),
-                float(metrics["loss"]) if "loss" in metrics else None,
-                value if np.isfinite(value) else None,
-            )
+            progress = progress._replace(epochs=(*progress.epochs, epoch_of(t, fit, metrics)))
+            self.listener.epoch(progress.epochs[-1])
             if self.saver and self.saver.due():
                 self.saver.save(state, before, sizes, progress)
                 start = time.perf_counter()
-        epochs = int(state.fit.epoch)
+        epochs = int(fit.epoch)
         if t == 0 and base is None and self.bases is not None and shares_base(functions.program):
             cost = Cost(t, progress.seconds, 0.0, progress.examples, epochs, 0, 0)
             self.bases.keep(Base(jax.device_get(state.fit.learner), cost))
@@ -609,6 +620,28 @@ def holds_anchor(tree: Any) -> bool:
     """Whether a strategy's state holds an `Anchor`."""
     leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, Anchor))
     return any(isinstance(leaf, Anchor) for leaf in leaves)
+
+
+def told(fit: Fit) -> Fit:
+    """The numbers of a `Fit`, without the best epoch's weights."""
+    return fit._replace(learner=(), strategy=())  # type: ignore[arg-type]
+
+
+def epoch_of(t: int, fit: Fit, metrics: Mapping[str, Any]) -> Epoch:
+    """The epoch of increment t that has just been validated, from what was fetched of it."""
+
+    def floats(name: str) -> dict[str, float]:
+        return {path: float(value) for path, value in flatten_dict(metrics.get(name, {}), sep="/").items()}
+
+    loss, value = metrics.get("loss"), float(fit.last)
+    return Epoch(
+        t,
+        int(fit.epoch),
+        None if loss is None else float(loss),
+        value if np.isfinite(value) else None,
+        floats("terms"),
+        floats("reports"),
+    )
 
 
 def refuse_divergence(metrics: dict[str, Any], t: int, epoch: int) -> None:

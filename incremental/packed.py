@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,7 +29,7 @@ from incremental.compiled import Compiled
 from incremental.errors import UserError
 from incremental.loop import Bases, Cost, Driver, Listener, Progress, Result, Saver
 from incremental.records import Record, matrix_entries, prequential
-from incremental.types import Data, Params, Program, PyTree, Ranks, Sizes, State, bytes_of
+from incremental.types import Data, Fit, Params, Program, PyTree, Ranks, Sizes, State, bytes_of
 
 Numbers = Mapping[str, Array]  # by dotted key; [lanes] float32, or [] of one lane
 LaneBuild = Callable[[Sizes, Numbers], Program]
@@ -356,40 +357,40 @@ class Packed:
                 self.progress[lane] = self.progress[lane]._replace(begun=True)
             taken = self.take_bases(new, functions.program) if t == 0 else []
             start = time.perf_counter()
-        while going := self.going(here, functions.program.epochs):
+        fit = jax.device_get(loop.told(self.state.fit))
+        while going := self.going(here, fit, functions.program.epochs):
             epoch = min(going.values())
             lanes = [lane for lane, own in going.items() if own == epoch]
             on = self.on(lanes)
             number = programs.everywhere(np.int32(epoch))
             run_epoch = functions.base_epoch if t == 0 else functions.run_epoch
             self.state, metrics = run_epoch(self.numbers, on, self.state, number, data)
-            metrics = jax.device_get(metrics)
-            lanes = [lane for lane in lanes if not self.diverged(lane, metrics, t, epoch + 1)]
-            self.state, _ = functions.validate(self.numbers, self.on(lanes), self.state, validation, seen)
-            values = np.asarray(self.state.fit.value)
+            self.state, _ = functions.validate(self.numbers, on, self.state, validation, seen)
+            metrics, fit = jax.device_get((metrics, loop.told(self.state.fit)))
             clock()
             for lane in lanes:
-                own = self.progress[lane]
-                self.progress[lane] = own._replace(examples=own.examples + int(metrics["examples"][lane]))
-                value = float(values[lane])
-                self.lanes[lane].listener.epoch(
-                    t, epoch + 1, float(metrics["loss"][lane]), value if np.isfinite(value) else None
+                ours, its = jax.tree.map(itemgetter(lane), (metrics, fit))
+                if self.diverged(lane, ours, t, epoch + 1):
+                    continue
+                own, ran = self.progress[lane], loop.epoch_of(t, its, ours)
+                self.progress[lane] = own._replace(
+                    examples=own.examples + int(ours["examples"]), epochs=(*own.epochs, ran)
                 )
+                self.lanes[lane].listener.epoch(ran)
             here = [lane for lane in here if lane not in self.errors]
             if self.due():
                 self.save(here)
                 start = time.perf_counter()
         if not here:
             return None
-        epochs = np.asarray(self.state.fit.epoch)
         if t == 0:
-            self.keep_bases([lane for lane in here if lane not in taken], functions.program, epochs)
+            self.keep_bases([lane for lane in here if lane not in taken], functions.program, fit.epoch)
             start = time.perf_counter()
         self.state, _ = functions.end(self.numbers, self.on(here), self.state, loop.finished(data, validation))
         jax.block_until_ready(self.state)
         clock()
         written = np.asarray(functions.written(self.numbers, self.before, self.state.learner.params))
-        return self.charge(here, epochs, written)
+        return self.charge(here, fit.epoch, written)
 
     def take_bases(self, lanes: Sequence[int], program: Program) -> list[int]:
         """Puts the base parts that other runs have trained into these lanes; returns the lanes that have one now."""
@@ -444,16 +445,15 @@ class Packed:
                 compile_seconds=own.compile_seconds + compile_seconds / len(here),
             )
 
-    def going(self, here: Sequence[int], most: int) -> dict[int, int]:
-        """The lanes that go on in this update, and how many epochs each has behind it."""
-        fit = self.state.fit
-        active, epochs = np.asarray(fit.active), np.asarray(fit.epoch)
-        return {lane: int(epochs[lane]) for lane in here if active[lane] and epochs[lane] < most}
+    @staticmethod
+    def going(here: Sequence[int], fit: Fit, most: int) -> dict[int, int]:
+        """The lanes that go on in this update, and how many epochs each has behind it; `fit` on the host."""
+        return {lane: int(fit.epoch[lane]) for lane in here if fit.active[lane] and fit.epoch[lane] < most}
 
     def diverged(self, lane: int, metrics: PyTree, t: int, epoch: int) -> bool:
-        """Whether the lane's loss became NaN or infinite; it is then off for good."""
+        """Whether the lane's loss became NaN or infinite, as its metrics say; it is then off for good."""
         try:
-            loop.refuse_divergence(jax.tree.map(lambda leaf: leaf[lane], metrics), t, epoch)
+            loop.refuse_divergence(metrics, t, epoch)
         except UserError as error:
             self.errors[lane] = error
             self.lanes[lane].failed(error)

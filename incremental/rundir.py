@@ -7,14 +7,14 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from omegaconf import OmegaConf
 
 from incremental.errors import UserError
-from incremental.loop import Result
+from incremental.loop import Epoch, Result
 from incremental.metrics.continual import summarise
 from incremental.records import Record
 from incremental.sharding import first_process
@@ -79,6 +79,20 @@ class RunDirectory:
             (*record[:3], "" if math.isnan(record.value) else record.value, record.events) for record in records
         )
         write_atomically(self.path / "evaluations.csv", text.getvalue())
+
+    def epochs(self, epochs: Sequence[Epoch]) -> None:
+        """Rewrites epochs.csv; a cell is empty where an epoch has no such value."""
+        terms = dict.fromkeys(name for epoch in epochs for name in epoch.terms)
+        reports = dict.fromkeys(name for epoch in epochs for name in epoch.reports)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        named = *(f"term/{name}" for name in terms), *(f"report/{name}" for name in reports)
+        writer.writerow(("increment", "epoch", "loss", "validation", *named))
+        writer.writerows(
+            (*epoch[:4], *(epoch.terms.get(name) for name in terms), *(epoch.reports.get(name) for name in reports))
+            for epoch in epochs
+        )
+        write_atomically(self.path / "epochs.csv", text.getvalue())
 
     def finish(self, name: str, row: str, result: Result, lanes: int) -> dict[str, Any]:
         """Writes summary.json and returns its content; `lanes` runs shared the seconds."""

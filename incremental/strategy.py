@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from incremental import mirrors
@@ -46,6 +47,8 @@ class Strategy(NamedTuple):
         learner,
     )
     """(S, learner, data, key) -> (S, learner), with the finished increment's data"""
+    report: Callable[[PyTree], dict[str, Any]] = lambda _state: {}
+    """(S) -> scalars by name, after every epoch: what the strategy has to say of itself, for the curves"""
     rebase: mirrors.Rebase = lambda params, _key: params
     """(params, key) -> other params of the same function; after every part's `end` but the base part's, for the learner
     and for every `Anchor` and `Teacher`"""
@@ -93,6 +96,7 @@ HOOKS = {
     "record": ("S", "step", "key"),
     "end": ("S", "learner", "data", "key"),
     "rebase": ("params", "key"),
+    "report": ("S",),
 }
 
 
@@ -109,7 +113,8 @@ def _refuse_hook(where: str, hook: Any, takes: tuple[str, ...]) -> None:
 def chain(**parts: Strategy) -> Strategy:
     """Strategies applied in the order given, each with its own state and random stream under its name.
 
-    Nouns are threaded from part to part; `loss` returns a dict of each part's term by name.
+    Nouns are threaded from part to part; `loss` returns a dict of each part's term by name, `report` one of all parts'
+    scalars by "NAME/KEY".
     """
     for name, part in parts.items():
         if not isinstance(part, Strategy):
@@ -186,5 +191,17 @@ def chain(**parts: Strategy) -> Strategy:
             new, learner = mirrors.rebased(rebase, new, learner, named_key(key, name))
         return new, learner
 
+    def report(state: Any) -> dict[str, Any]:
+        said = {}
+        for name, part in parts.items():
+            for key, value in part.report(state[name]).items():
+                said[f"{name}/{key}"] = scalar = jnp.asarray(value)
+                if scalar.shape:
+                    raise UserError(
+                        f"strategies.{name}: the hook `report` gives {key!r} of shape {list(scalar.shape)}, expected a "
+                        "scalar; give its sum or its mean"
+                    )
+        return said
+
     early = all(part.early for part in parts.values())
-    return Strategy(init, begin, batch, view, loss, grads, updates, record, end, early=early)
+    return Strategy(init, begin, batch, view, loss, grads, updates, record, end, report, early=early)

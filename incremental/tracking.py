@@ -24,8 +24,9 @@ _PUBLIC = {"api.wandb.ai", "api.forge.coreweave.com"}  # two names of one server
 class Tracker(NamedTuple):
     """Where a run's numbers go beside its directory. Neither function raises."""
 
-    log: Callable[[int, Mapping[str, float]], None]
-    """(step, values): one point of each named curve"""
+    log: Callable[[int, str, Mapping[str, float]], None]
+    """(step, axis, values): one point of each named curve, at `values[axis]`. `step` counts the points of a run; one
+    that a resumed run logs again is known by it"""
     finish: Callable[[Mapping[str, Any]], None]
     """(summary): the run's final values, nested as they are; nothing is logged afterwards"""
 
@@ -46,7 +47,7 @@ def tracker(
     there is none. The same run id continues a run's curves after a resume.
     """
     if mode == "disabled":
-        return lambda _name, _directory, _config, _run_id: Tracker(lambda _step, _values: None, lambda _: None)
+        return lambda _name, _directory, _config, _run_id: Tracker(lambda _step, _axis, _values: None, lambda _: None)
 
     def start(name: str, directory: Path, config: Mapping[str, Any], run_id: str) -> Tracker:
         attempt = _attempts(directory)
@@ -82,8 +83,16 @@ def tracker(
 
         run = attempt("starting", init)
 
-        def log(step: int, values: Mapping[str, float]) -> None:
-            attempt("logging", lambda: run.log(dict(values), step=step))
+        curves: set[str] = set()
+
+        def log(step: int, axis: str, values: Mapping[str, float]) -> None:
+            def send() -> None:
+                for name in values.keys() - curves - {axis}:
+                    run.define_metric(name, step_metric=axis)
+                curves.update(values)
+                run.log(dict(values), step=step)
+
+            attempt("logging", send)
 
         def finish(summary: Mapping[str, Any]) -> None:
             attempt("writing the summary", lambda: run.summary.update(dict(summary)))

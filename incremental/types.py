@@ -101,6 +101,7 @@ class Fit(NamedTuple):
     bad: Array  # [] int32, epochs since
     epoch: Array  # [] int32, epochs run
     active: Array  # [] bool
+    last: Array  # [] float32, the last epoch's validation value; -inf: there is none
     least: Array  # [] int32, epochs before `bad` counts: 0 where training goes on from weights that were trained
     offered: Array  # [] int32, the increment whose rows, and those before, earlier updates have offered to memories
 

@@ -15,10 +15,13 @@ from omegaconf import OmegaConf
 
 from incremental import checkpoint, cli, loop
 from incremental.errors import UserError
-from incremental.experiment import execute, named
+from incremental.experiment import Tracked, execute, named
 from incremental.export import export
+from incremental.loop import Cost, Epoch, Progress
+from incremental.records import Record
 from incremental.report import read_runs
 from incremental.strategy import Strategy
+from incremental.tracking import Tracker
 from incremental.trained import load
 from incremental.types import Problem
 
@@ -81,6 +84,67 @@ def test_a_run_leaves_its_config_summary_evaluations_and_checkpoint(finished: Pa
     assert len(read_runs([finished]).finished[0].evaluations) > 0
 
 
+def test_a_run_leaves_a_row_of_losses_and_validation_for_each_epoch(finished: Path) -> None:
+    epochs = pl.read_csv(finished / "epochs.csv")
+    assert epochs.columns == ["increment", "epoch", "loss", "validation", "term/data", "term/anchor"]
+    summary = json.loads((finished / "summary.json").read_text())
+    assert epochs.filter(pl.col("increment") > 0).height * 2 >= summary["increments"]
+    assert epochs.select("increment", "epoch").is_duplicated().sum() == 0
+    np.testing.assert_allclose(epochs["loss"], epochs["term/data"] + epochs["term/anchor"], rtol=1e-5)
+    anchored = epochs.group_by("increment", maintain_order=True).agg(pl.col("term/anchor").max())["term/anchor"]
+    assert anchored[0] == 0.0
+    assert min(anchored[1:]) > 0.0
+
+
+def test_the_curves_of_epochs_and_increments_have_axes_of_their_own() -> None:
+    """A run of two updates, of two epochs and one, stopped in a third; then the same again by `resumed`."""
+    costs = [Cost(t, 1.0, 0.0, 8, 2 - t, 3, 0) for t in range(2)]
+    ran = [Epoch(0, 1, 2.0, 0.1, {"data": 2.0}, {}), Epoch(0, 2, 1.0, None, {"data": 1.0}, {}),
+           Epoch(1, 1, 3.0, 0.2, {"data": 2.5, "ewc": 0.5}, {"gpm/left_out": 4.0}), Epoch(2, 1)]  # fmt: skip
+    tested = Record(0, 1, "ndcg@10", 0.3, 9)
+    told: list[list[Any]] = [[], []]
+    first, again = (
+        Tracked(Hears(), Tracker(lambda *point, points=points: points.append(point), lambda _: None)) for points in told
+    )
+    for epoch in ran[:2]:
+        first.epoch(epoch)
+    first.increment(costs[0], [])
+    first.epoch(ran[2])
+    first.increment(costs[1], [tested])
+    first.epoch(ran[3])
+    again.resumed(Progress(2, True, records=(tested,), costs=tuple(costs), epochs=tuple(ran)))
+    assert told[0] == told[1]
+    assert [(step, axis, values[axis]) for step, axis, values in told[0]] == [
+        (0, "epoch", 1.0),
+        (1, "epoch", 2.0),
+        (2, "increment", 0.0),
+        (3, "epoch", 3.0),
+        (4, "increment", 1.0),
+        (5, "epoch", 4.0),
+    ]
+    assert told[0][3][2] == {
+        "epoch": 3.0,
+        "train/loss": 3.0,
+        "train/validation": 0.2,
+        "train/term/data": 2.5,
+        "train/term/ewc": 0.5,
+        "report/gpm/left_out": 4.0,
+    }
+    assert told[0][4][2]["ndcg@10"] == 0.3
+    assert told[0][4][2]["cost/examples"] == 8.0
+    assert told[0][1][2].keys() == {"epoch", "train/loss", "train/term/data"}
+
+
+class Hears:
+    """A `Teller` that keeps still."""
+
+    def epoch(self, epoch: Epoch) -> None: ...
+
+    def increment(self, cost: Cost, tested: Any) -> None: ...
+
+    def resumed(self, progress: Progress) -> None: ...
+
+
 def test_a_finished_run_is_not_run_again(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
     config: Any = OmegaConf.to_container(OmegaConf.load(finished / "config.yaml"))
@@ -114,7 +178,8 @@ def test_a_run_stopped_after_any_save_continues_bit_for_bit(
     summaries = [json.loads((run / "summary.json").read_text()) for run in (finished, only(tmp_path))]
     assert summaries[0]["metrics"] == summaries[1]["metrics"]
     assert [s["cost"]["examples"] for s in summaries[:1]] == [s["cost"]["examples"] for s in summaries[1:]]
-    assert (finished / "evaluations.csv").read_bytes() == (only(tmp_path) / "evaluations.csv").read_bytes()
+    for name in ("evaluations.csv", "epochs.csv"):  # no row twice, none lost
+        assert (finished / name).read_bytes() == (only(tmp_path) / name).read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -159,22 +159,66 @@ def test_the_listener_hears_of_every_epoch_and_increment() -> None:
     heard: list[Any] = []
 
     class Listener:
-        def epoch(self, t: int, epoch: int, loss: float | None, validation: float | None) -> None:
-            heard.append((t, epoch, loss, validation))
+        def epoch(self, epoch: loop.Epoch) -> None:
+            heard.append(epoch)
 
         def increment(self, cost: loop.Cost, tested: Any) -> None:
             heard.append((cost, tested))
 
     result = lab.run(lab.build(PLAIN), lab.stream(), listener=Listener())
-    costs = [entry for entry in heard if len(entry) == 2]
+    costs = [entry for entry in heard if not isinstance(entry, loop.Epoch)]
     assert tuple(cost for cost, _ in costs) == result.costs
     assert [record for _, tested in costs for record in tested] == list(result.records)
     for t, cost in enumerate(result.costs):
-        epochs = [entry for entry in heard if len(entry) == 4 and entry[0] == t]
-        assert [epoch for _, epoch, *_ in epochs] == list(range(1, cost.epochs + 1))
-        assert all(loss > 0 for *_, loss, _ in epochs)
-        best = [validation for *_, validation in epochs]
-        assert best == sorted(best)  # the best so far
+        epochs = [entry for entry in heard if isinstance(entry, loop.Epoch) and entry.increment == t]
+        assert [epoch.epoch for epoch in epochs] == list(range(1, cost.epochs + 1))
+        assert all(epoch.loss is not None and epoch.loss > 0 for epoch in epochs)
+        assert all(dict(epoch.terms) == {"data": epoch.loss} for epoch in epochs)
+        values = [epoch.validation for epoch in epochs]
+        assert None not in values
+        assert len(set(values)) > 1  # each epoch's own
+        if len(values) < PLAIN.epochs:  # it stopped for want of a better one
+            assert values.index(max(values)) == len(values) - 1 - PLAIN.patience
+
+
+def test_the_listener_hears_each_term_of_the_loss_and_each_report() -> None:
+    """The term is 0.5 · the number of finished increments, the report counts steps: both are known beforehand."""
+    counting = Strategy(
+        init=lambda _: (jnp.float32(0.0), jnp.int32(0)),
+        loss=lambda state, *_: 0.5 * state[0],
+        record=lambda state, *_: (state[0], state[1] + 1),
+        end=lambda state, learner, *_: ((state[0] + 1.0, state[1]), learner),
+        report=lambda state: {"steps": state[1], "finished": state[0]},
+    )
+
+    def build(sizes: Sizes) -> Program:
+        return lab.make(lab.problem_of(PLAIN, sizes), {"quiet": Strategy(), "mine": counting}, sizes, PLAIN)
+
+    heard: list[loop.Epoch] = []
+
+    class Noting(loop.Silent):
+        def epoch(self, epoch: loop.Epoch) -> None:
+            heard.append(epoch)
+
+    stream = lab.stream()
+    lab.run(functools.cache(build), stream, listener=Noting())
+    assert {epoch.increment for epoch in heard} == set(range(len(stream)))
+    steps = 0
+    for epoch in heard:
+        assert set(epoch.terms) == {"data", "mine"}
+        assert epoch.terms["mine"] == pytest.approx(0.5 * epoch.increment)
+        assert epoch.loss == pytest.approx(sum(epoch.terms.values()), rel=1e-5)
+        # An update ends with its best epoch's count, from which the next one goes on.
+        ran = -(-rows_of(stream, epoch.increment) // 32)
+        assert (epoch.reports["mine/steps"] - steps == ran) or epoch.epoch == 1
+        steps = epoch.reports["mine/steps"]
+        assert epoch.reports["mine/finished"] == epoch.increment
+
+
+def test_a_report_of_anything_but_scalars_is_refused() -> None:
+    wide = Strategy(report=lambda _: {"all": jnp.zeros(3)})
+    build = functools.cache(lambda sizes: lab.make(lab.problem_of(PLAIN, sizes), {"wide": wide}, sizes, PLAIN))
+    refused(r"strategies\.wide: the hook `report` gives 'all' of shape \[3\], expected a scalar", build, lab.stream())
 
 
 # -- costs ----------------------------------------------------------------------------------------------------------
@@ -409,9 +453,8 @@ def test_a_state_that_changes_its_type_is_refused_before_training(hook: str) -> 
     trained: list[int] = []
 
     class Noting(loop.Silent):
-        def epoch(self, t: int, epoch: int, loss: float | None, validation: float | None) -> None:
-            del t, loss, validation
-            trained.append(epoch)
+        def epoch(self, epoch: loop.Epoch) -> None:
+            trained.append(epoch.epoch)
 
     where = "type of its state" if hook == "record" else rf"strategies\.changing: its state changes in `{hook}`.*init"
     with pytest.raises(UserError, match=where):

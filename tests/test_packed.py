@@ -47,13 +47,12 @@ class Place:
     def __init__(self, start: Any = None) -> None:
         self.start = start
         self.listener = self.saver = self
-        self.epochs: list[tuple[int, int]] = []
+        self.epochs: list[loop.Epoch] = []
         self.errors: list[str] = []
         self.saved: Any = None
 
-    def epoch(self, t: int, epoch: int, loss: float | None, validation: float | None) -> None:
-        del loss, validation
-        self.epochs.append((t, epoch))
+    def epoch(self, epoch: loop.Epoch) -> None:
+        self.epochs.append(epoch)
 
     def increment(self, cost: loop.Cost, tested: Any) -> None: ...
 
@@ -120,7 +119,7 @@ NUMBERS = [
     {"rate": float("inf"), "ewc.weight": 30.0},
     *[{"rate": 0.03, "ewc.weight": 30.0}] * 6,  # on eight devices: two lanes each, seven of them fillers
 ]
-ALONE = driver(NAMES, NUMBERS[1])
+ALONE, HEARD = driver(NAMES, NUMBERS[1]), Place()
 
 
 @functools.cache
@@ -132,15 +131,25 @@ def ran() -> tuple[list[Any], list[Place]]:
 
 @functools.cache
 def alone() -> Result:
-    """The second one, alone."""
-    return ALONE.run(jax.random.key(1), True, None)
+    """The second one, alone; it is told to `HEARD`."""
+    ALONE.listener = HEARD
+    result = ALONE.run(jax.random.key(1), True, None)
+    ALONE.listener = loop.SILENT
+    return result
 
 
 def test_a_lane_is_the_run_alone_and_stops_by_itself() -> None:
     results, places = ran()
     assert_same(results[1], alone())
     assert [cost.epochs for cost in alone().costs] != [cost.epochs for cost in results[0].costs]
-    assert places[1].epochs == [(cost.increment, 1 + i) for cost in alone().costs for i in range(cost.epochs)]
+    number = [(epoch.increment, epoch.epoch) for epoch in places[1].epochs]
+    assert number == [(cost.increment, 1 + i) for cost in alone().costs for i in range(cost.epochs)]
+    for epoch, own in zip(places[1].epochs, HEARD.epochs, strict=True):
+        assert epoch.terms.keys() == own.terms.keys() == {"data", "ewc"}
+        told, expected = ([each.loss, each.validation, *each.terms.values()] for each in (epoch, own))
+        np.testing.assert_allclose(told, expected, rtol=1e-4, atol=1e-6)
+    assert any(epoch.terms["ewc"] > 0 for epoch in places[1].epochs)
+    assert places[1].saved[3].epochs == tuple(places[1].epochs)
     lab.assert_same(places[1].saved[0], results[1].state)
 
 
@@ -175,7 +184,8 @@ def test_a_killed_lane_continues_packed_beside_others_and_alone(monkeypatch: pyt
     results = run(NAMES, NUMBERS, places)
     for resumed, uninterrupted in zip(results[:2], ran()[0][:2], strict=True):
         assert_same(resumed, uninterrupted)
-    assert places[1].epochs[0] == (1, 2)
+    assert places[1].epochs[0][:2] == (1, 2)
+    assert places[1].saved[3].epochs == tuple(ran()[1][1].epochs)  # those before the kill once
     assert_same(ALONE.run(jax.random.key(1), True, lambda _: stopped[1].saved), alone())
 
 

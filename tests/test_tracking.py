@@ -28,13 +28,14 @@ start = tracking.tracker(group="sweep")
 start("never finished", Path(sys.argv[1]), {{}}, "run6")
 tracker = start("replay", Path(sys.argv[1]), {CONFIG!r} | {{"note": "x" * 100_000}}, "run7")
 for step in range(3):
-    tracker.log(step, {{"ndcg@10": step / 4, "cost/seconds": 2.0}})
+    tracker.log(2 * step, "epoch", {{"epoch": step + 1.0, "train/loss": 3.0 - step}})
+    tracker.log(2 * step + 1, "increment", {{"increment": float(step), "ndcg@10": step / 4, "cost/seconds": 2.0}})
 if "kill" in sys.argv:
     import wandb
     wandb.setup().ensure_service()._proc._process.kill()
     wandb.setup().ensure_service()._proc.join()
-    for step in range(3, 100):
-        tracker.log(step, {{"ndcg@10": 0.0}})
+    for step in range(6, 100):
+        tracker.log(step, "increment", {{"increment": float(step), "ndcg@10": 0.0}})
 tracker.finish({SUMMARY!r})
 print("done")
 """
@@ -86,6 +87,7 @@ class Offline(NamedTuple):
     config: dict[str, Any]
     curves: dict[str, list[tuple[int, float]]]
     summary: dict[str, Any]
+    axes: dict[str, str]
 
 
 def read(path: Path) -> Offline:
@@ -94,6 +96,7 @@ def read(path: Path) -> Offline:
     resolved: dict[str, Any] = {}
     curves: dict[str, list[tuple[int, float]]] = {}
     summary: dict[str, Any] = {}
+    axes: dict[str, str] = {}
     for record in records(path):
         kind = record.WhichOneof("record_type")
         if kind == "run":
@@ -103,11 +106,13 @@ def read(path: Path) -> Offline:
             for item in record.history.item:
                 key = item.key or "/".join(item.nested_key)
                 curves.setdefault(key, []).append((record.history.step.num, json.loads(item.value_json)))
+        elif kind == "metric":
+            axes[record.metric.name] = record.metric.step_metric
         elif kind == "summary":
             summary |= {
                 item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.summary.update
             }
-    return Offline(started, resolved, curves, summary)
+    return Offline(started, resolved, curves, summary, {name: axis for name, axis in axes.items() if axis})
 
 
 def test_an_offline_run_keeps_curves_config_and_summary(tmp_path: Path) -> None:
@@ -120,8 +125,12 @@ def test_an_offline_run_keeps_curves_config_and_summary(tmp_path: Path) -> None:
     assert (offline.run.project, offline.run.run_group) == ("incremental", "sweep")
     assert {key: offline.config[key] for key in CONFIG} == CONFIG
     assert offline.config["note"] == "x" * 100_000  # in fragments over several blocks
-    assert offline.curves["ndcg@10"] == [(0, 0.0), (1, 0.25), (2, 0.5)]
-    assert offline.curves["cost/seconds"] == [(0, 2.0), (1, 2.0), (2, 2.0)]
+    assert offline.curves["ndcg@10"] == [(1, 0.0), (3, 0.25), (5, 0.5)]
+    assert offline.curves["increment"] == [(1, 0.0), (3, 1.0), (5, 2.0)]
+    assert offline.curves["cost/seconds"] == [(1, 2.0), (3, 2.0), (5, 2.0)]
+    assert offline.curves["train/loss"] == [(0, 3.0), (2, 2.0), (4, 1.0)]
+    assert offline.curves["epoch"] == [(0, 1.0), (2, 2.0), (4, 3.0)]
+    assert offline.axes == {"ndcg@10": "increment", "cost/seconds": "increment", "train/loss": "epoch"}
     assert {key: offline.summary[key] for key in SUMMARY} == SUMMARY
 
 
@@ -149,6 +158,7 @@ class Broken:
         summary = types.SimpleNamespace(update=lambda _values: self.call("summary"))
         made = types.SimpleNamespace(
             log=lambda _values, step: self.call(f"log{step}"),
+            define_metric=lambda _name, step_metric: None,  # noqa: ARG005
             finish=lambda: self.call("finish"),
             summary=summary,
         )
@@ -184,7 +194,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Brok
 def use(start: tracking.Start, directory: Path) -> None:
     tracker = start("name", directory, CONFIG, "id")
     for step in range(3):
-        tracker.log(step, {"loss": 1.0})
+        tracker.log(step, "epoch", {"epoch": step + 1.0, "loss": 1.0})
     tracker.finish(SUMMARY)
 
 

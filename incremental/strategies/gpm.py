@@ -59,7 +59,9 @@ def gpm(problem: Problem, *, threshold: float = 0.97, rank: int = 64, samples: i
         }
         return Spaces(*({path: parts[i] for path, parts in grown.items()} for i in range(3))), learner
 
-    return Strategy(init=init, updates=updates, end=end)
+    return Strategy(
+        init=init, updates=updates, end=end, report=lambda state: {"left_out": sum(state.left_out.values())}
+    )
 
 
 def widened(

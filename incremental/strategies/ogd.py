@@ -72,4 +72,4 @@ def ogd(problem: Problem, *, directions: int = 64, samples: int = 16) -> Strateg
         state, _ = jax.lax.scan(add, state, index)
         return state, learner
 
-    return Strategy(init=init, updates=updates, end=end)
+    return Strategy(init=init, updates=updates, end=end, report=lambda state: {"left_out": state.left_out})
