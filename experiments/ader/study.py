@@ -59,8 +59,14 @@ def flat(overrides: Any) -> Iterator[str]:
         yield from [each] if isinstance(each, str) else flat(each)
 
 
+def tested(study: dict[str, Any]) -> int:
+    """How many periods are tested: those asked for, or every one after the first."""
+    periods: int | None = study["increments"]
+    return periods if periods is not None else len([*Path(study["path"]).glob("period_*.txt")]) - 1
+
+
 def job(study: dict[str, Any], row: str, seed: int, periods: int | None, *own: Any) -> Job:
-    """A run over the first `periods` test periods; later overrides win."""
+    """A run over the first `periods` test periods, or all; later overrides win."""
     given = [
         study["common"],
         study["variants"][study["variant"]],
@@ -68,7 +74,7 @@ def job(study: dict[str, Any], row: str, seed: int, periods: int | None, *own: A
         study["overrides"],
         f"row={row}",
         f"seed={seed}",
-        f"+update.last={(table.LAST if periods is None else periods) - 1}",  # nothing tests an update after it
+        f"+update.last={(tested(study) if periods is None else periods) - 1}",  # nothing tests an update after it
     ]
     given.append(f"runs={study['runs']}/{study['dataset']}/{study['variant']}")
     if periods is not None:
@@ -125,11 +131,12 @@ def main() -> None:
     """The command line: overrides of study.yaml."""
     with reported():
         study = read(sys.argv[1:])
+        known = table.published_of(study["path"])
         planned = jobs(study)
         run(planned)
         found = table.measured([(each.row, each.directory) for each in planned if each.row in study["table"]])
-        print(table.table(found, list(study["table"]), study["dataset"]))
-        print(f"\ncurves: {table.draw(found, Path(study['runs']) / study['dataset'] / study['variant'])}")
+        print(table.table(found, list(study["table"]), known, table.Asked(len(study["seeds"]), tested(study))))
+        print(f"\ncurves: {table.draw(found, Path(study['runs']) / study['dataset'] / study['variant'], known)}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from incremental.data.sources.diginetica import diginetica
 from incremental.report.numbers import seconds, size, whole
 from incremental.report.pictures.drawing import COLOURS, LINES, MARKERS, WIDTH, legend
 
@@ -22,7 +23,13 @@ LAST = 16
 CURVES = ("Finetune", "Dropout", "EWC", "Joint", "ADER")  # the rows whose periods are published
 ORDER = ("ADER", "Dropout", "Finetune")
 
+# The files that the published figures belong to, by their first period: clicks, sessions, items. A folder's name says
+# nothing of what lies in it.
+DIGINETICA = (70_739, 15_076, 18_569)
+
 Curve = Mapping[int, float]  # period -> percent
+Published = Mapping[tuple[str, str], tuple[float, Curve]]
+"""(row, metric) -> the mean over the 16 periods, and those that are published one by one"""
 
 
 class Cell(NamedTuple):
@@ -34,12 +41,20 @@ class Cell(NamedTuple):
     """None until the run is finished"""
 
 
+class Asked(NamedTuple):
+    """What the rows were to run."""
+
+    seeds: int = 1
+    periods: int | None = None
+    """None: all"""
+
+
 Found = Mapping[str, Sequence[Cell]]
 
 
 @cache
-def published() -> dict[tuple[str, str], tuple[float, Curve]]:
-    """(row, metric) -> the mean over the 16 periods, and those that are published one by one."""
+def published() -> Published:
+    """The figures of DIGINETICA."""
     with (Path(__file__).parent / "published.csv").open() as file:
         return {
             (line["row"], line["metric"]): (
@@ -48,6 +63,13 @@ def published() -> dict[tuple[str, str], tuple[float, Curve]]:
             )
             for line in csv.DictReader(file)
         }
+
+
+def published_of(folder: str) -> Published:
+    """The published figures of the periods in a folder: none unless they are DIGINETICA's."""
+    clicks = diginetica(path=folder, periods=1).frame
+    found = (len(clicks), clicks["user"].n_unique(), clicks["item"].n_unique())
+    return published() if found == DIGINETICA else {}
 
 
 def prequential(directory: Path) -> dict[str, Curve]:
@@ -85,11 +107,11 @@ def mean_over(curve: Curve, periods: Sequence[int]) -> float | None:
     return float(np.mean([curve[t] for t in periods])) if periods and set(periods) <= set(curve) else None
 
 
-def expected(row: str, metric: str, periods: Sequence[int], dataset: str) -> float | None:
+def expected(row: str, metric: str, periods: Sequence[int], known: Published) -> float | None:
     """The published mean over the periods, where there is one."""
-    if dataset != "diginetica":
+    if (row, metric) not in known:
         return None
-    mean, curve = published()[row, metric]
+    mean, curve = known[row, metric]
     return mean if len(periods) == LAST else mean_over(curve, periods)
 
 
@@ -109,28 +131,40 @@ def minus(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def lines_of_means(found: Found, rows: Sequence[str], dataset: str) -> list[str]:
+def lines_of_means(found: Found, rows: Sequence[str], known: Published, asked: Asked) -> list[str]:
     """A line a row: means over the periods that it has, and their distance to Dropout's over the same ones."""
     lines = []
     for row in rows:
         cells = [row]
         if row not in found:
-            lines.append(f"| {row} | not run | | | | | | | | |")
+            lines.append(f"| {row} | not run |{' |' * (8 if known else 3)}")
             continue
         periods: list[int] = []
         for metric in METRICS:
             curve = mean_curve(found[row], metric)
             periods = list(curve)
-            value, wanted = mean_over(curve, periods), expected(row, metric, periods, dataset)
+            value, wanted = mean_over(curve, periods), expected(row, metric, periods, known)
             most = MOST[metric][len(periods) < LAST]
-            cells += [number(wanted), number(value), judged(minus(value, wanted), most)]
+            compared = [number(wanted), number(value), judged(minus(value, wanted), most)]
+            cells += compared if known else [number(value)]
         other = mean_curve(found.get("Dropout", ()), METRICS[0])
         own = minus(mean_over(mean_curve(found[row], METRICS[0]), periods), mean_over(other, periods))
-        theirs = minus(*(expected(each, METRICS[0], periods, dataset) for each in (row, "Dropout")))
-        cells += ["", ""] if row == "Dropout" else [number(theirs, "+"), judged_against(own, theirs)]
-        cells.insert(1, f"1–{periods[-1]}" + (f", {len(found[row])} seeds" if len(found[row]) > 1 else ""))
+        theirs = minus(*(expected(each, METRICS[0], periods, known) for each in (row, "Dropout")))
+        apart = ["", ""] if row == "Dropout" else [number(theirs, "+"), judged_against(own, theirs)]
+        cells += apart if known else apart[1:]
+        cells.insert(1, extent(periods, len(found[row]), asked))
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def extent(periods: Sequence[int], seeds: int, asked: Asked) -> str:
+    """The periods and seeds that were run, and of how many that were asked for."""
+    ended = f"1–{periods[-1]}" if periods else "none of all seeds"
+    if periods and asked.periods is not None and len(periods) < asked.periods:
+        ended += f" of {asked.periods}"
+    if seeds < asked.seeds:
+        return f"{ended}, {seeds} of {asked.seeds} seeds"
+    return f"{ended}, {seeds} seeds" if seeds > 1 else ended
 
 
 def judged_against(own: float | None, theirs: float | None) -> str:
@@ -140,18 +174,19 @@ def judged_against(own: float | None, theirs: float | None) -> str:
     return f"**{text}**" if apart is not None and abs(apart) > APART else text
 
 
-def lines_of_periods(found: Found, rows: Sequence[str], dataset: str, metric: str) -> list[str]:
-    """A line a row: each period as published / measured (difference)."""
+def lines_of_periods(found: Found, rows: Sequence[str], known: Published, metric: str) -> list[str]:
+    """A line a row: each period as published / measured (difference), or where nothing is published as measured."""
     shown = [row for row in rows if row in found]
     last = max((max(mean_curve(found[row], metric), default=0) for row in shown), default=0)
     lines = [f"| {metric} | {' | '.join(map(str, range(1, last + 1)))} |", "|---|" + "---|" * last]
     for row in shown:
         curve, cells = mean_curve(found[row], metric), []
         for t in range(1, last + 1):
-            wanted = expected(row, metric, [t], dataset)
+            wanted = expected(row, metric, [t], known)
             difference = minus(curve.get(t), wanted)
             told = f" ({judged(difference, MOST[metric][1])})" if difference is not None else ""
-            cells.append(f"{number(wanted)} / {number(curve.get(t))}{told}" if t in curve else "")
+            compared = f"{number(wanted)} / " if known else ""
+            cells.append(f"{compared}{number(curve.get(t))}{told}" if t in curve else "")
         lines.append(f"| {row} | {' | '.join(cells)} |")
     return lines
 
@@ -180,19 +215,23 @@ def lines_of_cost(found: Found, rows: Sequence[str]) -> list[str]:
     return lines
 
 
-def table(found: Found, rows: Sequence[str], dataset: str = "diginetica") -> str:
-    """Everything that was measured, as Markdown."""
+def table(found: Found, rows: Sequence[str], known: Published, asked: Asked) -> str:
+    """Everything that was measured, as Markdown; beside it what is published, if anything is."""
+    heads = ["row", "periods", "R@20", "M@20", "R@20 over Dropout"]
+    if known:
+        heads = ["row", "periods", "R@20 published", "measured", "difference", "M@20 published", "measured"]
+        heads += ["difference", "R@20 over Dropout, published", "measured"]
+    bold = "; bold: farther from the published number than allowed" if known else ""
     lines = [
-        "\nMeans over the test periods, percent; bold: farther from the published number than allowed.\n",
-        "| row | periods | R@20 published | measured | difference | M@20 published | measured | difference "
-        "| R@20 over Dropout, published | measured |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-        *lines_of_means(found, rows, dataset),
+        f"\nMeans over the test periods, percent{bold}.\n",
+        f"| {' | '.join(heads)} |",
+        "|" + "---|" * len(heads),
+        *lines_of_means(found, rows, known, asked),
     ]
     for metric in METRICS:
-        lines += [f"\nEach period, {metric}: published / measured (difference).\n"]
-        lines += lines_of_periods(found, rows, dataset, metric)
-    if order := lines_of_order(found):
+        lines += [f"\nEach period, {metric}{': published / measured (difference)' if known else ''}.\n"]
+        lines += lines_of_periods(found, rows, known, metric)
+    if known and (order := lines_of_order(found)):
         lines += ["\nOrder, mean Recall@20 over the periods of both:\n", *order]
     if cost := lines_of_cost(found, rows):
         lines += [
@@ -204,7 +243,7 @@ def table(found: Found, rows: Sequence[str], dataset: str = "diginetica") -> str
     return "\n".join(lines)
 
 
-def draw(found: Found, folder: Path) -> Path:
+def draw(found: Found, folder: Path, known: Published) -> Path:
     """The periods' curves side by side, published ones dashed, into `folder`/curves.png."""
     figure = Figure(figsize=(2 * WIDTH, 3.6), layout="constrained", dpi=120)
     panels = figure.subplots(1, 2)
@@ -214,9 +253,11 @@ def draw(found: Found, folder: Path) -> Path:
             colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
             curve = mean_curve(found[row], metric)
             axes.plot(list(curve), list(curve.values()), LINES[0], color=colour, marker=marker, markersize=4, label=row)
-            wanted = {t: value for t, value in published()[row, metric][1].items() if t <= max(curve)}
-            axes.plot(list(wanted), list(wanted.values()), LINES[1], color=colour, linewidth=1)
-        axes.set_title(f"{metric}, percent (dashed: published)", fontsize=9)
+            _, theirs = known.get((row, metric), (None, {}))
+            wanted = {t: value for t, value in theirs.items() if t <= max(curve, default=0)}
+            if wanted:
+                axes.plot(list(wanted), list(wanted.values()), LINES[1], color=colour, linewidth=1)
+        axes.set_title(f"{metric}, percent{' (dashed: published)' if known else ''}", fontsize=9)
         axes.set_xlabel("test period")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)

@@ -80,7 +80,7 @@ class SASRec(nn.Module):
     def kept(self, tokens: Tokens, key: Array | None) -> list[Array | float]:
         """Dropout's multipliers: of the embeddings, then of attention, inner and outer layer of each block."""
         blocks, length = tokens.item.shape
-        everywhere = (blocks, length, self.width)
+        everywhere: tuple[int, ...] = (blocks, length, self.width)
         looked_at = tokens.past(tokens.item).shape[1]
         *early, last = range(self.blocks)
         inner = [everywhere for _ in early] + [(len(tokens.known), self.width)]
@@ -91,12 +91,13 @@ class SASRec(nn.Module):
             for i in range(self.blocks):
                 shapes += [attention[i], inner[i], inner[i]]
             return multipliers(key, self.dropout, shapes)
-        drawn = multipliers(key, self.dropout, [everywhere, attention[0], *inner])
-        outer, weights = ([each] * self.blocks for each in drawn[:2])
-        if isinstance(drawn[0], Array) and isinstance(drawn[1], Array):
-            outer[last], weights[last] = tokens.ends(drawn[0]), drawn[1][:, :, asking(tokens, last=True)]
-        sites = zip(weights, drawn[2:], outer, strict=True)
-        return [drawn[0], *(multiplier for block in sites for multiplier in block)]
+        path, weights, *inners = multipliers(key, self.dropout, [everywhere, attention[0], *inner])
+        if isinstance(path, float) or isinstance(weights, float):
+            return [1.0] * (3 * self.blocks + 1)
+        sites: list[Array | float] = [path]
+        for i in early:
+            sites += [weights, inners[i], path]
+        return [*sites, weights[:, :, -asked[last] :], inners[last], tokens.ends(path)]
 
     def encode(self, tokens: Tokens, key: Array | None) -> Array:
         """[b, D] of b histories."""

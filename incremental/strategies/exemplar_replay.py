@@ -33,15 +33,16 @@ def exemplar_replay(
     At the end of an increment the exemplars are chosen anew from its training and validation rows and the memory's (an
     update on a window of several increments may so replay rows that it also validates on). Each label v with n_v of
     these n rows gets slots by `quotas`: "proportional" (capacity n_v / n, largest remainder), "balanced" (the same for
-    each as far as its rows go), "multinomial" (`capacity` draws with chances n_v / n: ADER), "uniform" (`capacity` draws,
-    each label with n_v > 0 as likely) or "uniform_seen" (each item seen so far as likely, and draws of those without
-    rows are lost: the code of ADER-equal); they never exceed n_v, and sum to the capacity, or where they are drawn to less.
-    With `groups` "increment" the increments share the memory in the labels' stead; "balanced" is then the equal share
-    of each task that continual learning is used to. Within a label `selection` takes "herding" (in round k the row that
-    brings the mean of the k taken closest to the label's mean, on hidden vectors of length 1), "loss" (the greatest
-    ones over all seen items), "least_loss" (ADER's ER-loss, as the paper has it), "random" rows or "one" random row (the
-    code of ER-loss). State: the memory, [capacity] rows. The choice costs one forward pass over the candidates, where it
-    looks at them, and, for herding, as many rounds as the largest quota.
+    each as far as its rows go), "multinomial" (`capacity` draws with chances n_v / n: ADER), "uniform" (`capacity`
+    draws, each label with rows as likely) or "uniform_seen" (`capacity` draws, each item seen so far as likely; draws
+    of items without rows are lost: the code of ADER-equal). They never exceed n_v, and sum to the capacity, or where
+    they are drawn to less. With `groups` "increment" the increments share the memory in the labels' stead; "balanced"
+    is then the equal share of each task that continual learning is used to. Within a label `selection` takes "herding"
+    (in round k the row that brings the mean of the k taken closest to the label's mean, on hidden vectors of length 1),
+    "loss" (the greatest ones over all seen items), "least_loss" (ER-loss as ADER's paper has it), "random" rows, or
+    "one" random row however many slots there are (ER-loss in ADER's code). State: the memory, [capacity] rows. The
+    choice costs one forward pass over the candidates, unless it is random, and for herding as many rounds as the
+    largest quota.
     """
     refuse_none("exemplar_replay", capacity=capacity, rows=rows)
     select = exemplars.selector(problem, "exemplar_replay", selection, quotas, groups)

@@ -7,7 +7,7 @@ import pytest
 
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
-from incremental.models.packing import padded
+from incremental.models.packing import packed, padded
 from incremental.models.sasrec import Block, sasrec
 from incremental.problem import problem
 from incremental.types import Sizes
@@ -15,6 +15,7 @@ from incremental.types import Sizes
 B, L, D, HEADS, BLOCKS = 64, 32, 6, 2, 2
 SIZES = Sizes(20, 3)
 PACKED = [32] * 2 + [17] * 2 + [9] * 3 + [4] * 8 + [3] * 9 + [1] * 30 + [0] * 10  # 214 tokens fit, WHOLE's 680 do not
+KINDS: Any = ("own", "shared")
 WHOLE = [30] * 20 + [2] * 40 + [0] * 4
 
 
@@ -177,7 +178,10 @@ def test_dropout_acts_on_attention_weights_and_inside_the_feed_forward(params: A
     np.testing.assert_allclose(dropped, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_dropout_acts_on_the_embeddings_and_in_every_block(params: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("masks", ["own", "shared"])
+def test_dropout_acts_on_the_embeddings_and_in_every_block(
+    params: Any, masks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(6)
     drawn: list[Any] = []
 
@@ -187,7 +191,7 @@ def test_dropout_acts_on_the_embeddings_and_in_every_block(params: Any, monkeypa
 
     monkeypatch.setattr("incremental.models.sasrec.multipliers", multipliers)
     items = np.array([[3, 7, 1, 12, 5]], np.int32)
-    module = sasrec(width=D, heads=HEADS, blocks=BLOCKS).module(SIZES, L)
+    module = sasrec(width=D, heads=HEADS, blocks=BLOCKS, dropout_masks=masks).module(SIZES, L)
     hidden: Any = jax.jit(
         lambda params: module.apply({"params": params}, padded(jnp.asarray(items)), None, method="encode")
     )(params)
@@ -195,8 +199,72 @@ def test_dropout_acts_on_the_embeddings_and_in_every_block(params: Any, monkeypa
     x = doubles["item"]["embedding"][items[0]] * np.sqrt(D) + doubles["position"][-5:]
     x = x * drawn[0][0]
     for i in range(BLOCKS):  # attention weights, inner and outer layer of the feed-forward; one position in the last
-        x = block_of(x, doubles[f"layers_{i}"], *(part[0] for part in drawn[3 * i + 1 : 3 * i + 4]))
+        own = drawn[3 * i + 1 : 3 * i + 4] if masks == "own" else (drawn[1], drawn[2 + i], drawn[0])
+        x = block_of(x, doubles[f"layers_{i}"], *(part[0] for part in own))
+    assert len(drawn) == (3 * BLOCKS + 1 if masks == "own" else 2 + BLOCKS)
     np.testing.assert_allclose(hidden, layer_norm(x, doubles["norm"])[-1:], rtol=1e-4, atol=1e-4)
+
+
+FEW = [17, 9, 9, 4, 3, 3, 1, 1, 1, 0]
+LAYOUTS: Any = {"padded": padded, "packed": lambda history: packed(history, (history > 0).sum(1), 2)}
+
+
+@pytest.fixture(scope="module")
+def masked(params: Any) -> Any:
+    """For each layout of ten histories: its tokens, the multipliers of either kind at rate .3, and mean and variance
+    of the hidden vectors with shared masks over 400 keys."""
+
+    def kept(params: Any, kind: Any, tokens: Any, key: Any, method: str = "kept") -> Any:
+        module = sasrec(width=D, heads=HEADS, dropout=0.3, dropout_masks=kind).module(SIZES, L)
+        return module.apply({"params": params}, tokens, key, method=method)
+
+    @jax.jit
+    def drawn(params: Any, history: Any, key: Any) -> Any:
+        of = {}
+        for name, layout in LAYOUTS.items():
+            tokens = layout(history)
+            keys = jax.random.split(jax.random.key(1), 400)
+            hidden = jax.lax.map(lambda key, tokens=tokens: kept(params, "shared", tokens, key, "encode"), keys)
+            of[name] = (
+                tokens,
+                {kind: kept(params, kind, tokens, key) for kind in KINDS},
+                (hidden.mean(0), hidden.var(0)),
+            )
+        return of
+
+    return jax.tree.map(np.asarray, drawn(params, histories(FEW), jax.random.key(0)))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_shared_masks_are_one_on_the_whole_residual_path_and_one_for_attention(masked: Any, layout: str) -> None:
+    tokens, of, _ = masked[layout]
+    path, first, inner, outer, second, last_inner, last_outer = of["shared"]
+    np.testing.assert_array_equal(outer, path)
+    np.testing.assert_array_equal(last_outer, tokens.ends(path))
+    np.testing.assert_array_equal(second, first[:, :, -second.shape[2] :])
+    for kept in (path, first, inner):
+        np.testing.assert_allclose(kept[kept > 0], 1 / 0.7, rtol=1e-5)
+        assert abs((kept == 0).mean() - 0.3) < 4 * np.sqrt(0.21 / kept.size)
+
+    def apart(a: Any, b: Any) -> None:
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 4 / np.sqrt(a.size)
+
+    apart(inner, path)
+    apart(last_inner, last_outer)
+    path, first, inner, outer, second, _, last_outer = of["own"]
+    apart(outer, path)
+    apart(inner, path)
+    apart(last_outer, np.asarray(tokens.ends(path)))
+    apart(second, first[:, :, -second.shape[2] :])
+
+
+def test_shared_masks_give_packed_histories_the_distribution_of_padded_ones(masked: Any) -> None:
+    (mean, variance), (expected, spread) = (masked[layout][2] for layout in ("packed", "padded"))
+    z = (mean - expected) / np.sqrt((variance + spread) / 400 + 1e-12)
+    assert np.abs(z).max() < 4.5  # of sixty
+    real = spread > 1e-6  # not those of the empty history
+    assert real.sum() == 9 * D
+    np.testing.assert_allclose(variance[real], spread[real], rtol=0.5)
 
 
 def test_grown_tables_start_as_allocated_beforehand() -> None:
@@ -209,6 +277,23 @@ def test_grown_tables_start_as_allocated_beforehand() -> None:
     assert shapes["item"]["embedding"] == (9, D)
     assert model.tables == {"item/embedding": "item"}
     jax.tree.map(np.testing.assert_array_equal, small, cut)
+
+
+def test_items_and_positions_start_in_ranges_of_their_own() -> None:
+    """Uniform in ±a has the standard deviation a / √3. Without a range of their own positions start as items do."""
+    made = problem(sasrec(width=64, blocks=1, limit=0.01, position_limit=0.2), full_softmax(), Sizes(99, 3), 50)
+    tables = jax.jit(made.init)(jax.random.key(0))
+    for values, limit in ((tables["item"]["embedding"], 0.01), (tables["position"], 0.2)):
+        assert np.abs(values).max() == pytest.approx(limit, rel=0.01)
+        assert np.asarray(values).std() == pytest.approx(limit / np.sqrt(3), rel=0.03)
+    module: Any = sasrec(limit=0.01).module(SIZES, L)
+    assert module.position_limit == 0.01
+
+
+def test_unknown_masks_are_refused_by_name() -> None:
+    masks: Any = "same"
+    with pytest.raises(UserError, match=r"model\.dropout_masks='same': expected one of own, shared"):
+        sasrec(dropout_masks=masks)
 
 
 def test_a_width_that_the_heads_do_not_divide_is_refused_by_name() -> None:
