@@ -12,6 +12,7 @@ from incremental.report.formats import markdown_grid
 from incremental.report.front import front, point
 from incremental.report.page import page
 from incremental.report.pictures import draw_differences
+from incremental.report.pictures.naming import Name, name_points
 from incremental.report.settings import read_config
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from experiments.regimes.study import Choice
 
+BASELINE, FRONT, OTHER = "#D55E00", "#0072B2", "#999999"
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- the table: experiments/regimes/run publish=true -->", "<!-- the table's end -->"
 
@@ -77,16 +79,17 @@ def picture(made: Table, metric: str) -> "Figure":
     draw_differences(axes, made, metric)
     left.suptitle(f"{metric}, difference to {made.baseline} (* p < .05, Holm)", fontsize=10)
     panels = right.subplots(across, min(len(made.columns), 2), squeeze=False, sharex=True)
-    right.suptitle(f"{metric} against seconds an update", fontsize=10)
-    for panel, column in zip(panels.flat, made.columns, strict=False):
-        draw_front(panel, made, metric, column)
+    right.suptitle(f"{metric} against seconds an update (at the left edge: no update)", fontsize=10)
+    names = [draw_front(panel, made, metric, each) for panel, each in zip(panels.flat, made.columns, strict=False)]
     for panel in panels.flat[len(made.columns) :]:
         panel.set_visible(False)
+    for panel, own in zip(panels.flat, names, strict=False):
+        name_points(figure, panel, own)
     return figure
 
 
-def draw_front(axes: "Axes", made: Table, metric: str, column: str) -> None:
-    """Every row that is no bound as a point, one without cost at the left edge; front and baseline are named."""
+def draw_front(axes: "Axes", made: Table, metric: str, column: str) -> list[Name]:
+    """Every row that is no bound as a point, one without cost at the left edge; the names of baseline and front."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     rows = [row for row in made.of(column) if row.runs[0].row not in BOUNDS]
@@ -99,12 +102,8 @@ def draw_front(axes: "Axes", made: Table, metric: str, column: str) -> None:
         most = max(one.cost for one in points)
         axes.step([*x, max(most, x[-1])], [*y, y[-1]], where="post", color="#999999", linewidth=4, alpha=0.35)
     for one in points:
-        named = one in best or one.row.label == made.baseline
-        colour = "#D55E00" if one.row.label == made.baseline else "#0072B2" if named else "#999999"
-        axes.plot(one.cost or least, one.quality, "o", color=colour, markersize=5 if named else 3.5)
-        if named:
-            place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "fontsize": 8, "color": colour}
-            axes.annotate(one.row.label, (one.cost or least, one.quality), **place)
+        colour = BASELINE if one.row.label == made.baseline else FRONT if one in best else OTHER
+        axes.plot(one.cost or least, one.quality, "o", color=colour, markersize=3.5 if colour == OTHER else 5)
     axes.margins(x=0.18, y=0.18)
     axes.set_title(column, fontsize=9)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -113,6 +112,11 @@ def draw_front(axes: "Axes", made: Table, metric: str, column: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e5e5e5", linewidth=0.8)
     axes.set_axisbelow(True)
+    own = [one for one in points if one.row.label == made.baseline]
+    return [
+        Name(one.row.label, one.cost or least, one.quality, BASELINE if one in own else FRONT, on_line=False)
+        for one in [*own, *(one for one in best if one not in own)]
+    ]
 
 
 def write(study: dict[str, Any], choices: Sequence["Choice"], runs: Sequence[tuple[str, Path]]) -> None:

@@ -56,7 +56,7 @@ def test_columns_have_their_own_details(sweep: list[Run]) -> None:
     parsed = Parsed(text)
     assert [head["colspan"] for head in parsed.all("th") if "colspan" in head] == ["1", "3", "3"]
     assert text.count("<h2>ndcg@10, ") == 2
-    assert len(parsed.all("table")) == 1 + 2 + 1
+    assert len(parsed.all("table")) == 2 + 2 + 1  # differences and all numbers, details of each, runs
     alts = [image["alt"] for image in parsed.all("img")]
     assert "ndcg@10, sasrec against the value of the hyper-parameter" in alts
 
