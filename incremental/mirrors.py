@@ -55,7 +55,7 @@ def refuse_kept(name: str, rebase: Rebase, states: PyTree, params: Params) -> No
     anew = {"/" + path_of(path): leaf.shape for (path, leaf), new in zip(old, changed, strict=True) if new is not leaf}
     for path, node in jax.tree_util.tree_leaves_with_path(states, is_leaf=whole):
         place = "/" + path_of(path)
-        kept = (place.endswith(own) and node.shape[-len(shape) :] == shape for own, shape in anew.items())
+        kept = (place.endswith(own) and jnp.shape(node)[-len(shape) :] == shape for own, shape in anew.items())
         if not whole(node) and any(kept):
             strategy, _, what = place[1:].partition("/")
             raise UserError(
