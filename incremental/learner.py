@@ -218,9 +218,9 @@ def make(
         weight = jnp.where(batch.valid, batch.weight, 0.0)
         return jnp.where(batch.valid, weight * rows, 0.0).sum() / scale, outputs
 
-    def step(base: bool, state: State, new: Batch, key: Array) -> tuple[State, dict[str, Any]]:
+    def step(base: bool, state: State, new: Batch, number: Array, key: Array) -> tuple[State, dict[str, Any]]:
         strategy = chains[base]
-        new = new._replace(candidates=state.learner.catalogue.seen)
+        new = new._replace(candidates=state.learner.catalogue.seen, step=number)
         batch = strategy.batch(state.strategy, new, named_key(key, "batch"))
         batch = batch._replace(**split({name: getattr(batch, name) for name in Batch._fields[:5]}))
         batch = batch._replace(candidates=with_labels(state.learner.catalogue.seen, batch))
@@ -288,11 +288,13 @@ def make(
         capacity = data.rows.labels.shape[0]
         key = jax.random.fold_in(phase_key(state, "epoch"), state.fit.epoch)
         order = shuffled(named_key(key, "order"), data.size, capacity)
+        steps = (data.size + batch_size - 1) // batch_size
 
         def one(state: State, i: Array) -> tuple[State, dict[str, Any]]:
             place = i * batch_size + jnp.arange(batch_size)
             new = jax.tree.map(lambda rows: rows[order[jnp.minimum(place, capacity - 1)]], stored(data.rows))
-            return step(base, state, new._replace(valid=new.valid & (place < data.size)), jax.random.fold_in(key, i))
+            new = new._replace(valid=new.valid & (place < data.size))
+            return step(base, state, new, state.fit.epoch * steps + i, jax.random.fold_in(key, i))
 
         def body(i: Array, carry: Any) -> Any:
             state, sums, broken = carry
@@ -306,7 +308,6 @@ def make(
 
         shapes = jax.eval_shape(lambda state: one(state, jnp.int32(0))[1], state)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        steps = (data.size + batch_size - 1) // batch_size
         unbroken = {"step": jnp.int32(-1), "terms": zeros["terms"]}
         state, sums, broken = jax.lax.fori_loop(0, steps, body, (state, zeros, unbroken))
         fit = state.fit._replace(epoch=state.fit.epoch + 1, active=state.fit.active & (broken["step"] < 0))

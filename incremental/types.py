@@ -36,6 +36,7 @@ class Batch(NamedTuple):
     candidates: Array | None = None  # [V] bool: the items that take part in a loss or a ranking
     negatives: Array | None = None  # [N] int32, shared by the rows; None: the loss's exact form over candidates
     log_q: Array | None = None  # [N] float32, log of the expected number of draws of each negative
+    step: Array | None = None  # [] int32, the update's steps before this one
     memory: Any = None  # what a strategy's `batch` hook leaves for its own `loss` and `grads`; others do not see it
 
 

@@ -174,8 +174,8 @@ def test_the_listener_hears_of_every_epoch_and_increment() -> None:
         assert [epoch.epoch for epoch in epochs] == list(range(1, cost.epochs + 1))
         assert all(epoch.loss is not None and epoch.loss > 0 for epoch in epochs)
         assert all(dict(epoch.terms) == {"data": epoch.loss} for epoch in epochs)
-        values = [epoch.validation for epoch in epochs]
-        assert None not in values
+        values = [epoch.validation for epoch in epochs if epoch.validation is not None]
+        assert len(values) == len(epochs)
         assert len(set(values)) > 1  # each epoch's own
         if len(values) < PLAIN.epochs:  # it stopped for want of a better one
             assert values.index(max(values)) == len(values) - 1 - PLAIN.patience
@@ -203,7 +203,7 @@ def test_the_listener_hears_each_term_of_the_loss_and_each_report() -> None:
     stream = lab.stream()
     lab.run(functools.cache(build), stream, listener=Noting())
     assert {epoch.increment for epoch in heard} == set(range(len(stream)))
-    steps = 0
+    steps = 0.0
     for epoch in heard:
         assert set(epoch.terms) == {"data", "mine"}
         assert epoch.terms["mine"] == pytest.approx(0.5 * epoch.increment)

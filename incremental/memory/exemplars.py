@@ -24,13 +24,12 @@ class Rehearsal(NamedTuple):
     items: Array  # [] int32, |I_{t-1}|: items seen at the end of the last increment
     adapted: Array  # [] float32: sqrt(|I_{t-1}| / |I_t| · |E_{t-1}| / |D_t|)
     size: Array  # [] int32, |D_t|: the rows of the update
-    next: Array  # [] int32: the slot that the next batch's exemplars begin with, where they come in turn
 
 
 def nothing(example: Batch, capacity: int) -> Rehearsal:
     """No exemplar yet."""
     zero = jnp.int32(0)
-    return Rehearsal(buffer.empty(example, capacity), zero, jnp.float32(0.0), zero, zero)
+    return Rehearsal(buffer.empty(example, capacity), zero, jnp.float32(0.0), zero)
 
 
 def begun(state: Rehearsal, learner: Learner, data: Data) -> Rehearsal:
@@ -39,7 +38,7 @@ def begun(state: Rehearsal, learner: Learner, data: Data) -> Rehearsal:
     items = state.items / jnp.maximum(learner.catalogue.seen.sum(), 1)
     examples = state.memory.rows.valid.sum() / jnp.maximum(data.size, 1)
     adapted = jnp.sqrt(items * examples).astype(jnp.float32)
-    return state._replace(adapted=adapted, size=data.size, next=jnp.int32(0))
+    return state._replace(adapted=adapted, size=data.size)
 
 
 def ended(state: Rehearsal, learner: Learner, memory: Memory) -> Rehearsal:
@@ -54,18 +53,18 @@ def in_turn(state: Rehearsal, most: int, batch_size: int) -> Array:
 
 
 def beside(state: Rehearsal, new: Batch, rows: int, spread: bool, key: Array) -> Batch:
-    """[rows] exemplars that come with a batch: uniform ones with replacement, or with `spread` the next `in_turn`."""
+    """[rows] exemplars that come with a batch: uniform ones with replacement, or with `spread` the next `in_turn`.
+
+    The turn goes on from epoch to epoch of an update.
+    """
     if not spread:
         return sample(state.memory, rows, key)
     kept = jnp.maximum(state.memory.rows.valid.sum(dtype=jnp.int32), 1)
-    old = buffer.drawn(state.memory, (state.next + jnp.arange(rows)) % kept)
-    return old._replace(valid=old.valid & (jnp.arange(rows) < in_turn(state, rows, len(new.labels))))
-
-
-def passed(state: Rehearsal, new: Batch, rows: int) -> Rehearsal:
-    """After a batch whose exemplars came in turn."""
-    kept = jnp.maximum(state.memory.rows.valid.sum(dtype=jnp.int32), 1)
-    return state._replace(next=(state.next + in_turn(state, rows, len(new.labels))) % kept)
+    turn = in_turn(state, rows, len(new.labels))
+    assert new.step is not None
+    first = (new.step % kept) * turn
+    old = buffer.drawn(state.memory, (first + jnp.arange(rows)) % kept)
+    return old._replace(valid=old.valid & (jnp.arange(rows) < turn))
 
 
 def chunked(function: Callable[[Batch], Array], rows: Batch) -> Array:

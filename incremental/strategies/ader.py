@@ -12,7 +12,7 @@ from incremental.memory.exemplars import Rehearsal
 from incremental.memory.quotas import Quotas
 from incremental.memory.sizes import refuse_none
 from incremental.strategy import Strategy
-from incremental.types import Batch, Data, Learner, Outputs, Params, Problem, Step, Teacher
+from incremental.types import Batch, Data, Learner, Outputs, Params, Problem, Teacher
 
 Over = Literal["known", "drawn"]
 NEVER = -1e30  # the score of an item the teacher did not know: finite, so that no difference of two is NaN
@@ -89,15 +89,9 @@ def ader(
         mean = jnp.where(valid, -(target * said).sum(1), 0.0).sum() / jnp.maximum(valid.sum(), 1)
         return state.teacher.ready * weight * (state.rehearsal.adapted if adaptive else 1.0) * mean
 
-    def record(state: Distilled, step: Step, key: Array) -> Distilled:
-        del key
-        return state._replace(rehearsal=exemplars.passed(state.rehearsal, step.new, rows))
-
     def end(state: Distilled, learner: Learner, data: Data, key: Array) -> tuple[Distilled, Learner]:
         memory = select(state.rehearsal.memory, learner, data, key)
         rehearsal = exemplars.ended(state.rehearsal, learner, memory)
         return Distilled(rehearsal, Teacher(learner.params, jnp.float32(1.0)), learner.catalogue.seen), learner
 
-    return Strategy(
-        init=init, begin=begin, batch=batch, loss=loss, record=record if spread else Strategy().record, end=end
-    )
+    return Strategy(init=init, begin=begin, batch=batch, loss=loss, end=end)

@@ -8,7 +8,7 @@ from incremental.memory.exemplars import Rehearsal
 from incremental.memory.quotas import Quotas
 from incremental.memory.sizes import refuse_none
 from incremental.strategy import Strategy
-from incremental.types import Batch, Data, Learner, Problem, Step
+from incremental.types import Batch, Data, Learner, Problem
 
 
 def exemplar_replay(
@@ -59,10 +59,6 @@ def exemplar_replay(
             own = own * state.adapted * len(batch.labels) / jnp.maximum(drawn, 1e-6)
         return buffer.beside(batch, old._replace(weight=own))
 
-    def record(state: Rehearsal, step: Step, key: Array) -> Rehearsal:
-        del key
-        return exemplars.passed(state, step.new, rows)
-
     def end(state: Rehearsal, learner: Learner, data: Data, key: Array) -> tuple[Rehearsal, Learner]:
         return exemplars.ended(state, learner, select(state.memory, learner, data, key)), learner
 
@@ -70,6 +66,5 @@ def exemplar_replay(
         init=lambda _learner: exemplars.nothing(problem.example, capacity),
         begin=begin,
         batch=batch,
-        record=record if spread else Strategy().record,
         end=end,
     )

@@ -118,7 +118,8 @@ def _fill(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
     @jax.jit
     def weights(rows: Array) -> Array:
         new = jax.tree.map(lambda leaf: leaf[:BATCH], subject.data[2].rows)
-        new = new._replace(candidates=begun.learner.catalogue.seen, valid=new.valid & (jnp.arange(BATCH) < rows))
+        valid = new.valid & (jnp.arange(BATCH) < rows)
+        new = new._replace(candidates=begun.learner.catalogue.seen, step=jnp.int32(0), valid=valid)
         batch = strategy.batch(own, new, jax.random.key(0))
         return jnp.where(batch.valid, batch.weight, 0.0)[BATCH:]
 
@@ -433,7 +434,8 @@ def _chances(subject: Subject, keeps: str, draws: str) -> Iterator[str]:
         def one(own: Any, i: Array) -> tuple[Any, None]:
             epoch, place = jnp.divmod(i, steps)
             index = place * BATCH + jnp.arange(BATCH)
-            new = jax.tree.map(lambda leaf: leaf[index], everything)._replace(candidates=learner.catalogue.seen)
+            new = jax.tree.map(lambda leaf: leaf[index], everything)
+            new = new._replace(candidates=learner.catalogue.seen, step=i)
             step_key = jax.random.fold_in(key, i)
             batch = strategy.batch(own, new, jax.random.fold_in(step_key, 0))
             extra = len(batch.labels) - BATCH
@@ -477,7 +479,8 @@ def _chances(subject: Subject, keeps: str, draws: str) -> Iterator[str]:
     if not any(bool(memory.rows.valid.any()) for memory in found(own, Memory)):
         return
     new = jax.tree.map(lambda leaf: leaf[:BATCH], everything)
-    new = new._replace(increment=jnp.full(BATCH, 10**6, jnp.int32), candidates=learner.catalogue.seen)
+    later = jnp.full(BATCH, 10**6, jnp.int32)
+    new = new._replace(increment=later, candidates=learner.catalogue.seen, step=jnp.int32(0))
 
     def drawn(key: Array) -> tuple[Array, Array]:
         batch = strategy.batch(own, new, key)

@@ -12,7 +12,9 @@ from incremental.types import Batch, Data, PyTree, State
 
 def first_batch(strategy: Strategy, own: Any, begun: State, data: Data, rows: int = 16) -> Batch:
     """The first rows of an increment as a step sees them."""
-    new = jax.tree.map(lambda leaf: leaf[:rows], data.rows)._replace(candidates=begun.learner.catalogue.seen)
+    new = jax.tree.map(lambda leaf: leaf[:rows], data.rows)._replace(
+        candidates=begun.learner.catalogue.seen, step=jnp.int32(0)
+    )
     return strategy.batch(own, new, jax.random.key(0))
 
 

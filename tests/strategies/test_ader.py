@@ -9,7 +9,7 @@ from incremental.errors import UserError
 from incremental.memory.exemplars import Rehearsal
 from incremental.strategies.ader import Distilled, ader
 from incremental.testing import check_strategy
-from incremental.types import Batch, Catalogue, Data, Learner, Memory, Outputs, Problem, Step, Teacher
+from incremental.types import Batch, Catalogue, Data, Learner, Memory, Outputs, Problem, Teacher
 
 B, ROWS, C, D, V = 3, 4, 5, 3, 7
 NONE: Any = None
@@ -202,13 +202,11 @@ def test_without_adaptation_the_weight_is_the_same_in_every_increment() -> None:
 def test_spread_exemplars_come_in_turn() -> None:
     """3 exemplars over 6 rows in batches of 3 are one a batch: two of them in an epoch."""
     strategy = ader(PROBLEM, capacity=C, rows=ROWS, spread=True)
-    step: Any = Step(NONE, NEW, *[NONE] * 6)
     own, met = state(), []
-    for _ in range(2):
-        joined = strategy.batch(own, NEW, jax.random.key(2))
+    for step in range(2):
+        joined = strategy.batch(own, NEW._replace(step=jnp.int32(step)), jax.random.key(2))
         assert np.asarray(joined.valid).tolist() == [True] * B + [True, False, False, False]
         met.append(np.asarray(joined.inputs["x"])[B])
-        own = strategy.record(own, step, jax.random.key(0))
     np.testing.assert_array_equal(np.stack(met), np.asarray(own.rehearsal.memory.rows.inputs["x"])[:2])
 
 
