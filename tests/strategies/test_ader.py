@@ -61,7 +61,7 @@ def made(weight: Any = WEIGHT) -> Any:
 
 def state(ready: float = 1.0, filled: int = 3, known: Any = KNOWN, adapted: float = 0.5) -> Distilled:
     one: Any = np.float32(ready), np.float32(adapted), np.int32(filled)
-    numbers: list[Any] = [np.int32(known.sum()), one[1], np.int32(SIZE), np.int32(0)]
+    numbers: list[Any] = [np.int32(known.sum()), one[1], np.int32(SIZE)]
     return Distilled(Rehearsal(Memory(rows(C, filled, seed=5), one[2]), *numbers), Teacher(TEACHER, one[0]), known)
 
 
