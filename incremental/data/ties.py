@@ -21,13 +21,13 @@ SAID: dict[str, str] = {  # of such events, for the reader of a run's notes
 
 
 def ordered(frame: pl.DataFrame, ties: Ties) -> pl.DataFrame:
-    """The rows in time order; those of equal time, of all users, as the rule has it, and else as they lie.
+    """A frame in time order, its rows of equal time, of all users, as the rule has it, and else as they lie.
 
     strict, file: as they lie. item: whole numbers in their order, before ids of other kinds, which are compared as
-    text. hash: by the first 8 bytes of the BLAKE2b of "user, tab, item, tab, time" in UTF-8, as a big-endian number. A
+    text. hash: by BLAKE2b (8 bytes) of "user, tab, item, tab, time" in UTF-8, as a big-endian number. A
     row's place among the rows of its time depends on these rows alone.
     """
-    by: list[pl.Expr | pl.Series] = []
+    by: list[pl.Expr | pl.Series]
     if ties == "item":
         number = pl.col("item").str.extract(r"^([0-9]{1,18})$").cast(pl.Int64)
         by = [number, pl.col("item")]
@@ -35,4 +35,6 @@ def ordered(frame: pl.DataFrame, ties: Ties) -> pl.DataFrame:
         rows = frame.select(pl.concat_str("user", "item", "time", separator="\t")).to_series()
         drawn = [int.from_bytes(hashlib.blake2b(row.encode(), digest_size=8).digest()) for row in rows]
         by = [pl.Series(drawn, dtype=pl.UInt64)]
+    else:
+        return frame
     return frame.sort("time", *by, nulls_last=True, maintain_order=True)

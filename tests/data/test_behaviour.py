@@ -29,9 +29,15 @@ WORDS = hashed_words(width=32)
 OF = dict(zip(TITLES, WORDS(list(TITLES.values())), strict=True))
 
 
-def made(*, columns: tuple[str, ...] = ("behaviour", "rating"), heldout: list[int] = [], **chosen: Any) -> Stream:  # noqa: B006
+def made(
+    *,
+    columns: tuple[str, ...] = ("behaviour", "rating"),
+    heldout: list[int] = [],  # noqa: B006
+    times: list[int] = [*range(len(EVENTS))],  # noqa: B006
+    **chosen: Any,
+) -> Stream:
     frame = pl.DataFrame(EVENTS, schema=["user", "item", "behaviour", "rating"], orient="row")
-    frame = frame.with_columns(time=pl.int_range(len(EVENTS))).select("user", "item", "time", *columns)
+    frame = frame.with_columns(time=pl.Series(times)).select("user", "item", "time", *columns)
     stream = make_stream(
         **{
             "source": Table(frame, "shop.csv", TITLES),
@@ -59,6 +65,13 @@ def test_an_event_asks_for_its_behaviour_after_the_texts_before_it() -> None:
     nothing = np.zeros(32)
     wanted = [nothing, nothing, mean("a"), mean("a", "b"), mean("c"), mean("b", "c")]  # the last two
     np.testing.assert_allclose(rows.past, wanted, atol=1e-7)
+
+
+def test_what_has_the_same_time_is_not_asked_after() -> None:
+    wanted = {"strict": [mean("a"), mean("a"), mean("b", "c")], "file": [mean("a"), mean("a", "b"), mean("b", "c")]}
+    for ties, past in wanted.items():
+        rows = made(times=[0, 1, 2, 2, 3, 4], ties=ties).training_rows(range(2), validation=False, history=False)
+        np.testing.assert_allclose(rows.past[[2, 3, 5]], past, atol=1e-7)
 
 
 def test_training_does_not_read_the_heldout_events() -> None:
