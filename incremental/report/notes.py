@@ -121,8 +121,8 @@ def _costs(rows: Sequence[Row], metric: str, baseline: str) -> list[str]:
     if apart := [_name(row) for row in rows if row.apart]:
         lanes = ", ".join(f"{_name(row)} {'/'.join(map(str, row.lanes))}" for row in rows)
         found.append(
-            f"{APART}: runs of other lanes than {baseline}. Seconds are a program's wall time divided by its lanes, so these "
-            f"cannot be compared with the baseline's and are in no front. Lanes: {lanes}. To compare, run "
+            f"{APART}: runs of other lanes than {baseline}. Seconds are a program's wall time divided by its lanes, so "
+            f"these cannot be compared with the baseline's and are in no front. Lanes: {lanes}. To compare, run "
             f"{', '.join(dict.fromkeys([*apart, baseline]))} each alone, or all rows with equal lanes."
         )
     return found
