@@ -121,9 +121,9 @@ def _costs(rows: Sequence[Row], metric: str, baseline: str) -> list[str]:
     if apart := [_name(row) for row in rows if row.apart]:
         lanes = ", ".join(f"{_name(row)} {'/'.join(map(str, row.lanes))}" for row in rows)
         found.append(
-            f"{APART}: these seconds are of other lanes than those of {baseline}, share the wall time of one program "
-            f"otherwise, and cannot be compared with them; they are in no front. Lanes: {lanes}. To compare, run "
-            f"{', '.join(apart)} and {baseline} each alone, or all of them with equal lanes."
+            f"{APART}: runs of other lanes than {baseline}. Seconds are a program's wall time divided by its lanes, so "
+            f"these cannot be compared with the baseline's and are in no front. Lanes: {lanes}. To compare, run "
+            f"{', '.join(dict.fromkeys([*apart, baseline]))} each alone, or all rows with equal lanes."
         )
     return found
 

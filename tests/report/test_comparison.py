@@ -227,7 +227,7 @@ def test_seconds_of_other_lanes_are_marked_and_in_no_front() -> None:
     assert cells(compared) == {"replay": "3", "ewc": "0.5 †", "finetune": "2", "static": "0"}
     assert [point.row.label for point in front(compared.rows, NDCG)] == ["static", "finetune", "replay"]
     (note,) = [note for note in compared.notes if note.startswith("†")]
-    assert "run ewc and finetune each alone, or all of them with equal lanes" in note
+    assert "To compare, run ewc, finetune each alone, or all rows with equal lanes." in note
     assert "Lanes: replay 1, ewc 8, finetune 1, static 8." in note
     alike = table(timed(dict.fromkeys(LANES, 8)))
     assert cells(alike)["ewc"] == "0.5"
