@@ -172,8 +172,8 @@ def test_the_listener_hears_of_every_epoch_and_increment() -> None:
         assert [epoch.epoch for epoch in epochs] == list(range(1, cost.epochs + 1))
         assert all(epoch.loss is not None and epoch.loss > 0 for epoch in epochs)
         assert all(dict(epoch.terms) == {"data": epoch.loss} for epoch in epochs)
-        values = [epoch.validation for epoch in epochs]
-        assert None not in values
+        values = [epoch.validation or 0.0 for epoch in epochs]
+        assert all(epoch.validation is not None for epoch in epochs)
         assert len(set(values)) > 1  # each epoch's own
         if len(values) < PLAIN.epochs:  # it stopped for want of a better one
             assert values.index(max(values)) == len(values) - 1 - PLAIN.patience
@@ -209,7 +209,7 @@ def test_the_listener_hears_each_term_of_the_loss_and_each_report() -> None:
         # An update ends with its best epoch's count, from which the next one goes on.
         ran = -(-rows_of(stream, epoch.increment) // 32)
         assert (epoch.reports["mine/steps"] - steps == ran) or epoch.epoch == 1
-        steps = epoch.reports["mine/steps"]
+        steps = int(epoch.reports["mine/steps"])
         assert epoch.reports["mine/finished"] == epoch.increment
 
 
