@@ -9,6 +9,7 @@ from jax import Array
 from incremental import evaluation
 from incremental.evaluation import rankable, ranker
 from incremental.learner import count_arrivals, empty_catalogue, fresh_fit
+from incremental.precision import multiplying
 from incremental.types import Data, Learner, Params, Program, Seen, Sizes, State
 
 
@@ -58,7 +59,7 @@ def gradient_free(
         return state._replace(fit=fresh_fit(state.learner, {}))
 
     ranked = rankable(lambda state, rows: scores(state.learner.params, rows), known)
-    return Program(
+    program = Program(
         init=start,
         restart=restart,
         begin=begin,
@@ -74,3 +75,4 @@ def gradient_free(
         cutoffs=cutoffs,
         sizes=sizes,
     )
+    return multiplying(program, "float32")

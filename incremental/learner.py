@@ -19,7 +19,7 @@ from incremental.errors import UserError
 from incremental.evaluation import rankable, ranker
 from incremental.heads.own import refuse_copies
 from incremental.metrics.ranking import per_event
-from incremental.precision import Precision
+from incremental.precision import Precision, multiplying
 from incremental.sharding import split
 from incremental.strategy import Strategy, chain, named_key
 from incremental.types import (
@@ -314,7 +314,7 @@ def make(
         own, learner = strategy.end(state.fit.strategy, state.fit.learner, data, phase_key(state, "end"))
         return State(learner, own, fresh_fit(learner, own), state.key)
 
-    return Program(
+    program = Program(
         init=init,
         restart=restart,
         begin=begin,
@@ -330,3 +330,4 @@ def make(
         cutoffs=cutoffs,
         sizes=sizes,
     )
+    return multiplying(program, training.precision)
