@@ -26,6 +26,14 @@ from incremental.tower import on_texts, reading
 from incremental.types import Problem, Program, Sizes
 from incremental.update import Update
 
+NODES = ("model", "head", "optimizer", "update", "tracking", "training", "devices", "evaluation")
+"""the top level's nodes, beside the data and the strategies"""
+OWN = ("name", "row", "seed", "runs", "base", "debug", "profile", "dry_run")
+KEYS = ("data", *NODES, "strategies", *OWN)
+PLACES = {"strategy": "strategies.{}", "text": "data.text", "predict": "data.predict"}
+"""where a group's choice belongs that Hydra puts at the top level"""
+HELDOUT = 0.1
+"""share of each increment for the matrix R"""
 TRACED = ("model", "head", "optimizer", "strategies")  # the nodes whose floats may be traced
 
 
@@ -63,8 +71,42 @@ class Parts(NamedTuple):
     """whether tables are made for all ids of the stream from the start"""
 
 
+def refuse_unknown(config: Mapping[str, Any]) -> None:
+    """Refuses keys of the top level that nothing reads, and strategies that are no nodes."""
+    strategies = config.get("strategies")
+    if strategies is not None and not isinstance(strategies, Mapping):
+        raise UserError(
+            f"strategies={strategies!r}: expected a node by name; did you mean "
+            f"+strategy@strategies.{strategies}={strategies}?"
+        )
+    for key, value in config.items():
+        if key in KEYS:
+            continue
+        if key in PLACES and isinstance(value, Mapping):
+            choice = str(value.get("_target_", "CHOICE")).rpartition(".")[2]
+            hint = f"; did you mean +{key}@{PLACES[key].format(choice)}={choice}?"
+        else:
+            hint = schema.meant(str(key), KEYS, schema.keys({name: config.get(name) for name in KEYS}))
+        raise UserError(f"{key}: unknown key; the configuration has {', '.join(KEYS)}{hint}")
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with what follows from other keys filled in where it is null.
+
+    `training.metric` is the first of `evaluation.metrics`; `data.heldout` is 0.1 where the matrix R is asked for, else
+    0.
+    """
+    training, data, measured = config["training"], config["data"], config["evaluation"]
+    if training.get("metric", "") is None and measured.get("metrics"):
+        training = {**training, "metric": measured["metrics"][0]}
+    if data.get("heldout", 0.0) is None:
+        data = {**data, "heldout": HELDOUT if measured.get("matrix") else 0.0}
+    return {**config, "training": training, "data": data}
+
+
 def assemble(config: Mapping[str, Any]) -> Parts:
     """The parts that `config` (resolved, plain dicts) describes; a UserError names the key that is wrong."""
+    config = completed(config)
     stream = _stream(json.dumps(config["data"]))
     update = schema.build(config["update"], "update")
     measured = schema.build(config["evaluation"], "evaluation")

@@ -11,6 +11,7 @@ may stand: a number that a sweep's lanes do not share.
 """
 
 import collections.abc
+import contextlib
 import difflib
 import functools
 import importlib
@@ -19,7 +20,7 @@ import math
 import pkgutil
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,6 +84,32 @@ def floats(node: Mapping[str, Any], where: str) -> dict[str, float]:
         elif type(value) is float and float in (kinds[key].annotation, *typing.get_args(kinds[key].annotation)):
             found[f"{where}.{key}"] = value
     return found
+
+
+def keys(node: Any, where: str = "") -> list[str]:
+    """The dotted keys below `node`: those that it gives, and those that its factories take."""
+    if not isinstance(node, Mapping):
+        return []
+    names = [str(key) for key in node if key != "_target_"]
+    if isinstance(node.get("_target_"), str):
+        with contextlib.suppress(UserError):
+            names += [key for key in _keys(_find(node["_target_"], where)) if key not in node]
+    found = []
+    for name in names:
+        place = f"{where}.{name}" if where else name
+        found += [place, *keys(node.get(name), place)]
+    return found
+
+
+def meant(word: str, words: Sequence[str], places: Iterable[str]) -> str:
+    """A question for what `word` was meant to be: one of `words`, or one of the dotted `places` that ends so."""
+    places = [place for place in places if "." in place]
+    by_end = {place.rpartition(".")[2]: place for place in reversed(places)}
+    same = [place for place in places if place.endswith(f".{word}")]
+    if same:
+        return f"; did you mean {' or '.join(same[:3])}?"
+    close = difflib.get_close_matches(word, [*words, *by_end], n=1)
+    return f"; did you mean {close[0] if close[0] in words else by_end[close[0]]}?" if close else ""
 
 
 def _find(name: Any, where: str) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import jax
 
 from incremental import config as schema
-from incremental.assemble import Parts, assemble
+from incremental.assemble import NODES, Parts, assemble, completed, refuse_unknown
 from incremental.bases import OfRun, Store
 from incremental.checkpoint import Checkpoints
 from incremental.console import Console
@@ -94,7 +94,9 @@ class Tracked:
 
 
 def named(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with its name and row filled in, from the names of the files chosen for each group."""
+    """The config completed, with its name and row, which are those of the files chosen for each group."""
+    refuse_unknown(config)
+    config = completed(config)
     model = str(choices["model"])
     chosen = [str(choices.get(f"strategy@strategies.{name}", name)) for name in config["strategies"] or {}]
     row = config["row"] or ("+".join(chosen) or str(choices["update"]) if learned(config) else model)
@@ -215,7 +217,8 @@ def prequential(records: Sequence[Record], t: int) -> list[Record]:
 
 
 def check_options(config: Mapping[str, Any]) -> None:
-    """The schema of the top level's own keys."""
+    """The schema of the top level: its own keys, and every node, those too that this run does not use."""
+    refuse_unknown(config)
     for key, kinds, allowed in (
         ("seed", (int,), "a whole number"),
         ("base", (type(None), str), "null or the directory of a finished run"),
@@ -227,6 +230,8 @@ def check_options(config: Mapping[str, Any]) -> None:
         wrong = not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
         if wrong or (key == "debug" and value not in (None, "nan")):
             raise UserError(f"{key}={value!r}: expected {allowed}")
+    for key in NODES:
+        schema.partial(config[key], key)
 
 
 def dry_run(parts: Parts) -> None:

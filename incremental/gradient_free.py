@@ -9,6 +9,7 @@ from jax import Array
 from incremental import evaluation
 from incremental.evaluation import rankable, ranker
 from incremental.learner import count_arrivals, empty_catalogue, fresh_fit
+from incremental.precision import multiplying
 from incremental.types import Data, Learner, Params, Program, Seen, Sizes, State
 
 
@@ -60,11 +61,11 @@ def gradient_free(
         return state._replace(fit=fresh_fit(state.learner, {}))
 
     ranked = rankable(lambda state, rows: scores(state.learner.params, rows), known)
-    return Program(
+    program = Program(
         init=start,
         restart=restart,
         begin=begin,
-        base_epoch=run_epoch,
+        base_epoch=None,
         run_epoch=run_epoch,
         validate=validate,
         end=end,
@@ -78,3 +79,4 @@ def gradient_free(
         sizes=sizes,
         counting=True,
     )
+    return multiplying(program, "float32")

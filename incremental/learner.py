@@ -20,7 +20,7 @@ from incremental.evaluation import rankable, ranker
 from incremental.heads.own import refuse_copies
 from incremental.metrics.ranking import per_event
 from incremental.optimizers import restarted
-from incremental.precision import Precision
+from incremental.precision import Precision, multiplying
 from incremental.sharding import split
 from incremental.strategy import Strategy, books, chain, named_key
 from incremental.types import (
@@ -362,15 +362,12 @@ def make(
         own, learner = strategy.end(state.fit.strategy, state.fit.learner, data, phase_key(state, "end"))
         return State(learner, own, fresh_fit(learner, own), state.key)
 
-    run_epoch = partial(epoch, False)
-    base_epoch = partial(epoch, True) if acts else run_epoch
-
-    return Program(
+    program = Program(
         init=init,
         restart=restart,
         begin=begin,
-        base_epoch=base_epoch,
-        run_epoch=run_epoch,
+        base_epoch=partial(epoch, True) if acts else None,
+        run_epoch=partial(epoch, False),
         validate=validate,
         end=end,
         rank=ranker(scores, batch_size=rank_batch_size, cutoffs=cutoffs, prepare=evaluated),
@@ -384,3 +381,4 @@ def make(
         following=tuple(name for name, part in parts.items() if part.record is not Strategy().record),
         early=tuple(name for name, part in parts.items() if part.early and name != "head"),
     )
+    return multiplying(program, training.precision)

@@ -151,8 +151,7 @@ class Functions:
         self.restart = Compiled(program.restart, donate=(0,))
         self.begin = Compiled(program.begin, donate=(0,))
         self.run_epoch = Compiled(program.run_epoch, donate=(0,))
-        plain = program.base_epoch is program.run_epoch
-        self.base_epoch = self.run_epoch if plain else Compiled(program.base_epoch, donate=(0,))
+        self.base_epoch = Compiled(program.base_epoch, donate=(0,)) if program.base_epoch else self.run_epoch
         self.validate = Compiled(program.validate, donate=(0,))
         self.end = Compiled(program.end, donate=(0,))
         self.rank = Compiled(program.rank)

@@ -77,8 +77,9 @@ class Functions:
         self.restart = self.changing(lambda program, state, data: (program.restart(state, data), ()), shared=1)
         self.begin = self.changing(lambda program, state, data: (program.begin(state, data), ()), shared=1)
         self.run_epoch = self.changing(partial(run_epoch, "run_epoch"), shared=2)
-        plain = self.program.base_epoch is self.program.run_epoch
-        self.base_epoch = self.run_epoch if plain else self.changing(partial(run_epoch, "base_epoch"), shared=2)
+        self.base_epoch = self.run_epoch
+        if self.program.base_epoch is not None:
+            self.base_epoch = self.changing(partial(run_epoch, "base_epoch"), shared=2)
         self.validate = self.changing(lambda program, *given: (program.validate(*given), ()), shared=2)
         self.end = self.changing(lambda program, state, data: (program.end(state, data), ()), shared=1)
         self.rank = self.over(lambda numbers, *given: build(sizes, numbers).rank(*given), lanes=2, shared=2)

@@ -32,6 +32,8 @@ class Model(NamedTuple):
     """inputs that are no ids, such as an image: what one row holds of each"""
     tower: Tower | None = None
     """how items' rows are computed from their texts; None: ids alone"""
+    looked_up: tuple[str, ...] = ()
+    """paths of other tables that rows are gathered from, as of positions: float32 in every `training.precision`"""
 
 
 class Baseline(NamedTuple):
@@ -70,7 +72,7 @@ class Head(NamedTuple):
 
 def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: Precision = "float32") -> Problem:
     """The problem of `model` with `head`; `history` is L, the number of last events that a row holds."""
-    numbers = arithmetic(precision, model.tables)
+    numbers = arithmetic(precision, (*model.tables, *model.looked_up))
     row = {
         "user": jax.ShapeDtypeStruct((), jnp.int32),
         "history": jax.ShapeDtypeStruct((history,), jnp.int32),

@@ -25,9 +25,16 @@ COLUMNS = ("trained_until", "evaluated_on", "metric", "value", "count")
 
 
 def identity(config: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits of the config's hash, the keys of `NOT_IDENTITY` apart."""
-    kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+    """Eight hexadecimal digits of the hash of what decides the results."""
+    kept = deciding(config)
+    kept["strategies"] = [*(kept.get("strategies") or {}).items()]  # their order decides, that of other keys does not
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without the keys of `NOT_IDENTITY`; of the devices only how tables are made."""
+    kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+    return {**kept, "tables": config["devices"].get("tables", "grow")}
 
 
 class RunDirectory:

@@ -154,7 +154,7 @@ def sharded(program: Program, layout: Layout) -> Program:
         return called
 
     names = ("init", "restart", "begin", "base_epoch", "run_epoch", "validate", "end", "rank", "scores")
-    functions: Any = {name: on_mesh(getattr(program, name)) for name in names}
+    functions: Any = {name: on_mesh(each) for name in names if (each := getattr(program, name)) is not None}
     return program._replace(**functions, shardings=layout.shardings)
 
 

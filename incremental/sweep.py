@@ -18,7 +18,7 @@ from incremental.board import Board, Seat
 from incremental.errors import UserError
 from incremental.experiment import Execution, check_options, execute, learned
 from incremental.loop import Driver
-from incremental.rundir import NOT_IDENTITY, RunDirectory
+from incremental.rundir import RunDirectory, deciding
 
 Config = Mapping[str, Any]
 Outcome = dict[str, Any] | None | UserError  # a summary, None after a dry run
@@ -131,7 +131,7 @@ def apart(config: Config) -> str | None:
 
 def program_of(config: Config) -> str:
     """The config as text, without what lanes may differ in: seed, names and traced numbers."""
-    kept = {key: value for key, value in config.items() if key not in (*NOT_IDENTITY, "seed", "name", "row")}
+    kept = {key: value for key, value in deciding(config).items() if key not in ("seed", "name", "row")}
     return json.dumps(with_numbers(kept, dict.fromkeys(floats(config), "a float")))
 
 

@@ -151,7 +151,8 @@ def reading(program: Callable[[Array], Program], text: jax.ShapeDtypeStruct) -> 
     def unread(*_: Any) -> Any:
         raise UserError("a program that computes items from texts needs them: program.at(text) has this function")
 
-    functions: Mapping[str, Any] = {name: of(name) for name in READING}
-    return at_none()._replace(
+    none = at_none()
+    functions: Mapping[str, Any] = {name: of(name) for name in READING if getattr(none, name) is not None}
+    return none._replace(
         init=lambda key: at_none().init(key), scores=unread, represent=unread, tables=unread, at=program, **functions
     )

@@ -190,8 +190,8 @@ class Program(NamedTuple):
     init: Callable[[Array], State]  # (key)
     restart: Callable[[State, Data], State]  # parameters, moments and catalogue afresh
     begin: Callable[[State, Data], State]
-    base_epoch: Callable[[State, Data], tuple[State, dict[str, Any]]]
-    """an epoch of the base part: plain training, of which strategies keep their books"""
+    base_epoch: Callable[[State, Data], tuple[State, dict[str, Any]]] | None
+    """an epoch of the base part: plain training, of which strategies keep their books; None: it is as any other"""
     run_epoch: Callable[[State, Data], tuple[State, dict[str, Any]]]
     """an epoch of an increment"""
     validate: Callable[[State, Data, Seen | None], State]

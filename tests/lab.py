@@ -146,7 +146,7 @@ def stream(table: Table | None = None, *, until: int | None = None, parts: int =
     bounds = bounds_of(table, parts)
     if until is not None and until < len(bounds):
         table = table._replace(frame=table.frame.filter(pl.col("time") < bounds[until]))
-    return make_stream(source=table, cut=by_time(bounds), **{"history": HISTORY, **protocol})
+    return make_stream(source=table, cut=by_time(bounds), **{"history": HISTORY, "heldout": 0.1, **protocol})
 
 
 def written(parts: list[list[tuple[str, str]]], **protocol: Any) -> Stream:
@@ -160,7 +160,7 @@ def written(parts: list[list[tuple[str, str]]], **protocol: Any) -> Stream:
     return make_stream(
         source=Table(frame, "hand-made"),
         cut=lambda events: (increment[: len(events)], ()),
-        **{"history": HISTORY, **protocol},
+        **{"history": HISTORY, "heldout": 0.1, **protocol},
     )
 
 

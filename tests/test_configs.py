@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from incremental import cli, config
+from incremental.assemble import completed, refuse_unknown
 
 FOLDER = cli.config_folder()
 CHOICES = sorted(
@@ -32,6 +33,8 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 def check(values: dict[str, Any]) -> None:
     """Every node fits its factory's signature (the stream's source is not read)."""
+    refuse_unknown(values)
+    values = completed(values)
     for key in ("model", "head", "optimizer", "update", "training", "evaluation", "tracking", "devices"):
         config.partial(values[key], key)
     for name, node in (values["strategies"] or {}).items():

@@ -14,12 +14,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from incremental import checkpoint, cli, loop
+from incremental.assemble import assemble
 from incremental.errors import UserError
 from incremental.experiment import Tracked, execute, named
 from incremental.export import export
 from incremental.loop import Cost, Epoch, Progress
 from incremental.records import Record
 from incremental.report import read_runs
+from incremental.rundir import identity
 from incremental.strategy import Strategy
 from incremental.tracking import Tracker
 from incremental.trained import load
@@ -86,7 +88,7 @@ def test_a_run_leaves_its_config_summary_evaluations_and_checkpoint(finished: Pa
 
 def test_a_run_leaves_a_row_of_losses_and_validation_for_each_epoch(finished: Path) -> None:
     epochs = pl.read_csv(finished / "epochs.csv")
-    assert epochs.columns == ["increment", "epoch", "loss", "validation", "term/data", "term/anchor"]
+    assert epochs.columns == ["increment", "epoch", "loss", "validation", "term/anchor", "term/data"]
     summary = json.loads((finished / "summary.json").read_text())
     assert epochs.filter(pl.col("increment") > 0).height * 2 >= summary["increments"]
     assert epochs.select("increment", "epoch").is_duplicated().sum() == 0
@@ -364,6 +366,60 @@ def test_a_nan_stops_the_run_and_names_increment_step_and_strategy(
 def test_bad_input_is_named(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         execute(composed(tmp_path, override))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+strategy=replay"], r"strategy: unknown key; .*; did you mean \+strategy@strategies\.replay=replay\?"),
+        (["+text=hashed_words"], r"text: .*; did you mean \+text@data\.text=hashed_words\?"),
+        (["+learning_rate=0.1"], r"learning_rate: .*; did you mean optimizer\.learning_rate\?"),
+        (["+learning_rte=0.1"], r"learning_rte: .*; did you mean optimizer\.learning_rate\?"),
+        (["+epochs=3", "dry_run=true"], r"epochs: .*; did you mean training\.epochs\?"),
+        (["+weight_decay=0.1", "optimizer=adamw"], r"did you mean optimizer\.weight_decay\?"),
+        (["+sed=1"], r"sed: .*; did you mean seed\?"),
+        (["strategies=replay"], r"strategies='replay': .*; did you mean \+strategy@strategies\.replay=replay\?"),
+        (["+tracking.bogus=1", "dry_run=true"], r"tracking\.bogus: unknown key"),
+    ],
+)
+def test_keys_that_nothing_reads_are_refused(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        execute(composed(tmp_path, *overrides))
+    assert not list(tmp_path.iterdir())
+
+
+def test_keys_of_nodes_that_the_run_does_not_use_are_refused_too(tmp_path: Path) -> None:
+    config = composed(tmp_path, "+head.bogus=1")
+    config["model"] = {"_target_": "incremental.models.popularity.popularity"}
+    with pytest.raises(UserError, match=r"head\.bogus: unknown key"):
+        execute(config)
+
+
+def test_what_follows_from_other_keys_stands_in_the_config(tmp_path: Path) -> None:
+    plain = composed(tmp_path, "evaluation.metrics=[recall@5,ndcg@10]")
+    assert plain["training"]["metric"] == "recall@5"
+    assert plain["data"]["heldout"] == 0.0
+    said = composed(tmp_path, "evaluation.metrics=[recall@5,ndcg@10]", "training.metric=recall@5", "data.heldout=0.0")
+    assert said == plain
+    assert identity(said) == identity(plain)
+    chosen = composed(tmp_path, "training.metric=mrr@2", "data.heldout=0.2", "evaluation.matrix=true")
+    assert (chosen["training"]["metric"], chosen["data"]["heldout"]) == ("mrr@2", 0.2)
+    assert composed(tmp_path, "evaluation.matrix=true")["data"]["heldout"] == 0.1
+
+
+def test_nothing_is_held_out_where_no_matrix_is_asked_for(tmp_path: Path) -> None:
+    streams = [assemble(composed(tmp_path, *matrix)).stream for matrix in ([], ["evaluation.matrix=true"])]
+    assert not streams[0].heldout.any()
+    assert streams[1].heldout.mean() == pytest.approx(0.1, abs=0.01)
+
+
+def test_what_decides_the_results_is_a_run_s_identity(tmp_path: Path) -> None:
+    config = composed(tmp_path, *BOTH)
+    turned = {**config, "strategies": dict(reversed(config["strategies"].items()))}
+    whole = {**config, "devices": {**config["devices"], "tables": "whole"}}
+    assert len({identity(each) for each in (config, turned, whole)}) == 3
+    same = {**config, "runs": "elsewhere", "devices": {**config["devices"], "batch": 2}, "debug": "nan"}
+    assert identity(dict(reversed(same.items()))) == identity(config)  # of other keys the order is nothing
 
 
 def test_strategies_do_not_apply_to_models_without_gradients(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_the_listener_hears_each_term_of_the_loss_and_each_report() -> None:
         # An update ends with its best epoch's count, from which the next one goes on.
         ran = -(-rows_of(stream, epoch.increment) // 32)
         assert (epoch.reports["mine/steps"] - steps == ran) or epoch.epoch == 1
-        steps = epoch.reports["mine/steps"]
+        steps = int(epoch.reports["mine/steps"])
         assert epoch.reports["mine/finished"] == epoch.increment
 
 

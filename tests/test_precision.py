@@ -1,5 +1,6 @@
 """bfloat16 products, float32 everything else."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,24 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from incremental.assemble import assemble
 from incremental.heads.full_softmax import full_softmax
+from incremental.learner import make, training
+from incremental.models.frequent_directions import frequent_directions
 from incremental.models.gru4rec import gru4rec
 from incremental.models.matrix_factorization import matrix_factorization
 from incremental.models.sasrec import sasrec
+from incremental.optimizers import adam
 from incremental.precision import low, product
 from incremental.problem import Model, problem
 from incremental.strategies.ewc import ewc
-from incremental.testing.subject import NAME, Subject
+from incremental.strategies.gpm import gpm
+from incremental.strategies.lwf import lwf
+from incremental.testing.subject import HISTORY, NAME, Subject
 from incremental.types import Problem, Sizes
+from tests import lab
 from tests.test_experiment import composed
 
 SIZES = Sizes(24, 24)
@@ -97,6 +105,58 @@ def test_a_row_that_occurs_often_gets_its_whole_gradient() -> None:
     inputs = {"user": jnp.ones(1000, jnp.int32)}
     grads = jax.jit(jax.grad(lambda params: own.apply(params, inputs).hidden.sum()))(params)
     assert grads["user"]["embedding"][1].tolist() == [1000.0] * 8
+
+
+@pytest.mark.parametrize("name", ["dense", "sasrec", "gru4rec"])
+def test_what_is_broadcast_over_a_batch_gets_its_whole_gradient(name: str) -> None:
+    """The gradient on n equal rows is n times that on one, for biases, norms' scales and positions."""
+    model = lab.dense() if name == "dense" else MODELS[name]
+    own, n = problem(model, full_softmax(), SIZES, 6, precision="bfloat16"), 40_000 if name == "dense" else 2048
+    params = jax.jit(own.init)(jax.random.key(0))
+
+    def gradient(n: int) -> Any:
+        inputs = jax.tree.map(lambda leaf: jnp.ones((n, *leaf.shape), jnp.int32), own.example.inputs)
+        weights = jnp.arange(1.0, 9.0)
+        return flatten_dict(jax.jit(jax.grad(lambda p: (own.apply(p, inputs).hidden * weights).sum()))(params), sep="/")
+
+    one, many = gradient(1), gradient(n)
+    checked = [path for path in one if path.endswith(("bias", "scale", "position"))]
+    assert len(checked) >= (1 if name == "dense" else 3)
+    for path in checked:
+        np.testing.assert_allclose(many[path], n * one[path], rtol=1e-4, err_msg=path)
+    if name == "dense":
+        assert many["layer/bias"].tolist() == [40_000.0 * i for i in range(1, 9)]
+
+
+def exactness(text: str) -> set[str]:
+    """What the products of a lowered program say of their precision."""
+    found = re.findall(r"stablehlo\.dot_general[^\n]*", text)
+    assert found
+    said = (re.search(r"precision = \[(\w+), (\w+)\]", line) for line in found)
+    return {"DEFAULT" if match is None else " ".join(sorted(set(match.groups()))) for match in said}
+
+
+@pytest.mark.parametrize(("precision", "said"), [("float32", "HIGHEST"), ("tf32", "HIGH"), ("bfloat16", "HIGHEST")])
+def test_every_product_of_an_epoch_and_of_a_ranking_says_how_exact_it_is(precision: Any, said: str) -> None:
+    own = problem(MODELS["sasrec"], full_softmax(), SIZES, HISTORY, precision=precision)
+    parts = {"gpm": gpm(own, samples=8), "lwf": lwf(own)}
+    program = make(own, adam(), parts, sizes=SIZES, training=training(batch_size=8, precision=precision))
+    state = jax.eval_shape(program.init, jax.random.key(0))
+    data = Subject(ewc, {"samples": 8}, MODELS["sasrec"]).data[0]
+    for function, given in (
+        (program.run_epoch, (state, data)),
+        (program.validate, (state, data)),
+        (program.end, (state, data)),
+        (program.rank, (state, data, None)),
+    ):
+        assert exactness(jax.jit(function).lower(*given).as_text()) == {said}
+
+
+def test_models_without_gradients_multiply_exactly_too() -> None:
+    program = frequent_directions(sketch=8, rank=4).build(SIZES, (5,))
+    state = jax.eval_shape(program.init, jax.random.key(0))
+    data = Subject(ewc, {"samples": 8}, MODELS["sasrec"]).data[0]
+    assert exactness(jax.jit(program.run_epoch).lower(state, data).as_text()) == {"HIGHEST"}
 
 
 def test_scores_are_exact_products_of_rounded_numbers() -> None:

@@ -56,6 +56,14 @@ def test_numbers_are_found_in_nodes_below_and_where_a_value_may_be_either(monkey
     assert config.floats({**node, "either": 2.5}, "it") == {"it.part.rate": 1.0, "it.either": 2.5}
 
 
+def test_jobs_whose_strategies_have_another_order_or_other_tables_share_no_program(tmp_path: Path) -> None:
+    two = [*EWC, "+strategy@strategies.memory=replay"]
+    config = composed(tmp_path, *two)
+    turned = {**config, "strategies": dict(reversed(config["strategies"].items()))}
+    jobs = [config, turned, composed(tmp_path, *two, "devices.tables=whole"), composed(tmp_path, *two, "seed=1")]
+    assert [group for group, _ in sweep.grouped(dict(enumerate(jobs)))] == [[0, 3], [1], [2]]
+
+
 def test_jobs_are_grouped_by_what_is_compiled(tmp_path: Path) -> None:
     plain = composed(tmp_path)
     drift = {"_target_": "incremental.update.update", "drop": 0.1}

@@ -282,7 +282,7 @@ def make_stream(
     cut: Callable[[Interactions], tuple[Ints, tuple[str, ...]]],
     cleaning: Callable[[Table], tuple[Table, tuple[CleaningStep, ...]]] | None = None,
     history: int = 50,
-    heldout: float = 0.1,
+    heldout: float = 0.0,
     validation: float = 0.1,
     exclude_seen: bool = False,
     unseen_items: Literal["miss", "drop"] = "miss",
@@ -295,10 +295,10 @@ def make_stream(
 ) -> Stream:
     """Cleans, validates, encodes and cuts a source.
 
-    `history`: L, the last events that a model sees. `heldout`: the share of each part that nothing trains on (for the
-    matrix R); `validation`: the share of the rest for early stopping; both drawn by event from `seed`. `ties`: events
-    of one user at the same time are no history of one another (strict), or are in the order of the file, of the item
-    ids or of a hash (`incremental.data.ties`). `text` turns titles into numbers [items, ...], each title on its own.
+    `history`: L, the last events that a model sees. `heldout`: the share of each part that nothing trains on (the
+    matrix R needs one above 0); `validation`: the share of the rest for early stopping; both drawn by event from
+    `seed`. `ties`: events of one user at the same time are no history of one another (strict), or are in the order of
+    the file, of the item ids or of a hash (`incremental.data.ties`). `text` turns titles into numbers [items, ...], each title on its own.
     `predict` makes behaviours the labels (`incremental.data.behaviour`).
 
     `until`: the stream ends with this increment, as `prefix` has it. Of what comes later the cut alone reads anything:

@@ -82,10 +82,12 @@ def encoder_behaviour(
 
     def pooled(params: Params, tokens: Array) -> Array:
         ids, mask = jnp.maximum(tokens - 1, 0), tokens > 0
-        dtype = jax.tree.leaves(params)[0].dtype  # of `training.precision`, which the frozen parts take too
+        dtype = next(
+            leaf.dtype for leaf in jax.tree.leaves(params) if leaf.ndim > 1
+        )  # of `training.precision`, which the frozen parts take too
 
         def above(params: Params, x: Array) -> Array:
-            whole = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), own.whole(params))
+            whole = jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 1 else leaf, own.whole(params))
             found: Array = layers_above.apply({"params": whole}, x, mask)
             return found
 

@@ -105,7 +105,8 @@ class SASRec(nn.Module):
         kept = self.kept(tokens, key)
         # Positions count from the right, so that histories may come with less padding than L.
         position = self.position[self.history - length :][tokens.place]
-        x = self.item(tokens.item) * jnp.sqrt(self.width) + position
+        x = self.item(tokens.item) * jnp.sqrt(self.width)
+        x = x + position.astype(x.dtype)
         x = x * kept[0] * (tokens.item > 0)[..., None]
         for i, block in enumerate(self.layers):
             x = block(x, tokens, kept[3 * i + 1 : 3 * i + 4], last=i == self.blocks - 1)
@@ -155,4 +156,5 @@ def sasrec(
         lambda sizes, history: SASRec(sizes, history, width, blocks, heads, dropout, dropout_masks, *starts),
         ("history",),
         {"item/embedding": "item"},
+        looked_up=("position",),
     )

@@ -121,9 +121,12 @@ class Subject:
             )
 
         def epoch(state: State, _: None) -> tuple[State, Any]:
-            runs = [functools.partial(one, run) for run in (program.base_epoch, program.run_epoch)]
-            plain = program.base_epoch is program.run_epoch
-            state, term, loss = runs[1](state) if plain else jax.lax.cond(data.increment == 0, *runs, state)
+            acting = functools.partial(one, program.run_epoch)
+            if program.base_epoch is None:
+                state, term, loss = acting(state)
+            else:
+                base = functools.partial(one, program.base_epoch)
+                state, term, loss = jax.lax.cond(data.increment == 0, base, acting, state)
             # As `validate` does it with an empty validation part: the last epoch is the best.
             fit = state.fit._replace(learner=state.learner, strategy=state.strategy)
             return state._replace(fit=fit), (state.strategy, state.learner.params, term, loss)
