@@ -29,6 +29,12 @@ def known_by_any(catalogue: Catalogue, inputs: dict[str, Array]) -> Array:
     return jnp.stack([known(catalogue, {name: ids}) for name, ids in inputs.items()]).any(0)
 
 
+def known_to_all(catalogue: Catalogue, inputs: dict[str, Array]) -> Array:
+    """[B] bool: every row, for models whose scores are the same whatever the model knows of a row."""
+    del catalogue
+    return jnp.ones(len(next(iter(inputs.values()))), bool)
+
+
 def rankable(raw: Scores, known: Known = known) -> Scores:
     """Scores fit for ranking: -inf outside the items seen so far, and popularity where the model knows nothing.
 

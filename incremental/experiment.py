@@ -3,7 +3,6 @@
 import contextlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,16 +10,17 @@ import jax
 
 from incremental import config as schema
 from incremental.assemble import Parts, assemble
+from incremental.bases import OfRun, Store
 from incremental.checkpoint import Checkpoints
 from incremental.console import Console
+from incremental.data.stream import Stream
 from incremental.errors import UserError
-from incremental.loop import Cost, Driver, Listener, Progress, Result, run
+from incremental.loop import Bases, Cost, Driver, Listener, Progress, Result, run
 from incremental.problem import Baseline
 from incremental.records import Record
 from incremental.rundir import RunDirectory
 from incremental.sharding import first_process, join
 from incremental.tracking import Tracker
-from incremental.trained import base_of
 from incremental.types import Params, Sizes, State, bytes_of
 
 
@@ -73,18 +73,21 @@ def learned(config: Mapping[str, Any]) -> bool:
     return inspect.signature(factory, eval_str=True).return_annotation is not Baseline
 
 
-def execute(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Runs `config` to its end and returns its summary (None after a dry run). A finished run is not run again."""
+def execute(config: Mapping[str, Any], store: Store | None = None) -> dict[str, Any] | None:
+    """Runs `config` to its end and returns its summary (None after a dry run). A finished run is not run again.
+
+    `store` has the base parts of the jobs before.
+    """
     check_options(config)
     join(schema.build(config["devices"], "devices"))
     if not first_process():  # the first one writes, tracks and prints for all
         config = {**config, "tracking": {**config["tracking"], "mode": "disabled"}}
         with contextlib.redirect_stdout(None):
-            return executed(config)
-    return executed(config)
+            return executed(config, store)
+    return executed(config, store)
 
 
-def executed(config: Mapping[str, Any]) -> dict[str, Any] | None:
+def executed(config: Mapping[str, Any], store: Store | None) -> dict[str, Any] | None:
     """`execute` in one of the processes."""
     if config["debug"] == "nan":
         jax.config.update("jax_debug_nans", True)
@@ -98,7 +101,7 @@ def executed(config: Mapping[str, Any]) -> dict[str, Any] | None:
     parts = assemble(config)
     directory.open()
     with contextlib.closing(directory), tracing(directory.path / "profile", config["profile"]):
-        return run_in(directory, parts, config)
+        return run_in(directory, parts, config, store)
 
 
 class Execution:
@@ -129,7 +132,16 @@ class Execution:
         return summary
 
 
-def run_in(directory: RunDirectory, parts: Parts, config: Mapping[str, Any]) -> dict[str, Any]:
+def bases_of(config: Mapping[str, Any], stream: Stream, store: Store | None) -> Bases | None:
+    """Where the run finds its base part: in the run that it names, or in what the sweep has trained."""
+    if config["base"]:
+        return OfRun(config["base"], config, stream)
+    return store.of(config) if store is not None else None
+
+
+def run_in(
+    directory: RunDirectory, parts: Parts, config: Mapping[str, Any], store: Store | None = None
+) -> dict[str, Any]:
     """Executes the run in its directory, from its checkpoint where there is one."""
     stream = parts.stream
     print(f"{directory.path}")
@@ -150,7 +162,7 @@ def run_in(directory: RunDirectory, parts: Parts, config: Mapping[str, Any]) -> 
             listener=execution.listener,
             saver=execution.saver,
             resume=execution.resume,
-            base=partial(base_of, config["base"], config, stream) if config["base"] else None,
+            bases=bases_of(config, stream, store),
             whole=parts.whole,
         )
     summary = execution.finish(result)

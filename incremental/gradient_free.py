@@ -25,7 +25,9 @@ def gradient_free(
 ) -> Program:
     """A program whose one epoch is `absorb(params, data)`; `scores(params, inputs)` is [B, V] float32.
 
-    Rows that are not `known` score by popularity.
+    Nothing stops early here: the data are all events that arrived since the last update, each once, those of the
+    validation part too, as `data.rows` and as `data.users` and `data.items`. Rows that are not `known` score by the
+    number of training events of each item.
     """
 
     def draw_learner() -> Learner:
@@ -47,7 +49,7 @@ def gradient_free(
     def run_epoch(state: State, data: Data) -> tuple[State, dict[str, Any]]:
         learner = state.learner._replace(params=absorb(state.learner.params, data))
         fit = state.fit._replace(epoch=state.fit.epoch + 1, active=jnp.array(False))
-        return state._replace(learner=learner, fit=fit), {"examples": data.size}
+        return state._replace(learner=learner, fit=fit), {"examples": (data.items > 0).sum()}
 
     def validate(state: State, data: Data, seen: Seen | None = None) -> State:
         del data, seen
@@ -62,6 +64,7 @@ def gradient_free(
         init=start,
         restart=restart,
         begin=begin,
+        base_epoch=run_epoch,
         run_epoch=run_epoch,
         validate=validate,
         end=end,
@@ -73,4 +76,5 @@ def gradient_free(
         epochs=1,
         cutoffs=cutoffs,
         sizes=sizes,
+        counting=True,
     )

@@ -19,9 +19,10 @@ from incremental.errors import UserError
 from incremental.evaluation import rankable, ranker
 from incremental.heads.own import refuse_copies
 from incremental.metrics.ranking import per_event
+from incremental.optimizers import restarted
 from incremental.precision import Precision
 from incremental.sharding import split
-from incremental.strategy import Strategy, chain, named_key
+from incremental.strategy import Strategy, books, chain, named_key
 from incremental.types import (
     Batch,
     Catalogue,
@@ -39,6 +40,8 @@ from incremental.types import (
     stored,
 )
 
+ROUNDING = 1e-3  # what rounding may take a data loss below 0
+
 
 class Training(NamedTuple):
     """How one increment is trained."""
@@ -48,6 +51,8 @@ class Training(NamedTuple):
     """at most, in one increment"""
     patience: int = 3
     """epochs without a better validation value before training stops; 0 = all epochs, the last one kept"""
+    least_epochs: int = 10
+    """epochs before patience counts, where training starts from random weights: the base part, an update afresh"""
     metric: str = "ndcg@10"
     """of the increment's validation part"""
     moments: Literal["keep", "reset"] = "keep"
@@ -63,6 +68,7 @@ def training(
     batch_size: int = 256,
     epochs: int = 20,
     patience: int = 3,
+    least_epochs: int = 10,
     metric: str = "ndcg@10",
     moments: Literal["keep", "reset"] = "keep",
     rows: Literal["dense", "compact"] = "dense",
@@ -73,11 +79,12 @@ def training(
         ("batch_size", batch_size, 1),
         ("epochs", epochs, 1),
         ("patience", patience, 0),
+        ("least_epochs", least_epochs, 0),
     ):
         if value < least:
             raise UserError(f"training.{name}={value}: expected at least {least}")
     per_event(metric)
-    return Training(batch_size, epochs, patience, metric, moments, rows, precision)
+    return Training(batch_size, epochs, patience, least_epochs, metric, moments, rows, precision)
 
 
 def empty_catalogue(sizes: Sizes) -> Catalogue:
@@ -91,9 +98,26 @@ def count_arrivals(catalogue: Catalogue, data: Data) -> Catalogue:
     return Catalogue(catalogue.seen | (count > 0), count, catalogue.users.at[data.users].set(True).at[0].set(False))
 
 
-def fresh_fit(learner: Learner, strategy: Any) -> Fit:
+def fresh_fit(learner: Learner, strategy: Any, least: Any = 0, offered: Any = -1) -> Fit:
     """The start of an increment's training: no epoch run, anything is better than nothing."""
-    return Fit(learner, strategy, jnp.float32(-jnp.inf), jnp.int32(0), jnp.int32(0), jnp.array(True))
+    none, whole = jnp.float32(-jnp.inf), [jnp.int32(number) for number in (0, 0, least, offered)]
+    return Fit(learner, strategy, none, whole[0], whole[1], jnp.array(True), whole[2], whole[3])
+
+
+def arrived_rows(problem: Problem, params: Params, catalogue: Catalogue) -> Params:
+    """Bools that broadcast to the parameters: False for the table rows of ids that are still to come."""
+    seen = {"item": catalogue.seen, "user": catalogue.users}
+
+    def of(path: jax.tree_util.KeyPath, leaf: Array) -> Array:
+        kind = problem.tables.get(jax.tree_util.keystr(path, simple=True, separator="/"))
+        return jnp.array(True) if kind is None else seen[kind].reshape(-1, *[1] * (leaf.ndim - 1))
+
+    return jax.tree_util.tree_map_with_path(of, params)
+
+
+def with_labels(candidates: Array, rows: Batch) -> Array:
+    """[V] bool: the candidates and the rows' labels: a label that is trained on is one, or the loss has no bound."""
+    return candidates.at[jnp.where(rows.valid, rows.labels, len(candidates))].set(True, mode="drop")
 
 
 def shuffled(key: Array, size: Array, capacity: int) -> Array:
@@ -115,57 +139,66 @@ def make(
     """The program that trains `problem` with `tx` under `strategies` (by name, applied in order), or those that a
     function makes for the problem: for each step anew where it is on a few items that are computed (`of_items`).
 
-    The data loss of a step is sum(weight * loss over all rows) / sum(weight over the increment's own rows), so that
-    replayed rows add to the loss of the new ones instead of diluting it. `cutoffs` are the K's whose recommendations
-    `rank` counts.
+    The data loss of a step is Σ_new w ℓ / Σ_new w + Σ_appended w ℓ / B over the update's own rows and those that
+    strategies append: appended rows add to the loss of the new ones instead of diluting it, and weigh the same beside a
+    last batch of few rows as beside a full one. The base part is plain training: strategies keep their books there
+    (`incremental.strategy.books`), those that are `early` and the head's own act. `cutoffs` are the K's whose
+    recommendations `rank` counts.
     """
     compact = training.rows == "compact"
 
-    def made(problem: Problem) -> tuple[Problem, Strategy]:
-        """The problem and its strategies, as the steps are to see them."""
+    def made(problem: Problem) -> tuple[Problem, dict[str, Strategy], tuple[Strategy, Strategy]]:
+        """The problem and its strategies as the steps see them; their chain in an increment and in the base part."""
         parts = dict((strategies(problem) if callable(strategies) else strategies) or {})
         if problem.strategy is not None:
             if "head" in parts:
                 raise UserError("strategies.head: the name 'head' belongs to the model's head; choose another")
-            parts = {"head": problem.strategy, **parts}
-        if not compact:
-            return problem, chain(**parts)
-        guarded = {name: rows.guarded(name, part, problem) for name, part in parts.items()}
-        return rows.guarded_problem(problem), chain(**guarded)
+            parts = {"head": problem.strategy._replace(early=True), **parts}
+        if compact:
+            parts = {name: rows.guarded(name, part, problem) for name, part in parts.items()}
+            problem = rows.guarded_problem(problem)
+        return problem, parts, (chain(**parts), chain(**{name: books(part) for name, part in parts.items()}))
 
     on_rows = rows.compact(problem, sizes) if compact else rows.dense
     of_items = problem.of_items
-    problem, strategy = whole = made(problem)
+    problem, parts, chains = whole = made(problem)
+    strategy = chains[0]
+    acts = any(books(part) != part for part in parts.values())  # else the base part is as any other
     if compact and of_items and strategies and not callable(strategies):
         raise UserError("make: compact rows of items that are computed need strategies as a function of the problem")
+    tx = optax.with_extra_args_support(tx)
     batch_size = training.batch_size
     validation_metric = per_event(training.metric)
 
     def draw_learner(key: Array) -> Learner:
         params = problem.init(named_key(key, "params"))
-        return Learner(params, tx.init(params), empty_catalogue(sizes), jnp.int32(0))
+        return Learner(params, tx.init(params), empty_catalogue(sizes), jnp.int32(-1))
 
     def init(key: Array) -> State:
         learner = draw_learner(key)
         own = strategy.init(learner)
         refuse_copies(learner.params, own)
-        return State(learner, own, fresh_fit(learner, own), key)
+        return State(learner, own, fresh_fit(learner, own, training.least_epochs), key)
 
     def restart(state: State, data: Data) -> State:
-        return state._replace(learner=draw_learner(jax.random.fold_in(state.key, data.increment)))
+        learner = draw_learner(jax.random.fold_in(state.key, data.increment))
+        fit = state.fit._replace(least=jnp.int32(training.least_epochs))
+        return state._replace(learner=learner._replace(increment=state.learner.increment), fit=fit)
 
     def phase_key(state: State, name: str) -> Array:
         return named_key(jax.random.fold_in(state.key, state.learner.increment), name)
 
     def begin(state: State, data: Data) -> State:
+        least, offered = state.fit.least, state.learner.increment
         learner = state.learner._replace(
             catalogue=count_arrivals(state.learner.catalogue, data), increment=data.increment
         )
         if training.moments == "reset":
             learner = learner._replace(opt_state=tx.init(learner.params))
+        learner = learner._replace(opt_state=restarted(learner.opt_state))
         state = state._replace(learner=learner)
         own, learner = strategy.begin(state.strategy, learner, data, phase_key(state, "begin"))
-        return State(learner, own, fresh_fit(learner, own), state.key)
+        return State(learner, own, fresh_fit(learner, own, least, offered), state.key)
 
     def data_loss(
         problem: Problem,
@@ -177,6 +210,7 @@ def make(
         scale: Array,
         key: Any,
     ) -> Any:
+        """Σ w ℓ / scale, and the outputs."""
         viewed = problem.settle(strategy.view(own, params, increment, True))
         outputs = problem.apply(viewed, batch.inputs, key=key)
         rows = problem.loss(viewed, outputs, batch)
@@ -184,15 +218,19 @@ def make(
         weight = jnp.where(batch.valid, batch.weight, 0.0)
         return jnp.where(batch.valid, weight * rows, 0.0).sum() / scale, outputs
 
-    def step(state: State, new: Batch, key: Array) -> tuple[State, dict[str, Any]]:
+    def step(base: bool, state: State, new: Batch, key: Array) -> tuple[State, dict[str, Any]]:
+        strategy = chains[base]
         new = new._replace(candidates=state.learner.catalogue.seen)
         batch = strategy.batch(state.strategy, new, named_key(key, "batch"))
         batch = batch._replace(**split({name: getattr(batch, name) for name in Batch._fields[:5]}))
-        descent = partial(descend, new=new, first_pass=state.fit.epoch == 0, key=key)
+        batch = batch._replace(candidates=with_labels(state.learner.catalogue.seen, batch))
+        fresh = new.valid & (state.fit.epoch == 0) & (new.increment > state.fit.offered)
+        descent = partial(descend, base, new=new, fresh=fresh, key=key)
         learner, own, metrics = on_rows(descent, state.learner, state.strategy, batch)
         return state._replace(learner=learner, strategy=own), metrics
 
     def descend(
+        base: bool,
         learner: Learner,
         own: Any,
         kept: Any,
@@ -201,23 +239,29 @@ def make(
         ids: dict[str, Array],
         *,
         new: Batch,
-        first_pass: Array,
+        fresh: Array,
         key: Array,
     ) -> tuple[Learner, Any, dict[str, Any]]:
         """One optimizer step on `batch`, by the strategies' states `own`; `record` gets `kept` and `noted`."""
-        here, strategy = made(of_items(ids["item"])) if of_items and "item" in ids else whole
+        here, _, own_chains = made(of_items(ids["item"])) if of_items and "item" in ids else whole
+        strategy = own_chains[base]
         loss_of, params = partial(data_loss, here, strategy), learner.params
         scale = jnp.where(new.valid, new.weight, 0.0).sum()
+        # After the division by `scale` an appended row's weight is divided by the batch size.
+        appended = jnp.arange(len(batch.labels)) >= len(new.labels)
+        weighed = batch._replace(weight=jnp.where(appended, batch.weight * (scale / len(new.labels)), batch.weight))
         model_key = named_key(key, "model")
 
         def objective(params: Params) -> Any:
-            data, outputs = loss_of(params, own, learner.increment, batch, scale, model_key)
+            data, outputs = loss_of(params, own, learner.increment, weighed, scale, model_key)
             terms = strategy.loss(own, params, batch, outputs)
             return data + sum(jax.tree.leaves(terms)), (outputs, {"data": data, **terms})
 
         def grad_fn(rows: Batch) -> Params:
             weight = jnp.where(rows.valid, rows.weight, 0.0).sum()
             rows = rows._replace(candidates=batch.candidates, negatives=batch.negatives, log_q=batch.log_q)
+            if batch.candidates is not None and not compact:
+                rows = rows._replace(candidates=with_labels(batch.candidates, rows))
             return jax.grad(
                 lambda params: loss_of(params, own, learner.increment, rows, jnp.maximum(weight, 1e-6), model_key)[0]
             )(params)
@@ -231,15 +275,16 @@ def make(
             )
         )(params)
         chosen = strategy.grads(own, grads, params, grad_fn, batch)
-        updates, opt_state = tx.update(chosen, learner.opt_state, params)
+        arrived = None if compact else arrived_rows(here, params, learner.catalogue)
+        updates, opt_state = tx.update(chosen, learner.opt_state, params, arrived=arrived)
         updates = strategy.updates(own, updates, params)
-        seen = Step(noted, new, outputs, grads, penalty, updates, params, first_pass)
+        seen = Step(noted, new, outputs, grads, penalty, updates, params, fresh)
         kept = strategy.record(kept, seen, named_key(key, "record"))
         learner = learner._replace(params=optax.apply_updates(params, updates), opt_state=opt_state)
         metrics = {"loss": loss, "terms": terms, "examples": batch.valid.sum()}
         return learner, kept, metrics
 
-    def run_epoch(state: State, data: Data) -> tuple[State, dict[str, Any]]:
+    def epoch(base: bool, state: State, data: Data) -> tuple[State, dict[str, Any]]:
         capacity = data.rows.labels.shape[0]
         key = jax.random.fold_in(phase_key(state, "epoch"), state.fit.epoch)
         order = shuffled(named_key(key, "order"), data.size, capacity)
@@ -247,12 +292,14 @@ def make(
         def one(state: State, i: Array) -> tuple[State, dict[str, Any]]:
             place = i * batch_size + jnp.arange(batch_size)
             new = jax.tree.map(lambda rows: rows[order[jnp.minimum(place, capacity - 1)]], stored(data.rows))
-            return step(state, new._replace(valid=new.valid & (place < data.size)), jax.random.fold_in(key, i))
+            return step(base, state, new._replace(valid=new.valid & (place < data.size)), jax.random.fold_in(key, i))
 
         def body(i: Array, carry: Any) -> Any:
             state, sums, broken = carry
             state, metrics = one(state, i)
-            first = (broken["step"] < 0) & ~jnp.isfinite(metrics["loss"])
+            below = (metrics["terms"]["data"] < -ROUNDING) & (not problem.negative)
+            wrong = ~jnp.isfinite(metrics["loss"]) | below
+            first = (broken["step"] < 0) & wrong
             here = {"step": i, "terms": metrics["terms"]}
             broken = jax.tree.map(lambda new, old: jnp.where(first, new, old), here, broken)
             return state, jax.tree.map(jnp.add, sums, metrics), broken
@@ -295,15 +342,16 @@ def make(
         value = jnp.where(real, values, 0.0).sum() / jnp.maximum(data.size, 1)
         always = (data.size == 0) | (training.patience == 0)
         better = always | (value > fit.value)
-        bad = jnp.where(better, 0, fit.bad + 1)
+        bad = jnp.where(better | (fit.epoch <= fit.least), 0, fit.bad + 1)
         best, best_own = jax.tree.map(
             lambda new, old: jnp.where(better, new, old), (learner, own), (fit.learner, fit.strategy)
         )
+        best_value = jnp.where(better, value, fit.value)
         active = fit.active & (always | (bad < training.patience)) & (fit.epoch < training.epochs)
         return State(
             learner,
             own,
-            Fit(best, best_own, jnp.where(better, value, fit.value), bad, fit.epoch, active),
+            fit._replace(learner=best, strategy=best_own, value=best_value, bad=bad, active=active),
             key,
         )
 
@@ -311,10 +359,14 @@ def make(
         own, learner = strategy.end(state.fit.strategy, state.fit.learner, data, phase_key(state, "end"))
         return State(learner, own, fresh_fit(learner, own), state.key)
 
+    run_epoch = partial(epoch, False)
+    base_epoch = partial(epoch, True) if acts else run_epoch
+
     return Program(
         init=init,
         restart=restart,
         begin=begin,
+        base_epoch=base_epoch,
         run_epoch=run_epoch,
         validate=validate,
         end=end,
@@ -326,4 +378,6 @@ def make(
         epochs=training.epochs,
         cutoffs=cutoffs,
         sizes=sizes,
+        following=tuple(name for name, part in parts.items() if part.record is not Strategy().record),
+        early=tuple(name for name, part in parts.items() if part.early and name != "head"),
     )

@@ -76,6 +76,26 @@ class Base(NamedTuple):
     learner: Learner
     cost: Cost
 
+    @property
+    def sizes(self) -> Sizes:
+        """The capacities of its tables."""
+        return Sizes(*(ids.shape[-1] for ids in (self.learner.catalogue.seen, self.learner.catalogue.users)))
+
+
+class Bases(Protocol):
+    """Where a run finds its base part trained already, or leaves it for others."""
+
+    @property
+    def required(self) -> bool:
+        """Whether a run that cannot begin with another's base part is refused; else it trains its own."""
+        ...
+
+    def take(self, sizes: Sizes) -> Base | None:
+        """The base part in tables of these sizes, if there is one."""
+        ...
+
+    def keep(self, base: Base) -> None: ...
+
 
 class Listener(Protocol):
     """Told what happens; it draws progress bars, prints and tracks."""
@@ -117,6 +137,8 @@ class Functions:
         self.restart = Compiled(program.restart, donate=(0,))
         self.begin = Compiled(program.begin, donate=(0,))
         self.run_epoch = Compiled(program.run_epoch, donate=(0,))
+        plain = program.base_epoch is program.run_epoch
+        self.base_epoch = self.run_epoch if plain else Compiled(program.base_epoch, donate=(0,))
         self.validate = Compiled(program.validate, donate=(0,))
         self.end = Compiled(program.end, donate=(0,))
         self.rank = Compiled(program.rank)
@@ -130,6 +152,7 @@ class Functions:
         """
         if self.checked:
             return
+        # An epoch of an increment, which the base part does not run: what it refuses is said before any training.
         epoch: Any = lambda state, data: self.run_epoch.traced(state, data)[0]  # noqa: E731
         hooks = ("begin", self.begin.traced, data), ("record", epoch, data), ("end", self.end.traced, whole)
         for hook, traced, rows in hooks:
@@ -152,7 +175,7 @@ class Functions:
     @property
     def seconds(self) -> float:
         """Spent on compilation."""
-        return sum(each.seconds for each in vars(self).values() if isinstance(each, Compiled))
+        return sum(each.seconds for each in {each for each in vars(self).values() if isinstance(each, Compiled)})
 
 
 @lru_cache(maxsize=2)
@@ -232,7 +255,7 @@ def run(
     listener: Listener = SILENT,
     saver: Saver | None = None,
     resume: Callable[[Callable[[Sizes], Functions]], tuple[State, Params, Sizes, Progress] | None] | None = None,
-    base: Callable[[Sizes], Base] | None = None,
+    bases: Bases | None = None,
     whole: bool = False,
 ) -> Result:
     """Runs a stream to its end and returns the state, the evaluations and the costs.
@@ -241,11 +264,12 @@ def run(
     the ids of t, train as `update` says. With `matrix`, after each update (and before the first) the held-out part of
     every increment is tested. With `listed` the candidates of the test on t are also the items that t brings, of which
     the model has seen nothing (at most their texts); else those are misses. `build(sizes)` makes the program at given
-    capacities. `batch_size` is only checked against the increments' sizes. With `base` the base part is not trained:
-    its learner, at given capacities, and its cost are taken over, and strategies see the base part begin and end. With
-    `whole` the tables have room for all ids of the stream from the start: the results are those of tables that grow.
+    capacities. `batch_size` is only checked against the increments' sizes. Where `bases` has the base part, it is not
+    trained: its learner and its cost are taken over, and strategies see the base part begin and end; else it is left
+    there. With `whole` the tables have room for all ids of the stream from the start: the results are those of tables
+    that grow.
     """
-    driver = Driver(build, stream, update, metrics, listener, saver, base, listed=listed, whole=whole)
+    driver = Driver(build, stream, update, metrics, listener, saver, bases, listed=listed, whole=whole)
     driver.check(matrix, batch_size)
     return driver.run(jax.random.key(seed), matrix, resume)
 
@@ -261,12 +285,12 @@ class Driver:
         metrics: tuple[str, ...],
         listener: Listener = SILENT,
         saver: Saver | None = None,
-        base: Callable[[Sizes], Base] | None = None,
+        bases: Bases | None = None,
         *,
         listed: bool = False,
         whole: bool = False,
     ) -> None:
-        self.build, self.stream, self.update, self.base, self.whole = build, stream, update, base, whole
+        self.build, self.stream, self.update, self.bases, self.whole = build, stream, update, bases, whole
         self.metrics, self.listener, self.saver, self.listed = metrics, listener, saver, listed
         self.cutoffs = cutoffs(metrics)
         self.made: dict[Sizes, Functions] = {}
@@ -313,6 +337,12 @@ class Driver:
             raise UserError(
                 f"the metrics ask for the K's {self.cutoffs}, the program counts {program.cutoffs}: give "
                 f"make(..., cutoffs={self.cutoffs})"
+            )
+        if self.bases is not None and self.bases.required and not shares_base(program):
+            names = ", ".join(dict.fromkeys(program.following + program.early))
+            raise UserError(
+                f"base: the base part's steps are followed, or changed, by {names} ('head' is the model's), which "
+                "cannot begin with a base part that another run has trained; leave base out, or the strategy"
             )
         shapes = jax.eval_shape(program.init, jax.random.key(0))
         if self.update.forgets and holds_anchor(shapes.strategy):
@@ -403,6 +433,7 @@ class Driver:
             start, compiled = time.perf_counter(), functions.seconds
             return progress
 
+        base: Base | None = None
         if not progress.begun:
             if sizes != wanted:
                 growing = time.perf_counter()
@@ -418,11 +449,12 @@ class Driver:
             functions.refuse_types(state, data, finished(data, validation))
             state = functions.begin(state, data)
             progress = progress._replace(begun=True)
-            if t == 0 and self.base is not None:
-                state, progress = self.taken_over(self.base(sizes), functions.program, state, progress)
+            if t == 0 and (base := self.base(functions.program, sizes)) is not None:
+                state, progress = self.taken_over(base, functions.program, state, progress)
                 start, compiled = time.perf_counter(), functions.seconds  # reading it is no training
+        epoch = functions.base_epoch if t == 0 else functions.run_epoch
         while bool(state.fit.active) and int(state.fit.epoch) < functions.program.epochs:
-            state, metrics = functions.run_epoch(state, data)
+            state, metrics = epoch(state, data)
             refuse_divergence(metrics, t, int(state.fit.epoch))
             state = functions.validate(state, validation, seen)
             jax.block_until_ready(state)
@@ -438,11 +470,19 @@ class Driver:
                 self.saver.save(state, before, sizes, progress)
                 start = time.perf_counter()
         epochs = int(state.fit.epoch)
+        if t == 0 and base is None and self.bases is not None and shares_base(functions.program):
+            cost = Cost(t, progress.seconds, 0.0, progress.examples, epochs, 0, 0)
+            self.bases.keep(Base(jax.device_get(state.fit.learner), cost))
+            start = time.perf_counter()
         state = functions.end(state, finished(data, validation))
         jax.block_until_ready(state)
         progress = clocked(progress)
         changed = int(functions.written(before, state.learner.params))
         return state, before, sizes, self.charged(progress, epochs, changed, bytes_of(state.strategy))
+
+    def base(self, program: Program, sizes: Sizes) -> Base | None:
+        """The base part that another run has trained, where there is one and this run may begin with it."""
+        return self.bases.take(sizes) if self.bases is not None and shares_base(program) else None
 
     @staticmethod
     def taken_over(base: Base, program: Program, state: State, progress: Progress) -> tuple[State, Progress]:
@@ -476,7 +516,10 @@ class Driver:
     def update_data(self, program: Program, t: int, plan: Plan) -> tuple[Data, Data, Seen | None]:
         """Training and validation examples of the update at t, and what validation leaves out."""
         stream, history = self.stream, "history" in program.inputs
-        rows = stream.training_rows(plan.increments, validation=False, history=history)
+        if program.counting:
+            rows = stream.training_rows(plan.arrived, validation=None, history=history)
+        else:
+            rows = stream.training_rows(plan.increments, validation=False, history=history)
         if not len(rows):
             raise UserError(
                 f"increment {t} has no training example"
@@ -485,7 +528,7 @@ class Driver:
             )
         new = stream.training_events(plan.arrived)
         arrived = stream.interactions.user[new], stream.interactions.item[new]
-        checked = stream.training_rows(plan.increments, validation=True, history=history)
+        checked = stream.training_rows(plan.newest, validation=True, history=history)
         seen = self.seen(checked, heldout=False) if stream.exclude_seen else None
         given: Any = (as_data(rows, program.inputs, t, arrived), as_data(checked, program.inputs, t, NOBODY), seen)
         data, validation, seen = put(given, program)
@@ -546,7 +589,7 @@ class Driver:
         """The prequential evaluation of all of increment t: metrics; those of cold users, of cold and of rare items
         apart; coverage, bias."""
         rows, ranked = self.ranked(state, t, trained_until, heldout=False)
-        return prequential(self.metrics, self.stream, state.learner.catalogue, t, trained_until, rows, ranked)
+        return prequential(self.metrics, self.stream, t, trained_until, rows, ranked, listed=self.listed)
 
     def matrix_row(self, state: State, trained_until: int) -> list[Record]:
         """R[trained_until, ·]: every metric on the held-out part of every increment, later ones too."""
@@ -555,6 +598,11 @@ class Driver:
             _, ranked = self.ranked(state, t, trained_until, heldout=True)
             records += matrix_entries(self.metrics, t, trained_until, np.asarray(ranked.rank))
         return records
+
+
+def shares_base(program: Program) -> bool:
+    """Whether the base part's result is that of plain training, and nothing in it follows its steps."""
+    return not program.following and not program.early
 
 
 def holds_anchor(tree: Any) -> bool:
@@ -569,6 +617,12 @@ def refuse_divergence(metrics: dict[str, Any], t: int, epoch: int) -> None:
     if broken is None or int(broken["step"]) < 0:
         return
     terms = [name for name, value in broken["terms"].items() if not np.isfinite(value)]
+    if not terms and broken["terms"]["data"] < 0:
+        raise UserError(
+            f"the data loss became {float(broken['terms']['data']):.3g} at increment {t}, epoch {epoch}, step "
+            f"{int(broken['step'])}, but the head's loss of a row is never negative: a label is no candidate, or the "
+            "head's formula is wrong. A head whose loss may be negative says so: Head(..., negative=True)"
+        )
     raise UserError(
         f"the loss became NaN or infinite at increment {t}, epoch {epoch}, step {int(broken['step'])}, in the term(s) "
         f"{', '.join(terms) or 'sum'} ('data' is the model's own loss, the others are strategies). The last good "

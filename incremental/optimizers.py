@@ -4,8 +4,9 @@ Each takes the peak learning rate as a multiplier behind the schedule's shape (o
 a traced peak), gradient clipping by global norm, and accumulation over `accumulate` steps.
 """
 
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
@@ -13,6 +14,46 @@ from jax import Array
 from incremental.errors import UserError
 
 Schedule = Literal["constant", "linear", "cosine"]
+Span = Literal["increment", "stream"]
+
+
+class Within(NamedTuple):
+    """Where a schedule stands in the running increment."""
+
+    steps: Array  # [] int32, of the increment so far
+
+
+def restarted(opt_state: Any) -> Any:
+    """The optimizer's state at an increment's start: schedules that span an increment begin anew."""
+    return jax.tree.map(
+        lambda node: Within(jnp.zeros_like(node.steps)) if isinstance(node, Within) else node,
+        opt_state,
+        is_leaf=lambda node: isinstance(node, Within),
+    )
+
+
+def scaled_within(shape: optax.Schedule) -> optax.GradientTransformation:
+    """u <- shape(n) u at the increment's step n, from 0."""
+
+    def update(updates: Any, state: Within, params: Any = None) -> tuple[Any, Within]:
+        del params
+        factor = shape(state.steps)
+        return jax.tree.map(lambda u: factor * u, updates), Within(optax.safe_increment(state.steps))
+
+    return optax.GradientTransformation(lambda _params: Within(jnp.int32(0)), update)
+
+
+def decayed(weight: float) -> optax.GradientTransformationExtraArgs:
+    """u <- u + weight θ (decoupled weight decay, Loshchilov & Hutter 2019, arXiv 1711.05101), but for table rows of ids
+    that have not arrived: `arrived` are bools that broadcast to the parameters. A row decays from its id's first
+    training event on, however early the table was made for it."""
+
+    def update(updates: Any, state: Any, params: Any = None, *, arrived: Any = None, **_: Any) -> tuple[Any, Any]:
+        if arrived is None:
+            return jax.tree.map(lambda u, p: u + weight * p, updates, params), state
+        return jax.tree.map(lambda u, p, a: u + jnp.where(a, weight * p, 0.0), updates, params, arrived), state
+
+    return optax.GradientTransformationExtraArgs(lambda _params: optax.EmptyState(), update)
 
 
 def shape_of(schedule: Schedule, warmup: int, decay: int) -> optax.Schedule:
@@ -39,22 +80,31 @@ def assembled(
     schedule: Schedule,
     warmup: int,
     decay: int,
+    span: Span,
     clip: float | None,
     weight_decay: float | None,
     accumulate: int,
 ) -> optax.GradientTransformation:
-    """clip -> direction -> decoupled weight decay -> schedule -> -rate, over `accumulate` steps' mean gradient."""
+    """clip -> direction -> decoupled weight decay -> schedule -> -rate, over `accumulate` steps' mean gradient.
+
+    The schedule's steps are those of the increment, so that each has a warm-up and a fall of its own; with `span`
+    "stream" they are those of all increments together.
+    """
+    if span not in ("increment", "stream"):
+        raise UserError(f"optimizer.span={span!r}: expected increment or stream")
     parts = [direction]
     if clip is not None:
         parts.insert(0, optax.clip_by_global_norm(clip))
     if weight_decay is not None:
-        parts.append(optax.add_decayed_weights(weight_decay))
+        parts.append(decayed(weight_decay))
     if schedule != "constant" or warmup:
-        parts.append(optax.scale_by_schedule(shape_of(schedule, warmup, decay)))
+        shape = shape_of(schedule, warmup, decay)
+        parts.append(scaled_within(shape) if span == "increment" else optax.scale_by_schedule(shape))
     parts.append(optax.scale(-learning_rate))
     tx = optax.chain(*parts)
     if accumulate > 1:
-        tx = optax.MultiSteps(tx, accumulate).gradient_transformation()
+        steps = optax.MultiSteps(tx, accumulate)
+        tx = optax.GradientTransformationExtraArgs(steps.init, steps.update)  # its own way drops `arrived`
     return tx
 
 
@@ -67,11 +117,12 @@ def sgd(
     schedule: Schedule = "constant",
     warmup: int = 0,
     decay: int = 0,
+    span: Span = "increment",
     accumulate: int = 1,
 ) -> optax.GradientTransformation:
     """Stochastic gradient descent; `momentum` is heavy-ball, m <- momentum m + g."""
     direction = optax.identity() if momentum is None else optax.trace(momentum)
-    return assembled(direction, learning_rate, schedule, warmup, decay, clip, weight_decay, accumulate)
+    return assembled(direction, learning_rate, schedule, warmup, decay, span, clip, weight_decay, accumulate)
 
 
 def adagrad(
@@ -82,11 +133,12 @@ def adagrad(
     schedule: Schedule = "constant",
     warmup: int = 0,
     decay: int = 0,
+    span: Span = "increment",
     accumulate: int = 1,
 ) -> optax.GradientTransformation:
     """AdaGrad (Duchi et al. 2011): g / sqrt(Σ g²), the sum started at 0.1."""
     return assembled(
-        optax.scale_by_rss(0.1, 1e-7), learning_rate, schedule, warmup, decay, clip, weight_decay, accumulate
+        optax.scale_by_rss(0.1, 1e-7), learning_rate, schedule, warmup, decay, span, clip, weight_decay, accumulate
     )
 
 
@@ -100,9 +152,10 @@ def adam(
     schedule: Schedule = "constant",
     warmup: int = 0,
     decay: int = 0,
+    span: Span = "increment",
     accumulate: int = 1,
 ) -> optax.GradientTransformation:
     """Adam (Kingma & Ba 2015); with `weight_decay` AdamW (Loshchilov & Hutter 2019)."""
     return assembled(
-        optax.scale_by_adam(b1, b2), learning_rate, schedule, warmup, decay, clip, weight_decay, accumulate
+        optax.scale_by_adam(b1, b2), learning_rate, schedule, warmup, decay, span, clip, weight_decay, accumulate
     )

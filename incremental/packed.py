@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,9 +26,9 @@ from incremental import checkpoint, loop
 from incremental.capacity import into_corner
 from incremental.compiled import Compiled
 from incremental.errors import UserError
-from incremental.loop import Driver, Listener, Progress, Result, Saver
+from incremental.loop import Bases, Cost, Driver, Listener, Progress, Result, Saver
 from incremental.records import Record, matrix_entries, prequential
-from incremental.types import Catalogue, Data, Params, Program, PyTree, Ranks, Sizes, State, bytes_of
+from incremental.types import Data, Params, Program, PyTree, Ranks, Sizes, State, bytes_of
 
 Numbers = Mapping[str, Array]  # by dotted key; [lanes] float32, or [] of one lane
 LaneBuild = Callable[[Sizes, Numbers], Program]
@@ -44,6 +45,11 @@ class Lane(Protocol):
     def saver(self) -> Saver: ...
 
     def resume(self, functions: Callable[[Sizes], Any]) -> tuple[State, Params, Sizes, Progress] | None: ...
+
+    @property
+    def bases(self) -> Bases | None:
+        """The base parts that it shares with other runs."""
+        ...
 
     @property
     def failed(self) -> Callable[[UserError], None]:
@@ -69,7 +75,9 @@ class Functions:
         self.grow = self.over(lambda numbers, state: grown(build(sizes, numbers), state), lanes=2)
         self.restart = self.changing(lambda program, state, data: (program.restart(state, data), ()), shared=1)
         self.begin = self.changing(lambda program, state, data: (program.begin(state, data), ()), shared=1)
-        self.run_epoch = self.changing(run_epoch, shared=2)
+        self.run_epoch = self.changing(partial(run_epoch, "run_epoch"), shared=2)
+        plain = self.program.base_epoch is self.program.run_epoch
+        self.base_epoch = self.run_epoch if plain else self.changing(partial(run_epoch, "base_epoch"), shared=2)
         self.validate = self.changing(lambda program, *given: (program.validate(*given), ()), shared=2)
         self.end = self.changing(lambda program, state, data: (program.end(state, data), ()), shared=1)
         self.rank = self.over(lambda numbers, *given: build(sizes, numbers).rank(*given), lanes=2, shared=2)
@@ -114,12 +122,12 @@ class Functions:
     @property
     def seconds(self) -> float:
         """Spent on compilation."""
-        return sum(each.seconds for each in vars(self).values() if isinstance(each, Compiled))
+        return sum(each.seconds for each in {each for each in vars(self).values() if isinstance(each, Compiled)})
 
 
-def run_epoch(program: Program, state: State, epoch: Array, data: Data) -> tuple[State, Any]:
+def run_epoch(kind: str, program: Program, state: State, epoch: Array, data: Data) -> tuple[State, Any]:
     """The epoch's number is the same for all lanes that are on: given once, it leaves the branches on it branches."""
-    return program.run_epoch(state._replace(fit=state.fit._replace(epoch=epoch)), data)
+    return getattr(program, kind)(state._replace(fit=state.fit._replace(epoch=epoch)), data)
 
 
 def grown(program: Program, state: State) -> State:
@@ -196,7 +204,7 @@ def splits(programs: Programs, solo: Driver, numbers: Sequence[Mapping[str, floa
     on, epoch = np.zeros(total, bool), np.int32(0)
     compiled = [
         functions.begin.program(given, on, state, data),
-        functions.run_epoch.program(given, on, state, epoch, data),
+        functions.base_epoch.program(given, on, state, epoch, data),
         functions.validate.program(given, on, state, validation, seen),
         functions.end.program(given, on, state, loop.finished(data, validation)),
     ]
@@ -335,6 +343,7 @@ class Packed:
             start = time.perf_counter()
 
         new = [lane for lane in here if not self.progress[lane].begun]
+        taken: list[int] = []
         self.grow(here, wanted)
         start = time.perf_counter()
         if new:
@@ -345,12 +354,15 @@ class Packed:
             self.state, _ = functions.begin(self.numbers, on, self.state, data)
             for lane in new:
                 self.progress[lane] = self.progress[lane]._replace(begun=True)
+            taken = self.take_bases(new, functions.program) if t == 0 else []
+            start = time.perf_counter()
         while going := self.going(here, functions.program.epochs):
             epoch = min(going.values())
             lanes = [lane for lane, own in going.items() if own == epoch]
             on = self.on(lanes)
             number = programs.everywhere(np.int32(epoch))
-            self.state, metrics = functions.run_epoch(self.numbers, on, self.state, number, data)
+            run_epoch = functions.base_epoch if t == 0 else functions.run_epoch
+            self.state, metrics = run_epoch(self.numbers, on, self.state, number, data)
             metrics = jax.device_get(metrics)
             lanes = [lane for lane in lanes if not self.diverged(lane, metrics, t, epoch + 1)]
             self.state, _ = functions.validate(self.numbers, self.on(lanes), self.state, validation, seen)
@@ -370,11 +382,48 @@ class Packed:
         if not here:
             return None
         epochs = np.asarray(self.state.fit.epoch)
+        if t == 0:
+            self.keep_bases([lane for lane in here if lane not in taken], functions.program, epochs)
+            start = time.perf_counter()
         self.state, _ = functions.end(self.numbers, self.on(here), self.state, loop.finished(data, validation))
         jax.block_until_ready(self.state)
         clock()
         written = np.asarray(functions.written(self.numbers, self.before, self.state.learner.params))
         return self.charge(here, epochs, written)
+
+    def take_bases(self, lanes: Sequence[int], program: Program) -> list[int]:
+        """Puts the base parts that other runs have trained into these lanes; returns the lanes that have one now."""
+        if not loop.shares_base(program):
+            return []
+        shared = {lane: self.lanes[lane].bases for lane in lanes}
+        found = {lane: bases.take(self.sizes) for lane, bases in shared.items() if bases is not None}
+        taken = {lane: base for lane, base in found.items() if base is not None}
+        if not taken:
+            return []
+        fit = jax.tree.map(np.array, jax.device_get(self.state.fit._replace(strategy=None)))
+        for lane, base in taken.items():
+
+            def put(all_lanes: np.ndarray, own: np.ndarray, lane: int = lane) -> None:
+                all_lanes[lane] = own
+
+            jax.tree.map(put, fit.learner, base.learner)
+            fit.epoch[lane], fit.active[lane] = base.cost.epochs, False
+            spent = self.progress[lane]._replace(seconds=base.cost.seconds, examples=base.cost.examples)
+            self.progress[lane] = spent
+        self.state = self.state._replace(fit=self.programs.placed(fit)._replace(strategy=self.state.fit.strategy))
+        return [*taken]
+
+    def keep_bases(self, lanes: Sequence[int], program: Program, epochs: np.ndarray) -> None:
+        """Leaves the lanes' base parts for other runs."""
+        lanes = [lane for lane in lanes if self.lanes[lane].bases is not None]
+        if not lanes or not loop.shares_base(program):
+            return
+        host = jax.device_get(self.state.fit.learner)
+        for lane in lanes:
+            bases, own = self.lanes[lane].bases, self.progress[lane]
+            assert bases is not None
+            cost = Cost(0, own.seconds, 0.0, own.examples, int(epochs[lane]), 0, 0)
+            bases.keep(loop.Base(jax.tree.map(lambda leaf: leaf[lane].copy(), host), cost))  # noqa: B023
 
     def grow(self, here: Sequence[int], wanted: Sizes) -> None:
         """The tables at the capacities `wanted`. A program for one use: its time is compilation."""
@@ -434,10 +483,10 @@ class Packed:
         if self.solo.listed:
             self.grow(lanes, self.solo.sizes(t, self.sizes))
         rows, ranked = self.ranked(lanes, t, t - 1, heldout=False)
-        catalogue = jax.device_get(self.state.learner.catalogue)
+        solo = self.solo
         for lane in lanes:
-            known = Catalogue(*(part[lane] for part in catalogue))
-            self.note(lane, prequential(self.solo.metrics, self.solo.stream, known, t, t - 1, rows, ranked[lane]))
+            found = prequential(solo.metrics, solo.stream, t, t - 1, rows, ranked[lane], listed=solo.listed)
+            self.note(lane, found)
 
     def matrix_row(self, lanes: Sequence[int], trained_until: int) -> None:
         """R[trained_until, ·]."""

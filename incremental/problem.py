@@ -64,6 +64,8 @@ class Head(NamedTuple):
     tied: Callable[[Callable[[Params], Items]], Strategy] | None = None
     """for own parameters that stand beside the model's items: (parameters -> Items) -> the head's strategy. `loss` and
     `scores` find the `Items` among the own parameters, as "items"."""
+    negative: bool = False
+    """whether a row's loss may be below 0; else a step whose data loss is stops the run"""
 
 
 def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: Precision = "float32") -> Problem:
@@ -151,4 +153,4 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: 
         return {path: entered.reshape(-1, entered.shape[-1]) for path, entered in met.items() if path in trained}
 
     strategy = head.tied(items) if head.tied is not None else head.strategy
-    return Problem(init, apply, loss, example, tables, strategy, features, scores)
+    return Problem(init, apply, loss, example, tables, strategy, features, scores, negative=head.negative)

@@ -25,7 +25,8 @@ import optax
 from jax import Array
 
 from incremental.errors import UserError
-from incremental.strategies.ids import Ids, path_of
+from incremental.mirrors import mirrored, path_of
+from incremental.strategies.ids import Ids
 from incremental.strategy import Strategy
 from incremental.types import Batch, Learner, Memory, Outputs, Params, Problem, PyTree, Sizes, Step
 
@@ -135,15 +136,13 @@ def by_type(leaf: Any) -> bool:
 def compact(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, PyTree, dict[str, Any]]]:
     """(descend, learner, own, batch) -> (learner, own, metrics): the step on the rows that the batch touches."""
     params = {path_of(path): leaf for path, leaf in paths(jax.eval_shape(problem.init, jax.random.key(0)))}
-    shapes = {name: params[name].shape for name in problem.tables}
+    shapes = {name: leaf.shape for name, leaf in params.items()}
     kinds = {*problem.tables.values(), *problem.settled.values()}
     capacity = {kind: number for kind, number in (("item", sizes.items), ("user", sizes.users)) if kind in kinds}
 
     def kind_of(path: Path, leaf: Any) -> Kind:
-        """Of a leaf that mirrors an id table: its path ends with the table's, and it has its shape."""
-        place = "/" + path_of(path)
-        tables = [name for name in shapes if place.endswith("/" + name) and jnp.shape(leaf) == shapes[name]]
-        return problem.tables[max(tables, key=len)] if tables else None
+        """Of a leaf that mirrors an id table."""
+        return problem.tables.get(mirrored(path, leaf, shapes) or "")
 
     def large(path: Path, leaf: Any) -> bool:
         """Whether a leaf has the size of a table and is no mirror."""

@@ -103,16 +103,21 @@ class RunDirectory:
 
 
 def total_cost(result: Result) -> dict[str, float]:
-    """Means over the increments' updates (the base part apart), and the sums and the final memory of the run."""
-    updates = result.costs[1:]
+    """Means over the updates that there were after the base part, 0 where there was none, and sums over all of them.
+
+    `memory_bytes` is the largest of all parts: an increment without an update reads no past interactions, but they were
+    kept for the next one.
+    """
+    updates = [cost for cost in result.costs[1:] if cost.epochs]
     fields = ("seconds", "parameters_written")
-    mean = {name: sum(getattr(cost, name) for cost in updates) / len(updates) for name in fields}
+    mean = {name: sum(getattr(cost, name) for cost in updates) / max(len(updates), 1) for name in fields}
     return {
+        "updates": len(updates),
         "seconds_per_update": mean["seconds"],
         "compile_seconds": sum(cost.compile_seconds for cost in result.costs),
         "examples": sum(cost.examples for cost in updates),
         "parameters_written": mean["parameters_written"],
-        "memory_bytes": result.costs[-1].memory_bytes,
+        "memory_bytes": max(cost.memory_bytes for cost in result.costs),
         "base_seconds": result.costs[0].seconds,
         "base_examples": result.costs[0].examples,
     }

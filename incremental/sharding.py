@@ -153,7 +153,7 @@ def sharded(program: Program, layout: Layout) -> Program:
 
         return called
 
-    names = ("init", "restart", "begin", "run_epoch", "validate", "end", "rank", "scores")
+    names = ("init", "restart", "begin", "base_epoch", "run_epoch", "validate", "end", "rank", "scores")
     functions: Any = {name: on_mesh(getattr(program, name)) for name in names}
     return program._replace(**functions, shardings=layout.shardings)
 

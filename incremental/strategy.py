@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 
+from incremental import mirrors
 from incremental.errors import UserError
 from incremental.types import Batch, Data, Learner, Outputs, Params, PyTree, Step
 
 
 class Strategy(NamedTuple):
-    """Nine pure functions; S is the strategy's own pytree, of constant shape between two growths of the tables."""
+    """Ten pure functions; S is the strategy's own pytree, of constant shape between two growths of the tables."""
 
     init: Callable[[Learner], PyTree] = lambda _learner: ()
     """(learner) -> S"""
@@ -45,6 +46,35 @@ class Strategy(NamedTuple):
         learner,
     )
     """(S, learner, data, key) -> (S, learner), with the finished increment's data"""
+    rebase: mirrors.Rebase = lambda params, _key: params
+    """(params, key) -> other params of the same function; after every part's `end` but the base part's, for the learner
+    and for every `Anchor` and `Teacher`"""
+    early: bool = False
+    """whether it acts in the base part too; else it keeps its books there (`begin`, `record`, `end`), changes nothing,
+    and the base part is plain training"""
+
+
+PLAIN = Strategy()
+
+
+def books(part: Strategy) -> Strategy:
+    """The strategy in the base part: its state is kept, the learner, the batch and the step are left alone."""
+    return (
+        part
+        if part.early
+        else part._replace(**{hook: getattr(PLAIN, hook) for hook in ("batch", "view", "loss", "grads", "updates")})
+    )
+
+
+def after_base(increment: Array, changed: PyTree, plain: PyTree) -> PyTree:
+    """`changed` from increment 1 on, `plain` before: what a strategy returns in the base part is left out.
+
+    Both are dicts of dicts of arrays where they are parameters; an array that a view adds stays as it is.
+    """
+    if isinstance(changed, dict) and isinstance(plain, dict):
+        return {name: after_base(increment, leaf, plain[name]) if name in plain else leaf
+                for name, leaf in changed.items()}  # fmt: skip
+    return jax.tree.map(lambda new, old: new if new is old else jax.lax.select(increment > 0, new, old), changed, plain)
 
 
 def named_key(key: Array, name: str) -> Array:
@@ -62,6 +92,7 @@ HOOKS = {
     "updates": ("S", "updates", "params"),
     "record": ("S", "step", "key"),
     "end": ("S", "learner", "data", "key"),
+    "rebase": ("params", "key"),
 }
 
 
@@ -89,13 +120,24 @@ def chain(**parts: Strategy) -> Strategy:
         for hook, takes in HOOKS.items():
             _refuse_hook(f"strategies.{name}: the hook `{hook}`", getattr(part, hook), takes)
 
+    def kept(part: Strategy, learner: Learner, own: PyTree, changed: Learner) -> tuple[PyTree, Learner]:
+        """What `begin` or `end` returned, without what it did to the learner of the base part."""
+        if part.early or changed is learner:
+            return own, changed
+        return own, after_base(learner.increment, changed, learner)
+
+    rebasing = {name: part.rebase for name, part in parts.items() if part.rebase is not Strategy().rebase}
+
     def init(learner: Learner) -> dict[str, PyTree]:
-        return {name: part.init(learner) for name, part in parts.items()}
+        states = {name: part.init(learner) for name, part in parts.items()}
+        for name, rebase in rebasing.items():
+            mirrors.refuse_kept(name, rebase, states, learner.params)
+        return states
 
     def begin(state: Any, learner: Learner, data: Data, key: Array) -> tuple[PyTree, Learner]:
         new = {}
         for name, part in parts.items():
-            new[name], learner = part.begin(state[name], learner, data, named_key(key, name))
+            new[name], learner = kept(part, learner, *part.begin(state[name], learner, data, named_key(key, name)))
         return new, learner
 
     def batch(state: Any, batch: Batch, key: Array) -> Batch:
@@ -111,7 +153,9 @@ def chain(**parts: Strategy) -> Strategy:
 
     def view(state: Any, params: Params, increment: Array, training: bool) -> Params:
         for name, part in parts.items():
-            params = part.view(state[name], params, increment, training)
+            viewed = part.view(state[name], params, increment, training)
+            acts = training or part.early or viewed is params
+            params = viewed if acts else after_base(increment, viewed, params)
         return params
 
     def loss(state: Any, params: Params, batch: Batch, outputs: Outputs) -> dict[str, Any]:
@@ -137,7 +181,10 @@ def chain(**parts: Strategy) -> Strategy:
     def end(state: Any, learner: Learner, data: Data, key: Array) -> tuple[PyTree, Learner]:
         new = {}
         for name, part in parts.items():
-            new[name], learner = part.end(state[name], learner, data, named_key(key, name))
+            new[name], learner = kept(part, learner, *part.end(state[name], learner, data, named_key(key, name)))
+        for name, rebase in rebasing.items():
+            new, learner = mirrors.rebased(rebase, new, learner, named_key(key, name))
         return new, learner
 
-    return Strategy(init, begin, batch, view, loss, grads, updates, record, end)
+    early = all(part.early for part in parts.values())
+    return Strategy(init, begin, batch, view, loss, grads, updates, record, end, early=early)

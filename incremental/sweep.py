@@ -13,6 +13,7 @@ import numpy as np
 from incremental import config as schema
 from incremental import packed
 from incremental.assemble import Parts, assemble, floats, lanes, with_numbers
+from incremental.bases import Store
 from incremental.board import Board, Seat
 from incremental.errors import UserError
 from incremental.experiment import Execution, check_options, execute, learned
@@ -35,8 +36,9 @@ class Job(NamedTuple):
 class Member(Execution):
     """A run as a lane."""
 
-    def __init__(self, directory: RunDirectory, config: Config, seat: Seat) -> None:
+    def __init__(self, directory: RunDirectory, config: Config, seat: Seat, store: Store) -> None:
         super().__init__(directory, config, seat)
+        self.bases = store.of(config)
         self.failed = seat.failed
 
 
@@ -53,6 +55,7 @@ def use_every_core() -> None:
 def run(jobs: Sequence[Job]) -> list[Outcome]:
     """Runs every job to its end, whatever becomes of the others; a finished run is not run again."""
     outcomes: dict[int, Outcome] = {}
+    store = Store()
     with Board([job.name for job in jobs]) as board:
         for i, job in enumerate(jobs):
             if isinstance(job.config, UserError):
@@ -65,10 +68,10 @@ def run(jobs: Sequence[Job]) -> list[Outcome]:
         for group, why in grouped({i: job.config for i, job in enumerate(jobs) if i not in outcomes}):
             configs = {i: jobs[i].config for i in group}
             if why is None:
-                why = pack(configs, board, outcomes)
+                why = pack(configs, board, outcomes, store)
             for i in group:
                 if i not in outcomes:
-                    outcomes[i] = alone(i, configs[i], why or "", board)
+                    outcomes[i] = alone(i, configs[i], why or "", board, store)
     return [outcomes[i] for i in range(len(jobs))]
 
 
@@ -135,12 +138,12 @@ def program_of(config: Config) -> str:
 # -- running ---------------------------------------------------------------------------------------------------------
 
 
-def alone(job: int, config: Config, why: str, board: Board) -> Outcome:
+def alone(job: int, config: Config, why: str, board: Board, store: Store) -> Outcome:
     """One job as the `incremental` command runs it."""
     board.open(f"alone{f' ({why})' if why else ''}: {board.jobs[job]}", [job], [1], "")
     with board.aside():
         try:
-            summary = execute(config)
+            summary = execute(config, store)
         except UserError as error:
             return board.failed(job, error)
         except FloatingPointError as error:
@@ -149,7 +152,7 @@ def alone(job: int, config: Config, why: str, board: Board) -> Outcome:
     return summary
 
 
-def pack(configs: Mapping[int, Config], board: Board, outcomes: dict[int, Outcome]) -> str | None:
+def pack(configs: Mapping[int, Config], board: Board, outcomes: dict[int, Outcome], store: Store) -> str | None:
     """Runs the jobs as lanes and notes their outcomes; a reason where they have to run one by one instead."""
     ready: dict[int, tuple[Parts, Driver, RunDirectory]] = {}
     with contextlib.ExitStack() as stack:
@@ -180,7 +183,9 @@ def pack(configs: Mapping[int, Config], board: Board, outcomes: dict[int, Outcom
             if n == 0:
                 for note in parts.stream.all_notes:
                     board.say(f"  {note}")
-            members = {job: Member(ready[job][2], configs[job], board.seat(group, job)) for job in chunk.tolist()}
+            members = {
+                job: Member(ready[job][2], configs[job], board.seat(group, job), store) for job in chunk.tolist()
+            }
             driver = packed.Packed(
                 programs,
                 solo,

@@ -21,7 +21,15 @@ from incremental.rows import take
 from incremental.strategy import named_key
 from incremental.types import Batch, Data, Outputs, Params, Problem, Program, State
 
-READING = ("restart", "begin", "run_epoch", "validate", "end", "rank")  # the functions of (state, data, ...)
+READING = (
+    "restart",
+    "begin",
+    "base_epoch",
+    "run_epoch",
+    "validate",
+    "end",
+    "rank",
+)  # the functions of (state, data, ...)
 
 
 class Tower(NamedTuple):

@@ -71,6 +71,8 @@ class Problem(NamedTuple):
     """path of each table that `settle` computes -> "item" """
     of_items: "Callable[[Array], Problem] | None" = None
     """(ids [U]) -> the problem whose item tables have these rows only; None: it reads nothing but its parameters"""
+    negative: bool = False
+    """whether a row's loss may be below 0; else a step whose data loss is stops the run"""
 
 
 class Catalogue(NamedTuple):
@@ -87,7 +89,7 @@ class Learner(NamedTuple):
     params: Params
     opt_state: PyTree
     catalogue: Catalogue
-    increment: Array  # [] int32
+    increment: Array  # [] int32, of the last update begun; -1 before the base part
 
 
 class Fit(NamedTuple):
@@ -99,6 +101,8 @@ class Fit(NamedTuple):
     bad: Array  # [] int32, epochs since
     epoch: Array  # [] int32, epochs run
     active: Array  # [] bool
+    least: Array  # [] int32, epochs before `bad` counts: 0 where training goes on from weights that were trained
+    offered: Array  # [] int32, the increment whose rows, and those before, earlier updates have offered to memories
 
 
 class State(NamedTuple):
@@ -114,13 +118,18 @@ class Step(NamedTuple):
     """What `record` sees of one optimizer step."""
 
     batch: Batch  # the rows that were trained on, replayed ones included
-    new: Batch  # the increment's own rows, before any `batch` hook: what memories insert
+    new: Batch  # the update's own rows, before any `batch` hook
     outputs: Outputs  # of `batch`
     grads: Params  # of the total loss, before the `grads` hook
     penalty: Params  # the part of `grads` that is the strategies' terms' own, outputs held fixed
     updates: Params  # as added to the parameters
     params: Params  # before the step
-    first_pass: Array  # [] bool: the increment's first epoch
+    fresh: Array  # [B] bool: rows of `new` that no earlier epoch or update had
+
+    @property
+    def offered(self) -> Batch:
+        """`new`, with those rows valid that memories insert: each event once in a run."""
+        return self.new._replace(valid=self.new.valid & self.fresh)
 
 
 class Data(NamedTuple):
@@ -179,7 +188,10 @@ class Program(NamedTuple):
     init: Callable[[Array], State]  # (key)
     restart: Callable[[State, Data], State]  # parameters, moments and catalogue afresh
     begin: Callable[[State, Data], State]
+    base_epoch: Callable[[State, Data], tuple[State, dict[str, Any]]]
+    """an epoch of the base part: plain training, of which strategies keep their books"""
     run_epoch: Callable[[State, Data], tuple[State, dict[str, Any]]]
+    """an epoch of an increment"""
     validate: Callable[[State, Data, Seen | None], State]
     end: Callable[[State, Data], State]
     rank: Callable[[State, Data, Seen | None], Ranks]
@@ -190,8 +202,11 @@ class Program(NamedTuple):
     epochs: int  # at most, in one update
     cutoffs: tuple[int, ...]  # the K's whose recommendations `rank` counts
     sizes: Sizes
+    counting: bool = False  # an update's rows are all events that arrived, those of the validation part too, each once
     shardings: Callable[[PyTree], PyTree] | None = None  # of a tree's leaves over several devices
     at: "Callable[[Array], Program] | None" = None  # (texts [V, ...]): see `incremental.tower`; None: needs none
+    following: tuple[str, ...] = ()  # strategies, the head's too, whose `record` follows the steps
+    early: tuple[str, ...] = ()  # strategies that act in the base part too
 
 
 def bytes_of(tree: PyTree) -> int:

@@ -10,11 +10,12 @@ class Plan(NamedTuple):
     """One update; without increments there is none."""
 
     increments: range  # that it trains on
+    newest: range  # of these, whose validation part says when to stop: those that no update has trained on yet
     arrived: range  # whose events the catalogue has not counted yet
     afresh: bool
 
 
-NOTHING = Plan(range(0), range(0), False)
+NOTHING = Plan(range(0), range(0), range(0), False)
 
 
 class Update(NamedTuple):
@@ -40,7 +41,7 @@ class Update(NamedTuple):
         of each increment up to t, tested before its update; `spent` the examples trained since the base part.
         """
         if t == 0:
-            return Plan(range(1), range(1), False)
+            return Plan(range(1), range(1), range(1), False)
         last = max(updated, default=0)
         over = self.last is not None and t > self.last
         if over or self.window == 0 or t - last < self.every or self._well(t, last, quality) or self._dear(t, spent):
@@ -49,10 +50,10 @@ class Update(NamedTuple):
         full = self.full_every > 0 and len(updated) % self.full_every == 0
         if full or self.window is None:
             afresh = full or self.afresh
-            return Plan(range(t + 1), range(t + 1) if afresh else missed, afresh)
+            return Plan(range(t + 1), missed, range(t + 1) if afresh else missed, afresh)
         # Increments that were let pass are trained on too.
         increments = range(max(min(t + 1 - self.window, last + 1), 0), t + 1)
-        return Plan(increments, increments if self.afresh else missed, self.afresh)
+        return Plan(increments, missed, increments if self.afresh else missed, self.afresh)
 
     def _well(self, t: int, last: int, quality: Mapping[int, float]) -> bool:
         """No drift: the metric is at most a share of `drop` below the first test after the last update."""

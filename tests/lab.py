@@ -199,7 +199,7 @@ def make(problem: Problem, parts: Mapping[str, Strategy], sizes: Sizes, spec: Sp
         OPTIMIZERS[spec.optimizer](),
         parts,
         sizes=sizes,
-        training=learner.training(batch_size=32, epochs=spec.epochs, patience=spec.patience),
+        training=learner.training(batch_size=32, epochs=spec.epochs, patience=spec.patience, least_epochs=0),
         cutoffs=spec.cutoffs,
         rank_batch_size=64,
     )
@@ -267,8 +267,9 @@ def train(f: loop.Functions, state: State, data: Data, validation: Data) -> tupl
     """One update without a driver: the state after it, and each epoch's metrics on the host."""
     state = f.begin(state, data)
     epochs = []
+    run_epoch = f.base_epoch if int(data.increment) == 0 else f.run_epoch
     while bool(state.fit.active):
-        state, metrics = f.run_epoch(state, data)
+        state, metrics = run_epoch(state, data)
         state = f.validate(state, validation, None)
         epochs.append(jax.tree.map(np.array, metrics))
     return f.end(state, data), epochs
@@ -276,7 +277,7 @@ def train(f: loop.Functions, state: State, data: Data, validation: Data) -> tupl
 
 def update_data(events: Stream, program: Program, t: int) -> tuple[Data, Data]:
     """Training and validation data of a fine-tuning update."""
-    alone = update.Plan(range(t, t + 1), range(t, t + 1), afresh=False)
+    alone = update.Plan(range(t, t + 1), range(t, t + 1), range(t, t + 1), afresh=False)
     data, validation, _ = driver(lambda _: program, events).update_data(program, t, alone)
     return data, validation
 

@@ -140,6 +140,13 @@ def test_a_base_part_trained_by_another_run_gives_the_same_results(lent: Path, t
     assert costs[1]["examples"] == costs[2]["examples"]
 
 
+def test_a_base_part_is_refused_where_a_strategy_or_the_head_follows_its_steps(lent: Path, tmp_path: Path) -> None:
+    """EMA's mean, a reservoir, SI's path and a head's frequencies would begin empty."""
+    for name in ("ema", "replay", "si"):
+        with pytest.raises(UserError, match=rf"base: the base part's steps are followed, or changed, by {name}"):
+            execute(composed(tmp_path, f"+strategy@strategies.{name}={name}", f"base={lent}"))
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

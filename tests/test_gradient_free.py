@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from incremental.gradient_free import gradient_free
+from incremental.models.cooccurrence import cooccurrence
+from incremental.models.popularity import popularity
 from incremental.types import Batch, Data, Program, Sizes, State
 from tests import lab
 
@@ -104,3 +106,33 @@ def test_it_is_a_program_like_another(counting: Program) -> None:
         assert lab.types(changed) == lab.types(state)
     assert counting.inputs == ("user",)
     assert counting.sizes == SIZES
+
+
+BASELINES = ("popularity", "cooccurrence", "fire", "incremental_svd", "frequent_directions")
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.usefixtures("shared_programs")
+def test_all_baselines_learn_from_every_event_that_arrived_once(name: str) -> None:
+    """Whatever is set aside for early stopping, which they do not have, and however often a window shows an event."""
+    stream = lab.stream(heldout=0.2, validation=0.1)
+    result = lab.run(lab.baseline_build(name), stream)
+    arrived = [int((~stream.heldout & (stream.increment == t)).sum()) for t in range(len(stream))]
+    assert [cost.examples for cost in result.costs] == arrived
+    for other, policy in ((lab.stream(heldout=0.2, validation=0.5), "finetune"), (stream, "window")):
+        again = lab.run(lab.baseline_build(name), other, lab.POLICIES[policy])
+        assert [cost.examples for cost in again.costs] == arrived
+        lab.assert_same(again.state.learner, result.state.learner)
+        assert str(again.records) == str(result.records)  # nan is nan
+
+
+@pytest.mark.usefixtures("shared_programs")
+def test_what_baselines_count_is_the_number_of_events() -> None:
+    stream = lab.stream(heldout=0.2, validation=0.4)
+    kept = ~stream.heldout
+    popular, followed = popularity(decay=1.0), cooccurrence(window=1, decay=1.0)
+    counted = lab.run(lab.of_baseline(popular), stream).state.learner.params["weight"]
+    assert counted.sum() == kept.sum()
+    first = len({*stream.interactions.user[kept]})  # of each user: it follows nothing
+    counted = lab.run(lab.of_baseline(followed), stream).state.learner.params["weights"]
+    assert counted.sum() == kept.sum() - first

@@ -1,3 +1,4 @@
+import contextlib
 import functools
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from incremental import learner, loop
 from incremental.errors import UserError
 from incremental.heads.sampled_softmax import sampled_softmax
-from incremental.problem import problem
+from incremental.problem import Head, problem
 from incremental.strategy import Strategy
 from incremental.types import Batch, Data, Learner, Outputs, Params, Program, Sizes, State, Step
 from tests import lab
@@ -23,6 +24,12 @@ PLAIN = lab.Spec()
 @functools.cache
 def data_at(t: int) -> tuple[Data, Data]:
     return lab.update_data(lab.stream(), lab.build(PLAIN)(SIZES), t)
+
+
+def later(given: tuple[Data, Data]) -> tuple[Data, Data]:
+    """The base part's rows as those of increment 1, in which strategies act."""
+    data, validation = given
+    return data._replace(increment=jnp.int32(1)), validation
 
 
 def cut(data: Data, size: int) -> Data:
@@ -57,7 +64,7 @@ def test_a_step_is_the_mean_gradient_over_the_batch(size: int) -> None:
 
 
 def test_replayed_rows_add_to_the_loss_of_the_new_ones() -> None:
-    """Σ w ℓ over all rows / Σ w over the new ones; and the rows of an empty memory weigh nothing."""
+    """Σ_new w ℓ / Σ_new w + Σ_replayed w ℓ / B, whether B rows are new or one; an empty memory's rows weigh nothing."""
     f = lab.functions(lab.build(lab.Spec("replay", optimizer="sgd"))(SIZES))
     data = cut(data_at(0)[0], 32)
     state = f.begin(f.init(jax.random.key(0)), data)
@@ -71,16 +78,51 @@ def test_replayed_rows_add_to_the_loss_of_the_new_ones() -> None:
     rows = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), memory.rows)
     state = state._replace(strategy={"replay": memory._replace(rows=rows, inserted=jnp.int32(32))})
 
-    def loss(params: Params) -> jax.Array:
-        new = reference_loss(params, data.rows.inputs["user"][:32], data.rows.labels[:32], seen).sum()
-        old = 16 * reference_loss(params, jnp.array([user]), jnp.array([label]), seen)[0]
-        return (new + old) / 32
+    host = lab.on_host(state)
+    for size in (32, 1):
 
-    value, grads = jax.value_and_grad(loss)(params)
-    state, metrics = f.run_epoch(state, data)
-    assert int(metrics["examples"]) == 48
-    assert float(metrics["terms"]["data"]) == pytest.approx(float(value), rel=1e-5)
-    lab.assert_close(state.learner.params, jax.tree.map(jnp.subtract, params, grads), rtol=1e-4, atol=1e-6)
+        def loss(params: Params, size: int = size) -> jax.Array:
+            new = reference_loss(params, data.rows.inputs["user"][:size], data.rows.labels[:size], seen).mean()
+            old = 16 * reference_loss(params, jnp.array([user]), jnp.array([label]), seen)[0]
+            return new + old / 32
+
+        value, grads = jax.value_and_grad(loss)(params)
+        after, metrics = f.run_epoch(lab.put_back(host, state), cut(data, size))
+        assert int(metrics["examples"]) == size + 16
+        assert float(metrics["terms"]["data"]) == pytest.approx(float(value), rel=1e-5)
+        lab.assert_close(after.learner.params, jax.tree.map(jnp.subtract, params, grads), rtol=1e-4, atol=1e-6)
+
+
+def test_a_label_that_is_trained_on_is_a_candidate() -> None:
+    """A replayed row whose label the catalogue has forgotten, as after a fresh start on a window."""
+    f = lab.functions(lab.build(lab.Spec("replay", optimizer="sgd"))(SIZES))
+    data = cut(data_at(0)[0], 32)
+    state, _ = f.run_epoch(f.begin(f.init(jax.random.key(0)), data), data)
+    rows = state.strategy["replay"].rows
+    label = 200
+    assert not bool(state.learner.catalogue.seen[label])
+    memory = state.strategy["replay"]._replace(rows=rows._replace(labels=jnp.full_like(rows.labels, label)))
+    params, seen = jax.tree.map(jnp.copy, state.learner.params), np.array(state.learner.catalogue.seen)
+    seen[label] = True
+    old = jax.tree.map(np.array, memory.rows)
+    drawn = reference_loss(params, old.inputs["user"][:32], old.labels[:32], seen)
+    state, metrics = f.run_epoch(state._replace(strategy={"replay": memory}), data)
+    assert float(metrics["terms"]["data"]) > 0.5 * float(drawn.min())
+    assert int(metrics["broken"]["step"]) < 0
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_a_data_loss_below_0_is_refused_unless_the_head_may(negative: bool) -> None:
+    head = Head(lambda _items, outputs, batch: -jnp.ones(len(batch.labels)) + 0.0 * outputs.hidden.sum(1))
+    tiny = problem(lab.MODELS["mf"](), head._replace(negative=negative), SIZES, lab.HISTORY)
+    f = loop.Functions(lab.make(tiny, {}, SIZES, lab.Spec()))
+    data = cut(data_at(0)[0], 40)
+    _, metrics = f.run_epoch(f.begin(f.init(jax.random.key(0)), data), data)
+    refused = pytest.raises(
+        UserError, match=r"the data loss became -1 at increment 0, epoch 1, step 0, .*negative=True"
+    )
+    with contextlib.nullcontext() if negative else refused:
+        loop.refuse_divergence(metrics, 0, 1)
 
 
 def test_row_weights_are_normalised_by_the_new_rows() -> None:
@@ -118,7 +160,7 @@ def probe(sizes: Sizes) -> Program:
         del key
         return {
             "steps": state["steps"] + 1,
-            "first": state["first"] + step.first_pass,
+            "first": state["first"] + step.fresh.any(),
             "valid": step.batch.valid.sum(),
             "new": step.new.valid.sum(),
             "updates": step.updates,
@@ -201,7 +243,7 @@ def test_begin_and_end_may_rewrite_the_learner() -> None:
     f = probed()
     state = f.init(jax.random.key(0))
     kept = jax.tree.map(jnp.copy, state.learner.params["user"])
-    state, _ = lab.train(f, state, *data_at(0))
+    state, _ = lab.train(f, state, *later(data_at(0)))
     lab.assert_same(state.learner.params["user"], jax.tree.map(lambda leaf: 2 * leaf, kept))  # frozen, then doubled
     assert int(state.strategy["rewriting"]) == 1
     state = f.begin(state, data_at(1)[0])
@@ -209,9 +251,32 @@ def test_begin_and_end_may_rewrite_the_learner() -> None:
     lab.assert_same(state.fit.learner, state.learner)
 
 
+def test_the_base_part_is_plain_training_bit_for_bit() -> None:
+    """Whatever the hooks do, and though `record` follows the steps; the next test is the plain model's too."""
+    plain = lab.functions(lab.build(lab.Spec(optimizer="sgd", epochs=3, patience=0))(SIZES))
+    states = []
+    for f in (plain, probed()):
+        state, epochs = lab.train(f, f.init(jax.random.key(0)), *data_at(0))
+        states.append((state.learner, f.rank(state, data_at(1)[1], None).rank, [each["loss"] for each in epochs]))
+    lab.assert_same(*states)
+    assert probed().program.following == ("notes",)
+    assert probed().program.early == ()
+
+
+def test_each_event_is_offered_once_in_a_run() -> None:
+    """Increment 1 trains on the base part's rows again, as a window does."""
+    f = lab.functions(lab.build(lab.Spec("replay"))(SIZES))
+    (base, checked), (new, _) = data_at(0), data_at(2)
+    state, _ = lab.train(f, f.init(jax.random.key(0)), base, checked)
+    state, _ = lab.train(f, state, base._replace(increment=jnp.int32(1)), checked)
+    assert int(state.strategy["replay"].inserted) == int(base.size)
+    state, _ = lab.train(f, f.restart(state, new), new, checked)
+    assert int(state.strategy["replay"].inserted) == int(base.size) + int(new.size)
+
+
 def test_evaluation_sees_the_view() -> None:
     f = probed()
-    state, _ = lab.train(f, f.init(jax.random.key(0)), *data_at(0))
+    state, _ = lab.train(f, f.init(jax.random.key(0)), *later(data_at(0)))
     scores = np.asarray(f.program.scores(state, {"user": jnp.array([1, 2, 3])}))
     assert (scores[0] == scores[1]).all()  # users of zeros: all alike
     seen = np.asarray(state.learner.catalogue.seen)
@@ -236,6 +301,19 @@ def counted(patience: int) -> loop.Functions:
     tiny = lab.problem_of(PLAIN, SIZES)
     counter = Strategy(init=lambda _: jnp.int32(0), record=lambda state, _step, _key: state + 1)
     return lab.functions(lab.make(tiny, {"counter": counter}, SIZES, lab.Spec(epochs=8, patience=patience)))
+
+
+def test_patience_counts_after_the_least_number_of_epochs() -> None:
+    """From random weights: the base part, and an update afresh; not where training goes on."""
+    steps = learner.training(batch_size=32, epochs=8, patience=2, least_epochs=4)
+    nothing = optax.set_to_zero()  # no epoch is better than the first
+    f = loop.Functions(learner.make(lab.problem_of(PLAIN, SIZES), nothing, {}, sizes=SIZES, training=steps))
+    (data, validation), (new, checked) = data_at(0), data_at(1)
+    state, epochs = lab.train(f, f.init(jax.random.key(0)), data, validation)
+    assert len(epochs) == 6
+    state, epochs = lab.train(f, state, new, checked)
+    assert len(epochs) == 3
+    assert len(lab.train(f, f.restart(state, new), new, checked)[1]) == 6
 
 
 def epochs_of(f: loop.Functions, data: Data, validation: Data) -> tuple[list[State], list[float], State]:

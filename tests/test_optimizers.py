@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from incremental.errors import UserError
-from incremental.optimizers import adagrad, adam, sgd, shape_of
+from incremental.optimizers import adagrad, adam, restarted, sgd, shape_of
 
 STEPS, LR = 4, 0.1
 START: Any = np.array([1.0, -2.0, 0.5], np.float32)
@@ -165,3 +165,31 @@ def test_an_unknown_schedule_is_refused_with_what_is_allowed() -> None:
 def test_a_fall_without_its_length_is_refused(maker: Any) -> None:
     with pytest.raises(UserError, match=r"optimizer\.decay=0: schedule=cosine needs the number of steps"):
         maker(schedule="cosine")
+
+
+def test_a_schedule_begins_anew_with_each_increment_or_spans_the_stream() -> None:
+    """Three increments of two steps, a fall to 0 over two: the audit's run wrote nothing after the first."""
+    for span, factors in (("increment", [1.0, 0.5] * 3), ("stream", [1.0, 0.5, 0.0, 0.0, 0.0, 0.0])):
+        for accumulate in (1, 2):
+            tx = sgd(learning_rate=LR, schedule="linear", decay=2, span=span, accumulate=accumulate)  # type: ignore[arg-type]
+            state, moved = tx.init(START), []
+            for step in range(6 * accumulate):
+                if step % (2 * accumulate) == 0:
+                    state = restarted(state)
+                updates, state = tx.update(jnp.ones(3), state, START)
+                if step % accumulate == accumulate - 1:
+                    moved.append(float(-updates[0] / LR))
+            np.testing.assert_allclose(moved, factors, atol=1e-6)
+    with pytest.raises(UserError, match=r"optimizer\.span='epoch': expected increment or stream"):
+        sgd(span="epoch")  # type: ignore[arg-type]
+
+
+def test_rows_that_have_not_arrived_do_not_decay() -> None:
+    tx = optax.with_extra_args_support(sgd(learning_rate=1.0, weight_decay=0.1, accumulate=2))
+    params = {"table": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+    arrived = {"table": jnp.array([[False], [True], [False]]), "bias": jnp.array(True)}
+    state, updates = tx.init(params), params
+    for _ in range(2):
+        updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params, arrived=arrived)
+    np.testing.assert_allclose(updates["table"], [[0.0, 0.0], [-0.1, -0.1], [0.0, 0.0]])
+    np.testing.assert_allclose(updates["bias"], -0.1)

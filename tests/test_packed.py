@@ -57,6 +57,8 @@ class Place:
 
     def increment(self, cost: loop.Cost, tested: Any) -> None: ...
 
+    bases = None
+
     def due(self) -> bool:
         return False
 

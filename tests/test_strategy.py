@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from incremental.errors import UserError
-from incremental.strategy import Strategy, chain, named_key
-from incremental.types import Batch, Step
+from incremental.strategy import Strategy, books, chain, named_key
+from incremental.types import Batch, Learner, Step
 
 ANY: Any = None
 PARAMS = {"w": np.arange(3, dtype=np.float32)}
@@ -21,7 +21,7 @@ def writer(digit: float) -> Strategy:
         return jax.tree.map(lambda leaf: 10 * leaf + digit, value)
 
     def draw(state: Any, learner: Any, _data: Any, key: Any) -> Any:
-        return {**state, "draw": jax.random.uniform(key)}, append(learner)
+        return {**state, "draw": jax.random.uniform(key)}, learner._replace(params=append(learner.params))
 
     return Strategy(
         init=lambda _learner: {"digit": jnp.float32(digit), "draw": jnp.float32(0.0)},
@@ -38,19 +38,20 @@ def writer(digit: float) -> Strategy:
     )
 
 
-def used(strategy: Strategy) -> dict[str, Any]:
+def used(strategy: Strategy, increment: int = 1) -> dict[str, Any]:
     """What every hook of a strategy returns, under jit."""
 
     @jax.jit
-    def call(key: Any) -> Any:
+    def call(key: Any, increment: Any) -> Any:
         state = strategy.init(ANY)
-        learner = jnp.float32(0.0)
+        learner = Learner(jnp.float32(0.0), (), ANY, increment)
         zeros = {"w": jnp.zeros(2)}
         batch = strategy.batch(state, BATCH._replace(labels=jnp.zeros(2)), key)
         return {
             "begin": strategy.begin(state, learner, ANY, key),
             "batch": batch,
-            "view": strategy.view(state, zeros, jnp.int32(1), True),
+            "view": strategy.view(state, zeros, increment, True),
+            "tested": strategy.view(state, zeros, increment, False),
             "loss": strategy.loss(state, zeros, batch, ANY),
             "grads": strategy.grads(state, zeros, zeros, ANY, batch),
             "updates": strategy.updates(state, zeros, zeros),
@@ -58,7 +59,7 @@ def used(strategy: Strategy) -> dict[str, Any]:
             "end": strategy.end(state, learner, ANY, key),
         }
 
-    answer: dict[str, Any] = jax.tree.map(np.asarray, call(jax.random.key(0)))
+    answer: dict[str, Any] = jax.tree.map(np.asarray, call(jax.random.key(0), jnp.int32(increment)))
     return answer
 
 
@@ -73,10 +74,31 @@ def alone() -> dict[str, Any]:
 
 
 def test_nouns_pass_through_the_parts_in_order(pair: dict[str, Any]) -> None:
-    for noun in ("view", "grads", "updates"):
+    for noun in ("view", "tested", "grads", "updates"):
         np.testing.assert_array_equal(pair[noun]["w"], 12.0)
     np.testing.assert_array_equal(pair["batch"].labels, 12.0)
-    assert pair["begin"][1] == pair["end"][1] == 12.0
+    assert pair["begin"][1].params == pair["end"][1].params == 12.0
+
+
+def test_in_the_base_part_books_are_kept_and_nothing_is_changed() -> None:
+    """`books` is what its steps have; `begin`, `end` and the tested parameters look at the increment."""
+    parts = {"one": writer(1), "early": writer(2)._replace(early=True)}
+    base, steps = used(chain(**parts), 0), used(chain(**{name: books(part) for name, part in parts.items()}), 0)
+    assert base["begin"][1].params == base["end"][1].params == 2.0  # what the early one wrote
+    np.testing.assert_array_equal(base["tested"]["w"], 2.0)
+    for noun in ("view", "grads", "updates"):
+        np.testing.assert_array_equal(steps[noun]["w"], 2.0)
+    np.testing.assert_array_equal(steps["batch"].labels, 2.0)
+    assert steps["loss"] == {"early": 2.0}
+    for states in (base["begin"][0], steps["record"], base["end"][0]):
+        assert all(own["draw"] > 0.0 for own in states.values())
+
+
+def test_what_a_view_adds_stays_in_the_base_part() -> None:
+    adding = Strategy(view=lambda _state, params, _increment, _training: {"w": 2 * params["w"], "more": params["w"]})
+    viewed = chain(adding=adding).view({"adding": ()}, PARAMS, jnp.int32(0), False)
+    np.testing.assert_array_equal(viewed["w"], PARAMS["w"])
+    np.testing.assert_array_equal(viewed["more"], PARAMS["w"])
 
 
 def test_each_part_keeps_its_own_state(pair: dict[str, Any]) -> None:

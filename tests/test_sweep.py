@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from incremental import assemble, board, cli, config, sweep
+from incremental import assemble, bases, board, cli, config, sweep
+from incremental.bases import Store
 from incremental.errors import UserError
 from incremental.experiment import execute
 from incremental.loop import Driver, Progress
@@ -192,6 +193,40 @@ def test_a_killed_sweep_ends_with_the_table_of_the_runs_alone(
     assert content["lanes"] == 4
 
 
+def test_a_sweep_trains_each_base_part_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lanes leave theirs for lanes and for jobs alone; all rows then begin with one model, bit for bit."""
+    kept: list[str] = []
+
+    def keep(self: Any, base: Any) -> None:
+        kept.append(self.key)
+        self.store.kept[self.key] = base
+
+    monkeypatch.setattr(bases.Shared, "keep", keep)
+    rows: dict[str, list[str]] = {
+        "finetune": [],
+        "ewc": EWC,
+        "window": ["update.window=2"],
+        "replay": ["+strategy@strategies.memory=replay"],
+    }
+    jobs = [
+        Job(f"{row} {seed}", composed(tmp_path, f"seed={seed}", f"row={row}", f"name={row}", *line))
+        for row, line in rows.items()
+        for seed in ((0, 1) if row in ("finetune", "ewc") else (0,))
+    ]
+    outcomes = dict(zip([job.name for job in jobs], sweep.run(jobs), strict=True))
+    assert len(kept) == len(set(kept)) == 2  # one a seed
+    costs = {name: outcome["cost"] for name, outcome in outcomes.items()}  # type: ignore[index]
+    for name in ("ewc 0", "window 0"):
+        for key in ("base_seconds", "base_examples"):
+            assert costs[name][key] == costs["finetune 0"][key]
+    tested = {
+        path.parent.name: [line for line in path.read_text().splitlines() if line.startswith("0,1,")]
+        for path in tmp_path.glob("*-seed0-*/evaluations.csv")
+    }
+    assert len(tested) == len(rows)
+    assert all(lines == next(iter(tested.values())) for name, lines in tested.items() if "replay" not in name)
+
+
 def branching(problem: Problem, *, weight: float = 1.0) -> Strategy:
     """A factory that asks for a float's value."""
     del problem
@@ -204,7 +239,7 @@ def test_a_number_that_python_asks_for_sends_its_jobs_alone(tmp_path: Path, monk
     configs = dict(enumerate({**composed(tmp_path), "strategies": node} for node in nodes))
     assert [why for _, why in sweep.grouped(configs)] == [None]
     outcomes: dict[int, Any] = {}
-    why = sweep.pack(configs, board.Board(["", ""]), outcomes)
+    why = sweep.pack(configs, board.Board(["", ""]), outcomes, Store())
     assert outcomes == {}
     assert "a lane's numbers cannot be traced: test_sweep.py:" in str(why)
     assert "boolean conversion" in str(why)

@@ -13,6 +13,7 @@ from incremental.strategies.ader import ader
 from incremental.strategies.agem import agem
 from incremental.strategies.decayed_replay import decayed_replay
 from incremental.strategies.der import der
+from incremental.strategies.ema import ema
 from incremental.strategies.ewc import ewc
 from incremental.strategies.exemplar_replay import exemplar_replay
 from incremental.strategies.feature_distillation import feature_distillation
@@ -45,6 +46,7 @@ CHECKS: dict[Any, dict[str, Any]] = {
     agem: {"kind": "memory", "arguments": SMALL},
     exemplar_replay: {"kind": "memory", "arguments": SMALL, "keeps": "quota"},
     ader: {"kind": ("memory", "distillation"), "arguments": SMALL, "keeps": "other"},
+    ema: {"kind": "policy"},
     lwf: {"kind": "distillation"},
     feature_distillation: {"kind": "distillation"},
     gpm: {
@@ -175,7 +177,7 @@ def test_a_reservoir_that_favours_the_last_rows(factory: Any) -> None:
 
             new = good.record(own, step, key)
             changed = jax.tree.map(swapped, own, new, is_leaf=lambda leaf: isinstance(leaf, Memory))
-            return jax.tree.map(lambda a, b: jnp.where(step.first_pass, a, b), changed, new)
+            return jax.tree.map(lambda a, b: jnp.where(step.fresh.any(), a, b), changed, new)
 
         return good._replace(record=record)
 
@@ -185,11 +187,49 @@ def test_a_reservoir_that_favours_the_last_rows(factory: Any) -> None:
 @variants(replay, der, agem, slow=True)
 def test_a_reservoir_that_counts_epochs(factory: Any) -> None:
     def always(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
-        return good._replace(
-            record=lambda own, step, key: good.record(own, step._replace(first_pass=jnp.array(True)), key)
-        )
+        return good._replace(record=lambda own, step, key: good.record(own, step._replace(fresh=jnp.array(True)), key))
 
     assert_rejected(factory, always, "counts epochs|holds the same row twice")
+
+
+@variants(replay, agem, der)
+def test_a_reservoir_that_takes_a_windows_old_rows_again(factory: Any) -> None:
+    def again(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        def record(own: Any, step: Any, key: Any) -> Any:
+            return good.record(own, step._replace(fresh=step.fresh.any() | (step.new.increment < 1)), key)
+
+        return good._replace(record=record)
+
+    assert_rejected(factory, again, "under a sliding window old rows|counts epochs|holds the same row twice")
+
+
+@variants(replay, ring_replay, exemplar_replay)
+def test_appended_rows_that_weigh_by_how_full_the_batch_is(factory: Any) -> None:
+    def by_fill(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        def batch(own: Any, batch: Any, key: Any) -> Any:
+            whole, rows = good.batch(own, batch, key), len(batch.labels)
+            full = jnp.where(batch.valid, batch.weight, 0.0).sum() / rows
+            return whole._replace(weight=jnp.where(jnp.arange(len(whole.labels)) < rows, 1.0, full) * whole.weight)
+
+        return good._replace(batch=batch)
+
+    assert_rejected(factory, by_fill, "the rows that it appends weigh .* beside one")
+
+
+@variants(ema, ewc, replay)
+def test_a_view_under_which_nothing_is_learned(factory: Any) -> None:
+    """The model sees what the strategy holds, in training too: no gradient reaches the weights."""
+
+    def held(problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        del problem
+
+        def view(own: Any, params: Any, increment: Any, training: bool) -> Any:
+            seen = good.view(own, params, increment, False)
+            return jax.lax.stop_gradient(seen) if training else seen
+
+        return good._replace(view=view)
+
+    assert_rejected(factory, held, "under it nothing is learned: in increment 1")
 
 
 @variants(replay, ring_replay, exemplar_replay)

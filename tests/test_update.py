@@ -41,6 +41,13 @@ def test_an_update_reads_the_last_increments_of_its_window(window: Any, expected
     assert read(window=window, parts=4) == expected
 
 
+@pytest.mark.parametrize("keys", [{"window": 3}, {"window": "all"}, {"window": "all", "start": "afresh"}])
+def test_training_stops_by_the_newest_increments(keys: dict[str, Any]) -> None:
+    """Whatever an update trains on, those decide that no update has trained on yet, as in fine-tuning."""
+    assert [list(plan.newest) for plan in plans(parts=4, **keys)] == [[0], [1], [2], [3]]
+    assert [list(plan.newest) for plan in plans(parts=5, every=2, **keys)] == [[0], [], [1, 2], [], [3, 4]]
+
+
 def test_only_a_fresh_start_is_afresh() -> None:
     assert [plan.afresh for plan in plans(window="all", start="afresh", parts=3)] == [False, True, True]
     assert not any(plan.afresh for plan in plans(window="all"))

@@ -59,8 +59,9 @@ def train(made: Programs, parts: Tasks, scenario: Scenario, seeds: Sequence[int]
         data = made.everywhere(task)
         nothing = data._replace(size=jnp.int32(0))  # no validation part: the last epoch is kept
         state, _ = functions.begin(numbers, on, state, data)
+        run_epoch = functions.run_epoch if int(task.increment) else functions.base_epoch
         for epoch in range(epochs):
-            state, report = functions.run_epoch(numbers, on, state, jnp.int32(epoch), data)
+            state, report = run_epoch(numbers, on, state, jnp.int32(epoch), data)
             state, _ = functions.validate(numbers, on, state, nothing, None)
             if (np.asarray(report["broken"]["step"]) >= 0).any():
                 raise UserError(f"the loss is not finite in epoch {epoch}: {report['broken']}")

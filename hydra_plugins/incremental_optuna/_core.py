@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from incremental import cli
 from incremental.errors import UserError
-from incremental.report.comparison import is_quality
+from incremental.report.direction import is_quality
 
 try:
     import optuna

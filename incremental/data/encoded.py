@@ -20,7 +20,7 @@ def encoded(*, path: str, length: int = 64, normalise: bool = True, cache: str |
     """Titles -> [titles, D] float32: what the encoder at `path` (`incremental.encoders.load`) makes of each.
 
     A title is cut after `length` tokens; `normalise`: vectors of length 1; a title without words is 0. One title's
-    vector depends on no other's. The folder `cache` (default: incremental/ in the user's cache folder) keeps one file
+    vector depends on no other's. The folder `cache` (default: incremental/ in the user's cache folder) has one folder
     for each content of the encoder's folder, code of `incremental.encoders`, and these settings; only titles that it
     lacks are encoded.
     """
@@ -74,7 +74,7 @@ def kept(titles: Sequence[str], path: str, cache: str | None, settings: str, enc
     check(titles, name=lambda i: f"data.text: the title of item {i}")
     code = content(Path(encoders.__file__).parent)  # that another version of it reads no vectors of this one
     name = digest(f"{content(folder(path))} {code} {settings}".encode()).hex()
-    store = Store((Path(cache) if cache else default_cache()) / f"{name}.npz")
+    store = Store((Path(cache) if cache else default_cache()) / name)
     texts = sorted({title for title in titles if title.strip()})
     missing = [text for text in texts if digest(text.encode()) not in store.vectors]
     if missing:
@@ -84,27 +84,27 @@ def kept(titles: Sequence[str], path: str, cache: str | None, settings: str, enc
 
 
 class Store:
-    """Vectors by the hash of their text, in one file that is only ever replaced as a whole."""
+    """Vectors by the hash of their text, in a folder of files that are written once: several runs may add to it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.vectors: dict[bytes, Vectors] = {}
-        if not path.exists():
-            return
-        try:
-            with path.open("rb") as opened, np.load(opened) as kept:
-                self.vectors = {bytes(key): vector for key, vector in zip(kept["texts"], kept["vectors"], strict=True)}
-        except Exception:  # of zip, of numpy's header, of the two arrays
-            raise UserError(f"{path}: the cached text vectors cannot be read; remove the file") from None
+        for path in sorted(folder.glob("*.npz")):
+            try:
+                with path.open("rb") as opened, np.load(opened) as kept:
+                    pairs = zip(kept["texts"], kept["vectors"], strict=True)
+                    self.vectors |= {bytes(key): vector for key, vector in pairs}
+            except Exception:  # of zip, of numpy's header, of the two arrays
+                raise UserError(f"{path}: the cached text vectors cannot be read; remove the file") from None
 
     def add(self, texts: Sequence[str], vectors: Vectors) -> None:
-        """Keeps these too."""
-        self.vectors |= {digest(text.encode()): vector for text, vector in zip(texts, vectors, strict=True)}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self.path.parent, suffix=".part", delete=False) as file:
-            keys = np.frombuffer(b"".join(self.vectors), np.uint8).reshape(len(self.vectors), -1)
-            np.savez(file, texts=keys, vectors=np.stack(list(self.vectors.values())))
-        os.replace(file.name, self.path)
+        """Keeps these too, in a file of their own that is named by the texts and appears as a whole."""
+        keys = [digest(text.encode()) for text in texts]
+        self.vectors |= dict(zip(keys, vectors, strict=True))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
+            np.savez(file, texts=np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1), vectors=vectors)
+        os.replace(file.name, self.folder / f"{digest(b''.join(keys)).hex()}.npz")
 
 
 def digest(content: bytes) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from incremental.data.ties import Ties, ordered
 from incremental.errors import UserError
 
 LATEST = 253_402_300_799  # the last second of the year 9999: later times are not seconds
@@ -167,13 +168,14 @@ def validate(table: Table) -> Table:
     return table._replace(frame=frame.sort("time", maintain_order=True), notes=(*table.notes, note))
 
 
-def encode(table: Table) -> Interactions:
+def encode(table: Table, ties: Ties = "strict") -> Interactions:
     """Validate the table and number its users, items and behaviours by first appearance in time order.
 
-    Raises UserError as `validate` does, and for more than 127 behaviours.
+    `ties` orders the rows of equal time (`incremental.data.ties`). Raises UserError as `validate` does, and for more
+    than 127 behaviours.
     """
     table = validate(table)
-    frame = table.frame
+    frame = ordered(table.frame, ties)
     user, users = _number(frame["user"])
     item, items = _number(frame["item"])
     behaviour: np.ndarray | None = None

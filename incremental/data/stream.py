@@ -12,9 +12,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from incremental.data import ties as tie_rules
 from incremental.data.behaviour import Asked, Predict
 from incremental.data.cleaning import CleaningStep
 from incremental.data.interactions import Interactions, Table, encode
+from incremental.data.ties import Ties
 from incremental.errors import UserError
 
 Ints = npt.NDArray[np.int32]
@@ -64,7 +66,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Stream:
-    """Interactions in time order, cut; increment 0 is the base part, 1..T the increments."""
+    """Interactions in time order, cut; increment 0 is the base part, 1..T the increments.
+
+    What is before an event, for its history and for what its user has had, `ties` says; under "strict" what has an
+    earlier time, wherever the cut lies.
+    """
 
     interactions: Interactions
     increment: Ints  # [N] non-decreasing
@@ -74,6 +80,7 @@ class Stream:
     exclude_seen: bool
     unseen_items: str  # "miss" or "drop"
     minimum_history: int
+    ties: Ties = "strict"
     cleaning: tuple[CleaningStep, ...] = ()
     notes: tuple[str, ...] = ()
     text: npt.NDArray[np.float32] | None = None  # [items, ...] what `data.text` makes of each item's title
@@ -107,10 +114,11 @@ class Stream:
         events = np.concatenate(places) if places else np.zeros(0, np.int32)
         return events[~self.heldout[events]]
 
-    def training_rows(self, increments: Sequence[int], *, validation: bool, history: bool) -> Rows:
-        """The examples to train on, or to validate on. With `history`, those without one are left out."""
+    def training_rows(self, increments: Sequence[int], *, validation: bool | None, history: bool) -> Rows:
+        """The examples to train on, to validate on, or (None) both. With `history`, those without one are left out."""
         events = self.training_events(increments)
-        events = events[self.validation[events] == validation]
+        if validation is not None:
+            events = events[self.validation[events] == validation]
         rows = self._rows(events, ~self.heldout, history)
         return self._long_enough(rows, 1) if history else rows
 
@@ -118,22 +126,26 @@ class Stream:
         """The test events of increment t: all of it, or its held-out part only.
 
         `known` [V] bool: items the model knows; others are taken out of histories. With `unseen_items=drop` events of
-        items that did not occur up to increment `trained_until` are left out; then, in any case, those with fewer than
-        `minimum_history` earlier events.
+        items that no training event up to increment `trained_until` has are left out; then, in any case, those with
+        fewer than `minimum_history` earlier events of items that such a training event has.
         """
         events = np.arange(*self.bounds(t), dtype=np.int32)
         if heldout:
             events = events[self.heldout[events]]
         items = self.interactions.item
         if self.unseen_items == "drop":
-            # Ids count by first appearance, so the largest one says which have occurred.
-            arrived = items[: self.bounds(trained_until)[1]].max(initial=0)
-            events = events[items[events] <= arrived]
+            trained = np.zeros(len(self.interactions.items), bool)
+            trained[items[self.training_events(range(trained_until + 1))]] = True
+            events = events[trained[items[events]]]
         if self.exclude_seen:
             events = events[~self._repeated[events]]
         visible = belongs(known, items) if self.question is None else np.ones(len(items), bool)
         if self.minimum_history:
-            events = self._long_enough(self._rows(events, visible, True), self.minimum_history).event
+            # Of the stream, and not of what this model knows: rows of a table are tested on the same events.
+            past = self.training_events(range(trained_until + 1))
+            met = np.isin(np.arange(len(self.interactions.items)), items[past])
+            counted = belongs(met, items) if self.question is None else visible
+            events = self._long_enough(self._rows(events, counted, True), self.minimum_history).event
         return self._rows(events, visible, history)
 
     def seen_by(self, rows: Rows, *, heldout: bool) -> tuple[Ints, Ints, Ints]:
@@ -144,7 +156,7 @@ class Stream:
         if not heldout:
             kept &= ~self.heldout[order]
         before: Ints = np.cumsum(kept) - kept
-        place = self._place[rows.event]
+        place = self._now[rows.event]
         return self.interactions.item[order[kept]], before[first[place]], before[place]
 
     def latest(self, users: Ints, known: Bools) -> Ints:
@@ -170,7 +182,7 @@ class Stream:
             + (" (uses the future)" if step.uses_future else "")
             for step in self.cleaning
         )
-        return (*self.interactions.notes, *cleaned, *self.notes)
+        return (*self.interactions.notes, *cleaned, *self._note_of_ties, *self.notes)
 
     # -- the order by user, then time --------------------------------------------------------------------------------
 
@@ -182,23 +194,45 @@ class Stream:
         return order, user, np.searchsorted(user, user).astype(np.int32)
 
     @cached_property
-    def _place(self) -> Ints:
-        """Each event's place in the order by user."""
-        place = np.empty(len(self.increment), np.int32)
-        place[self._by_user[0]] = np.arange(len(place))
-        return place
+    def _tied(self) -> Bools:
+        """Places in the order by user whose event has the time of the one before, of the same user."""
+        order, user, _ = self._by_user
+        time = self.interactions.time[order]
+        return np.concatenate([[False], (user[1:] == user[:-1]) & (time[1:] == time[:-1])])
+
+    @cached_property
+    def _now(self) -> Ints:
+        """For each event the place, in the order by user, at which what was before it ends."""
+        place = np.arange(len(self.increment), dtype=np.int32)
+        if self.ties == "strict":
+            place = np.maximum.accumulate(np.where(self._tied, 0, place))  # the first place of each tie
+        found = np.empty_like(place)
+        found[self._by_user[0]] = place
+        return found
 
     @cached_property
     def _repeated(self) -> Bools:
         """Events whose user had the same item before."""
         pairs = self.interactions.user.astype(np.int64) * len(self.interactions.items) + self.interactions.item
-        _, first = np.unique(pairs, return_index=True)
-        repeated = np.ones(len(pairs), bool)
-        repeated[first] = False
-        return repeated
+        _, first, pair = np.unique(pairs, return_index=True, return_inverse=True)
+        if self.ties == "strict":
+            time = self.interactions.time
+            return time > time[first][pair]
+        return np.arange(len(pairs)) > first[pair]
+
+    @property
+    def _note_of_ties(self) -> tuple[str, ...]:
+        _, _, first = self._by_user
+        number, followed = int(self._tied.sum()), int((np.arange(len(first)) > first).sum())
+        if not number:
+            return ()
+        return (
+            f"ties: of {followed:,} events with an earlier one of their user {number:,} ({number / followed:.1%}) have "
+            f"the time of the last of these; {tie_rules.SAID[self.ties]} (data.ties={self.ties})",
+        )
 
     def _rows(self, events: Ints, visible: Bools, history: bool) -> Rows:
-        """Rows of the events; their histories hold the last L earlier events of the user that are `visible`."""
+        """Rows of the events; their histories hold the last L events of the user before them that are `visible`."""
         order, _, first = self._by_user
         labels = self.interactions.item
         items = labels if self.question is None else self.question.item
@@ -207,7 +241,7 @@ class Stream:
             kept = visible[order]
             before: Ints = np.cumsum(kept) - kept  # visible events before each place
             log = items[order[kept]]
-            place = self._place[events]
+            place = self._now[events]
             index = before[place][:, None] - self.history + np.arange(self.history)
             inside = index >= before[first[place]][:, None]
             past = np.where(inside, log[np.where(inside, index, 0)] if len(log) else 0, 0).astype(np.int32)
@@ -253,6 +287,7 @@ def make_stream(
     exclude_seen: bool = False,
     unseen_items: Literal["miss", "drop"] = "miss",
     minimum_history: int = 0,
+    ties: Ties = "strict",
     text: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = None,
     predict: Predict | None = None,
     seed: int = 0,
@@ -261,10 +296,14 @@ def make_stream(
     """Cleans, validates, encodes and cuts a source.
 
     `history`: L, the last events that a model sees. `heldout`: the share of each part that nothing trains on (for the
-    matrix R); `validation`: the share of the rest for early stopping; both drawn by event from `seed`. `text` turns
-    titles into numbers [items, ...], each title on its own. `predict` makes behaviours the labels
-    (`incremental.data.behaviour`). `until`: the stream ends with this increment, as `prefix` has it; the cut still
-    counts the whole source, so that the increments before are the same ones.
+    matrix R); `validation`: the share of the rest for early stopping; both drawn by event from `seed`. `ties`: events
+    of one user at the same time are no history of one another (strict), or are in the order of the file, of the item
+    ids or of a hash (`incremental.data.ties`). `text` turns titles into numbers [items, ...], each title on its own.
+    `predict` makes behaviours the labels (`incremental.data.behaviour`).
+
+    `until`: the stream ends with this increment, as `prefix` has it. Of what comes later the cut alone reads anything:
+    how many events the source has, once it is cleaned, and its last time, so that the increments before are the same
+    ones. A cleaning that reads on is refused.
     """
     for name, value in (("heldout", heldout), ("validation", validation)):
         if not 0 <= value < 1:
@@ -275,8 +314,16 @@ def make_stream(
         raise UserError(f"data.minimum_history={minimum_history}: expected 0 to data.history={history}")
     if unseen_items not in ("miss", "drop"):
         raise UserError(f"data.unseen_items={unseen_items!r}: expected miss or drop")
+    if ties not in tie_rules.SAID:
+        raise UserError(f"data.ties={ties!r}: expected one of {', '.join(tie_rules.SAID)}")
     table, steps = (source, ()) if cleaning is None else cleaning(source)
-    interactions = encode(table)
+    if until is not None and (ahead := [step.name for step in steps if step.uses_future]):
+        raise UserError(
+            f"data.until={until}: the cleaning step '{ahead[0]}' reads events after increment {until}, so that what is "
+            "chosen on the increments up to there has seen later ones; turn it off under data.cleaning, or leave out "
+            "data.until"
+        )
+    interactions = encode(table, ties)
     increment, notes = cut(interactions)
     if until is not None:
         if not 1 <= until <= increment[-1]:
@@ -303,6 +350,7 @@ def make_stream(
         exclude_seen,
         unseen_items,
         minimum_history,
+        ties,
         steps,
         notes,
         vectors,

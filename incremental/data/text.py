@@ -1,5 +1,6 @@
 """Item titles as vectors, without a language model."""
 
+import unicodedata
 import zlib
 from collections.abc import Callable, Sequence
 
@@ -13,9 +14,9 @@ Encoder = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
 def hashed_words(*, width: int = 256) -> Encoder:
     """Titles -> [titles, `width`] float32: each word adds ±1 at the place its hash says (Weinberger et al. 2009, arXiv
-    0902.2206), then length 1. Case is ignored; a title without words is 0. One title's vector depends on no other's.
+    0902.2206), then length 1. A title without words (`words`) is 0. One title's vector depends on no other's.
 
-    >>> one, other, third, empty = hashed_words(width=64)(["Blue Moon", "moon blue", "red moon", ""])
+    >>> one, other, third, empty = hashed_words(width=64)(["Blue Moon", "moon, blue!", "red moon", "?"])
     >>> bool((one == other).all()), round(float(one @ one), 6), bool((one == third).all()), float(empty @ empty)
     (True, 1.0, False, 0.0)
     """
@@ -25,10 +26,22 @@ def hashed_words(*, width: int = 256) -> Encoder:
     def encode(titles: Sequence[str]) -> npt.NDArray[np.float32]:
         vectors = np.zeros((len(titles), width), np.float32)
         for vector, title in zip(vectors, titles, strict=True):
-            for word in title.lower().split():
+            for word in words(title):
                 place, sign = divmod(zlib.crc32(word.encode()), 2)
                 vector[place % width] += 1 - 2 * sign
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.divide(vectors, length, out=vectors, where=length > 0)
 
     return encode
+
+
+def words(title: str) -> list[str]:
+    """The runs of letters, their marks and digits of any script (Unicode's L, M and N), case folded, composed (NFC).
+
+    What stands between them (spaces, punctuation, symbols) belongs to no word.
+
+    >>> words("Crime, CRIME & (neo-)noir: Straße 3")
+    ['crime', 'crime', 'neo', 'noir', 'strasse', '3']
+    """
+    folded = unicodedata.normalize("NFC", title.casefold())
+    return "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in folded).split()

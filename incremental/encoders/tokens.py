@@ -19,7 +19,8 @@ def tokenizer(folder: Path, config: Config) -> Tokenize:
     """`tokenize(texts, length) -> (ids [N, length] int32, mask [N, length] bool)`, padded behind the text.
 
     A longer text is cut, its closing token kept. A text without words has no tokens: its mask is False throughout.
-    Raises UserError for a tokenizer that does not fit the encoder; `tokenize` does so for what is no text.
+    Raises UserError for a tokenizer that does not fit the encoder; `tokenize` does so for what is no text, and for a
+    length that leaves no room for a token of the text beside those that the tokenizer puts around it.
     """
     from transformers import AutoTokenizer
 
@@ -41,9 +42,14 @@ def tokenizer(folder: Path, config: Config) -> Tokenize:
             f"{folder}: the tokenizer has neither pad_token nor eos_token; name one in tokenizer_config.json"
         )
 
+    around = int(own.num_special_tokens_to_add())
+
     def tokenize(texts: Sequence[str], length: int) -> Tokens:
-        if not 1 <= length <= config.positions:
-            raise UserError(f"length={length}: expected 1 to {config.positions}, the encoder's positions")
+        if not around < length <= config.positions:
+            raise UserError(
+                f"length={length}: expected {around + 1} (one token of the text, {around} that the tokenizer puts "
+                f"around it) to {config.positions}, the encoder's positions"
+            )
         check(texts)
         ids = np.full((len(texts), length), padding, np.int32)
         mask = np.zeros((len(texts), length), np.bool_)

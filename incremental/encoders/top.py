@@ -31,13 +31,15 @@ class Top(NamedTuple):
     """An encoder whose layers from `first` on are trained, or adapted.
 
     rank > 0: LoRA (Hu et al. 2021, arXiv 2106.09685): the layers are frozen, and a kernel K of the query and value
-    parts is K + alpha / rank · A B, A [D, rank] normal of variance 1 / D, B [rank, D] zero at first.
+    parts is K + alpha / rank · (A B + M), A [D, rank] normal of variance 1 / D, B [rank, D] zero at first. M [D, D] is
+    there with `merges` and not trained: the sum of the products merged by `incremental.strategies.lora_boundary`.
     """
 
     encoder: Encoder
     first: int
     rank: int
     alpha: float
+    merges: bool = False
 
     @property
     def pretrained(self) -> Params:
@@ -65,6 +67,8 @@ class Top(NamedTuple):
         for path, own in zip(paths, jax.random.split(key, len(paths)), strict=True):
             lora[*path, "a"] = jax.random.normal(own, (width, self.rank)) / jnp.sqrt(width)
             lora[*path, "b"] = jnp.zeros((self.rank, width))
+            if self.merges:
+                lora[*path, "merged"] = jnp.zeros((width, width))
         return {"lora": unflatten_dict(lora)}
 
     def whole(self, params: Params) -> Params:
@@ -73,12 +77,12 @@ class Top(NamedTuple):
             return {name: params[name] for name in self.pretrained}
         kernels = flatten_dict(self.pretrained)
         for (layer, part), own in flatten_dict(params["lora"], is_leaf=lambda _, node: "a" in node).items():
-            moved = own["a"] @ own["b"] + own.get("merged", 0.0)
+            moved = own["a"] @ own["b"] + jax.lax.stop_gradient(own.get("merged", 0.0))
             kernels[layer, part, "kernel"] = kernels[layer, part, "kernel"] + self.alpha / self.rank * moved
         return unflatten_dict(kernels)
 
 
-def top(path: str, layers: int, rank: int = 0, alpha: float = 16.0) -> Top:
+def top(path: str, layers: int, rank: int = 0, alpha: float = 16.0, merges: bool = False) -> Top:
     """The top `layers` of the encoder at `path`; UserError where it is not of BERT's build or has not as many."""
     encoder = loaded(path)
     if not isinstance(encoder.module, Bert):
@@ -87,7 +91,9 @@ def top(path: str, layers: int, rank: int = 0, alpha: float = 16.0) -> Top:
         raise UserError(f"model.layers={layers}: expected 1 to {encoder.config.layers}, the encoder's layers")
     if rank < 0:
         raise UserError(f"model.rank={rank}: expected 0 (the layers are trained) or more (adapters of that rank)")
-    return Top(encoder, encoder.config.layers - layers, rank, alpha)
+    if merges and not rank:
+        raise UserError("model.merges=true: without adapters nothing is merged; set model.rank, or merges=false")
+    return Top(encoder, encoder.config.layers - layers, rank, alpha, merges)
 
 
 @lru_cache(maxsize=2)

@@ -12,7 +12,7 @@ from incremental.memory import buffer, herding, quotas
 from incremental.strategy import named_key
 from incremental.types import Batch, Data, Learner, Memory, Problem, stored
 
-Selection = Literal["herding", "loss", "least_loss", "random"]
+Selection = Literal["herding", "loss", "least_loss", "random", "one"]
 Groups = Literal["label", "increment"]
 CHUNK = 256  # rows whose outputs are in memory at once
 
@@ -109,8 +109,9 @@ def selector(
 
     Each label, or by `groups` each increment, gets slots in proportion to its candidates, as equally as they allow, or
     by ADER's draws (`quotas`). Of a group's candidates it keeps those that herding takes on the hidden vectors (scaled
-    to length 1, as iCaRL and ADER do), those with the greatest or least loss over all seen items, or random ones. The
-    model is the increment's last, without dropout.
+    to length 1, as iCaRL and ADER do), those with the greatest or least loss over all seen items, or random ones; with
+    "one" a single random one, whatever its slots (ADER's code for ER-loss). The model is the increment's last, without
+    dropout.
     """
     if selection not in get_args(Selection):
         raise UserError(
@@ -119,13 +120,18 @@ def selector(
     if groups not in get_args(Groups):
         raise UserError(f"strategies.{strategy}: groups={groups!r}: expected one of {', '.join(get_args(Groups))}")
     share = quotas.named(shares, strategy)
+    if shares == "uniform_seen" and groups != "label":
+        raise UserError(
+            f"strategies.{strategy}: quotas=uniform_seen draws from all labels seen, and groups={groups} shares the "
+            "memory among others; choose quotas=uniform, or groups=label"
+        )
 
     def select(memory: Memory, learner: Learner, data: Data, key: Array) -> Memory:
         capacity, seen = buffer.capacity_of(memory), learner.catalogue.seen
         rows = candidates(memory, data)
         ids, most = numbered(rows, groups, len(seen))
         counts = jnp.zeros(most, jnp.int32).at[ids].add(1).at[0].set(0)
-        quota = share(counts, capacity, named_key(key, "quotas"))
+        quota = share(counts, seen, capacity, named_key(key, "quotas"))
         # At most C groups have a slot: what follows costs nothing for the others, which are group 0.
         group = jnp.where(quota > 0, jnp.cumsum(quota > 0), 0)
         own, quota = group[ids], jnp.zeros(capacity + 1, jnp.int32).at[group].set(quota)
@@ -146,7 +152,7 @@ def selector(
             chosen = herding.highest(values if selection == "loss" else -values, own, quota)
         else:
             values = jax.random.uniform(named_key(key, "random"), own.shape)
-            chosen = herding.highest(values, own, quota)
+            chosen = herding.highest(values, own, jnp.minimum(quota, 1) if selection == "one" else quota)
         # In random order, so that exemplars which come in turn are not those of one time or session.
         order = jax.random.uniform(named_key(key, "order"), chosen.shape)
         place = jnp.argsort(jnp.where(chosen, order, 2.0))[:capacity]

@@ -2,7 +2,7 @@
 
 All functions take `counts` [V] int32 (fewer than 2^29 rows in all), the capacity and a key that breaks ties, for the
 lower ids, which are the older items, must not win them. They return [V] int32 that sum to min(capacity, Σ counts);
-those of the drawn quotas sum to less where a draw exceeds a label's rows.
+those of the drawn quotas sum to less where draws exceed a label's rows.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from jax import Array
 
 from incremental.errors import UserError
 
-Quotas = Literal["proportional", "balanced", "multinomial", "uniform"]
+Quotas = Literal["proportional", "balanced", "multinomial", "uniform", "uniform_seen"]
 BITS = 31
 
 
@@ -69,8 +69,14 @@ def multinomial(counts: Array, capacity: int, key: Array) -> Array:
 
 
 def uniform(counts: Array, capacity: int, key: Array) -> Array:
-    """As ADER-equal draws them: C draws, each label that has rows as likely. What exceeds its rows stays empty."""
-    return jnp.minimum(drawn((counts > 0).astype(counts.dtype), capacity, key), counts)
+    """C draws, each label that has rows as likely. What exceeds its rows stays empty."""
+    return uniform_seen(counts, counts > 0, capacity, key)
+
+
+def uniform_seen(counts: Array, seen: Array, capacity: int, key: Array) -> Array:
+    """As ADER-equal's code draws them: C draws, each label of `seen` [V] bool as likely. What exceeds its rows stays
+    empty, and so does every draw of a label without rows."""
+    return jnp.minimum(drawn(seen.astype(counts.dtype), capacity, key), counts)
 
 
 KINDS: dict[str, Callable[[Array, int, Array], Array]] = {
@@ -81,8 +87,11 @@ KINDS: dict[str, Callable[[Array, int, Array], Array]] = {
 }
 
 
-def named(kind: Quotas, strategy: str) -> Callable[[Array, int, Array], Array]:
-    """The function of that name."""
+def named(kind: Quotas, strategy: str) -> Callable[[Array, Array, int, Array], Array]:
+    """The function (counts, seen, capacity, key) of that name; `seen` matters to "uniform_seen" only."""
+    if kind == "uniform_seen":
+        return uniform_seen
     if kind not in KINDS:
         raise UserError(f"strategies.{strategy}: quotas={kind!r}: expected one of {', '.join(get_args(Quotas))}")
-    return KINDS[kind]
+    function = KINDS[kind]
+    return lambda counts, _seen, capacity, key: function(counts, capacity, key)

@@ -190,13 +190,14 @@ def matrices(evaluations: Iterable[Evaluation], metric: str) -> Matrices:
     return found
 
 
-def summarise(evaluations: Iterable[Evaluation]) -> dict[str, dict[str, float | None]]:
+def summarise(evaluations: Iterable[Evaluation], *, after: int = 0) -> dict[str, dict[str, float | None]]:
     """Sum up a run: ``{metric: {"prequential": ..., "slope": ..., "forgetting": ..., ...}}``, ready for JSON.
 
     ``evaluations`` are rows (trained_until, evaluated_on, metric, value, count). ``prequential`` is the
     plain mean over the increments that have a value (an increment without a cold user has none for cold
     users) and ``slope`` is that curve's; the others are :func:`summary` of the ``heldout/`` rows of the
-    same metric, None where not measured.
+    same metric, None where not measured. With ``after`` = n increments 1..n and the base part are left out of all
+    of them: R and b then begin with increment n + 1.
 
     >>> rows = [(0, 1, "ndcg@10", 0.25, 80), (1, 2, "ndcg@10", 0.5, 90)]
     >>> numbers = summarise(rows)["ndcg@10"]
@@ -207,7 +208,9 @@ def summarise(evaluations: Iterable[Evaluation]) -> dict[str, dict[str, float | 
     metrics = dict.fromkeys(name.removeprefix(HELD_OUT) for _, _, name, *_ in rows)
     numbers: dict[str, dict[str, float | None]] = {}
     for metric in metrics:
-        found = matrices(rows, metric)
+        whole = matrices(rows, metric)
+        first = after + 1 if after else 0  # of R and b, which have the base part before increment 1
+        found = Matrices(whole.prequential[after:], whole.R[first:, first:], whole.b[first:])
         measured = found.prequential[np.isfinite(found.prequential)]
         curve = {"prequential": _mean(measured), "slope": slope(found.prequential)}
         numbers[metric] = summary(found.R, found.b) | curve

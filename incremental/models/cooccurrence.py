@@ -13,8 +13,8 @@ from incremental.types import Data, Params, Program, Sizes
 def cooccurrence(*, neighbours: int = 64, window: int = 5, decay: float = 0.8) -> Baseline:
     """Score of item j: Σ_p (1/p) c(h_p, j) / Σ_j' c(h_p, j'), h_p the p-th last of the `window` last items.
 
-    c(i, j) counts, for every training example with label j, an i that is p-th last in its history with weight 1/p,
-    multiplied by `decay` at each increment. An item keeps its `neighbours` K heaviest followers: a new one takes the
+    c(i, j) counts, for every new event with label j, an i that is p-th last in its history with weight 1/p, multiplied
+    by `decay` at each update. An item keeps its `neighbours` K heaviest followers: a new one takes the
     place of the lightest and inherits its weight (Space-Saving, Metwally et al. 2005), so a count is at most too high
     by the lightest one. State: [V, K] ids and weights.
     """

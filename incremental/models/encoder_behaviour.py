@@ -63,6 +63,7 @@ def encoder_behaviour(
     layers: int = 1,
     rank: int = 0,
     alpha: float = 16.0,
+    merges: bool = False,
     dropout: float = 0.1,
     remat: bool = False,
 ) -> Model:
@@ -70,10 +71,10 @@ def encoder_behaviour(
     user's last ones, one behind the other. For a stream with `data.predict` and `data.text=tokens`.
 
     Its top `layers` are trained from where the checkpoint has them, or with a `rank` LoRA matrices in them
-    (`incremental.encoders.top`); what is below is frozen, constants of the program. `dropout` of the hidden vector.
-    `remat`: the layers' inner values are computed anew in the backward pass, not kept.
+    (`incremental.encoders.top`, `merges` too); what is below is frozen, constants of the program. `dropout` of the
+    hidden vector. `remat`: the layers' inner values are computed anew in the backward pass, not kept.
     """
-    own = top(path, layers, rank, alpha)
+    own = top(path, layers, rank, alpha, merges)
     config = own.encoder.config
     layers_above = Above(config, own.first)  # within another module's method it would become a part of that
     if not 1 <= tokens <= config.positions:

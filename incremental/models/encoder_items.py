@@ -40,6 +40,7 @@ def encoder_items(
     layers: int = 1,
     rank: int = 0,
     alpha: float = 16.0,
+    merges: bool = False,
     ids: bool = False,
     remat: bool = False,
 ) -> Model:
@@ -48,11 +49,11 @@ def encoder_items(
     Data.text must hold the states below its top `layers` (`data.text=states`), which is all that is frozen outside
     them. rank = 0: the top layers are trained from where the checkpoint has them. rank > 0: they are frozen, and LoRA
     matrices are trained beside the query and value kernels (`incremental.encoders.top`). What happens to them at an
-    increment's end is a strategy (`lora_boundary`); without one they are kept. `ids`: each item also has rows of its
-    own, which are added. `remat`: what the layers compute is not kept for the backward pass but computed anew in it,
-    1,024 items at a time.
+    increment's end is a strategy (`lora_boundary`); without one they are kept. `merges`: the parameters have a place
+    for what it merges. `ids`: each item also has rows of its own, which are added. `remat`: what the layers compute is
+    not kept for the backward pass but computed anew in it, 1,024 items at a time.
     """
-    own = top(path, layers, rank, alpha)
+    own = top(path, layers, rank, alpha, merges)
 
     def start(drawn: Params, key: Array) -> Params:
         return {"text": drawn["text"], **own.start(key)}

@@ -17,9 +17,9 @@ SPARE, ROUNDS = 8, 10  # further vectors and rounds of subspace iteration, so th
 def fire(*, decay: float = 0.9, principal: float = 0.2, rank: int = 128, limit: int = 50_000_000) -> Baseline:
     """Score: r [R̃ᵀR̃ + `principal` · D_I^{-½} V_k V_kᵀ D_I^{½}], r the counts of all the user's events so far.
 
-    R [W, V] counts events, those of t increments ago times `decay`^t; D_U and D_I are its row and column sums,
+    R [W, V] counts events, those of t updates ago times `decay`^t; D_U and D_I are its row and column sums,
     R̃ = D_U^{-½} R D_I^{-½}, and V_k its k = `rank` leading right singular vectors (by 10 rounds of subspace iteration
-    on R̃ᵀR̃). The paper decays by time rather than by increment and adds filters of user and item side information,
+    on R̃ᵀR̃). The paper decays by time rather than by update and adds filters of user and item side information,
     which streams do not have here. A user met since the last update has no row; r is then the counts in the history
     that the row holds.
 

@@ -5,6 +5,7 @@ from jax import Array
 
 from incremental.data.stream import Stream
 from incremental.errors import UserError
+from incremental.evaluation import known_to_all
 from incremental.gradient_free import gradient_free
 from incremental.problem import Baseline
 from incremental.types import Data, Params, Program, Sizes
@@ -39,6 +40,14 @@ def oracle(stream: Stream) -> Baseline:
             event = inputs["event"]
             return params["context"][event] @ params["vectors"] + params["log_weight"][params["day"][event]]
 
-        return gradient_free(sizes=sizes, inputs=("event",), init=init, absorb=absorb, scores=scores, cutoffs=cutoffs)
+        return gradient_free(
+            sizes=sizes,
+            inputs=("event",),
+            init=init,
+            absorb=absorb,
+            scores=scores,
+            cutoffs=cutoffs,
+            known=known_to_all,
+        )
 
     return Baseline(build)

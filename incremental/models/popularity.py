@@ -3,13 +3,17 @@
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.evaluation import known_to_all
 from incremental.gradient_free import gradient_free
 from incremental.problem import Baseline
 from incremental.types import Data, Params, Program, Sizes
 
 
 def popularity(*, decay: float = 0.5) -> Baseline:
-    """Score of an item: Σ_t decay^(now - t) · (its training events in increment t), the base part being t = 0."""
+    """Score of an item: Σ_t decay^(now - t) · (its training events that update t brought), the base part being t = 0.
+
+    It is the score for every user, one that the model has not met included.
+    """
 
     def build(sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
         def absorb(params: Params, data: Data) -> Params:
@@ -25,6 +29,7 @@ def popularity(*, decay: float = 0.5) -> Baseline:
             absorb=absorb,
             scores=scores,
             cutoffs=cutoffs,
+            known=known_to_all,
         )
 
     return Baseline(build)

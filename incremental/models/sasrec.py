@@ -6,6 +6,8 @@ normalised input. Padded positions are zeroed after each block. Only the last po
 computes only that one.
 """
 
+from typing import Literal, get_args
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
@@ -16,6 +18,8 @@ from incremental.models.embedding import uniform_rows
 from incremental.models.packing import Tokens, by_tokens, padded
 from incremental.problem import Model
 from incremental.types import Sizes
+
+Masks = Literal["own", "shared"]
 
 
 class Block(nn.Module):
@@ -63,26 +67,41 @@ class SASRec(nn.Module):
     blocks: int
     heads: int
     dropout: float
+    masks: Masks
     limit: float
+    position_limit: float
 
     def setup(self) -> None:
-        rows = uniform_rows(self.limit)
-        self.item = nn.Embed(self.sizes.items, self.width, embedding_init=rows)
-        self.position = self.param("position", rows, (self.history, self.width))
+        self.item = nn.Embed(self.sizes.items, self.width, embedding_init=uniform_rows(self.limit))
+        self.position = self.param("position", uniform_rows(self.position_limit), (self.history, self.width))
         self.layers = [Block(self.width, self.heads) for _ in range(self.blocks)]
         self.norm = nn.LayerNorm(epsilon=1e-8)
 
+    def kept(self, tokens: Tokens, key: Array | None) -> list[Array | float]:
+        """Dropout's multipliers: of the embeddings, then of attention, inner and outer layer of each block."""
+        blocks, length = tokens.item.shape
+        everywhere = (blocks, length, self.width)
+        looked_at = tokens.past(tokens.item).shape[1]
+        *early, last = range(self.blocks)
+        inner = [everywhere for _ in early] + [(len(tokens.known), self.width)]
+        asked = [len(range(length)[asking(tokens, i == last)]) for i in range(self.blocks)]
+        attention = [(blocks, self.heads, queries, looked_at) for queries in asked]
+        if self.masks == "own":
+            shapes = [everywhere]
+            for i in range(self.blocks):
+                shapes += [attention[i], inner[i], inner[i]]
+            return multipliers(key, self.dropout, shapes)
+        drawn = multipliers(key, self.dropout, [everywhere, attention[0], *inner])
+        outer, weights = ([each] * self.blocks for each in drawn[:2])
+        if isinstance(drawn[0], Array) and isinstance(drawn[1], Array):
+            outer[last], weights[last] = tokens.ends(drawn[0]), drawn[1][:, :, asking(tokens, last=True)]
+        sites = zip(weights, drawn[2:], outer, strict=True)
+        return [drawn[0], *(multiplier for block in sites for multiplier in block)]
+
     def encode(self, tokens: Tokens, key: Array | None) -> Array:
         """[b, D] of b histories."""
-        blocks, length = tokens.item.shape
-        shapes: list[tuple[int, ...]] = [(blocks, length, self.width)]
-        looked_at = tokens.past(tokens.item).shape[1]
-        for i in range(self.blocks):
-            last = i == self.blocks - 1
-            asked = len(range(length)[asking(tokens, last)])
-            inner = (len(tokens.known),) if last else (blocks, length)
-            shapes += [(blocks, self.heads, asked, looked_at), (*inner, self.width), (*inner, self.width)]
-        kept = multipliers(key, self.dropout, shapes)
+        length = tokens.item.shape[1]
+        kept = self.kept(tokens, key)
         # Positions count from the right, so that histories may come with less padding than L.
         position = self.position[self.history - length :][tokens.place]
         x = self.item(tokens.item) * jnp.sqrt(self.width) + position
@@ -113,13 +132,26 @@ def sasrec(
     blocks: int = 2,
     heads: int = 1,
     dropout: float = 0.2,
+    dropout_masks: Masks = "own",
     limit: float = 0.02,
+    position_limit: float | None = None,
 ) -> Model:
-    """`width` D, a multiple of `heads`; `limit` of the uniform start of the tables."""
+    """`width` D, a multiple of `heads`; `limit` of the uniform start of the item table, `position_limit` of that of the
+    positions (None: the same).
+
+    `dropout` has five sites in two blocks of equal sizes: the embeddings, the attention weights, and behind the inner
+    and the outer layer of a feed-forward. `dropout_masks` "own": each draws its own mask. "shared": the embeddings and
+    the outer layers of all blocks have one mask in a step, so that a coordinate of a position is dropped on the whole
+    residual path or not at all; the attention weights of all blocks have another; each inner layer has its own. So do
+    the sites of ADER's code (Mi et al. 2020, arXiv 2007.12000), where operations of one seed and shape draw alike.
+    """
     if width % heads:
         raise UserError(f"model.width={width}: expected a multiple of model.heads={heads}")
+    if dropout_masks not in get_args(Masks):
+        raise UserError(f"model.dropout_masks={dropout_masks!r}: expected one of {', '.join(get_args(Masks))}")
+    starts = limit, limit if position_limit is None else position_limit
     return Model(
-        lambda sizes, history: SASRec(sizes, history, width, blocks, heads, dropout, limit),
+        lambda sizes, history: SASRec(sizes, history, width, blocks, heads, dropout, dropout_masks, *starts),
         ("history",),
         {"item/embedding": "item"},
     )

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from incremental.errors import UserError
-from incremental.report.factors import Group, chosen, label, order
+from incremental.report.direction import is_quality
+from incremental.report.factors import Factors, Group, chosen, order
 from incremental.report.runs import Run
 from incremental.report.settings import Settings
 from incremental.report.statistics import Estimate, estimate, holm, paired_p, same_difference
@@ -15,9 +16,8 @@ SIGNIFICANT = 0.05
 # Rows that are a bound and not a competitor: they are tested against the baseline, but are never the best.
 BOUNDS = {"oracle"}
 
-# Of these more is better. Of no other metric is a row the best: coverage and the popularity of what is
-# recommended are neither good nor bad, and of an error less is better.
-QUALITY = {"ndcg", "recall", "hit", "mrr", "precision", "map", "auc"}
+# Costs that are wall time, which the lanes of one program share.
+TIMES = ("seconds_per_update", "compile_seconds", "base_seconds")
 
 
 class Comparison(NamedTuple):
@@ -38,7 +38,9 @@ class Row:
     """The runs of one row and column, which differ only in the seed.
 
     ``quality`` is by metric and then measure, where measured; ``comparisons`` with the baseline of the same
-    column and ``best`` are by metric. ``line`` is the label without the sensitivity's hyper-parameter.
+    column and ``best`` are by metric. ``line`` is the label without the sensitivity's hyper-parameter. ``lanes`` are
+    the numbers of runs that shared the seconds; where there are several, ``cost`` has no seconds. ``apart``: the row's
+    seconds are not comparable with the baseline's, of other lanes.
     """
 
     label: str
@@ -50,6 +52,8 @@ class Row:
     cost: Mapping[str, Estimate]
     comparisons: Mapping[str, Comparison]
     best: frozenset[str]
+    lanes: Sequence[int]
+    apart: bool
 
 
 @dataclass(frozen=True)
@@ -137,11 +141,7 @@ def table(
     by_column: dict[str, list[Group]] = {}
     for group in sorted(groups, key=lambda group: order(group.factors, factors.columns)):
         by_column.setdefault(group.column, []).append(group)
-    found = [
-        row
-        for column in by_column.values()
-        for row in _column(column, wanted, reference, [key for key in factors.rows if key != sensitivity])
-    ]
+    found = [row for column in by_column.values() for row in _column(column, wanted, reference, factors, sensitivity)]
     height = _heights(found, wanted[0], "line"), _heights(found, wanted[0], "label")
     places = list(by_column)
     found.sort(
@@ -165,17 +165,11 @@ def table(
     )
 
 
-def is_quality(metric: str) -> bool:
-    """Whether more of ``metric`` is better.
-
-    >>> is_quality("ndcg@10/cold_users"), is_quality("popularity@10")
-    (True, False)
-    """
-    return metric.partition("@")[0] in QUALITY
-
-
 def _after(increment: int) -> str:
-    return f"Only increments after {increment} count; seconds, examples and memory are of all updates."
+    return (
+        f"Only increments after {increment} count. What is of the matrix R (forgetting, transfer) is of the part of it "
+        f"that begins with increment {increment + 1}. Seconds, examples and memory are of all updates."
+    )
 
 
 def prequential(row: Row, metric: str) -> float | None:
@@ -183,21 +177,28 @@ def prequential(row: Row, metric: str) -> float | None:
     return row.quality[metric].get("prequential", Estimate(None, None, 0)).mean
 
 
-def _column(groups: Sequence[Group], metrics: Sequence[str], baseline: str, lines: Sequence[str]) -> list[Row]:
+def _column(
+    groups: Sequence[Group], metrics: Sequence[str], baseline: str, factors: Factors, sensitivity: str | None
+) -> list[Row]:
+    lines = [key for key in factors.rows if key != sensitivity]
     runs = {group.label: group.runs for group in groups}
     comparisons = {metric: _against(baseline, runs, metric) for metric in metrics}
     best = {metric: _best(runs, metric) for metric in metrics}
+    lanes = {label: sorted({run.lanes for run in same}) for label, same in runs.items()}
+    of_baseline = lanes.get(baseline, lanes[groups[0].label])
     return [
         Row(
             group.label,
             group.column,
-            label(group.factors, lines),
+            factors.label(group.factors, lines),
             group.factors,
             group.runs,
             {metric: _estimates([run.metrics.get(metric, {}) for run in group.runs]) for metric in metrics},
-            _estimates([run.cost for run in group.runs]),
+            _costs(group.runs, lanes[group.label]),
             {metric: comparisons[metric][group.label] for metric in metrics if group.label != baseline},
             frozenset(metric for metric in metrics if best[metric] == group.label),
+            lanes[group.label],
+            (len(of_baseline) > 1 or lanes[group.label] != of_baseline) and _spent(group.runs, TIMES[0]),
         )
         for group in groups
     ]
@@ -237,6 +238,18 @@ def _estimates(parts: Sequence[Mapping[str, float | None]]) -> dict[str, Estimat
     names = dict.fromkeys(name for part in parts for name in part)
     values = {name: [v for part in parts if (v := part.get(name)) is not None] for name in names}
     return {name: estimate(measured) for name, measured in values.items() if measured}
+
+
+def _costs(runs: Sequence[Run], lanes: Sequence[int]) -> dict[str, Estimate]:
+    """Means of the costs; seconds of different lanes have none."""
+    found = _estimates([run.cost for run in runs])
+    mixed = TIMES if len(lanes) > 1 else ()
+    return {name: cost for name, cost in found.items() if name not in mixed or not _spent(runs, name)}
+
+
+def _spent(runs: Sequence[Run], time: str) -> bool:
+    """Whether any run took time; no time is none, whoever shares it."""
+    return any(run.cost.get(time) for run in runs)
 
 
 def _values(group: Sequence[Run], metric: str) -> dict[int, float]:

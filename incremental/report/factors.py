@@ -8,6 +8,8 @@ from incremental.errors import UserError
 from incremental.report.runs import Run
 from incremental.report.settings import Settings, Value, differing, shown
 
+DIGITS, EXACT = 6, 17  # shown of a number where they suffice; by 17 a double is told from any other
+
 
 class Group(NamedTuple):
     """The runs of one row and column, by seed; ``factors`` has the value of each chosen key that they have."""
@@ -19,17 +21,37 @@ class Group(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """The chosen keys: one row for each combination of values of ``rows``, one column for each of ``columns``."""
+    """The chosen keys: one row for each combination of values of ``rows``, one column for each of ``columns``.
+
+    Values are what they are, and not what is shown of them: labels have ``digits`` digits, as many as tell them apart.
+    """
 
     rows: Sequence[str]
     columns: Sequence[str]
+    digits: int = DIGITS
 
     def group(self, runs: Sequence[Run]) -> list[Group]:
         """``runs`` by row and column, in order of their seeds."""
         groups: dict[tuple[str, str], list[Run]] = {}
         for run in sorted(runs, key=lambda run: run.seed):
-            groups.setdefault((label(run.settings, self.rows), label(run.settings, self.columns)), []).append(run)
+            place = self.label(run.settings, self.rows), self.label(run.settings, self.columns)
+            groups.setdefault(place, []).append(run)
         return [Group(row, column, self._of(same[0]), same) for (row, column), same in groups.items()]
+
+    def label(self, settings: Settings, keys: Sequence[str]) -> str:
+        """:func:`label` with the digits that these factors need."""
+        return label(settings, keys, self.digits)
+
+    def telling_apart(self, runs: Sequence[Run]) -> "Factors":
+        """The factors with the fewest digits by which no two values of the ``runs`` share a label."""
+        for digits in range(DIGITS, EXACT):
+            if all(
+                len({label(run.settings, keys, digits) for run in runs})
+                == len({label(run.settings, keys, EXACT) for run in runs})
+                for keys in (self.rows, self.columns)
+            ):
+                return self._replace(digits=digits)
+        return self._replace(digits=EXACT)
 
     def _of(self, run: Run) -> Settings:
         return {key: run.settings[key] for key in (*self.rows, *self.columns) if key in run.settings}
@@ -50,11 +72,11 @@ def chosen(runs: Sequence[Run], rows: Sequence[str], columns: Sequence[str], sen
             raise UserError(f"{sensitivity} is both a column and the sensitivity's hyper-parameter; choose one")
     for by in [list(rows)] if rows else [["row"], ["name"]]:
         by += [sensitivity] if sensitivity and sensitivity not in by else []
-        factors = Factors(by, list(columns))
+        factors = Factors(by, list(columns)).telling_apart(runs)
         if not any(map(_repeated, factors.group(runs))):
             return factors
     factors = Factors([*(rows or ["row"]), *([sensitivity] if sensitivity else [])], list(columns))
-    raise _collision(factors, runs)
+    raise _collision(factors.telling_apart(runs), runs)
 
 
 def is_number(value: Value) -> bool:
@@ -62,7 +84,7 @@ def is_number(value: Value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def label(settings: Settings, keys: Sequence[str]) -> str:
+def label(settings: Settings, keys: Sequence[str], digits: int = DIGITS) -> str:
     """The values of ``keys`` in one text: a name by itself, a number with the end of its key.
 
     >>> label({"row": "ewc", "strategies.anchor.weight": 10.0}, ["row", "strategies.anchor.weight"])
@@ -73,7 +95,7 @@ def label(settings: Settings, keys: Sequence[str]) -> str:
     for key in keys:
         if key in settings:
             value = settings[key]
-            parts.append(value if isinstance(value, str) and value else f"{names[key]}={shown(value)}")
+            parts.append(value if isinstance(value, str) and value else f"{names[key]}={shown(value, digits)}")
     return " ".join(parts) or ("–" if keys else "")
 
 

@@ -89,14 +89,15 @@ def _spans(layout: Grid) -> str:
     return " & ".join(heads) + " \\\\\n" + " ".join(rules) + "\n"
 
 
-CSV_COLUMNS = ["metric", "measure", "mean", "half_width", "n", "difference", "p", "p_holm", "pairs", "runs"]
+CSV_COLUMNS = ["metric", "measure", "mean", "half_width", "n", "difference", "p", "p_holm", "pairs", "lanes", "runs"]
 
 
 def csv_table(table: Table) -> str:
     """One line a number, unrounded, empty where not measured; tests are on the ``prequential`` lines.
 
     The factors come first. ``metric`` is "cost" for costs. ``difference``, ``p``, ``p_holm`` and ``pairs`` are
-    against the baseline. ``runs`` are the directories behind the number, apart by ";".
+    against the baseline. ``lanes`` say how many runs shared the seconds, and ``runs`` are the directories behind the
+    number; several are apart by ";".
     """
     factors = [*table.row_factors, *table.column_factors]
     out = io.StringIO()
@@ -104,14 +105,14 @@ def csv_table(table: Table) -> str:
     writer.writerow([*factors, *CSV_COLUMNS])
     for row in table.rows:
         own = [shown(row.factors[key]) if key in row.factors else None for key in factors]
-        runs = _directories(row)
+        runs = [";".join(map(str, row.lanes)), _directories(row)]
         for metric, measures in row.quality.items():
             for measure, value in measures.items():
                 tested = row.comparisons.get(metric) if measure == "prequential" else None
                 test = [None] * 4 if tested is None else tested[:4]
-                writer.writerow([*own, metric, measure, *value, *test, runs])
+                writer.writerow([*own, metric, measure, *value, *test, *runs])
         for measure, value in row.cost.items():
-            writer.writerow([*own, "cost", measure, *value, *[None] * 4, runs])
+            writer.writerow([*own, "cost", measure, *value, *[None] * 4, *runs])
     return out.getvalue()
 
 
@@ -129,6 +130,7 @@ _LATEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
+    "†": r"\textdagger{}",
     "–": "--",
     "<": "$<$",
     ">": "$>$",

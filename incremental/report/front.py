@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from incremental.report.comparison import BOUNDS, Row, is_quality
+from incremental.report.comparison import BOUNDS, Row
+from incremental.report.direction import is_quality
+from incremental.report.runs import Run
 from incremental.report.statistics import Estimate
 
 
 class Point(NamedTuple):
-    """A row's mean cost (seconds an update) and its quality with the half-width of its interval."""
+    """A row's mean cost (seconds an increment) and its quality with the half-width of its interval."""
 
     row: Row
     cost: float
@@ -17,12 +19,21 @@ class Point(NamedTuple):
 
 
 def point(row: Row, metric: str) -> Point | None:
-    """Where ``row`` stands; None where one of the two was not measured."""
+    """Where ``row`` stands; None where one of the two was not measured, or its seconds are of other lanes."""
     nothing = Estimate(None, None, 0)
-    quality, cost = row.quality[metric].get("prequential", nothing), row.cost.get("seconds_per_update", nothing)
-    if quality.mean is None or cost.mean is None:
+    quality = row.quality[metric].get("prequential", nothing)
+    costs = [cost for run in row.runs if (cost := _seconds(run)) is not None]
+    if quality.mean is None or not costs or row.apart:
         return None
-    return Point(row, cost.mean, quality.mean, quality.half_width or 0.0)
+    return Point(row, sum(costs) / len(costs), quality.mean, quality.half_width or 0.0)
+
+
+def _seconds(run: Run) -> float | None:
+    """Seconds an increment, one without an update included: a policy that updates seldom is cheap by that."""
+    cost, updates = run.cost.get("seconds_per_update"), run.cost.get("updates")
+    if cost is None or updates is None or not run.increments:
+        return cost  # an update at every increment
+    return cost * updates / run.increments
 
 
 def front(rows: Sequence[Row], metric: str) -> list[Point]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from incremental.report.comparison import Row, Table
+from incremental.report.comparison import TIMES, Row, Table
 from incremental.report.factors import short
 from incremental.report.numbers import NOTHING, interval, p_value, seconds, size, whole
 
@@ -16,6 +16,17 @@ EXPLAINED_BY = {
     "forward_transfer": "fwd transfer",
     "intransigence": "intransigence",
 }
+
+
+# What a row costs, by its measure: title and unit.
+COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "seconds_per_update": ("s/update", seconds),
+    "examples": ("examples", whole),
+    "parameters_written": ("params written", whole),
+    "memory_bytes": ("memory", size),
+}
+
+APART = "†"  # behind seconds of other lanes than the baseline's
 
 
 class Cell(NamedTuple):
@@ -57,7 +68,7 @@ def grid(table: Table) -> Grid:
         return detailed(table, table.columns[0])
     columns: list[tuple[Head, list[Cell]]] = []
     for column in table.columns:
-        renders = [*_metrics(table), ("s/update", None, _cost("seconds_per_update", seconds))]
+        renders = [*_metrics(table), ("s/update", None, _cost("seconds_per_update"))]
         by_label = {row.label: row for row in table.of(column)}
         columns += _cells([by_label.get(label) for label in table.labels], renders, column)
     return _grid(table, table.labels, columns)
@@ -70,10 +81,7 @@ def detailed(table: Table, column: str) -> Grid:
     renders += _metrics(table)
     for measure, title in EXPLAINED_BY.items():
         renders.append((title, None, _measure(table.metrics[0], measure)))
-    renders.append(("s/update", None, _cost("seconds_per_update", seconds)))
-    renders.append(("examples", None, _cost("examples", whole)))
-    renders.append(("params written", None, _cost("parameters_written", whole)))
-    renders.append(("memory", None, _cost("memory_bytes", size)))
+    renders += [(title, None, _cost(measure)) for measure, (title, _) in COSTS.items()]
     return _grid(table, [row.label for row in rows], _cells(rows, renders, ""))
 
 
@@ -125,9 +133,15 @@ def _p(table: Table, metric: str) -> Render:
     return text
 
 
-def _cost(name: str, unit: Callable[[float], str]) -> Render:
+def _cost(measure: str) -> Render:
+    """Seconds are marked where they are not comparable; those of a row's own runs may not be either: then no mean."""
+    unit = COSTS[measure][1]
+
     def text(row: Row) -> str:
-        value = row.cost.get(name)
-        return NOTHING if value is None or value.mean is None else unit(value.mean)
+        value = row.cost.get(measure)
+        number = NOTHING if value is None or value.mean is None else unit(value.mean)
+        if measure in TIMES and row.apart:
+            return APART if number == NOTHING else f"{number} {APART}"
+        return number
 
     return text

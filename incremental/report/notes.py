@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
-from incremental.report.comparison import BOUNDS, SIGNIFICANT, Row, is_quality
+from incremental.report.comparison import BOUNDS, SIGNIFICANT, Row
+from incremental.report.direction import direction, is_quality
 from incremental.report.factors import Group, mixed
 from incremental.report.front import front
+from incremental.report.grid import APART, COSTS, EXPLAINED_BY
 
 
 def notes(
@@ -43,10 +45,11 @@ def notes(
     if tests:
         found += _best(rows, metrics, in_columns=len(columns) > 1)
     found += [
-        f"Front of {'; '.join(of)} against seconds an update (by the means): {names}. Every other row has one of "
+        f"Front of {'; '.join(of)} against seconds an increment (by the means): {names}. Every other row has one of "
         "these that is at least as good and costs no more."
         for names, of in fronts.items()
     ]
+    found += _costs(rows, metrics[0], baseline)
     if len({run.increments for row in rows for run in row.runs}) > 1:
         lengths = [f"{_name(row)} {'/'.join(_lengths(row))}" for row in rows]
         found.append(f"The runs do not have the same number of increments: {', '.join(lengths)}.")
@@ -96,6 +99,32 @@ def _best(rows: Sequence[Row], metrics: Sequence[str], *, in_columns: bool) -> l
         found.append(f"* and bold: {rule}{apart}" if marked else f"No row is marked as best: none is {rule}{apart}")
     if others := [metric for metric in metrics if not is_quality(metric)]:
         found.append(f"{', '.join(others)}: more is not better, so no row is marked as best.")
+    return found
+
+
+def _costs(rows: Sequence[Row], metric: str, baseline: str) -> list[str]:
+    """What the costs are of, of what less is better, and which seconds cannot be compared."""
+    found = []
+    measured = {name for row in rows for name in (*row.cost, *row.quality[metric])}
+    titles = {**EXPLAINED_BY, **{name: title for name, (title, _) in COSTS.items()}}
+    if less := [title for name, title in titles.items() if name in measured and direction(name) < 0]:
+        found.append(f"Less is better: {', '.join(less)}.")
+    if measured & {*COSTS}:
+        found.append(
+            "s/update and params written are means over the updates that a run made, examples are their sum, memory is "
+            "the most that was kept after any."
+        )
+    updates = {_name(row): row.cost["updates"].mean for row in rows if "updates" in row.cost}
+    if len({number for number in updates.values() if number}) > 1:
+        numbers = ", ".join(f"{name} {number:g}" for name, number in updates.items())
+        found.append(f"The runs do not make the same number of updates: {numbers}.")
+    if apart := [_name(row) for row in rows if row.apart]:
+        lanes = ", ".join(f"{_name(row)} {'/'.join(map(str, row.lanes))}" for row in rows)
+        found.append(
+            f"{APART}: these seconds are of other lanes than those of {baseline}, share the wall time of one program "
+            f"otherwise, and cannot be compared with them; they are in no front. Lanes: {lanes}. To compare, run "
+            f"{', '.join(apart)} and {baseline} each alone, or all of them with equal lanes."
+        )
     return found
 
 

@@ -5,8 +5,9 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from incremental.report import pictures
-from incremental.report.comparison import Row, Table, is_quality
+from incremental.report.comparison import Row, Table
 from incremental.report.differences import differences, explained
+from incremental.report.direction import is_quality
 from incremental.report.grid import Cell, Grid, detailed, grid
 from incremental.report.numbers import NOTHING
 

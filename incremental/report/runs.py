@@ -27,8 +27,8 @@ class Run:
     """One finished run. ``metrics`` and ``cost`` are as in ``summary.json``; None is *not measured*.
 
     ``row`` is the label that its seeds share in the table. ``cost`` is in seconds, examples, numbers written
-    and bytes. ``config`` is the nested configuration, by default that of the directory. Of the evaluations those on
-    increments up to ``past`` are left out.
+    and bytes; ``lanes`` runs shared the seconds. ``config`` is the nested configuration, by default that of the
+    directory. Of the evaluations those on increments up to ``past`` are left out.
     """
 
     row: str
@@ -37,6 +37,7 @@ class Run:
     cost: Numbers = field(default_factory=dict)
     name: str = ""
     increments: int | None = None
+    lanes: int = 1
     directory: Path | None = None
     config: Mapping[str, Any] | None = None
     past: int = 0
@@ -57,12 +58,15 @@ class Run:
         return [row for row in found if row[1] > self.past] if self.past else found
 
     def after(self, increment: int) -> "Run":
-        """The run with its qualities measured again, on the increments after this one; its costs stay those of all."""
+        """The run with its qualities measured again, on the increments after this one; its costs stay those of all.
+
+        Of the matrix R the rows and columns of those increments count, as if the first of them were the base part.
+        """
         rest = replace(self, past=increment)
         if not rest.evaluations:
             has = "" if self.increments is None else f"; the run has {self.increments} increments"
             raise UserError(f"{self.directory}: nothing was evaluated after increment {increment}{has}")
-        return replace(rest, metrics=summarise(rest.evaluations))
+        return replace(rest, metrics=summarise(self.evaluations, after=increment))
 
 
 class Unfinished(NamedTuple):
@@ -204,6 +208,7 @@ def _run(directory: Path, content: dict[str, Any]) -> Run:
         cost=_numbers(content.get("cost", {}), "cost", path),
         name=_field({"name": row} | content, "name", str, path),
         increments=_field(content, "increments", int, path) if "increments" in content else None,
+        lanes=_field({"lanes": 1} | content, "lanes", int, path),
         directory=directory,
     )
 

@@ -50,15 +50,19 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Value]:
     return found
 
 
-def shown(value: object) -> str:
-    """A value as in a command line.
+def shown(value: object, digits: int | None = None) -> str:
+    """A value as in a command line; a number to ``digits`` digits, or to as many as make it this number again.
 
-    >>> shown(10.0), shown(1e-05), shown(True), shown(None), shown("ewc")
-    ('10', '1e-05', 'true', 'null', 'ewc')
+    >>> shown(10.0), shown(1e-05), shown(True), shown(None), shown("ewc"), shown(0.12345678)
+    ('10', '1e-05', 'true', 'null', 'ewc', '0.12345678')
+    >>> shown(0.12345678, 6)
+    '0.123457'
     """
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return str(value).removesuffix(".0") if digits is None else f"{value:.{digits}g}"
 
 
 def differing(settings: Sequence[Settings]) -> dict[str, list[str]]:

@@ -60,8 +60,8 @@ def agem(problem: Problem, *, capacity: int = 5000, rows: int = 128) -> Strategy
 
     def record(state: References, step: Step, key: Array) -> References:
         return jax.lax.cond(
-            step.first_pass,
-            lambda state: state._replace(memory=reservoir.insert(state.memory, step.new, key)),
+            step.fresh.any(),
+            lambda state: state._replace(memory=reservoir.insert(state.memory, step.offered, key)),
             lambda state: state,
             state,
         )

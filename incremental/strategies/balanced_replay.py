@@ -24,7 +24,8 @@ def balanced_replay(problem: Problem, *, capacity: int = 5000, rows: int = 128, 
     Row r is drawn (with replacement) with probability 1 / (K n_r): K labels are in the memory, n_r of its rows have
     r's label. So a label is uniform among those present, then a row uniform among the label's. What is kept is a plain
     reservoir; the draw is balanced, as class-balanced sampling does it (e.g. Chrysakis & Moens 2020, ICML, which
-    balances what is kept). Loss: (Σ_new w ℓ + weight Σ_replayed w ℓ) / Σ_new w. State: the reservoir, [capacity] rows.
+    balances what is kept). Loss: Σ_new w ℓ / Σ_new w + weight Σ_replayed w ℓ / B. State: the reservoir, [capacity]
+    rows.
     """
     refuse_none("balanced_replay", capacity=capacity, rows=rows)
 
@@ -34,7 +35,7 @@ def balanced_replay(problem: Problem, *, capacity: int = 5000, rows: int = 128, 
 
     def record(state: Memory, step: Step, key: Array) -> Memory:
         return jax.lax.cond(
-            step.first_pass, lambda state: reservoir.insert(state, step.new, key), lambda state: state, state
+            step.fresh.any(), lambda state: reservoir.insert(state, step.offered, key), lambda state: state, state
         )
 
     return Strategy(init=lambda _learner: buffer.empty(problem.example, capacity), batch=batch, record=record)

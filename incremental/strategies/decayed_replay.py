@@ -19,7 +19,7 @@ def decayed_replay(
     current increment and t_r the one the row arrived in: 1 is the uniform distribution of `replay`, 0 draws from the
     memory's last increment only. Time is counted in increments. What is kept stays uniform over the past, so that
     `decay` alone says how much the past matters; the weighting by age is that of biased reservoirs (Aggarwal 2006,
-    VLDB), applied at the draw. Loss: (Σ_new w ℓ + weight Σ_replayed w ℓ) / Σ_new w. State: the
+    VLDB), applied at the draw. Loss: Σ_new w ℓ / Σ_new w + weight Σ_replayed w ℓ / B. State: the
     reservoir, [capacity] rows.
     """
     refuse_none("decayed_replay", capacity=capacity, rows=rows)
@@ -34,7 +34,7 @@ def decayed_replay(
 
     def record(state: Memory, step: Step, key: Array) -> Memory:
         return jax.lax.cond(
-            step.first_pass, lambda state: reservoir.insert(state, step.new, key), lambda state: state, state
+            step.fresh.any(), lambda state: reservoir.insert(state, step.offered, key), lambda state: state, state
         )
 
     return Strategy(init=lambda _learner: buffer.empty(problem.example, capacity), batch=batch, record=record)

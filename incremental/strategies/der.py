@@ -35,7 +35,7 @@ def der(problem: Problem, *, capacity: int = 5000, rows: int = 128, alpha: float
     components; h_stored is the row's hidden vector at the end of the increment that brought it, without dropout. Rows
     of the running increment are in the reservoir, but are not drawn. (The paper stores what the model says when a row
     is inserted; over several epochs that is the first one's model, which on a base part knows nothing yet.) The data
-    loss holds the drawn rows at weight `beta`: (Σ_new w ℓ + beta Σ_drawn w ℓ) / Σ_new w. beta = 0 is DER, beta > 0
+    loss holds the drawn rows at weight `beta`: Σ_new w ℓ / Σ_new w + beta Σ_drawn w ℓ / B. beta = 0 is DER, beta > 0
     DER++, here on the same rows, where the paper draws others for each term. The paper stores logits; those of V items
     are the hidden vector times the item table, so [D] numbers stand for them and the table is left free. State: the
     reservoir, [capacity] rows, [capacity, D] floats and [capacity] bools.
@@ -62,11 +62,11 @@ def der(problem: Problem, *, capacity: int = 5000, rows: int = 128, alpha: float
 
     def record(state: Dark, step: Step, key: Array) -> Dark:
         def inserted(state: Dark) -> Dark:
-            slots = reservoir.slots(state.memory, step.new, key)
+            slots = reservoir.slots(state.memory, step.offered, key)
             ready = state.ready.at[slots].set(False, mode="drop")
-            return Dark(buffer.write(state.memory, step.new, slots), state.hidden, ready)
+            return Dark(buffer.write(state.memory, step.offered, slots), state.hidden, ready)
 
-        return jax.lax.cond(step.first_pass, inserted, lambda state: state, state)
+        return jax.lax.cond(step.fresh.any(), inserted, lambda state: state, state)
 
     def end(state: Dark, learner: Learner, data: Data, key: Array) -> tuple[Dark, Learner]:
         del data, key

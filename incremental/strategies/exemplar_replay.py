@@ -25,21 +25,23 @@ def exemplar_replay(
 ) -> Strategy:
     """Each batch of new rows comes with `rows` uniform ones of at most `capacity` exemplars.
 
-    Loss: (Σ_new w ℓ + weight Σ_replayed w ℓ) / Σ_new w. With `adaptive`, ADER's (Mi et al. 2020, arXiv 2007.12000): the
-    mean over the new rows + λ_t times the mean over the replayed ones, λ_t = weight sqrt(|I_{t-1}| / |I_t| · |E_{t-1}|
-    / |D_t|), I the items seen so far, E the exemplars, D_t the rows of the update at t. With `spread` the exemplars
+    Loss: Σ_new w ℓ / Σ_new w + weight Σ_replayed w ℓ / B. With `adaptive`, ADER's (Mi et al. 2020, arXiv 2007.12000):
+    the mean over the new rows + λ_t times the mean over the replayed ones, λ_t = weight sqrt(|I_{t-1}| / |I_t| ·
+    |E_{t-1}| / |D_t|), I the items seen so far, E the exemplars, D_t the rows of the update at t. With `spread` they
     come in turn, ⌊|E| / batches⌋ beside each batch, so that each comes once an epoch; `rows` is then the most a batch.
 
     At the end of an increment the exemplars are chosen anew from its training and validation rows and the memory's (an
     update on a window of several increments may so replay rows that it also validates on). Each label v with n_v of
     these n rows gets slots by `quotas`: "proportional" (capacity n_v / n, largest remainder), "balanced" (the same for
-    each as far as its rows go), "multinomial" (`capacity` draws with chances n_v / n: ADER) or "uniform" (`capacity`
-    draws with equal chances); they never exceed n_v, and sum to the capacity, or where they are drawn to a little less.
+    each as far as its rows go), "multinomial" (`capacity` draws with chances n_v / n: ADER), "uniform" (`capacity` draws,
+    each label with n_v > 0 as likely) or "uniform_seen" (each item seen so far as likely, and draws of those without
+    rows are lost: the code of ADER-equal); they never exceed n_v, and sum to the capacity, or where they are drawn to less.
     With `groups` "increment" the increments share the memory in the labels' stead; "balanced" is then the equal share
     of each task that continual learning is used to. Within a label `selection` takes "herding" (in round k the row that
     brings the mean of the k taken closest to the label's mean, on hidden vectors of length 1), "loss" (the greatest
-    ones over all seen items), "least_loss" (ADER's ER-loss) or "random" rows. State: the memory, [capacity] rows. The
-    choice costs one forward pass over the candidates and, for herding, as many rounds as the largest quota.
+    ones over all seen items), "least_loss" (ADER's ER-loss, as the paper has it), "random" rows or "one" random row (the
+    code of ER-loss). State: the memory, [capacity] rows. The choice costs one forward pass over the candidates, where it
+    looks at them, and, for herding, as many rounds as the largest quota.
     """
     refuse_none("exemplar_replay", capacity=capacity, rows=rows)
     select = exemplars.selector(problem, "exemplar_replay", selection, quotas, groups)
@@ -52,8 +54,8 @@ def exemplar_replay(
         old = exemplars.beside(state, batch, rows, spread, key)
         own = old.weight * weight
         if adaptive:
-            new, drawn = (jnp.where(each.valid, each.weight, 0.0).sum() for each in (batch, old))
-            own = own * state.adapted * new / jnp.maximum(drawn, 1e-6)
+            drawn = jnp.where(old.valid, old.weight, 0.0).sum()  # the mean over them, of a sum that is divided by B
+            own = own * state.adapted * len(batch.labels) / jnp.maximum(drawn, 1e-6)
         return buffer.beside(batch, old._replace(weight=own))
 
     def record(state: Rehearsal, step: Step, key: Array) -> Rehearsal:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.mirrors import path_of
 from incremental.types import Learner, Params, Problem
 
 
@@ -24,11 +25,6 @@ def nobody(learner: Learner) -> Ids:
 def trained(learner: Learner) -> Ids:
     """The ids of the learner's catalogue; in `begin` those of the upcoming increment are among them."""
     return Ids(learner.catalogue.seen, learner.catalogue.users)
-
-
-def path_of(path: jax.tree_util.KeyPath) -> str:
-    """A leaf's path as `Problem.tables` writes it."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def rows_of(problem: Problem, params: Params, ids: Ids, *, others: bool) -> Params:

@@ -8,67 +8,130 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
 from incremental.errors import UserError
+from incremental.mirrors import mirrored, path_of
 from incremental.strategy import Strategy
-from incremental.types import Data, Learner, Params, Problem
+from incremental.types import Anchor, Data, Learner, Params, Problem, PyTree
 
 Way = Literal["merge", "average"]
-Pair = str  # the path of an adapter below "tower/lora"
+Pairs = dict[str, dict[str, Array]]  # path -> "a" [D_in, r], "b" [r, D_out], with model.merges "merged" [D_in, D_out]
 
 
 class Past(NamedTuple):
     """What the increments so far have left."""
 
-    merged: dict[Pair, Array]  # [D_in, D_out] float32: the sum of the products that were merged
-    mean: dict[Pair, dict[str, Array]]  # of the matrices A and B at the increments' ends
+    mean: Anchor  # `Pairs`: of the matrices A and B at the increments' ends
     finished: Array  # [] float32, increments
 
 
 def lora_boundary(problem: Problem, *, way: Way = "merge") -> Strategy:
     """At an increment's end, for each pair A [D_in, r], B [r, D_out] that a model adds to a frozen kernel:
 
-    "merge": A B is added to what the kernel is from then on, A drawn anew and B = 0 (Lialin et al. 2023, arXiv
-    2307.05695, ReLoRA), so that the sum of the updates is of higher rank. "average": A and B become the means of their
-    values at the ends so far. The optimizer's moments of A and B stay (training.moments=reset clears them). State:
-    merge: D_in · D_out floats a pair; average: as many as A and B. A model without such pairs is left alone.
+    "merge": A B is added to what the kernel is from then on, A drawn anew and B = 0, their moments too (Lialin et al.
+    2023, arXiv 2307.05695, ReLoRA, which keeps some of the moments), so that the sum of the updates is of higher rank.
+    What is merged is a parameter (`model.merges`), so that teachers, means and anchors have their own; the same is done
+    to these, with the same draw. The base part's end merges nothing: its A B is merged with the next increment's. What
+    is kept for each of the matrices (the importances of EWC, MAS and SI, PackNet's owners, OGD's directions) has no
+    meaning for new ones, and is refused beside it. No state; the parameter is D_in · D_out floats a pair.
+
+    "average": A and B become the means of their values at the ends so far, the base part's among them; the optimizer's
+    moments stay. A fresh start is refused beside it. State: as many floats as A and B.
     """
     if way not in get_args(Way):
         raise UserError(f"strategies.lora_boundary: way={way!r}: expected {' or '.join(get_args(Way))}")
+    if way == "average":
+        return Strategy(init=nothing, end=averaged)
 
-    def init(learner: Learner) -> Past:
-        found = pairs(learner.params)
-        merged = {path: jnp.zeros((len(own["a"]), own["b"].shape[1])) for path, own in found.items()}
-        mean = {path: jax.tree.map(jnp.zeros_like, own) for path, own in found.items()}
-        return Past(merged if way == "merge" else {}, mean if way == "average" else {}, jnp.float32(0.0))
+    def init(learner: Learner) -> tuple[()]:
+        if any("merged" not in own for own in adapters(learner.params).values()):
+            raise UserError(
+                "strategies.lora_boundary.way=merge: the model's parameters have no place for what is merged; set "
+                "model.merges=true"
+            )
+        return ()
 
-    def view(state: Past, params: Params, increment: Array, training: bool) -> Params:
-        del increment, training
-        found = pairs(params)
-        return with_pairs(params, {path: {**found[path], "merged": past} for path, past in state.merged.items()})
+    def updates(state: tuple[()], updates: Params, params: Params) -> Params:
+        del state, params
+        # Weight decay would move what no gradient reaches.
+        still = {path: {"merged": jnp.zeros_like(own["merged"])} for path, own in pairs(updates).items()}
+        return with_parts(updates, still)
 
-    def end(state: Past, learner: Learner, data: Data, key: Array) -> tuple[Past, Learner]:
-        del data
-        found, count = pairs(learner.params), state.finished + 1.0
-        mean = {
-            path: jax.tree.map(lambda old, new: old + (new - old) / count, past, found[path])
-            for path, past in state.mean.items()
-        }
-        merged = {path: past + found[path]["a"] @ found[path]["b"] for path, past in state.merged.items()}
+    def end(state: tuple[()], learner: Learner, data: Data, key: Array) -> tuple[tuple[()], Learner]:
+        del data, key
+        return state, learner._replace(opt_state=without_past(learner))
+
+    def rebase(params: Params, key: Array) -> Params:
         fresh = pairs(problem.init(key))
-        changed = {path: {"a": fresh[path]["a"], "b": jnp.zeros_like(fresh[path]["b"])} for path in merged}
-        return Past(merged, mean, count), learner._replace(params=with_pairs(learner.params, {**changed, **mean}))
+        return with_parts(
+            params,
+            {
+                path: {
+                    "a": fresh[path]["a"],
+                    "b": jnp.zeros_like(own["b"]),
+                    "merged": own["merged"] + own["a"] @ own["b"],
+                }
+                for path, own in pairs(params).items()
+            },
+        )
 
-    return Strategy(init=init, view=view, end=end)
+    return Strategy(init=init, updates=updates, end=end, rebase=rebase)
 
 
-def pairs(params: Params) -> dict[Pair, dict[str, Array]]:
+def adapters(params: Params) -> Pairs:
+    """The pairs of a model that has some."""
+    found = pairs(params)
+    if not found:
+        raise UserError(
+            "strategies.lora_boundary: the model has no LoRA matrices; set model.rank above 0 (model=encoder_items or "
+            "encoder_behaviour), or leave the strategy out"
+        )
+    return found
+
+
+def nothing(learner: Learner) -> Past:
+    """No increment yet; `init` of the averages."""
+    return Past(Anchor(jax.tree.map(jnp.zeros_like, matrices(adapters(learner.params)))), jnp.float32(0.0))
+
+
+def averaged(state: Past, learner: Learner, data: Data, key: Array) -> tuple[Past, Learner]:
+    """The matrices become their means; `end` of the averages."""
+    del data, key
+    count = state.finished + 1.0
+    mean = jax.tree.map(lambda old, new: old + (new - old) / count, state.mean.params, matrices(learner.params))
+    return Past(Anchor(mean), count), learner._replace(params=with_parts(learner.params, mean))
+
+
+def without_past(learner: Learner) -> PyTree:
+    """The optimizer's state, A and B with that of `merged`, which no gradient reaches; in the base part as it is."""
+    shapes = {path_of(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(learner.params)}
+    redrawn = {f"{path}/{part}" for path in pairs(learner.params) for part in ("a", "b")}
+    leaves = {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(learner.opt_state)}
+
+    def renewed(path: jax.tree_util.KeyPath, leaf: Array) -> Array:
+        if mirrored(path, leaf, shapes) not in redrawn:
+            return leaf
+        untouched = leaves[path_of(path).rpartition("/")[0] + "/merged"][0, 0]
+        return jnp.where(learner.increment > 0, untouched, leaf)
+
+    return jax.tree_util.tree_map_with_path(renewed, learner.opt_state)
+
+
+def is_pair(_: tuple[str, ...], node: dict[str, Array]) -> bool:
+    """Where `flatten_dict` stops."""
+    return {"a", "b"} <= node.keys()
+
+
+def pairs(params: Params) -> Pairs:
     """The adapters by their paths."""
-    lora = params.get("tower", {}).get("lora", {})
-    return dict(flatten_dict(lora, sep="/", is_leaf=lambda _, node: "a" in node))
+    found = flatten_dict(params, sep="/", is_leaf=is_pair).items()
+    return {path: node for path, node in found if isinstance(node, dict)}
 
 
-def with_pairs(params: Params, new: dict[Pair, dict[str, Array]]) -> Params:
-    """The parameters with these adapters in place of their own."""
-    if not new:
-        return params
-    lora = unflatten_dict({**pairs(params), **new}, sep="/")
-    return {**params, "tower": {**params["tower"], "lora": lora}}
+def matrices(params: Params) -> Pairs:
+    """A and B by their pairs' paths."""
+    return {path: {"a": own["a"], "b": own["b"]} for path, own in pairs(params).items()}
+
+
+def with_parts(params: Params, new: Pairs) -> Params:
+    """The parameters with these parts in their pairs."""
+    found = flatten_dict(params, sep="/", is_leaf=is_pair)
+    return unflatten_dict({**found, **{path: {**found[path], **own} for path, own in new.items()}}, sep="/")

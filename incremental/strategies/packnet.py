@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.errors import UserError
-from incremental.strategies.ids import nobody, path_of, rows_of, trained
+from incremental.mirrors import path_of
+from incremental.strategies.ids import nobody, rows_of, trained
 from incremental.strategy import Strategy
 from incremental.types import Anchor, Data, Learner, Params, Problem
 
@@ -39,8 +40,8 @@ def packnet(problem: Problem, *, keep: float = 0.25, tables: bool = False) -> St
     test meets the pruned model; and one model of all increments' weights, for a request does not name its increment.
 
     Id tables are left alone: ids recur and arrive in every increment, so a row belongs to no single one. `tables`
-    packs them as kernels, over the rows of the ids met so far; a model of tables only needs it. State: 1 float and 1
-    byte a parameter.
+    packs them as kernels, over the rows of the ids met so far; a model of tables only needs it. It acts in the
+    base part too, whose end leaves weights free for what follows. State: 1 float and 1 byte a parameter.
     """
     shapes = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
     named = [(path_of(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)]
@@ -82,4 +83,4 @@ def packnet(problem: Problem, *, keep: float = 0.25, tables: bool = False) -> St
         params = jax.tree.map(lambda leaf, owned, mine: jnp.where(mine & ~owned, 0.0, leaf), params, owned, mine)
         return Packed(owned, Anchor(params)), learner._replace(params=params)
 
-    return Strategy(init=init, begin=begin, view=view, updates=updates, end=end)
+    return Strategy(init=init, begin=begin, view=view, updates=updates, end=end, early=True)

@@ -12,7 +12,7 @@ from incremental.types import Batch, Memory, Problem, Step
 def replay(problem: Problem, *, capacity: int = 5000, rows: int = 128, weight: float = 1.0) -> Strategy:
     """Each batch of new rows comes with `rows` uniform ones of a reservoir of `capacity` past examples.
 
-    Loss: (Σ_new w ℓ + weight Σ_replayed w ℓ) / Σ_new w. Every example is inserted once, in the increment's first
+    Loss: Σ_new w ℓ / Σ_new w + weight Σ_replayed w ℓ / B. Every example is inserted once, in the increment's first
     epoch, from the rows that are trained on; a batch replays from what earlier steps inserted. State: the reservoir,
     [capacity] rows.
     """
@@ -24,7 +24,7 @@ def replay(problem: Problem, *, capacity: int = 5000, rows: int = 128, weight: f
 
     def record(state: Memory, step: Step, key: Array) -> Memory:
         return jax.lax.cond(
-            step.first_pass, lambda state: reservoir.insert(state, step.new, key), lambda state: state, state
+            step.fresh.any(), lambda state: reservoir.insert(state, step.offered, key), lambda state: state, state
         )
 
     return Strategy(init=lambda _learner: buffer.empty(problem.example, capacity), batch=batch, record=record)

@@ -12,7 +12,7 @@ from incremental.types import Batch, Memory, Problem, Step
 def ring_replay(problem: Problem, *, capacity: int = 5000, rows: int = 128, weight: float = 1.0) -> Strategy:
     """Each batch of new rows comes with `rows` uniform ones of the last `capacity` examples.
 
-    Loss: (Σ_new w ℓ + weight Σ_replayed w ℓ) / Σ_new w. One ring for all labels, where Chaudhry et al. have one a
+    Loss: Σ_new w ℓ / Σ_new w + weight Σ_replayed w ℓ / B. One ring for all labels, where Chaudhry et al. have one a
     class. Every example is inserted once, in the increment's first epoch; where an increment has more than `capacity`
     examples, nothing older is left at its end. State: the ring, [capacity] rows.
     """
@@ -24,6 +24,8 @@ def ring_replay(problem: Problem, *, capacity: int = 5000, rows: int = 128, weig
 
     def record(state: Memory, step: Step, key: Array) -> Memory:
         del key
-        return jax.lax.cond(step.first_pass, lambda state: ring.insert(state, step.new), lambda state: state, state)
+        return jax.lax.cond(
+            step.fresh.any(), lambda state: ring.insert(state, step.offered), lambda state: state, state
+        )
 
     return Strategy(init=lambda _learner: buffer.empty(problem.example, capacity), batch=batch, record=record)

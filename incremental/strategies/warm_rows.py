@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.errors import UserError
-from incremental.strategies.ids import path_of
+from incremental.mirrors import mirrored, path_of
 from incremental.strategy import Strategy
 from incremental.types import Data, Learner, Params, Problem, PyTree
 
@@ -94,10 +94,7 @@ def without_past(problem: Problem, opt_state: PyTree, params: Params, new: Array
     shapes = {path_of(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
 
     def renewed(path: jax.tree_util.KeyPath, leaf: Array) -> Array:
-        # A moment's path ends with that of its parameter.
-        place = "/" + path_of(path)
-        name = max((name for name in shapes if place.endswith("/" + name)), key=len, default="")
-        if problem.tables.get(name) != "item" or leaf.shape != shapes[name]:
+        if problem.tables.get(mirrored(path, leaf, shapes) or "") != "item":
             return leaf
         return jnp.where(new.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf[:1], leaf)
 

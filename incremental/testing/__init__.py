@@ -28,12 +28,14 @@ def check_strategy(
     model: Model | None = None,
     keeps: Literal["uniform", "quota", "other"] = "uniform",
     draws: Literal["uniform", "other"] = "uniform",
+    freezes: bool = False,
 ) -> None:
     """Raises `LawBroken` where `factory(problem, **arguments)` breaks a law of every strategy, or of its `kind`.
 
     `off` are the arguments under which it must be plain fine-tuning. `keeps` says what a memory promises: every row
     offered so far equally likely ("uniform"), proportional label quotas ("quota"), or something else; `draws`
-    whether a batch's rows are uniform over the memory. `model` is a small one; by default matrix factorisation of
+    whether a batch's rows are uniform over the memory. `freezes` says that increments teach the model nothing by
+    design. `model` is a small one; by default matrix factorisation of
     width 8. Every parameter annotated `float` is passed as a traced number.
     """
     kinds = (kind,) if isinstance(kind, str) else tuple(kind)
@@ -43,7 +45,7 @@ def check_strategy(
     subject = Subject(factory, dict(arguments or {}), model or MODEL)
     broken = list(subject.shapes())
     if not broken:  # what does not trace cannot be run
-        broken = list(laws(subject, kinds, off, keeps, draws))
+        broken = list(laws(subject, kinds, off, keeps, draws, freezes))
     if broken:
         name = getattr(factory, "__name__", "the strategy")
         raise LawBroken("\n".join([f"{name} breaks {len(broken)} law(s):", *(f"- {text}" for text in broken)]))

@@ -30,13 +30,17 @@ TOLERANCE = 0.05  # of weights that move by about 1, where the compiler may add 
 
 
 def laws(
-    subject: Subject, kinds: Sequence[Kind], off: Mapping[str, Any] | None, keeps: str, draws: str
+    subject: Subject, kinds: Sequence[Kind], off: Mapping[str, Any] | None, keeps: str, draws: str, freezes: bool
 ) -> Iterator[str]:
     """What breaks, in words."""
     paths = subject.run()
     plain = _plain(subject.model)
     yield from _finite(paths)
+    yield from _level(subject, paths, plain)
+    if not freezes:
+        yield from _learns(subject, paths, off)
     yield from _effect(subject, paths, plain, off)
+    yield from _fill(subject, paths)
     yield from _padding(subject, paths)
     yield from _lanes_and_growth(subject, paths)
     yield from _rows_of_memories(subject, paths)
@@ -73,6 +77,59 @@ def _finite(paths: Sequence[Path]) -> Iterator[str]:
             return
 
 
+def _level(subject: Subject, paths: Sequence[Path], plain: Sequence[Path]) -> Iterator[str]:
+    if subject.strategy(subject.floats).early:
+        return
+    for what, one, other in (
+        ("trains otherwise than", paths[0].params, plain[0].params),
+        ("leaves another model than", paths[0].ended.learner.params, plain[0].ended.learner.params),
+        ("is tested otherwise than", paths[0].scores, plain[0].scores),
+    ):
+        if differs(one, other):
+            yield (
+                f"its base part {what} plain training (by {gap_between(one, other):.2g}): the rows of a table would "
+                "not start level. A strategy whose hooks must act there says Strategy(..., early=True)"
+            )
+            return
+
+
+def _learns(subject: Subject, paths: Sequence[Path], off: Mapping[str, Any] | None) -> Iterator[str]:
+    """At its default strength, or where it is off."""
+
+    def falls(path: Path) -> bool:
+        first, *_, last = np.asarray(path.data).tolist()
+        return bool(last < first - 1e-3 * abs(first))
+
+    if falls(paths[1]) or (off is not None and falls(_quiet(subject, off)[1])):
+        return
+    first, *_, last = np.asarray(paths[1].data).tolist()
+    yield (
+        f"under it nothing is learned: in increment 1 the data loss goes from {first:.4g} to {last:.4g}. "
+        "A `view` that gives the model something else than its parameters in training, or a `grads` or `updates` that "
+        "returns 0, shuts training off; if that is the method, say freezes=True"
+    )
+
+
+def _fill(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
+    """What an appended row weighs beside a whole batch, and beside one with a single row."""
+    strategy, begun = subject.strategy(subject.floats), paths[2].begun
+    own = begun.strategy[NAME]
+
+    @jax.jit
+    def weights(rows: Array) -> Array:
+        new = jax.tree.map(lambda leaf: leaf[:BATCH], subject.data[2].rows)
+        new = new._replace(candidates=begun.learner.catalogue.seen, valid=new.valid & (jnp.arange(BATCH) < rows))
+        batch = strategy.batch(own, new, jax.random.key(0))
+        return jnp.where(batch.valid, batch.weight, 0.0)[BATCH:]
+
+    whole, single = np.asarray(weights(jnp.int32(BATCH))), np.asarray(weights(jnp.int32(1)))
+    if whole.shape == single.shape and not np.allclose(whole.sum(), single.sum(), rtol=1e-3):
+        yield (
+            f"the rows that it appends weigh {whole.sum():.4g} beside {BATCH} new rows, {single.sum():.4g} beside one: "
+            "the last batch of an epoch would change the model most. Their weights are divided by the batch size anyway"
+        )
+
+
 def _effect(
     subject: Subject, paths: Sequence[Path], plain: Sequence[Path], off: Mapping[str, Any] | None
 ) -> Iterator[str]:
@@ -84,12 +141,7 @@ def _effect(
         )
     if off is None:
         return
-    floats, fixed = dict(subject.floats), dict(subject.fixed)
-    for name, value in off.items():
-        (floats if name in floats else fixed)[name] = jnp.float32(value) if name in floats else value
-    same = fixed == subject.fixed
-    quiet = subject if same else Subject(subject.factory, {**fixed, **floats}, subject.model)
-    one = quiet.run(floats)[1]
+    one = _quiet(subject, off)[1]
     gap = gap_between(one.ended.learner.params, plain[1].ended.learner.params)
     if gap > 1e-3:
         yield (
@@ -97,6 +149,16 @@ def _effect(
             f"would "
             "not start at the baseline, and part of the method is not under its control"
         )
+
+
+def _quiet(subject: Subject, off: Mapping[str, Any]) -> list[Path]:
+    """The paths with the arguments `off`."""
+    floats, fixed = dict(subject.floats), dict(subject.fixed)
+    for name, value in off.items():
+        (floats if name in floats else fixed)[name] = jnp.float32(value) if name in floats else value
+    same = fixed == subject.fixed
+    quiet = subject if same else Subject(subject.factory, {**fixed, **floats}, subject.model)
+    return quiet.run(floats)
 
 
 def _padding(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
@@ -225,7 +287,7 @@ def _rows_of_memories(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
                 yield (
                     f"after increment {t} a memory holds the same row twice: rows were inserted once an epoch, not "
                     f"once "
-                    "(`step.first_pass`), or selected twice, and count double"
+                    "(`step.offered`), or selected twice, and count double"
                 )
                 return
 
@@ -306,9 +368,30 @@ def _memory(subject: Subject, paths: Sequence[Path], keeps: str, draws: str) -> 
             yield (
                 f"its memory was offered {counted} rows, of {total} trained on over {EPOCHS} epochs each: a "
                 f"reservoir that "
-                "counts epochs is not uniform over the stream; insert `step.new` under `step.first_pass`"
+                "counts epochs is not uniform over the stream; insert `step.offered`"
             )
+        yield from _window(subject)
     yield from _chances(subject, keeps, draws)
+
+
+def _window(subject: Subject) -> Iterator[str]:
+    """An update that trains on older rows again, as a sliding window does, offers the new ones only."""
+    old, new = subject.data[:2]
+    again, first = 20, int(old.size) + int(new.size)
+
+    def joined(older: Array, newer: Array) -> Array:
+        return jnp.concatenate([older[:again], newer])[: len(newer)]
+
+    size = min(again + int(new.size), len(new.rows.labels))
+    window = new._replace(rows=jax.tree.map(joined, old.rows, new.rows), size=jnp.int32(size))
+    memory = found(subject.run(data=[old, window])[-1].ended.strategy, Memory)[0]
+    expected = first - (again + int(new.size) - size)
+    if int(memory.inserted) != expected:
+        yield (
+            f"where an update trains on {again} rows of the last increment again, its memory was offered "
+            f"{int(memory.inserted)} rows in all, of {expected} that there are: under a sliding window old rows would "
+            "be kept several times; insert `step.offered`"
+        )
 
 
 def _quota(subject: Subject, memories: Sequence[Memory]) -> Iterator[str]:

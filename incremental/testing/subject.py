@@ -69,6 +69,7 @@ class Path(NamedTuple):
     strategy: PyTree  # after each epoch, [epochs, ...]
     params: Params  # after each epoch
     term: Array  # [epochs] float32: the strategy's own loss term, mean over the steps
+    data: Array  # [epochs] float32: the data loss, mean over the steps
     ended: State
     scores: Array  # [B, V] float32, of the first rows, as evaluated
 
@@ -111,17 +112,26 @@ class Subject:
         program = self.program(floats, sizes)
         begun = program.begin(state, data)
 
+        def one(run: Any, state: State) -> tuple[State, Array, Array]:
+            state, metrics = run(state, data)
+            return (
+                state,
+                sum(jax.tree.leaves(metrics["terms"].get(NAME, 0.0)), jnp.float32(0.0)),
+                metrics["terms"]["data"],
+            )
+
         def epoch(state: State, _: None) -> tuple[State, Any]:
-            state, metrics = program.run_epoch(state, data)
-            term = sum(jax.tree.leaves(metrics["terms"].get(NAME, 0.0)), jnp.float32(0.0))
+            runs = [functools.partial(one, run) for run in (program.base_epoch, program.run_epoch)]
+            plain = program.base_epoch is program.run_epoch
+            state, term, loss = runs[1](state) if plain else jax.lax.cond(data.increment == 0, *runs, state)
             # As `validate` does it with an empty validation part: the last epoch is the best.
             fit = state.fit._replace(learner=state.learner, strategy=state.strategy)
-            return state._replace(fit=fit), (state.strategy, state.learner.params, term)
+            return state._replace(fit=fit), (state.strategy, state.learner.params, term, loss)
 
-        trained, (own, params, term) = jax.lax.scan(epoch, begun, None, length=EPOCHS)
+        trained, (own, params, term, loss) = jax.lax.scan(epoch, begun, None, length=EPOCHS)
         ended = program.end(trained, data)
         inputs = jax.tree.map(lambda leaf: leaf[:8], data.rows.inputs)
-        return Path(begun, own, params, term, ended, program.scores(ended, inputs))
+        return Path(begun, own, params, term, loss, ended, program.scores(ended, inputs))
 
     def compiled(self, sizes: Sizes) -> tuple[Any, Any]:
         """(init, increment) under jit."""

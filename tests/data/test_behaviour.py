@@ -7,11 +7,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from incremental import loop
 from incremental.data.behaviour import behaviour
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
 from incremental.data.text import hashed_words
 from incremental.errors import UserError
+from incremental.models.popularity import popularity
+from incremental.update import update
 
 TITLES = {"a": "red shoe", "b": "blue shoe", "c": "tea"}
 EVENTS = [  # user, item, behaviour, rating
@@ -101,3 +104,35 @@ def test_liked_or_not() -> None:
 def test_what_cannot_be_asked(chosen: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         made(**chosen)
+
+
+def late(until: int | None = None) -> Stream:
+    """Three parts of 40 events: two behaviours in the base part, nine from then on; a table begins with room for 8."""
+    kinds = [f"b{i % (2 if i < 40 else 9)}" for i in range(120 if until is None else 40 * (until + 1))]
+    events = [(f"u{i % 5}", f"i{i % 7}", i, kind) for i, kind in enumerate(kinds)]
+    return make_stream(
+        source=Table(
+            pl.DataFrame(events, schema=["user", "item", "time", "behaviour"], orient="row"),
+            "shop.csv",
+            {f"i{i}": f"word{i}" for i in range(7)},
+        ),
+        cut=lambda events: ((np.arange(len(events)) // 40).astype(np.int32), ()),
+        history=1,
+        heldout=0.0,
+        text=WORDS,
+        predict=behaviour(),
+    )
+
+
+def test_a_behaviour_that_comes_with_an_increment_is_a_miss_there_and_a_candidate_behind_it() -> None:
+    model = popularity()
+    build = lambda sizes: model.build(sizes, (1,))  # noqa: E731
+    result = loop.run(build, late(), update(), metrics=("recall@1",))
+    assert result.sizes.items == 10  # nine and the padding row
+    found = {(record.evaluated_on, record.metric): record for record in result.records}
+    new = [found[1, f"recall/b{c}"] for c in range(2, 9)]
+    assert [(record.value, record.events) for record in new] == [(0.0, 5 if 4 <= c < 8 else 4) for c in range(2, 9)]
+    assert [found[1, f"auc/b{c}"].value for c in range(2, 9)] == [0.5] * 7
+    # What comes later has no line before it.
+    short = loop.run(build, late(until=1), update(), metrics=("recall@1",))
+    assert [str(record) for record in short.records] == [str(r) for r in result.records if r.evaluated_on == 1]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from incremental.data import encoded as module
-from incremental.data.encoded import encoded
+from incremental.data.encoded import encoded, states
+from incremental.data.tokens import tokens
 from incremental.encoders import encode as encoders
 from incremental.encoders.encode import encode
 from incremental.encoders.load import load
@@ -42,7 +43,7 @@ def test_only_what_is_new_is_encoded(checkpoint: Any, tmp_path: Path, monkeypatc
     assert done == [["lip balm", "red nail polish"]]
     np.testing.assert_array_equal(encoded(path=str(folder), cache=str(kept))([*TITLES, "blue lip"])[:-1], first)
     assert done[1:] == [["blue lip"]]
-    (file,) = kept.iterdir()
+    (own,) = kept.iterdir()
     # Another setting, and another content of the folder, are other vectors.
     encoded(path=str(folder), cache=str(kept), normalise=False)(TITLES)
     (folder / "tokenizer_config.json").write_text((folder / "tokenizer_config.json").read_text() + "\n")
@@ -53,10 +54,10 @@ def test_only_what_is_new_is_encoded(checkpoint: Any, tmp_path: Path, monkeypatc
     moved = folder.rename(tmp_path / "moved")
     encoded(path=str(moved), cache=str(kept))(TITLES)
     assert len(done) == 4
-    assert file.exists()
+    assert own.exists()
 
 
-def test_a_stop_while_writing_leaves_the_old_file(checkpoint: Any, tmp_path: Path, monkeypatch: Any) -> None:  # noqa: F811
+def test_a_stop_while_writing_leaves_what_was_there(checkpoint: Any, tmp_path: Path, monkeypatch: Any) -> None:  # noqa: F811
     folder, kept = checkpoint("bert"), tmp_path / "kept"
     first = encoded(path=str(folder), cache=str(kept))(TITLES)
 
@@ -70,6 +71,38 @@ def test_a_stop_while_writing_leaves_the_old_file(checkpoint: Any, tmp_path: Pat
     np.testing.assert_array_equal(encoded(path=str(folder), cache=str(kept))(TITLES), first)
 
 
+def test_two_runs_that_write_lose_nothing(checkpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """Another run reads and writes the cache between this one's reading and its writing."""
+    folder, kept = checkpoint("bert"), tmp_path / "kept"
+    own = encoded(path=str(folder), cache=str(kept))
+    done: list[str] = []
+    original = encoders.encode
+
+    def beside(encoder: Any, texts: Any, **settings: Any) -> Any:
+        done.extend(texts)
+        if "blue" not in texts:
+            own(["lip balm", "blue"])
+        return original(encoder, texts, **settings)
+
+    monkeypatch.setattr(encoders, "encode", beside)
+    own(["lip balm", "red"])
+    assert sorted(done) == ["blue", "lip balm", "lip balm", "red"]
+    own(["lip balm", "red", "blue"])  # all are there
+    assert len(done) == 4
+    assert not list(kept.rglob("*.part"))
+
+
+def test_a_length_without_room_for_a_title_is_refused(checkpoint: Any, tmp_path: Path) -> None:  # noqa: F811
+    folder = checkpoint("bert")
+    for make in (encoded, states):
+        with pytest.raises(UserError, match=r"length=2: expected 3 \(one token of the text, 2 that the tokenizer puts"):
+            make(path=str(folder), length=2, cache=str(tmp_path / "kept"))(TITLES)
+    with pytest.raises(UserError, match=r"length=2: expected 3 "):
+        tokens(path=str(folder), length=2)(TITLES)
+    one, other = encoded(path=str(folder), length=3, cache=str(tmp_path / "kept"))(["lip balm", "red"])
+    assert (one != other).any()
+
+
 def test_what_is_wrong_is_named(checkpoint: Any, tmp_path: Path) -> None:  # noqa: F811
     with pytest.raises(UserError, match=r"data\.text\.length=0: expected at least 1"):
         encoded(path="x", length=0)
@@ -79,7 +112,7 @@ def test_what_is_wrong_is_named(checkpoint: Any, tmp_path: Path) -> None:  # noq
         encoded(path="no/where", cache=str(tmp_path))(["a", "b\ud800"])
     folder = checkpoint("bert")
     encoded(path=str(folder), cache=str(tmp_path / "kept"))(TITLES)
-    (file,) = (tmp_path / "kept").iterdir()
+    (file,) = (tmp_path / "kept").rglob("*.npz")
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(UserError, match="cannot be read; remove the file"):
         encoded(path=str(folder), cache=str(tmp_path / "kept"))(TITLES)

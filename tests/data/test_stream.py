@@ -12,6 +12,7 @@ from incremental.data import cutting
 from incremental.data.cleaning import cleaning
 from incremental.data.interactions import Interactions, Table, encode
 from incremental.data.stream import Stream, make_stream, share_of_each
+from incremental.data.ties import Ties
 from incremental.errors import UserError
 
 
@@ -21,14 +22,15 @@ class Event(NamedTuple):
     step: int  # 1 begins a new increment
     heldout: bool
     validation: bool
+    tick: int = 1  # 0 has the time of the event before
 
 
-def table(pairs: list[tuple[int, int]]) -> Table:
+def table(pairs: list[tuple[int, int]], times: list[int] | None = None) -> Table:
     frame = pl.DataFrame(
         {
             "user": [f"u{user}" for user, _ in pairs],
             "item": [f"i{item}" for _, item in pairs],
-            "time": list(range(len(pairs))),
+            "time": list(range(len(pairs))) if times is None else times,
         }
     )
     return Table(frame, "events")
@@ -38,19 +40,21 @@ def cut_at(increment: list[int]) -> Callable[[Interactions], tuple[Any, tuple[st
     return lambda events: (np.array(increment[: len(events)], np.int32), ("a note",))
 
 
-def assembled(events: list[Event], **protocol: Any) -> Stream:
+def assembled(events: list[Event], ties: Ties = "strict", **protocol: Any) -> Stream:
     """The stream of these events. A first event of another item keeps the validation of the table content."""
     held = np.array([event.heldout for event in events])
+    times = np.cumsum([event.tick for event in events]).tolist()
     return Stream(
-        encode(table([(event.user, event.item) for event in events])),
+        encode(table([(event.user, event.item) for event in events], times), ties),
         np.cumsum([0] + [event.step for event in events[1:]]).astype(np.int32),
         held,
         np.array([event.validation for event in events]) & ~held,
-        **{"history": 3, "exclude_seen": False, "unseen_items": "miss", "minimum_history": 0, **protocol},
+        **{"history": 3, "exclude_seen": False, "unseen_items": "miss", "minimum_history": 0, "ties": ties, **protocol},
     )
 
 
-event = st.builds(Event, st.integers(0, 3), st.integers(0, 5), st.integers(0, 1), st.booleans(), st.booleans())
+flags = st.integers(0, 1)
+event = st.builds(Event, st.integers(0, 3), st.integers(0, 5), flags, st.booleans(), st.booleans(), flags)
 streams = st.builds(
     assembled,
     st.lists(event, min_size=2, max_size=30).filter(lambda events: len({e.item for e in events}) > 1),
@@ -58,12 +62,14 @@ streams = st.builds(
     exclude_seen=st.booleans(),
     unseen_items=st.sampled_from(["miss", "drop"]),
     minimum_history=st.integers(0, 2),
+    ties=st.sampled_from(["strict", "file", "item", "hash"]),
 )
 
 
 def past_of(stream: Stream, e: int) -> list[int]:
-    """The earlier events of the user of event e."""
-    return [i for i in range(e) if stream.interactions.user[i] == stream.interactions.user[e]]
+    """The events of the user of event e that are before it."""
+    user, time = stream.interactions.user, stream.interactions.time
+    return [i for i in range(e) if user[i] == user[e] and (stream.ties != "strict" or time[i] < time[e])]
 
 
 def history_of(stream: Stream, e: int, visible: Callable[[int], bool]) -> list[int]:
@@ -77,7 +83,7 @@ def history_of(stream: Stream, e: int, visible: Callable[[int], bool]) -> list[i
 @given(streams, st.data())
 def test_training_rows(stream: Stream, data: st.DataObject) -> None:
     increments = data.draw(st.lists(st.integers(0, len(stream) - 1), unique=True).map(sorted))
-    validation, history = data.draw(st.booleans()), data.draw(st.booleans())
+    validation, history = data.draw(st.sampled_from([False, True, None])), data.draw(st.booleans())
     rows = stream.training_rows(increments, validation=validation, history=history)
 
     histories = {e: history_of(stream, e, lambda i: not stream.heldout[i]) for e in range(len(stream.increment))}
@@ -86,7 +92,7 @@ def test_training_rows(stream: Stream, data: st.DataObject) -> None:
         for e in range(len(stream.increment))
         if stream.increment[e] in increments
         and not stream.heldout[e]
-        and stream.validation[e] == validation
+        and validation in (None, stream.validation[e])
         and (not history or any(histories[e]))
     ]
     assert rows.event.tolist() == expected
@@ -111,19 +117,20 @@ def test_test_rows(stream: Stream, data: st.DataObject) -> None:
     rows = stream.test_rows(t, heldout=heldout, trained_until=until, known=known, history=history)
 
     items = stream.interactions.item
-    occurred = {int(items[i]) for i in range(len(items)) if stream.increment[i] <= until}
+    trained = {int(items[i]) for i in range(len(items)) if stream.increment[i] <= until and not stream.heldout[i]}
 
     def visible(i: int) -> bool:
         return bool(items[i] < len(known) and known[items[i]])
 
+    met = {int(items[i]) for i in np.flatnonzero(~stream.heldout & (stream.increment <= until))}
     expected = []
     for e in np.flatnonzero(stream.increment == t).tolist():
         past = past_of(stream, e)
         if (
             (stream.heldout[e] or not heldout)
-            and (stream.unseen_items == "miss" or int(items[e]) in occurred)
+            and (stream.unseen_items == "miss" or int(items[e]) in trained)
             and not (stream.exclude_seen and any(items[i] == items[e] for i in past))
-            and sum(map(visible, past)) >= stream.minimum_history
+            and sum(int(items[i]) in met for i in past) >= stream.minimum_history
         ):
             expected.append(e)
     assert rows.event.tolist() == expected
@@ -204,16 +211,26 @@ def swapped(stream: Stream, places: np.ndarray) -> Stream:
     return replace(stream, interactions=replace(stream.interactions, item=item, items=["", *"abcdefg"]))
 
 
-def peeks(stream: Stream, e: int) -> bool:
-    """Whether a row of event e shows anything of the items of e and of what follows."""
+def peeks(stream: Stream, e: int, *, ties: bool = True) -> bool:
+    """Whether a row of event e shows anything of the items of e and of what follows, or with `ties` is of its time."""
+    first = int(np.searchsorted(stream.interactions.time, stream.interactions.time[e])) if ties else e
     before = inputs_of(stream, e)
-    after = inputs_of(swapped(stream, np.arange(e, len(stream.increment))), e)
+    after = inputs_of(swapped(stream, np.arange(first, len(stream.increment))), e)
     return any(before[kind] != after[kind] for kind in before.keys() & after.keys())
 
 
 @given(streams, st.data())
 def test_inputs_are_strictly_before_the_event(stream: Stream, data: st.DataObject) -> None:
-    assert not peeks(stream, data.draw(st.integers(0, len(stream.increment) - 1)))
+    assert not peeks(stream, data.draw(st.integers(0, len(stream.increment) - 1)), ties=stream.ties == "strict")
+
+
+def test_an_order_within_a_time_shows_what_else_is_there() -> None:
+    events = [Event(0, i % 3, int(i == 4), False, False, int(i == 3)) for i in range(8)]
+    assert not any(peeks(assembled(events), e) for e in range(8))
+    for ties in ("file", "item", "hash"):
+        told = assembled(events, ties)
+        assert [peeks(told, e) for e in range(8)] == [e not in (0, 3) for e in range(8)]
+        assert not any(peeks(told, e, ties=False) for e in range(8))
 
 
 class Including(Stream):
@@ -287,6 +304,21 @@ def test_the_protocol_by_hand() -> None:
     assert events.notes == ("a note",)
 
 
+def test_items_of_heldout_events_alone_are_unseen() -> None:
+    events = make_stream(
+        source=table([(0, 0), (0, 1), (1, 2), (1, 1), (0, 2), (1, 3)]),
+        cut=cut_at([0, 0, 0, 1, 1, 1]),
+        heldout=0,
+        validation=0,
+        unseen_items="drop",
+    )
+    events = replace(events, heldout=np.array([False, False, True, False, False, False]))
+    known = np.ones(5, bool)
+    for until, kept in ((0, [3]), (1, [3, 4, 5]), (-1, [])):  # i2 is trained on in increment 1 only
+        rows = events.test_rows(1, heldout=False, trained_until=until, known=known, history=False)
+        assert rows.event.tolist() == kept
+
+
 def test_a_history_crosses_increments_and_holds_the_last_events() -> None:
     events = make_stream(
         source=table([(0, i) for i in range(6)]), cut=cut_at([0, 0, 1, 1, 2, 2]), history=3, heldout=0, validation=0
@@ -343,6 +375,51 @@ def test_a_stream_until_an_increment_is_its_prefix() -> None:
         np.testing.assert_equal(one, other, field.name)
 
 
+def test_what_comes_later_moves_nothing_before_the_end() -> None:
+    """With as many events, once they are cleaned, and the same last day."""
+    rng = np.random.default_rng(0)
+    head = [(int(u), int(i)) for u, i in zip(rng.integers(0, 30, 345), rng.integers(0, 100, 345), strict=True)]
+    times = sorted(rng.integers(0, 30 * 86_400, 400).tolist())  # the last of them ends the stream
+    tails = [[(30 + n % 5, base + n) for n in range(55)] for base in (0, 500)]  # known items; new ones alone
+    cuts = cutting.equal_counts(increments=4, base=0.5), cutting.calendar(interval="1w", base=0.5)
+    steps: dict[str, Any] = {"duplicates": "first", "minimum_rating": 2.0, "before": "1970-01-31"}
+    for cut in cuts:
+        for ties in ("strict", "item", "hash"):
+            one, other = (
+                make_stream(source=rated(head + tail, times), cut=cut, ties=ties, cleaning=cleaning(**steps), until=1)
+                for tail in tails
+            )
+            assert len(one) == 2
+            assert len(one.interactions) > 200
+            for field in fields(one):
+                if field.name in ("interactions", "cleaning", "notes"):
+                    continue
+                np.testing.assert_equal(getattr(one, field.name), getattr(other, field.name), field.name)
+            for name in ("user", "item", "time", "rating", "users", "items"):
+                np.testing.assert_equal(getattr(one.interactions, name), getattr(other.interactions, name), name)
+
+
+def rated(pairs: list[tuple[int, int]], times: list[int]) -> Table:
+    made = table(pairs, times)
+    return made._replace(frame=made.frame.with_columns(rating=pl.Series([3.0] * len(pairs), dtype=pl.Float32)))
+
+
+@pytest.mark.parametrize(
+    ("step", "named"),
+    [
+        ({"k_core": 2}, "2-core"),
+        ({"minimum_session": 2}, "sessions of at least 2"),
+        ({"duplicates": "last"}, "duplicates: last"),
+    ],
+)
+def test_a_cleaning_that_reads_on_is_refused_where_the_stream_ends_early(step: dict[str, Any], named: str) -> None:
+    source = table([(i % 7, i % 11) for i in range(400)])
+    protocol: dict[str, Any] = {"cut": cutting.equal_counts(increments=3), "cleaning": cleaning(**step)}
+    assert len(make_stream(source=source, **protocol)) == 4
+    with pytest.raises(UserError, match=rf"data\.until=2: the cleaning step '{named}' reads events after increment 2"):
+        make_stream(source=source, **protocol, until=2)
+
+
 # -- arguments ------------------------------------------------------------------------------------------------------
 
 
@@ -356,6 +433,7 @@ def test_a_stream_until_an_increment_is_its_prefix() -> None:
         ({"history": 3, "minimum_history": 4}, r"data\.minimum_history=4: expected 0 to data\.history=3"),
         ({"minimum_history": -1}, r"data\.minimum_history=-1: expected 0 to"),
         ({"unseen_items": "dropped"}, r"data\.unseen_items='dropped': expected miss or drop"),
+        ({"ties": "id"}, r"data\.ties='id': expected one of strict, file, item, hash"),
         ({"until": 2}, r"data\.until=2: expected an increment of the stream, 1 to 1"),
         ({"until": 0}, r"data\.until=0: expected an increment of the stream"),
     ],

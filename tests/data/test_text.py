@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from incremental import loop
-from incremental.data.text import hashed_words
+from incremental.data.text import hashed_words, words
 from incremental.errors import UserError
 from tests import lab
 
@@ -15,6 +15,25 @@ def test_words_not_their_order_nor_case_nor_neighbours_make_a_vector() -> None:
     np.testing.assert_array_equal(none, 0.0)
     np.testing.assert_allclose(np.linalg.norm([one, third], axis=1), 1.0, rtol=1e-6)
     np.testing.assert_array_equal(encode(["red moon"])[0], third)
+
+
+@pytest.mark.parametrize(
+    ("title", "same"),
+    [
+        ("Crime, Drama", "drama CRIME"),
+        ("The Bank (1915): Comedy, Short", "the bank 1915 comedy short"),
+        ("sci-fi/fantasy", "sci fi fantasy"),
+        ("STRASSE", "straße"),
+        ("Café", "cafe\u0301"),  # one character, or a letter and its mark
+        ("«Преступление» и наказание!", "преступление И НАКАЗАНИЕ"),
+        ("हिन्दी, सिनेमा", "सिनेमा हिन्दी"),  # vowel signs are marks within a word
+    ],
+)
+def test_punctuation_case_and_composition_make_no_other_word(title: str, same: str) -> None:
+    one, other = hashed_words(width=4096)([title, same])
+    np.testing.assert_array_equal(one, other)
+    assert len(words(title)) == len(words(same)) == len(title.replace("-", " ").replace("/", " ").split())
+    np.testing.assert_array_equal(hashed_words()(["?!", "—"]), 0.0)
 
 
 def test_shared_words_are_the_inner_product() -> None:

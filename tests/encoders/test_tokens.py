@@ -44,9 +44,18 @@ def test_a_tokenizer_that_does_not_fit(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     with pytest.raises(UserError, match=r"neither pad_token nor eos_token; name one in tokenizer_config.json"):
         tokenizer(tmp_path, CONFIG)
-    write_tokenizer(tmp_path)
-    with pytest.raises(UserError, match="length=13: expected 1 to 12, the encoder's positions"):
-        tokenizer(tmp_path, CONFIG)(["red"], 13)
+
+
+@pytest.mark.parametrize(("template", "least"), [(True, 3), (False, 1)])
+def test_a_length_without_room_for_the_text(tmp_path: Path, template: bool, least: int) -> None:
+    write_tokenizer(tmp_path, template=template)
+    tokenize = tokenizer(tmp_path, CONFIG)
+    one, other = tokenize(["red", "blue"], least)[0].tolist()
+    assert one != other
+    said = rf"expected {least} \(one token of the text, {least - 1} that .* to 12, the encoder's positions"
+    for length in (least - 1, 13):
+        with pytest.raises(UserError, match=f"length={length}: {said}"):
+            tokenize(["red"], length)
 
 
 @pytest.mark.parametrize(

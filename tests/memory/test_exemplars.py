@@ -179,6 +179,32 @@ def test_chunks_are_the_whole(n: int) -> None:
     np.testing.assert_array_equal(found, np.stack([np.arange(n), 2 * np.arange(n)], 1))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_one_random_row_of_each_label_that_has_a_slot(end: Any, seed: int) -> None:
+    """As ADER's code keeps them for ER-loss: as many rows as labels with a quota of 1 or more, whatever the quotas."""
+    kept = ids(end(EMPTY, data(np.arange(35), 0), "one", "multinomial", seed))
+    counts: Any = np.bincount(LABEL[:35], minlength=V).astype(np.int32)
+    quota = np.asarray(multinomial(counts, named_key(jax.random.key(seed), "quotas")))
+    assert quota.max() > 1
+    assert sorted(LABEL[sorted(kept)]) == np.flatnonzero(quota).tolist()
+
+
+def test_the_one_row_is_any_of_its_label(end: Any) -> None:
+    runs = [ids(end(EMPTY, data(np.arange(36), 0), "one", "multinomial", seed)) for seed in range(200)]
+    met = np.bincount([row for run in runs for row in run], minlength=36)
+    for label in range(1, V - 1):
+        own = met[LABEL[:36] == label]
+        assert stats.chisquare(own).pvalue > 1e-4
+
+
+def test_draws_over_all_items_seen_leave_slots_empty(end: Any) -> None:
+    """Of 12 draws over the 6 items seen, 2 in the mean fall on item 6, which has no row; 5 items have rows enough."""
+    sizes = [len(ids(end(EMPTY, data(np.arange(60), 0, 70), "random", "uniform_seen", seed))) for seed in range(200)]
+    assert np.mean(sizes) == pytest.approx(10, abs=4 * np.sqrt(12 * 5 / 36 / 200))
+    with pytest.raises(UserError, match=r"strategies\.mine: quotas=uniform_seen .* groups=increment .* quotas=uniform"):
+        exemplars.selector(PROBLEM, "mine", "random", "uniform_seen", "increment")
+
+
 def test_an_unknown_selection_is_refused() -> None:
     wrong: Any = "best"
     with pytest.raises(UserError, match=r"strategies\.mine: selection='best': expected one of herding, loss"):

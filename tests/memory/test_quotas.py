@@ -12,15 +12,18 @@ from incremental.errors import UserError
 from incremental.memory import quotas
 
 V, C = 9, 12
+SEEN: Any = np.arange(V) > 0
 JITTED = {
     "proportional": jax.jit(quotas.proportional),
     "balanced": jax.jit(quotas.balanced),
     "multinomial": jax.jit(lambda counts, _capacity, key: quotas.multinomial(counts, C, key)),
     "uniform": jax.jit(lambda counts, _capacity, key: quotas.uniform(counts, C, key)),
+    "uniform_seen": jax.jit(lambda counts, _capacity, key: quotas.uniform_seen(counts, SEEN, C, key)),
 }
+DRAWN = ("multinomial", "uniform", "uniform_seen")
 MANY = {name: jax.jit(jax.vmap(function, (None, None, 0))) for name, function in JITTED.items()}
 KEYS = jax.random.split(jax.random.key(0), 4000)
-kinds = pytest.mark.parametrize("kind", quotas.KINDS)
+kinds = pytest.mark.parametrize("kind", JITTED)
 counts_of = st.lists(st.one_of(st.integers(0, 4), st.integers(0, 10**6)), min_size=V, max_size=V)
 
 
@@ -35,7 +38,7 @@ def shared(kind: str, counts: Any, capacity: int = C, seed: int = 0) -> Any:
 def test_quotas_sum_to_the_capacity_and_never_exceed_the_rows(kind: str, counts: list[int], seed: int) -> None:
     quota = shared(kind, counts, seed=seed)
     most = min(C, sum(counts))
-    assert quota.sum() <= most if kind in ("multinomial", "uniform") else quota.sum() == most
+    assert quota.sum() <= most if kind in DRAWN else quota.sum() == most
     assert (quota >= 0).all()
     assert (quota <= np.array(counts)).all()
     assert quota.dtype == np.int32
@@ -108,5 +111,20 @@ def test_an_unknown_kind_is_refused() -> None:
         quotas.named(kind, "mine")
 
 
-def test_a_name_stands_for_its_function() -> None:
-    assert quotas.named("balanced", "mine") is quotas.balanced
+@kinds
+def test_a_name_stands_for_its_function(kind: Any) -> None:
+    counts: Any = np.array([0, 9, 1, 0, 5, 0, 0, 2, 4], np.int32)
+    key = jax.random.key(5)
+    np.testing.assert_array_equal(quotas.named(kind, "mine")(counts, SEEN, C, key), JITTED[kind](counts, C, key))
+
+
+def test_draws_over_all_labels_seen_are_lost_where_there_are_no_rows() -> None:
+    """Of 12 draws over 8 labels each gets 1.5 in the mean: a label of many rows keeps them, one of a single row keeps
+    1 - (7/8)^12 = .799, and the draws of the six without rows are lost. Among those with rows it were 6 and 1 - 2^-12.
+    """
+    counts: Any = np.array([0, 900, 1, 0, 0, 0, 0, 0, 0], np.int32)
+    kept = np.asarray(MANY["uniform_seen"](counts, np.int32(C), KEYS))
+    assert not kept[:, [0, 3, 4, 5, 6, 7, 8]].any()
+    assert kept[:, 1].mean() == pytest.approx(1.5, abs=0.08)  # 4 standard errors
+    assert kept[:, 2].mean() == pytest.approx(1 - (7 / 8) ** C, abs=0.03)
+    assert np.asarray(MANY["uniform"](counts, np.int32(C), KEYS))[:, 1].mean() == pytest.approx(6, abs=0.12)

@@ -135,15 +135,17 @@ def test_adapters_learn_from_a_batchs_items_alone(checkpoint: Checkpoint) -> Non
     folder = checkpoint("bert")
     events = two_kinds(lambda titles: text_of(folder, list(titles), 1))
     parts = lambda problem: {"end": lora_boundary(problem), "memory": replay(problem, capacity=64, rows=8)}  # noqa: E731
-    made = program(folder, events.text, in_batch_softmax(), parts, "compact", layers=1, rank=2)
+    made = program(folder, events.text, in_batch_softmax(), parts, "compact", layers=1, rank=2, merges=True)
     result = lab.run(lambda _: made, events, metrics=("recall@12",), listed=True)
-    params, past = result.state.learner.params["tower"], result.state.strategy["end"]
-    assert np.abs(past.merged["layer_1/query"]).max() > 0
+    params = result.state.learner.params["tower"]
+    assert np.abs(params["lora"]["layer_1"]["query"]["merged"]).max() > 0
     np.testing.assert_array_equal(params["lora"]["layer_1"]["query"]["b"], 0.0)
     assert set(params) == {"lora", "text"}
     cold = [record.value for record in result.records if record.metric == "recall@12/cold_items"]
     assert min(cold) > 0.9  # the titles say the kind
-    assert loop.bytes_of(result.state.learner.params["tower"]) < 4 * (2 * 2 * 8 * 2 + 8 * 5 + 1)
+    merged = [params["lora"]["layer_1"][part].pop("merged") for part in ("query", "value")]
+    assert [leaf.shape for leaf in merged] == [(8, 8)] * 2
+    assert loop.bytes_of(params) < 4 * (2 * 2 * 8 * 2 + 8 * 5 + 1)  # nothing else
 
 
 def test_what_does_not_fit_is_refused(checkpoint: Checkpoint) -> None:  # noqa: F811
@@ -152,6 +154,8 @@ def test_what_does_not_fit_is_refused(checkpoint: Checkpoint) -> None:  # noqa: 
         encoder_items(model=mf, path=str(folder), layers=3)
     with pytest.raises(UserError, match=r"model\.rank=-1: expected 0"):
         encoder_items(model=mf, path=str(folder), rank=-1)
+    with pytest.raises(UserError, match=r"model\.merges=true: without adapters nothing is merged"):
+        encoder_items(model=mf, path=str(folder), merges=True)
     with pytest.raises(UserError, match="only encoders of BERT's build"):
         encoder_items(model=mf, path=str(checkpoint("gpt2")))
     with pytest.raises(UserError, match=r"data\.text\.length=0"):

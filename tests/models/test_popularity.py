@@ -53,3 +53,16 @@ def test_padding_and_items_not_yet_seen_are_no_candidates(computed: Any) -> None
     assert (computed[:, :, 0] == -np.inf).all()
     assert (computed[:, 0, 4] == -np.inf).all()
     assert (computed[:, 1, 4] >= 0).all()
+
+
+def test_a_user_who_was_never_met_has_the_same_scores_as_others() -> None:
+    """Not the undecayed number of events, which would be one ranking whatever the decay."""
+    for decay in (0.0, 0.5):
+        program = popularity(decay=decay).build(SIZES, ())
+        state = program.init(jax.random.key(0))
+        for t in range(len(INCREMENTS)):
+            state = program.begin(state, data(t))
+            state, _ = program.run_epoch(state, data(t))
+        met, never = np.asarray(program.scores(state, {"user": np.array([1, 3], np.int32)}))  # type: ignore[dict-item]
+        np.testing.assert_array_equal(never, met)
+        assert never[4] == 4.0 + decay  # 4 events now, 1 before

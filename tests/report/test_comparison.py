@@ -7,6 +7,8 @@ import scipy.stats
 
 from incremental.errors import UserError
 from incremental.report import Run, Table, read_runs, table
+from incremental.report.front import front, point
+from incremental.report.grid import grid
 from incremental.report.page import page
 
 NDCG = "ndcg@10"
@@ -164,16 +166,21 @@ def test_a_row_that_was_not_measured_comes_last() -> None:
 
 def test_what_was_chosen_on_is_left_out(write_run: Any, tmp_path: Path) -> None:
     for seed in range(2):
-        write_run("replay", seed, [0.9, 0.1, 0.2 + 0.1 * seed], R=[[0.5] * 4] * 4)
+        R = [[0.9, 0.1, 0.1, 0.1], [0.3, 0.8, 0.1, 0.2], [0.2, 0.1, 0.7, 0.3], [0.1, 0.05, 0.6, 0.5]]
+        write_run("replay", seed, [0.9, 0.1, 0.2 + 0.1 * seed], R=R)
         write_run("finetune", seed, [0.1, 0.3, 0.3])
     found = table(read_runs([tmp_path]).finished, after=1)
     assert [row.label for row in found.rows] == ["finetune", "replay"]
     replay = found.rows[1]
     assert replay.quality["ndcg@10"]["prequential"].mean == pytest.approx((0.15 + 0.2) / 2)
     assert replay.quality["ndcg@10"]["slope"].mean == pytest.approx(0.15)
-    assert "forgetting" not in replay.quality["ndcg@10"]
+    quality = {name: estimate.mean for name, estimate in replay.quality["ndcg@10"].items()}
+    assert quality["forgetting"] == pytest.approx(0.7 - 0.6)  # of increment 2 after increment 3, and no other
+    assert quality["learning_accuracy"] == pytest.approx((0.7 + 0.5) / 2)
+    assert quality["final_average"] == pytest.approx((0.6 + 0.5) / 2)
     assert {row[1] for row in replay.runs[0].evaluations} == {2, 3}
-    assert "Only increments after 1 count; seconds, examples and memory are of all updates." in found.notes
+    (note,) = [note for note in found.notes if note.startswith("Only increments after 1 count.")]
+    assert "(forgetting, transfer) is of the part of it that begins with increment 2" in note
     assert "Only increments after 1 count" in page(found)
     assert not [note for note in table(read_runs([tmp_path]).finished).notes if "Only increments" in note]
     with pytest.raises(UserError, match=r"-0: nothing was evaluated after increment 3; the run has 3 increments"):
@@ -186,3 +193,83 @@ def test_streams_of_different_length_are_noted() -> None:
     runs = [Run(row, 0, {NDCG: {"prequential": 0.1}}, increments=n) for row, n in {"a": 3, "b": 6}.items()]
     assert "The runs do not have the same number of increments: a 3, b 6." in table(runs).notes
     assert not any("same number" in note for note in table(runs[:1]).notes)
+
+
+LANES = {"finetune": 1, "static": 8, "replay": 1, "ewc": 8}
+SECONDS = {"finetune": 2.0, "static": 0.0, "replay": 3.0, "ewc": 0.5}
+
+
+def timed(lanes: Mapping[str, Any] = LANES) -> list[Run]:
+    """Two seeds of each row; a pair of lanes is the seeds'."""
+    quality = {"finetune": 0.2, "static": 0.1, "replay": 0.3, "ewc": 0.25}
+    return [
+        Run(
+            row,
+            seed,
+            {NDCG: {"prequential": quality[row] + 0.01 * seed}},
+            {"seconds_per_update": SECONDS[row], "examples": 100.0},
+            lanes=of if isinstance(of, int) else of[seed],
+        )
+        for row, of in lanes.items()
+        for seed in range(2)
+    ]
+
+
+def cells(compared: Table) -> dict[str, str]:
+    """s/update of each row."""
+    drawn = grid(compared)
+    place = [head.title for head in drawn.header].index("s/update")
+    return {row[0].text: row[place].text for row in drawn.rows}
+
+
+def test_seconds_of_other_lanes_are_marked_and_in_no_front() -> None:
+    compared = table(timed())
+    assert cells(compared) == {"replay": "3", "ewc": "0.5 †", "finetune": "2", "static": "0"}
+    assert [point.row.label for point in front(compared.rows, NDCG)] == ["static", "finetune", "replay"]
+    (note,) = [note for note in compared.notes if note.startswith("†")]
+    assert "run ewc and finetune each alone, or all of them with equal lanes" in note
+    assert "Lanes: replay 1, ewc 8, finetune 1, static 8." in note
+    alike = table(timed(dict.fromkeys(LANES, 8)))
+    assert cells(alike)["ewc"] == "0.5"
+    assert [point.row.label for point in front(alike.rows, NDCG)] == ["static", "ewc", "replay"]
+    assert not [note for note in alike.notes if note.startswith("†")]
+
+
+def test_lanes_are_read_from_the_summaries(write_run: Any, tmp_path: Path) -> None:
+    write_run("finetune", 0, [0.2], cost={"seconds_per_update": 0.385})  # alone
+    write_run("ewc", 0, [0.3], cost={"seconds_per_update": 0.18}, lanes=16)
+    assert cells(table(read_runs([tmp_path]).finished)) == {"ewc": "0.18 †", "finetune": "0.385"}
+
+
+def test_seconds_of_different_lanes_have_no_mean() -> None:
+    compared = table(timed({**LANES, "replay": (1, 2)}))
+    assert cells(compared)["replay"] == "†"
+    (replay,) = [row for row in compared.rows if row.label == "replay"]
+    assert "seconds_per_update" not in replay.cost
+    assert replay.cost["examples"].mean == 100
+    assert any("replay 1/2" in note for note in compared.notes)
+    baseline = cells(table(timed({**LANES, "finetune": (1, 2)})))  # then there is nothing to compare with
+    assert baseline == {"replay": "3 †", "ewc": "0.5 †", "finetune": "†", "static": "0"}
+
+
+def test_the_number_of_updates_is_told_where_it_differs() -> None:
+    runs = [
+        Run(row, 0, {NDCG: {"prequential": 0.1}}, {"seconds_per_update": 1.0, "updates": updates}, increments=8)
+        for row, updates in {"finetune": 8, "drift": 2, "static": 0}.items()
+    ]
+    assert "The runs do not make the same number of updates: drift 2, finetune 8, static 0." in table(runs).notes
+    assert not [note for note in table([runs[0], runs[2]]).notes if "number of updates" in note]
+    costs = {row.label: found.cost for row in table(runs).rows if (found := point(row, NDCG)) is not None}
+    assert costs == {"finetune": 1.0, "drift": 0.25, "static": 0.0}  # an increment
+
+
+@pytest.mark.parametrize("metric", ["f1", "auc", "f1/buy", "auc/buy", "precision/buy", "recall/buy", "accuracy"])
+def test_a_row_is_the_best_at_telling_classes(metric: str) -> None:
+    compared = table(runs_of({"finetune": FINETUNE, "replay": REPLAY}, metric))
+    assert best(compared) == {metric: "replay"}
+    assert not [note for note in compared.notes if "more is not better" in note]
+
+
+def test_what_is_better_less_is_named(study: Path) -> None:
+    compared = table(read_runs([study]).finished)
+    assert "Less is better: forgetting, s/update, examples, memory." in compared.notes

@@ -110,3 +110,22 @@ def test_unknown_keys_say_what_there_is(sweep: list[Run]) -> None:
         table(sweep, sensitivity="model")
     with pytest.raises(UserError, match="both a column and the sensitivity"):
         table(sweep, columns=[WEIGHT], sensitivity=WEIGHT)
+
+
+def test_values_that_differ_in_the_tenth_digit_are_rows_of_their_own() -> None:
+    def of(weights: list[float]) -> list[Run]:
+        return [
+            Run("ewc", seed, {NDCG: {"prequential": weight}}, config={"strategies": {"anchor": {"weight": weight}}})
+            for weight in weights
+            for seed in range(2)
+        ]
+
+    near = [0.1234567891, 0.1234567892, 0.5]
+    compared = table(of(near), sensitivity=WEIGHT)
+    assert compared.labels == ["ewc weight=0.1234567891", "ewc weight=0.1234567892", "ewc weight=0.5"]
+    assert [row.factors[WEIGHT] for row in compared.rows] == near
+    assert [row.line for row in compared.rows] == ["ewc"] * 3
+    assert table(of([0.1234567891, 0.5]), sensitivity=WEIGHT).labels == ["ewc weight=0.123457", "ewc weight=0.5"]
+    last = [0.3, 0.1 + 0.2]
+    assert len(table(of(last), rows=["row", WEIGHT]).rows) == 2
+    assert len(table(of(last), columns=[WEIGHT]).columns) == 2

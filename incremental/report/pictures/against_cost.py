@@ -16,11 +16,12 @@ SAME = 1.001  # costs that differ by a smaller factor are one: an axis between t
 
 
 def quality_against_cost(table: Table, metric: str, column: str = "") -> "Figure | None":
-    """Prequential mean against seconds an update (logarithmic), with the front; up to 12 rows have their intervals.
+    """Prequential mean against seconds an increment (logarithmic), with the front; up to 12 rows have their intervals.
 
-    A row whose updates cost nothing has no place on a logarithmic axis: it is a dotted line across. The front is
-    stepped: at each cost, the best quality to be had for it. Rows are named where there is room, those of the
-    front and the baseline first; where some are not, a legend has them.
+    A row whose updates cost nothing has no place on a logarithmic axis: it is a dotted line across. A row whose seconds
+    are of other lanes than the baseline's is left out. The front is stepped: at each cost, the best quality to be had
+    for it. Rows are named where there is room, those of the front and the baseline first; where some are not, a legend
+    has them.
     """
     points = [found for row in table.of(column) if (found := point(row, metric)) is not None]
     if not any(one.cost for one in points):
@@ -48,7 +49,7 @@ def quality_against_cost(table: Table, metric: str, column: str = "") -> "Figure
     costs = [one.cost for one in points if one.cost]
     if max(costs) < SAME * min(costs):
         axes.set_xlim(min(costs) / 2, max(costs) * 2)
-    axes.set_xlabel("seconds an update, log scale (dotted line: no update cost)")
+    axes.set_xlabel("seconds an increment, log scale (dotted line: no update cost)")
     axes.set_ylabel(f"{metric}, mean over increments")
     _draw_front(axes, best)
     first = [one for one in points if one in best or one.row.label == table.baseline]

@@ -1,0 +1,38 @@
+"""Ties: events of one user at the same time, and what may count as before what.
+
+A history is what came strictly before its event. What a file says of the order within one time is often no order of
+events: dates are days or months, and rows are sorted by item. So by default events of one tie are no history of one
+another. Another rule is right where something else is known.
+"""
+
+import hashlib
+from typing import Literal
+
+import polars as pl
+
+Ties = Literal["strict", "file", "item", "hash"]
+
+SAID: dict[str, str] = {  # of such events, for the reader of a run's notes
+    "strict": "they are no history of one another",
+    "file": "the order of the file says which was before",
+    "item": "the order of the item ids says which was before",
+    "hash": "a hash of user, item and time says which was before",
+}
+
+
+def ordered(frame: pl.DataFrame, ties: Ties) -> pl.DataFrame:
+    """The rows in time order; those of equal time, of all users, as the rule has it, and else as they lie.
+
+    strict, file: as they lie. item: whole numbers in their order, before ids of other kinds, which are compared as
+    text. hash: by the first 8 bytes of the BLAKE2b of "user, tab, item, tab, time" in UTF-8, as a big-endian number. A
+    row's place among the rows of its time depends on these rows alone.
+    """
+    by: list[pl.Expr | pl.Series] = []
+    if ties == "item":
+        number = pl.col("item").str.extract(r"^([0-9]{1,18})$").cast(pl.Int64)
+        by = [number, pl.col("item")]
+    elif ties == "hash":
+        rows = frame.select(pl.concat_str("user", "item", "time", separator="\t")).to_series()
+        drawn = [int.from_bytes(hashlib.blake2b(row.encode(), digest_size=8).digest()) for row in rows]
+        by = [pl.Series(drawn, dtype=pl.UInt64)]
+    return frame.sort("time", *by, nulls_last=True, maintain_order=True)

@@ -1,0 +1,25 @@
+from incremental.loop import Cost, Result
+from incremental.metrics import classes, continual, ranking
+from incremental.report.direction import DIRECTION, direction
+from incremental.report.grid import COSTS, EXPLAINED_BY
+from incremental.rundir import total_cost
+from tests import lab
+
+
+def test_of_every_metric_measure_and_cost_it_is_said_whether_more_is_better() -> None:
+    import numpy as np
+
+    told = classes.report(np.zeros((1, 3), np.float32), np.ones(1, np.int32), ["", "view", "buy"])
+    run = lab.run(lab.baseline_build("popularity"), lab.stream())
+    metrics = {*ranking.KINDS, *told, *(record.metric for record in run.records)}
+    costs = total_cost(Result(run.state, run.sizes, (), (Cost(0, 0, 0, 0, 0, 0, 0), Cost(1, 0, 0, 0, 0, 0, 0))))
+    measures = {*continual.summarise([(0, 1, "ndcg@10", 0.5, 1)])["ndcg@10"], *EXPLAINED_BY}
+    names = {name.split("@")[0].split("/")[0] for name in (*metrics, *measures, *costs, *COSTS)}
+    assert names <= {*DIRECTION}
+
+
+def test_directions() -> None:
+    better = ["ndcg@10", "ndcg@10/rare_items", "hit@5", "f1", "f1/buy", "auc/view", "recall/buy", "forward_transfer"]
+    assert [direction(name) for name in better] == [1] * len(better)
+    assert [direction(name) for name in ("forgetting", "intransigence", "memory_bytes", "examples")] == [-1] * 4
+    assert [direction(name) for name in ("coverage@10", "popularity@5", "anything")] == [0] * 3
