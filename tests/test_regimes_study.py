@@ -40,34 +40,33 @@ def test_numbers_are_chosen_rows_run_and_what_is_finished_is_not_run_again(
 ) -> None:
     tried: list[str] = []
 
-    def lanes(jobs: list[study.sweep.Job]) -> None:
+    def run(jobs: list[study.sweep.Job]) -> list[UserError | None]:
+        """All but a trial and a reported run."""
         tried.extend(job.name for job in jobs)
-        for job in jobs[1:] if len(jobs) == 12 and "finetune" in jobs[0].name else jobs:  # one of them diverges
-            finish(job.config)
+        failed = [job.name in ("recurring finetune seed 100: 0.0005", "recurring oracle seed 1") for job in jobs]
+        for job, fails in zip(jobs, failed, strict=True):
+            if not fails:
+                finish(job.config)
+        return [UserError("it diverged") if fails else None for fails in failed]
 
-    def execute(config: dict[str, Any]) -> None:
-        if config["row"] == "oracle" and config["seed"] == 1:
-            raise UserError("no law")
-        finish(config)
-
-    monkeypatch.setattr(study.sweep, "run", lanes)
+    monkeypatch.setattr(study.sweep, "run", run)
     monkeypatch.setattr(study.sweep, "use_every_core", lambda: None)
     monkeypatch.setattr(study, "compilation_cache", lambda: None)
-    monkeypatch.setattr(study, "execute", execute)
     monkeypatch.setattr(study, "ProcessPoolExecutor", lambda workers, **_: ThreadPoolExecutor(workers))
     settings = study.read([f"runs={tmp_path}", "regimes=[recurring]", "rows=[finetune,replay,oracle]", "seeds=[0,1]"])
     choices = study.chosen(settings)
-    assert len(tried) == 24
-    assert tried[12:14] == ["recurring replay seed 100: 0.1", "recurring replay seed 101: 0.1"]
+    lanes = settings["tuning"]["candidates"] * len(settings["tuning"]["seeds"])
+    assert len(tried) == 2 * lanes
+    assert tried[lanes : lanes + 2] == ["recurring replay seed 100: 0.1", "recurring replay seed 101: 0.1"]
     assert [(each.row, each.key, each.number) for each in choices] == [
         ("finetune", "optimizer.learning_rate", 0.002),
         ("replay", "strategies.it.weight", 0.1),  # all alike: the first
     ]
     assert len(choices[0].means) == 5  # without the candidate that diverged
     planned = study.jobs(settings, choices)
-    assert study.run(planned, 1) == ["recurring oracle seed 1: no law"]
-    assert "6/6  recurring oracle seed 1: failed: no law" in capsys.readouterr().out
-    assert study.run(planned, 1) == ["recurring oracle seed 1: no law"]
+    assert study.run(planned, 1) == ["recurring oracle seed 1: it diverged"]
+    assert "  2/2  recurring, seed 1: 3 runs; about 0 min left\n" in capsys.readouterr().out
+    assert study.run(planned, None) == ["recurring oracle seed 1: it diverged"]
     assert "running 1 of 6 runs, 1 at once" in capsys.readouterr().out
     report.write(settings, choices, [(one.regime, one.directory) for one in planned if one.value is not None])
     text = (tmp_path / "table.md").read_text()

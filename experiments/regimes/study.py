@@ -21,7 +21,7 @@ from experiments.regimes import report
 from incremental import sweep
 from incremental.cli import compilation_cache, config_folder, headline, reported, resolved
 from incremental.errors import UserError
-from incremental.experiment import execute, named
+from incremental.experiment import named
 
 HERE = Path(__file__).parent
 
@@ -187,40 +187,42 @@ def settle(cores: Any) -> None:
         os.sched_setaffinity(0, {cores.get()})
 
 
-def alone(config: dict[str, Any]) -> str | None:
-    """One run, silently; what kept it from its end, or None."""
+def together(jobs: Sequence[sweep.Job]) -> list[str]:
+    """Runs of one stream and seed, one after the other and silently; what kept some from their ends."""
     compilation_cache()
-    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
-        try:
-            execute(config)
-        except UserError as error:
-            return str(error)
-    return None
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
+        outcomes = sweep.run(jobs)
+    return [
+        f"{one.name}: {outcome}" for one, outcome in zip(jobs, outcomes, strict=True) if isinstance(outcome, UserError)
+    ]
 
 
 def run(planned: Sequence[Job], workers: int | None) -> list[str]:
-    """Every job that is not finished, a process a core; returns what went wrong."""
-    left = [one for one in planned if one.value is None]
-    if not left:
+    """Every job that is not finished, a process a core, each with the rows of one stream; returns what went wrong."""
+    parts: dict[tuple[int, str], list[sweep.Job]] = {}
+    for one in planned:
+        if one.value is None:
+            place = one.config["seed"], one.regime
+            parts.setdefault(place, []).append(sweep.Job(str(one), one.config))
+    if not parts:
         return []
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
-    workers = min(workers or len(cores), len(left))
-    print(f"running {len(left)} of {len(planned)} runs, {workers} at once", flush=True)
+    workers = min(workers or len(cores), len(parts))
+    print(f"running {sum(map(len, parts.values()))} of {len(planned)} runs, {workers} at once", flush=True)
     context = multiprocessing.get_context("spawn")
     free = context.Queue()
     for worker in range(workers):
         free.put(cores[worker % len(cores)])
     started, failures = time.monotonic(), []
     with ProcessPoolExecutor(workers, mp_context=context, initializer=settle, initargs=(free,)) as pool:
+        running = {pool.submit(together, jobs): place for place, jobs in parts.items()}
         try:
-            running = {pool.submit(alone, one.config): one for one in left}
             for count, future in enumerate(as_completed(running), 1):
-                one, error = running[future], future.result()
-                minutes = (time.monotonic() - started) / 60
-                told = f"{one.value:.4f}" if error is None else f"failed: {error}"
-                rest = minutes / count * (len(left) - count)
-                print(f"  {count}/{len(left)}  {one}: {told}  (about {rest:.0f} min left)", flush=True)
-                failures += [] if error is None else [f"{one}: {error}"]
+                seed, regime = running[future]
+                failures += future.result()
+                rest = (time.monotonic() - started) / 60 / count * (len(parts) - count)
+                told = f"{regime}, seed {seed}: {len(parts[seed, regime])} runs"
+                print(f"  {count}/{len(parts)}  {told}; about {rest:.0f} min left", flush=True)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
