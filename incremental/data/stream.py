@@ -298,8 +298,8 @@ def make_stream(
     `history`: L, the last events that a model sees. `heldout`: the share of each part that nothing trains on (the
     matrix R needs one above 0); `validation`: the share of the rest for early stopping; both drawn by event from
     `seed`. `ties`: events of one user at the same time are no history of one another (strict), or are in the order of
-    the file, of the item ids or of a hash (`incremental.data.ties`). `text` turns titles into numbers [items, ...], each title on its own.
-    `predict` makes behaviours the labels (`incremental.data.behaviour`).
+    the file, of the item ids or of a hash (`incremental.data.ties`). `text` turns titles into numbers [items, ...],
+    each title on its own. `predict` makes behaviours the labels (`incremental.data.behaviour`).
 
     `until`: the stream ends with this increment, as `prefix` has it. Of what comes later the cut alone reads anything:
     how many events the source has, once it is cleaned, and its last time, so that the increments before are the same
