@@ -139,6 +139,7 @@ class Result(NamedTuple):
     sizes: Sizes
     records: tuple[Record, ...]
     costs: tuple[Cost, ...]
+    early: tuple[str, ...] = ()  # strategies that acted in the base part
 
 
 class Functions:
@@ -411,7 +412,8 @@ class Driver:
                 record for record in progress.records if record.evaluated_on == t and record.trained_until == t - 1
             ]
             self.listener.increment(progress.costs[-1], tested)
-        return Result(state, sizes, progress.records, progress.costs)
+        early = self.functions(sizes).program.early
+        return Result(state, sizes, progress.records, progress.costs, early)
 
     @staticmethod
     def noted(progress: Progress, records: list[Record]) -> Progress:

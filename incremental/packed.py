@@ -278,11 +278,11 @@ class Packed:
                 records, cost = self.progress[lane].records, self.progress[lane].costs[-1]
                 tested = [r for r in records if r.evaluated_on == t and r.trained_until == t - 1]
                 self.lanes[lane].listener.increment(cost, tested)
-        states = self.apart(self.alive)
+        states, early = self.apart(self.alive), self.programs.at(self.sizes).program.early
         return [
             self.errors[lane]
             if lane in self.errors
-            else Result(states[lane][0], self.sizes, self.progress[lane].records, self.progress[lane].costs)
+            else Result(states[lane][0], self.sizes, self.progress[lane].records, self.progress[lane].costs, early)
             for lane in range(len(self.lanes))
         ]
 

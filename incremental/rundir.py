@@ -109,6 +109,7 @@ class RunDirectory:
             "seed": self.config["seed"],
             "increments": len(result.costs) - 1,
             "lanes": lanes,
+            "early": list(result.early),
             "status": "finished",
             "config": self.identity,
             "metrics": summarise(result.records),

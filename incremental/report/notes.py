@@ -49,6 +49,12 @@ def notes(
         "these that is at least as good and costs no more."
         for names, of in fronts.items()
     ]
+    early = {name: None for row in rows for run in row.runs for name in run.early}
+    if early:
+        found.append(
+            f"The rows of {', '.join(early)} do not start level: by its nature it acts in the base part too, which is "
+            "plain training for all others."
+        )
     found += _costs(rows, metrics[0], baseline)
     if len({run.increments for row in rows for run in row.runs}) > 1:
         lengths = [f"{_name(row)} {'/'.join(_lengths(row))}" for row in rows]

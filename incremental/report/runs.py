@@ -27,7 +27,7 @@ class Run:
     """One finished run. ``metrics`` and ``cost`` are as in ``summary.json``; None is *not measured*.
 
     ``row`` is the label that its seeds share in the table. ``cost`` is in seconds, examples, numbers written
-    and bytes; ``lanes`` runs shared the seconds. ``config`` is the nested configuration, by default that of the
+    and bytes; ``lanes`` runs shared the seconds. ``early`` are the strategies that acted in the base part. ``config`` is the nested configuration, by default that of the
     directory. Of the evaluations those on increments up to ``past`` are left out.
     """
 
@@ -38,6 +38,7 @@ class Run:
     name: str = ""
     increments: int | None = None
     lanes: int = 1
+    early: Sequence[str] = ()
     directory: Path | None = None
     config: Mapping[str, Any] | None = None
     past: int = 0
@@ -209,6 +210,7 @@ def _run(directory: Path, content: dict[str, Any]) -> Run:
         name=_field({"name": row} | content, "name", str, path),
         increments=_field(content, "increments", int, path) if "increments" in content else None,
         lanes=_field({"lanes": 1} | content, "lanes", int, path),
+        early=_field({"early": []} | content, "early", list, path),
         directory=directory,
     )
 
@@ -222,7 +224,7 @@ def _field(content: dict[str, Any], key: str, kind: type, path: Path) -> Any:
     return value
 
 
-_KINDS = {str: "a text", int: "a whole number", dict: "an object"}
+_KINDS = {str: "a text", int: "a whole number", dict: "an object", list: "a list"}
 
 
 def _numbers(part: Any, key: str, path: Path) -> Numbers:

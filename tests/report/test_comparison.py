@@ -241,6 +241,14 @@ def test_lanes_are_read_from_the_summaries(write_run: Any, tmp_path: Path) -> No
     assert cells(table(read_runs([tmp_path]).finished)) == {"ewc": "0.18 †", "finetune": "0.385"}
 
 
+def test_what_acts_in_the_base_part_is_told(write_run: Any, tmp_path: Path) -> None:
+    write_run("finetune", 0, [0.2])
+    write_run("packnet", 0, [0.3], early=["packnet"])
+    notes = table(read_runs([tmp_path]).finished).notes
+    assert [note for note in notes if note.startswith("The rows of packnet do not start level")]
+    assert not any("start level" in note for note in table(runs_of({"finetune": FINETUNE})).notes)
+
+
 def test_seconds_of_different_lanes_have_no_mean() -> None:
     compared = table(timed({**LANES, "replay": (1, 2)}))
     assert cells(compared)["replay"] == "†"
