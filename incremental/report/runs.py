@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +27,8 @@ class Run:
     """One finished run. ``metrics`` and ``cost`` are as in ``summary.json``; None is *not measured*.
 
     ``row`` is the label that its seeds share in the table. ``cost`` is in seconds, examples, numbers written
-    and bytes; ``lanes`` runs shared the seconds. ``early`` are the strategies that acted in the base part. ``config`` is the nested configuration, by default that of the
-    directory. Of the evaluations those on increments up to ``past`` are left out.
+    and bytes; ``lanes`` runs shared the seconds. ``early`` are the strategies that acted in the base part.
+    ``config`` is the nested configuration, by default that of the directory. Of the evaluations those on increments up to ``past`` are left out.
     """
 
     row: str
