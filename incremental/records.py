@@ -61,8 +61,9 @@ def prequential(
         values = per_event(metric)(ranks)
         for name, group in groups.items():
             records.append(Record(trained_until, t, metric + name, mean(values[group]), int(group.sum())))
-    names = stream.interactions.items[: stream.interactions.item[: stream.bounds(t)[1]].max() + 1]
+    names = stream.interactions.items
     if stream.question is not None and len(rows):
+        names = names[: stream.interactions.item[: stream.bounds(t)[1]].max() + 1]
         scores = np.asarray(ranked.scores)[:, : len(names)]
         lacking = len(names) - scores.shape[1]  # behaviours that t brings and the table has no room for
         scores = np.pad(scores, [(0, 0), (0, lacking)], constant_values=-np.inf)

@@ -28,7 +28,8 @@ class Run:
 
     ``row`` is the label that its seeds share in the table. ``cost`` is in seconds, examples, numbers written
     and bytes; ``lanes`` runs shared the seconds. ``early`` are the strategies that acted in the base part.
-    ``config`` is the nested configuration, by default that of the directory. Of the evaluations those on increments up to ``past`` are left out.
+    ``config`` is the nested configuration, by default that of the directory. Of the evaluations those on
+    increments up to ``past`` are left out.
     """
 
     row: str
