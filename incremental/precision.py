@@ -95,8 +95,8 @@ def multiplying(program: Program, precision: Precision) -> Program:
         return called
 
     names = "init", "restart", "begin", "run_epoch", "validate", "end", "rank", "scores", "represent", "tables"
-    functions: Any = {name: getattr(program, name) for name in names}
-    return program._replace(**{name: exact(each) if each else None for name, each in functions.items()})
+    functions: Any = {name: exact(getattr(program, name)) for name in names if getattr(program, name) is not None}
+    return program._replace(**functions)
 
 
 @jax.custom_vjp
