@@ -111,6 +111,7 @@ def learned(config: Mapping[str, Any]) -> bool:
 
 def execute(config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Runs `config` to its end and returns its summary (None after a dry run). A finished run is not run again."""
+    config = completed(config)
     check_options(config)
     join(schema.build(config["devices"], "devices"))
     if not first_process():  # the first one writes, tracks and prints for all
