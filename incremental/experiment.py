@@ -114,6 +114,7 @@ def execute(config: Mapping[str, Any], store: Store | None = None) -> dict[str, 
 
     `store` has the base parts of the jobs before.
     """
+    config = completed(config)
     check_options(config)
     join(schema.build(config["devices"], "devices"))
     if not first_process():  # the first one writes, tracks and prints for all

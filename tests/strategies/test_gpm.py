@@ -165,6 +165,8 @@ def test_directions_without_room_are_counted_and_left_out() -> None:
     assert (int(state.used["one/kernel"]), int(state.left_out["one/kernel"])) == (2, 0)
     state = narrow.ended(state, np.eye(IN)[2:] * np.array([[1.0], [5.0], [1.0]]))
     assert (int(state.used["one/kernel"]), int(state.left_out["one/kernel"])) == (3, 2)
+    lost = sum(int(count) for count in state.left_out.values())
+    assert int(gpm(LAYERS, rank=3).report(state)["left_out"]) == lost >= 2
     q = np.asarray(state.basis["one/kernel"])
     np.testing.assert_allclose(np.abs(q[:, 2]), np.eye(IN)[3], atol=1e-5)  # the strongest one found room
 

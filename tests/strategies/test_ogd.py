@@ -129,6 +129,7 @@ def test_gradients_without_room_are_counted_and_left_out() -> None:
     assert (int(state.used), int(state.left_out)) == (4, 0)
     state = ended(state, examples(axes[4]), jax.random.key(0))
     assert (int(state.used), int(state.left_out)) == (4, SAMPLES)
+    assert int(STRATEGY.report(state)["left_out"]) == SAMPLES
     np.testing.assert_allclose(flat(projected(state, tree(np.ones(P)))), [0, 0, 0, 0, 1, 1], atol=1e-6)
 
 
