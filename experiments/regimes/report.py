@@ -79,7 +79,7 @@ def picture(made: Table, metric: str) -> "Figure":
     draw_differences(axes, made, metric)
     left.suptitle(f"{metric}, difference to {made.baseline} (* p < .05, Holm)", fontsize=10)
     panels = right.subplots(across, min(len(made.columns), 2), squeeze=False, sharex=True)
-    right.suptitle(f"{metric} against seconds an update (at the left edge: no update)", fontsize=10)
+    right.suptitle(f"{metric} against seconds an increment (at the left edge: none)", fontsize=10)
     names = [draw_front(panel, made, metric, each) for panel, each in zip(panels.flat, made.columns, strict=False)]
     for panel in panels.flat[len(made.columns) :]:
         panel.set_visible(False)
