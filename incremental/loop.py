@@ -482,9 +482,12 @@ class Driver:
                 self.saver.save(state, before, sizes, progress)
                 start = time.perf_counter()
         epochs = int(fit.epoch)
-        if t == 0 and base is None and self.bases is not None and shares_base(functions.program):
-            cost = Cost(t, progress.seconds, 0.0, progress.examples, epochs, 0, 0)
-            self.bases.keep(Base(jax.device_get(state.fit.learner), cost))
+        if t == 0 and base is None and self.bases is not None and not functions.program.early:
+            if (base := self.bases.take(sizes)) is None:
+                cost = Cost(t, progress.seconds, 0.0, progress.examples, epochs, 0, 0)
+                self.bases.keep(Base(jax.device_get(state.fit.learner), cost))
+            else:  # strategies have followed its steps, which were those of the base part there, up to rounding
+                state = state._replace(fit=state.fit._replace(learner=put(base.learner, functions.program)))
             start = time.perf_counter()
         state = functions.end(state, finished(data, validation))
         jax.block_until_ready(state)
@@ -613,7 +616,7 @@ class Driver:
 
 
 def shares_base(program: Program) -> bool:
-    """Whether the base part's result is that of plain training, and nothing in it follows its steps."""
+    """Whether a run need not train its base part where there is one: nothing in it follows the steps, or acts."""
     return not program.following and not program.early
 
 

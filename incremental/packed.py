@@ -385,7 +385,7 @@ class Packed:
         if not here:
             return None
         if t == 0:
-            self.keep_bases([lane for lane in here if lane not in taken], functions.program, fit.epoch)
+            self.leave_bases([lane for lane in here if lane not in taken], functions.program, fit.epoch)
             start = time.perf_counter()
         self.state, _ = functions.end(self.numbers, self.on(here), self.state, loop.finished(data, validation))
         jax.block_until_ready(self.state)
@@ -394,38 +394,50 @@ class Packed:
         return self.charge(here, fit.epoch, written)
 
     def take_bases(self, lanes: Sequence[int], program: Program) -> list[int]:
-        """Puts the base parts that other runs have trained into these lanes; returns the lanes that have one now."""
-        if not loop.shares_base(program):
-            return []
+        """Puts the base parts that other runs have trained into these lanes; returns the lanes that need not train."""
+        found = self.found_bases(lanes) if loop.shares_base(program) else {}
+        fit = jax.tree.map(np.array, jax.device_get(loop.told(self.state.fit)))
+        for lane, base in found.items():
+            fit.epoch[lane], fit.active[lane] = base.cost.epochs, False
+            spent = self.progress[lane]._replace(seconds=base.cost.seconds, examples=base.cost.examples)
+            self.progress[lane] = spent
+        if found:
+            whole = self.state.fit
+            fit = self.programs.placed(fit)._replace(learner=whole.learner, strategy=whole.strategy)
+            self.state = self.state._replace(fit=fit)
+            self.put_learners({lane: base.learner for lane, base in found.items()})
+        return [*found]
+
+    def leave_bases(self, lanes: Sequence[int], program: Program, epochs: np.ndarray) -> None:
+        """Leaves the lanes' base parts for other runs; where there is one already, the lane goes on with that one."""
+        if program.early or not any(self.lanes[lane].bases for lane in lanes):
+            return
+        host, found = jax.device_get(self.state.fit.learner), self.found_bases(lanes)
+        for lane in lanes:
+            bases, own = self.lanes[lane].bases, self.progress[lane]
+            if bases is not None and lane not in found:
+                cost = Cost(0, own.seconds, 0.0, own.examples, int(epochs[lane]), 0, 0)
+                bases.keep(loop.Base(jax.tree.map(lambda leaf: leaf[lane].copy(), host), cost))  # noqa: B023
+        self.put_learners({lane: base.learner for lane, base in found.items()})
+
+    def found_bases(self, lanes: Sequence[int]) -> dict[int, loop.Base]:
+        """The base parts that other runs have left for these lanes."""
         shared = {lane: self.lanes[lane].bases for lane in lanes}
         found = {lane: bases.take(self.sizes) for lane, bases in shared.items() if bases is not None}
-        taken = {lane: base for lane, base in found.items() if base is not None}
-        if not taken:
-            return []
-        fit = jax.tree.map(np.array, jax.device_get(self.state.fit._replace(strategy=None)))
-        for lane, base in taken.items():
+        return {lane: base for lane, base in found.items() if base is not None}
+
+    def put_learners(self, learners: Mapping[int, PyTree]) -> None:
+        """Writes the best learners of these lanes."""
+        if not learners:
+            return
+        host = jax.tree.map(np.array, jax.device_get(self.state.fit.learner))
+        for lane, learner in learners.items():
 
             def put(all_lanes: np.ndarray, own: np.ndarray, lane: int = lane) -> None:
                 all_lanes[lane] = own
 
-            jax.tree.map(put, fit.learner, base.learner)
-            fit.epoch[lane], fit.active[lane] = base.cost.epochs, False
-            spent = self.progress[lane]._replace(seconds=base.cost.seconds, examples=base.cost.examples)
-            self.progress[lane] = spent
-        self.state = self.state._replace(fit=self.programs.placed(fit)._replace(strategy=self.state.fit.strategy))
-        return [*taken]
-
-    def keep_bases(self, lanes: Sequence[int], program: Program, epochs: np.ndarray) -> None:
-        """Leaves the lanes' base parts for other runs."""
-        lanes = [lane for lane in lanes if self.lanes[lane].bases is not None]
-        if not lanes or not loop.shares_base(program):
-            return
-        host = jax.device_get(self.state.fit.learner)
-        for lane in lanes:
-            bases, own = self.lanes[lane].bases, self.progress[lane]
-            assert bases is not None
-            cost = Cost(0, own.seconds, 0.0, own.examples, int(epochs[lane]), 0, 0)
-            bases.keep(loop.Base(jax.tree.map(lambda leaf: leaf[lane].copy(), host), cost))  # noqa: B023
+            jax.tree.map(put, host, learner)
+        self.state = self.state._replace(fit=self.state.fit._replace(learner=self.programs.placed(host)))
 
     def grow(self, here: Sequence[int], wanted: Sizes) -> None:
         """The tables at the capacities `wanted`. A program for one use: its time is compilation."""

@@ -145,10 +145,10 @@ def test_a_lane_is_the_run_alone_and_stops_by_itself() -> None:
     number = [(epoch.increment, epoch.epoch) for epoch in places[1].epochs]
     assert number == [(cost.increment, 1 + i) for cost in alone().costs for i in range(cost.epochs)]
     for epoch, own in zip(places[1].epochs, HEARD.epochs, strict=True):
-        assert epoch.terms.keys() == own.terms.keys() == {"data", "ewc"}
+        assert epoch.terms.keys() == own.terms.keys() == ({"data", "ewc"} if epoch.increment else {"data"})
         told, expected = ([each.loss, each.validation, *each.terms.values()] for each in (epoch, own))
         np.testing.assert_allclose(np.array(told, float), np.array(expected, float), rtol=1e-4, atol=1e-6)
-    assert any(epoch.terms["ewc"] > 0 for epoch in places[1].epochs)
+    assert any(epoch.terms.get("ewc", 0.0) > 0 for epoch in places[1].epochs)
     assert places[1].saved[3].epochs == tuple(places[1].epochs)
     lab.assert_same(places[1].saved[0], results[1].state)
 
