@@ -5,9 +5,10 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,6 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from incremental.errors import UserError
+
+if TYPE_CHECKING:
+    from incremental.bases import Store
 
 
 def config_folder() -> Path:
@@ -107,6 +111,14 @@ def reported() -> Iterator[None]:
         raise SystemExit(2) from None
 
 
+@cache
+def shared_bases() -> "Store":
+    """The base parts that the jobs of this process's sweep have trained so far, where a launcher runs one by one."""
+    from incremental.bases import Store
+
+    return Store()
+
+
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")
 def job(config: DictConfig) -> float | None:
     """One run; returns the prequential headline metric, for sweepers."""
@@ -115,7 +127,8 @@ def job(config: DictConfig) -> float | None:
             values = read(config)
             from incremental.experiment import execute
 
-            return headline(values, execute(values))
+            sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
+            return headline(values, execute(values, shared_bases() if sweeps else None))
         except UserError as error:
             if HydraConfig.get().mode != RunMode.MULTIRUN:
                 raise
