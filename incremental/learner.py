@@ -223,7 +223,8 @@ def make(
         new = new._replace(candidates=state.learner.catalogue.seen, step=number)
         batch = strategy.batch(state.strategy, new, named_key(key, "batch"))
         batch = batch._replace(**split({name: getattr(batch, name) for name in Batch._fields[:5]}))
-        batch = batch._replace(candidates=with_labels(state.learner.catalogue.seen, batch))
+        if batch.candidates is not None:
+            batch = batch._replace(candidates=with_labels(batch.candidates, batch))
         fresh = new.valid & (state.fit.epoch == 0) & (new.increment > state.fit.offered)
         descent = partial(descend, base, new=new, fresh=fresh, key=key)
         learner, own, metrics = on_rows(descent, state.learner, state.strategy, batch)
