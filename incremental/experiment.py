@@ -236,7 +236,7 @@ def check_options(config: Mapping[str, Any]) -> None:
 
 
 def dry_run(parts: Parts) -> None:
-    """Compiles the base part's programs and prints parameters and memory."""
+    """Compiles an increment's epoch at the base part's size, and prints parameters and memory."""
     driver = Driver(parts.build, parts.stream, parts.update, parts.evaluation.metrics, whole=parts.whole)
     driver.check(parts.evaluation.matrix, parts.batch_size)
     sizes = driver.sizes(0)

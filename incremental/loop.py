@@ -162,7 +162,7 @@ class Functions:
     def refuse_types(self, state: State, data: Data, whole: Data) -> None:
         """A strategy whose state changes its type is refused before training, not at a later increment.
 
-        Tracing is no extra work: compiling uses it again.
+        Tracing is little work: compiling uses it again where the shapes are the same.
         """
         if self.checked:
             return
@@ -279,9 +279,10 @@ def run(
     every increment is tested. With `listed` the candidates of the test on t are also the items that t brings, of which
     the model has seen nothing (at most their texts); else those are misses. `build(sizes)` makes the program at given
     capacities. `batch_size` is only checked against the increments' sizes. Where `bases` has the base part, it is not
-    trained: its learner and its cost are taken over, and strategies see the base part begin and end; else it is left
-    there. With `whole` the tables have room for all ids of the stream from the start: the results are those of tables
-    that grow.
+    trained: its learner and its cost are taken over, and strategies see the base part begin and end. A strategy whose
+    `record` follows the steps has it trained all the same; the run then goes on with the learner that is there. Where
+    `bases` has none, the run leaves its own there. With `whole` the tables have room for all ids of the stream from the
+    start: the results are those of tables that grow.
     """
     driver = Driver(build, stream, update, metrics, listener, saver, bases, listed=listed, whole=whole)
     driver.check(matrix, batch_size)

@@ -19,7 +19,7 @@ from incremental.types import Batch, Data, Learner, Outputs, Params, PyTree, Ste
 
 
 class Strategy(NamedTuple):
-    """Ten pure functions; S is the strategy's own pytree, of constant shape between two growths of the tables."""
+    """Eleven pure functions; S is the strategy's own pytree, of constant shape between two growths of the tables."""
 
     init: Callable[[Learner], PyTree] = lambda _learner: ()
     """(learner) -> S"""

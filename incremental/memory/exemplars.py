@@ -78,7 +78,8 @@ def chunked(function: Callable[[Batch], Array], rows: Batch) -> Array:
 def candidates(memory: Memory, data: Data) -> Batch:
     """[C + N] rows of the memory and of the increment, those for validation included, each once.
 
-    Where the update trained on older increments too, their rows in the memory are left out, for the data hold them all.
+    Where the update trained on older increments too, their rows in the memory are left out, for the data hold all
+    that are trained on. Rows for validation are those of the newest increments only.
     """
     new = stored(data.rows)
     real = new.valid & (jnp.arange(len(new.labels)) < data.size)
