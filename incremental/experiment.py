@@ -170,7 +170,9 @@ def bases_of(config: Mapping[str, Any], stream: Stream, store: Store | None) -> 
     """Where the run finds its base part: in the run that it names, or in what the sweep has trained."""
     if config["base"]:
         return OfRun(config["base"], config, stream)
-    return store.of(config) if store is not None else None
+    if store is None or config["devices"].get("distributed"):  # of a split table a process has a part only
+        return None
+    return store.of(config)
 
 
 def run_in(

@@ -32,7 +32,7 @@ def gradient_free(
     """
 
     def draw_learner() -> Learner:
-        return Learner(init(), (), empty_catalogue(sizes), jnp.int32(0))
+        return Learner(init(), (), empty_catalogue(sizes), jnp.int32(-1))
 
     def start(key: Array) -> State:
         learner = draw_learner()
@@ -49,7 +49,7 @@ def gradient_free(
 
     def run_epoch(state: State, data: Data) -> tuple[State, dict[str, Any]]:
         learner = state.learner._replace(params=absorb(state.learner.params, data))
-        fit = state.fit._replace(epoch=state.fit.epoch + 1, active=jnp.array(False))
+        fit = state.fit._replace(learner=learner, epoch=state.fit.epoch + 1, active=jnp.array(False))
         return state._replace(learner=learner, fit=fit), {"examples": (data.items > 0).sum()}
 
     def validate(state: State, data: Data, seen: Seen | None = None) -> State:
@@ -58,7 +58,7 @@ def gradient_free(
 
     def end(state: State, data: Data) -> State:
         del data
-        return state._replace(fit=fresh_fit(state.learner, {}))
+        return state._replace(learner=state.fit.learner, fit=fresh_fit(state.fit.learner, {}))
 
     ranked = rankable(lambda state, rows: scores(state.learner.params, rows), known)
     program = Program(

@@ -38,6 +38,7 @@ from incremental.types import (
     State,
     Step,
     stored,
+    with_labels,
 )
 
 ROUNDING = 1e-3  # what rounding may take a data loss below 0
@@ -104,20 +105,16 @@ def fresh_fit(learner: Learner, strategy: Any, least: Any = 0, offered: Any = -1
     return Fit(learner, strategy, none, zero, zero, jnp.array(True), none, jnp.int32(least), jnp.int32(offered))
 
 
-def arrived_rows(problem: Problem, params: Params, catalogue: Catalogue) -> Params:
-    """Bools that broadcast to the parameters: False for the table rows of ids that are still to come."""
+def arrived_rows(problem: Problem, params: Params, catalogue: Catalogue, ids: Mapping[str, Array]) -> Params:
+    """Bools that broadcast to the parameters: False for the table rows of ids that are still to come. Tables of a kind
+    in `ids` hold a batch's rows only, which are none of these."""
     seen = {"item": catalogue.seen, "user": catalogue.users}
 
     def of(path: jax.tree_util.KeyPath, leaf: Array) -> Array:
         kind = problem.tables.get(jax.tree_util.keystr(path, simple=True, separator="/"))
-        return jnp.array(True) if kind is None else seen[kind].reshape(-1, *[1] * (leaf.ndim - 1))
+        return jnp.array(True) if kind is None or kind in ids else seen[kind].reshape(-1, *[1] * (leaf.ndim - 1))
 
     return jax.tree_util.tree_map_with_path(of, params)
-
-
-def with_labels(candidates: Array, rows: Batch) -> Array:
-    """[V] bool: the candidates and the rows' labels: a label that is trained on is one, or the loss has no bound."""
-    return candidates.at[jnp.where(rows.valid, rows.labels, len(candidates))].set(True, mode="drop")
 
 
 def shuffled(key: Array, size: Array, capacity: int) -> Array:
@@ -225,8 +222,7 @@ def make(
         batch = batch._replace(**split({name: getattr(batch, name) for name in Batch._fields[:5]}))
         if batch.candidates is not None:
             batch = batch._replace(candidates=with_labels(batch.candidates, batch))
-        fresh = new.valid & (state.fit.epoch == 0) & (new.increment > state.fit.offered)
-        descent = partial(descend, base, new=new, fresh=fresh, key=key)
+        descent = partial(descend, base, new=new, first_pass=state.fit.epoch == 0, before=state.fit.offered, key=key)
         learner, own, metrics = on_rows(descent, state.learner, state.strategy, batch)
         return state._replace(learner=learner, strategy=own), metrics
 
@@ -240,7 +236,8 @@ def make(
         ids: dict[str, Array],
         *,
         new: Batch,
-        fresh: Array,
+        first_pass: Array,
+        before: Array,
         key: Array,
     ) -> tuple[Learner, Any, dict[str, Any]]:
         """One optimizer step on `batch`, by the strategies' states `own`; `record` gets `kept` and `noted`."""
@@ -276,10 +273,10 @@ def make(
             )
         )(params)
         chosen = strategy.grads(own, grads, params, grad_fn, batch)
-        arrived = None if compact else arrived_rows(here, params, learner.catalogue)
+        arrived = arrived_rows(here, params, learner.catalogue, ids)
         updates, opt_state = tx.update(chosen, learner.opt_state, params, arrived=arrived)
         updates = strategy.updates(own, updates, params)
-        seen = Step(noted, new, outputs, grads, penalty, updates, params, fresh)
+        seen = Step(noted, new, outputs, grads, penalty, updates, params, first_pass, before)
         kept = strategy.record(kept, seen, named_key(key, "record"))
         learner = learner._replace(params=optax.apply_updates(params, updates), opt_state=opt_state)
         metrics = {"loss": loss, "terms": terms, "examples": batch.valid.sum()}

@@ -159,7 +159,7 @@ class Functions:
         self.written = Compiled(parameters_written)
         self.copy = Compiled(lambda tree: jax.tree.map(jnp.copy, tree))
 
-    def refuse_types(self, state: State, data: Data, whole: Data) -> None:
+    def refuse_types(self, state: State, data: Data) -> None:
         """A strategy whose state changes its type is refused before training, not at a later increment.
 
         Tracing is little work: compiling uses it again where the shapes are the same.
@@ -168,7 +168,7 @@ class Functions:
             return
         # An epoch of an increment, which the base part does not run: what it refuses is said before any training.
         epoch: Any = lambda state, data: self.run_epoch.traced(state, data)[0]  # noqa: E731
-        hooks = ("begin", self.begin.traced, data), ("record", epoch, data), ("end", self.end.traced, whole)
+        hooks = ("begin", self.begin.traced, data), ("record", epoch, data), ("end", self.end.traced, data)
         for hook, traced, rows in hooks:
             try:
                 changed = traced(state, rows).strategy
@@ -246,11 +246,6 @@ def as_data(rows: Rows, inputs: tuple[str, ...], increment: int, arrived: tuple[
     )
     users, items = (padded(ids, events) for ids in arrived)
     return Data(batch, number, now, users, items)
-
-
-def finished(data: Data, validation: Data) -> Data:
-    """What `end` gets: the update's rows, and those for validation, which a memory may keep once training is over."""
-    return data._replace(validation=validation.rows)
 
 
 NOBODY = (np.zeros(0, np.int32), np.zeros(0, np.int32))
@@ -462,7 +457,7 @@ class Driver:
             before = functions.copy(state.learner.params)
             if plan.afresh:
                 state = functions.restart(state, data)
-            functions.refuse_types(state, data, finished(data, validation))
+            functions.refuse_types(state, data)
             state = functions.begin(state, data)
             progress = progress._replace(begun=True)
             if t == 0 and (base := self.base(functions.program, sizes)) is not None:
@@ -490,7 +485,7 @@ class Driver:
             else:  # strategies have followed its steps, which were those of the base part there, up to rounding
                 state = state._replace(fit=state.fit._replace(learner=put(base.learner, functions.program)))
             start = time.perf_counter()
-        state = functions.end(state, finished(data, validation))
+        state = functions.end(state, data)
         jax.block_until_ready(state)
         progress = clocked(progress)
         changed = int(functions.written(before, state.learner.params))
@@ -530,7 +525,10 @@ class Driver:
         )
 
     def update_data(self, program: Program, t: int, plan: Plan) -> tuple[Data, Data, Seen | None]:
-        """Training and validation examples of the update at t, and what validation leaves out."""
+        """Training examples of the update at t, those of its validation, and what validation leaves out.
+
+        Validated on is what no update has trained on yet; a memory may keep validation rows of all of its increments.
+        """
         stream, history = self.stream, "history" in program.inputs
         if program.counting:
             rows = stream.training_rows(plan.arrived, validation=None, history=history)
@@ -544,9 +542,14 @@ class Driver:
             )
         new = stream.training_events(plan.arrived)
         arrived = stream.interactions.user[new], stream.interactions.item[new]
-        checked = stream.training_rows(plan.newest, validation=True, history=history)
-        seen = self.seen(checked, heldout=False) if stream.exclude_seen else None
-        given: Any = (as_data(rows, program.inputs, t, arrived), as_data(checked, program.inputs, t, NOBODY), seen)
+        newest, every = (
+            stream.training_rows(increments, validation=True, history=history)
+            for increments in (plan.newest, plan.increments)
+        )
+        seen = self.seen(newest, heldout=False) if stream.exclude_seen else None
+        data = as_data(rows, program.inputs, t, arrived)
+        data = data._replace(validation=as_data(every, program.inputs, t, NOBODY).rows)
+        given: Any = (data, as_data(newest, program.inputs, t, NOBODY), seen)
         data, validation, seen = put(given, program)
         text = self.text(t, program)
         return data._replace(text=text), validation._replace(text=text), seen

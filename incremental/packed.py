@@ -208,8 +208,12 @@ def splits(programs: Programs, solo: Driver, numbers: Sequence[Mapping[str, floa
         functions.begin.program(given, on, state, data),
         functions.base_epoch.program(given, on, state, epoch, data),
         functions.validate.program(given, on, state, validation, seen),
-        functions.end.program(given, on, state, loop.finished(data, validation)),
+        functions.end.program(given, on, state, data),
     ]
+    first = solo.update.plan(1, [0], {}, 0)
+    if first.increments and functions.base_epoch is not functions.run_epoch:  # what the strategies take, and refuse
+        rows = programs.everywhere(solo.update_data(functions.program, 1, first)[0])
+        compiled.append(functions.run_epoch.program(given, on, state, epoch, rows))
     told = [program.memory_analysis() for program in compiled]
     needed = max(
         each.argument_size_in_bytes + each.output_size_in_bytes + each.temp_size_in_bytes - each.alias_size_in_bytes
@@ -387,7 +391,7 @@ class Packed:
         if t == 0:
             self.leave_bases([lane for lane in here if lane not in taken], functions.program, fit.epoch)
             start = time.perf_counter()
-        self.state, _ = functions.end(self.numbers, self.on(here), self.state, loop.finished(data, validation))
+        self.state, _ = functions.end(self.numbers, self.on(here), self.state, data)
         jax.block_until_ready(self.state)
         clock()
         written = np.asarray(functions.written(self.numbers, self.before, self.state.learner.params))
@@ -412,13 +416,13 @@ class Packed:
         """Leaves the lanes' base parts for other runs; where there is one already, the lane goes on with that one."""
         if program.early or not any(self.lanes[lane].bases for lane in lanes):
             return
-        host, found = jax.device_get(self.state.fit.learner), self.found_bases(lanes)
+        host = jax.device_get(self.state.fit.learner)
         for lane in lanes:
             bases, own = self.lanes[lane].bases, self.progress[lane]
-            if bases is not None and lane not in found:
+            if bases is not None and bases.take(self.sizes) is None:
                 cost = Cost(0, own.seconds, 0.0, own.examples, int(epochs[lane]), 0, 0)
                 bases.keep(loop.Base(jax.tree.map(lambda leaf: leaf[lane].copy(), host), cost))  # noqa: B023
-        self.put_learners({lane: base.learner for lane, base in found.items()})
+        self.put_learners({lane: base.learner for lane, base in self.found_bases(lanes).items()})
 
     def found_bases(self, lanes: Sequence[int]) -> dict[int, loop.Base]:
         """The base parts that other runs have left for these lanes."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 Params = Any  # a pytree of float arrays
@@ -43,6 +44,11 @@ class Batch(NamedTuple):
 def stored(batch: Batch) -> Batch:
     """The fields that describe a row on its own, as a memory keeps them."""
     return Batch(*batch[:5])
+
+
+def with_labels(candidates: Array, rows: Batch) -> Array:
+    """[V] bool: the candidates and the rows' labels: a label that is trained on is one, or the loss has no bound."""
+    return candidates.at[jnp.where(rows.valid, rows.labels, len(candidates))].set(True, mode="drop")
 
 
 class Outputs(NamedTuple):
@@ -126,12 +132,13 @@ class Step(NamedTuple):
     penalty: Params  # the part of `grads` that is the strategies' terms' own, outputs held fixed
     updates: Params  # as added to the parameters
     params: Params  # before the step
-    fresh: Array  # [B] bool: rows of `new` that no earlier epoch or update had
+    first_pass: Array  # [] bool: the update's first epoch
+    before: Any = -1  # [] int32: the rows of `new` of later increments are in no earlier update
 
     @property
     def offered(self) -> Batch:
-        """`new`, with those rows valid that memories insert: each event once in a run."""
-        return self.new._replace(valid=self.new.valid & self.fresh)
+        """`new`, with those rows valid that memories insert, in the first pass: each event once in a run."""
+        return self.new._replace(valid=self.new.valid & (self.new.increment > self.before))
 
 
 class Data(NamedTuple):
@@ -144,7 +151,7 @@ class Data(NamedTuple):
     items: Array  # [E] int32
     text: Array | None = None  # [V, F] or [V, L, D] float32: of the items that have occurred; None: no `data.text`
     listed: Array | None = None  # [V] bool: items that a ranking may contain beside those seen
-    validation: Batch | None = None  # the update's validation rows [M, ...], padding not valid; for `end` only
+    validation: Batch | None = None  # validation rows of all its increments [M, ...], padding not valid; for `end`
 
 
 class Seen(NamedTuple):

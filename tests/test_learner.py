@@ -160,7 +160,7 @@ def probe(sizes: Sizes) -> Program:
         del key
         return {
             "steps": state["steps"] + 1,
-            "first": state["first"] + step.fresh.any(),
+            "first": state["first"] + step.first_pass,
             "valid": step.batch.valid.sum(),
             "new": step.new.valid.sum(),
             "updates": step.updates,

@@ -236,14 +236,34 @@ def test_a_sweep_trains_each_base_part_once(tmp_path: Path, monkeypatch: pytest.
     )  # replay's too, which follows the steps
 
 
+def test_a_baseline_goes_on_from_a_shared_base_part(tmp_path: Path) -> None:
+    rows = {"finetune": 1, "static": 0}
+    jobs = [
+        Job(row, {**composed(tmp_path, f"update.window={window}"), "model": POPULARITY, "name": row, "row": row})
+        for row, window in rows.items()
+    ]
+    assert all(isinstance(outcome, dict) for outcome in sweep.run(jobs))
+    one, other = ((path / "evaluations.csv").read_text().splitlines() for path in sorted(tmp_path.iterdir()))
+    assert [line for line in one if line.startswith("0,1,")] == [line for line in other if line.startswith("0,1,")]
+
+
+def late_branching(problem: Problem, *, weight: float = 1.0) -> Strategy:
+    """A hook that asks for a float's value; the base part does not call it."""
+    del problem
+    return Strategy(loss=lambda *_: weight if weight > 1.0 else 0.0)
+
+
 def branching(problem: Problem, *, weight: float = 1.0) -> Strategy:
     """A factory that asks for a float's value."""
     del problem
     return Strategy() if weight > 1.0 else Strategy(loss=lambda *_: weight)
 
 
-def test_a_number_that_python_asks_for_sends_its_jobs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "plugin", SimpleNamespace(branching=branching))
+@pytest.mark.parametrize("factory", [branching, late_branching])
+def test_a_number_that_python_asks_for_sends_its_jobs_alone(
+    factory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "plugin", SimpleNamespace(branching=factory))
     nodes = [{"mine": {"_target_": "plugin.branching", "weight": weight}} for weight in (0.5, 2.0)]
     configs = dict(enumerate({**composed(tmp_path), "strategies": node} for node in nodes))
     assert [why for _, why in sweep.grouped(configs)] == [None]

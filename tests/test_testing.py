@@ -177,7 +177,7 @@ def test_a_reservoir_that_favours_the_last_rows(factory: Any) -> None:
 
             new = good.record(own, step, key)
             changed = jax.tree.map(swapped, own, new, is_leaf=lambda leaf: isinstance(leaf, Memory))
-            return jax.tree.map(lambda a, b: jnp.where(step.fresh.any(), a, b), changed, new)
+            return jax.tree.map(lambda a, b: jnp.where(step.first_pass, a, b), changed, new)
 
         return good._replace(record=record)
 
@@ -187,7 +187,9 @@ def test_a_reservoir_that_favours_the_last_rows(factory: Any) -> None:
 @variants(replay, der, agem, slow=True)
 def test_a_reservoir_that_counts_epochs(factory: Any) -> None:
     def always(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
-        return good._replace(record=lambda own, step, key: good.record(own, step._replace(fresh=jnp.array(True)), key))
+        return good._replace(
+            record=lambda own, step, key: good.record(own, step._replace(first_pass=jnp.array(True)), key)
+        )
 
     assert_rejected(factory, always, "counts epochs|holds the same row twice")
 
@@ -196,7 +198,7 @@ def test_a_reservoir_that_counts_epochs(factory: Any) -> None:
 def test_a_reservoir_that_takes_a_windows_old_rows_again(factory: Any) -> None:
     def again(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
         def record(own: Any, step: Any, key: Any) -> Any:
-            return good.record(own, step._replace(fresh=step.fresh.any() | (step.new.increment < 1)), key)
+            return good.record(own, step._replace(before=jnp.int32(-1)), key)
 
         return good._replace(record=record)
 

@@ -55,7 +55,7 @@ def states(*, path: str, layers: int = 1, length: int = 16, cache: str | None = 
         from incremental.encoders.top import top
 
         own = top(path, layers)
-        below = jax.jit(own.below)
+        below = jax.jit(jax.default_matmul_precision("highest")(own.below))  # the file must not depend on the device
         found = []
         for at in range(0, len(texts), BATCH):
             ids, mask = own.encoder.tokenize([*texts[at : at + BATCH], *[""] * (at + BATCH - len(texts))], length)

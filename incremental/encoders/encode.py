@@ -69,6 +69,7 @@ def _vectors(
     pool: Callable[[Array, Array], Array],
     normalise: bool,
 ) -> Array:
-    states = module.apply({"params": params}, ids, mask)
+    with jax.default_matmul_precision("highest"):  # what is kept on disk must not depend on the device
+        states = module.apply({"params": params}, ids, mask)
     vectors = pool(states, mask)
     return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=1, keepdims=True), 1e-12) if normalise else vectors

@@ -87,7 +87,7 @@ def adaptive_softmax(*, cutoffs: tuple[int, ...] = CUTOFFS, shrink: int = 1) -> 
         slots: Slots = own["slots"]
         hidden, live = outputs.hidden, slots.live
         if batch.candidates is not None:
-            live = live & batch.candidates[slots.item]
+            live = batch.candidates[slots.item]  # those seen, and labels that a memory brings back
         slot = jnp.where(batch.valid, slots.slot[batch.labels], 0)  # padding occupies no tail
         cluster, (rows, biases), edges = layout.cluster(slot), parts_of(own), layout.edges(len(live))
         scores, counts = of_short_list(own, rows[0], biases[0], hidden, live)

@@ -10,7 +10,7 @@ from jax import Array
 from incremental.errors import UserError
 from incremental.memory import buffer, herding, quotas
 from incremental.strategy import named_key
-from incremental.types import Batch, Data, Learner, Memory, Problem, stored
+from incremental.types import Batch, Data, Learner, Memory, Problem, stored, with_labels
 
 Selection = Literal["herding", "loss", "least_loss", "random", "one"]
 Groups = Literal["label", "increment"]
@@ -78,8 +78,7 @@ def chunked(function: Callable[[Batch], Array], rows: Batch) -> Array:
 def candidates(memory: Memory, data: Data) -> Batch:
     """[C + N] rows of the memory and of the increment, those for validation included, each once.
 
-    Where the update trained on older increments too, their rows in the memory are left out, for the data hold all
-    that are trained on. Rows for validation are those of the newest increments only.
+    Where the update trained on older increments too, their rows in the memory are left out, for the data hold them all.
     """
     new = stored(data.rows)
     real = new.valid & (jnp.arange(len(new.labels)) < data.size)
@@ -142,7 +141,7 @@ def selector(
 
         def loss(rows: Batch) -> Array:
             outputs = problem.apply(learner.params, rows.inputs)
-            return problem.loss(learner.params, outputs, rows._replace(candidates=seen))
+            return problem.loss(learner.params, outputs, rows._replace(candidates=with_labels(seen, rows)))
 
         if selection == "herding":
             vectors = jnp.where(rows.valid[:, None], chunked(hidden, rows), 0.0)

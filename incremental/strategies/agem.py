@@ -60,7 +60,7 @@ def agem(problem: Problem, *, capacity: int = 5000, rows: int = 128) -> Strategy
 
     def record(state: References, step: Step, key: Array) -> References:
         return jax.lax.cond(
-            step.fresh.any(),
+            step.first_pass,
             lambda state: state._replace(memory=reservoir.insert(state.memory, step.offered, key)),
             lambda state: state,
             state,

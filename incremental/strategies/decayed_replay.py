@@ -34,7 +34,7 @@ def decayed_replay(
 
     def record(state: Memory, step: Step, key: Array) -> Memory:
         return jax.lax.cond(
-            step.fresh.any(), lambda state: reservoir.insert(state, step.offered, key), lambda state: state, state
+            step.first_pass, lambda state: reservoir.insert(state, step.offered, key), lambda state: state, state
         )
 
     return Strategy(init=lambda _learner: buffer.empty(problem.example, capacity), batch=batch, record=record)

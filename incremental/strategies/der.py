@@ -66,7 +66,7 @@ def der(problem: Problem, *, capacity: int = 5000, rows: int = 128, alpha: float
             ready = state.ready.at[slots].set(False, mode="drop")
             return Dark(buffer.write(state.memory, step.offered, slots), state.hidden, ready)
 
-        return jax.lax.cond(step.fresh.any(), inserted, lambda state: state, state)
+        return jax.lax.cond(step.first_pass, inserted, lambda state: state, state)
 
     def end(state: Dark, learner: Learner, data: Data, key: Array) -> tuple[Dark, Learner]:
         del data, key

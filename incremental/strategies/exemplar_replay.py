@@ -30,8 +30,8 @@ def exemplar_replay(
     |E_{t-1}| / |D_t|), I the items seen so far, E the exemplars, D_t the rows of the update at t. With `spread` they
     come in turn, ⌊|E| / batches⌋ beside each batch, so that each comes once an epoch; `rows` is then the most a batch.
 
-    At the end of an increment the exemplars are chosen anew from its training and validation rows and the memory's (of
-    increments that a window trains on once more, only the rows that it trains on). Each label v with n_v of
+    At the end of an increment the exemplars are chosen anew from its training and validation rows and the memory's (an
+    update on a window may so replay rows for validation of older increments). Each label v with n_v of
     these n rows gets slots by `quotas`: "proportional" (capacity n_v / n, largest remainder), "balanced" (the same for
     each as far as its rows go), "multinomial" (`capacity` draws with chances n_v / n: ADER), "uniform" (`capacity`
     draws, each label with rows as likely) or "uniform_seen" (`capacity` draws, each item seen so far as likely; draws

@@ -24,8 +24,6 @@ def ring_replay(problem: Problem, *, capacity: int = 5000, rows: int = 128, weig
 
     def record(state: Memory, step: Step, key: Array) -> Memory:
         del key
-        return jax.lax.cond(
-            step.fresh.any(), lambda state: ring.insert(state, step.offered), lambda state: state, state
-        )
+        return jax.lax.cond(step.first_pass, lambda state: ring.insert(state, step.offered), lambda state: state, state)
 
     return Strategy(init=lambda _learner: buffer.empty(problem.example, capacity), batch=batch, record=record)
