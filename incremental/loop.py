@@ -542,14 +542,14 @@ class Driver:
             )
         new = stream.training_events(plan.arrived)
         arrived = stream.interactions.user[new], stream.interactions.item[new]
-        newest, every = (
-            stream.training_rows(increments, validation=True, history=history)
-            for increments in (plan.newest, plan.increments)
-        )
+        newest = stream.training_rows(plan.newest, validation=True, history=history)
         seen = self.seen(newest, heldout=False) if stream.exclude_seen else None
-        data = as_data(rows, program.inputs, t, arrived)
-        data = data._replace(validation=as_data(every, program.inputs, t, NOBODY).rows)
-        given: Any = (data, as_data(newest, program.inputs, t, NOBODY), seen)
+        checked = every = as_data(newest, program.inputs, t, NOBODY)
+        if plan.increments != plan.newest:
+            older = stream.training_rows(plan.increments, validation=True, history=history)
+            every = as_data(older, program.inputs, t, NOBODY)
+        data = as_data(rows, program.inputs, t, arrived)._replace(validation=every.rows)
+        given: Any = (data, checked, seen)
         data, validation, seen = put(given, program)
         text = self.text(t, program)
         return data._replace(text=text), validation._replace(text=text), seen
