@@ -98,16 +98,17 @@ def test_a_label_that_is_trained_on_is_a_candidate() -> None:
     f = lab.functions(lab.build(lab.Spec("replay", optimizer="sgd"))(SIZES))
     data = cut(data_at(0)[0], 32)
     state, _ = f.run_epoch(f.begin(f.init(jax.random.key(0)), data), data)
-    rows = state.strategy["replay"].rows
-    label = 200
+    # 32 copies of one row, so that whatever is drawn is known.
+    rows = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), state.strategy["replay"].rows)
+    user, label = int(rows.inputs["user"][0]), 200
     assert not bool(state.learner.catalogue.seen[label])
     memory = state.strategy["replay"]._replace(rows=rows._replace(labels=jnp.full_like(rows.labels, label)))
     params, seen = jax.tree.map(jnp.copy, state.learner.params), np.array(state.learner.catalogue.seen)
     seen[label] = True
-    old = jax.tree.map(np.array, memory.rows)
-    drawn = reference_loss(params, old.inputs["user"][:32], old.labels[:32], seen)
+    new = reference_loss(params, data.rows.inputs["user"][:32], data.rows.labels[:32], seen).mean()
+    old = reference_loss(params, jnp.array([user]), jnp.array([label]), seen)[0]
     state, metrics = f.run_epoch(state._replace(strategy={"replay": memory}), data)
-    assert float(metrics["terms"]["data"]) > 0.5 * float(drawn.min())
+    assert float(metrics["terms"]["data"]) == pytest.approx(float(new + 16 * old / 32), rel=1e-5)
     assert int(metrics["broken"]["step"]) < 0
 
 
