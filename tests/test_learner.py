@@ -11,6 +11,7 @@ import pytest
 from incremental import learner, loop
 from incremental.errors import UserError
 from incremental.heads.sampled_softmax import sampled_softmax
+from incremental.optimizers import sgd
 from incremental.problem import Head, problem
 from incremental.strategy import Strategy
 from incremental.types import Batch, Data, Learner, Outputs, Params, Program, Sizes, State, Step
@@ -110,6 +111,17 @@ def test_a_label_that_is_trained_on_is_a_candidate() -> None:
     state, metrics = f.run_epoch(state._replace(strategy={"replay": memory}), data)
     assert float(metrics["terms"]["data"]) == pytest.approx(float(new + 16 * old / 32), rel=1e-5)
     assert int(metrics["broken"]["step"]) < 0
+
+
+def test_table_rows_of_ids_to_come_do_not_decay() -> None:
+    """So that tables with room for the whole stream train as tables that grow."""
+    decaying, steps = sgd(learning_rate=0.1, weight_decay=0.5), learner.training(batch_size=32, patience=0)
+    program = learner.make(lab.problem_of(PLAIN, SIZES), decaying, {}, sizes=SIZES, training=steps)
+    data = cut(data_at(0)[0], 32)
+    state = jax.jit(lambda key: program.begin(program.init(key), data))(jax.random.key(0))
+    after = jax.jit(program.run_epoch)(state, data)[0].learner.params
+    still = np.asarray((after["item"]["embedding"] == state.learner.params["item"]["embedding"]).all(1))
+    np.testing.assert_array_equal(still[1:], ~np.asarray(state.learner.catalogue.seen)[1:])
 
 
 @pytest.mark.parametrize("negative", [False, True])
