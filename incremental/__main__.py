@@ -1,5 +1,5 @@
 """`python -m incremental` is the `incremental` command."""
 
-from incremental.cli import main
+from incremental.app.cli import main
 
 main()

@@ -35,7 +35,7 @@ def real_data() -> Path:
 @pytest.fixture
 def shared_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of one program share its compiled functions, from test to test."""
-    from incremental import loop
+    from incremental.run import loop
     from tests import lab
 
     monkeypatch.setattr(loop, "Functions", lab.functions)

@@ -14,8 +14,12 @@ import optax
 import polars as pl
 from omegaconf import OmegaConf
 
-from incremental import config, learner, loop, optimizers, update
-from incremental.cli import config_folder
+from incremental.app import config
+from incremental.app.cli import config_folder
+from incremental.core import gradient, optimizers
+from incremental.core.problem import Baseline, Head, Model, problem
+from incremental.core.strategy import Strategy
+from incremental.core.types import Data, Problem, Program, Sizes, State
 from incremental.data.interactions import Interactions, Table
 from incremental.data.simulator import simulate
 from incremental.data.stream import Stream, make_stream
@@ -33,12 +37,12 @@ from incremental.models.gru4rec import gru4rec
 from incremental.models.matrix_factorization import matrix_factorization
 from incremental.models.oracle import oracle
 from incremental.models.sasrec import sasrec
-from incremental.problem import Baseline, Head, Model, problem
+from incremental.run import loop
+from incremental.run.policy import Plan, Update, update
+from incremental.run.progress import Result
 from incremental.strategies.ewc import ewc
 from incremental.strategies.online_ewc import online_ewc
 from incremental.strategies.replay import replay
-from incremental.strategy import Strategy
-from incremental.types import Data, Problem, Program, Sizes, State
 
 # What one test compiled the next one of the process reads back. A folder for each process: JAX writes the entries in
 # place, so that a second process could read half of one.
@@ -48,12 +52,12 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 HISTORY = 8  # L
-FINETUNE = update.update()
+FINETUNE = update()
 POLICIES = {
-    "static": update.update(window=0),
+    "static": update(window=0),
     "finetune": FINETUNE,
-    "window": update.update(window=2),
-    "retrain": update.update(window="all", start="afresh"),
+    "window": update(window=2),
+    "retrain": update(window="all", start="afresh"),
 }
 
 
@@ -193,13 +197,13 @@ def configured(name: str, group: str = "strategy") -> Callable[..., Any]:
 
 
 def make(problem: Problem, parts: Mapping[str, Strategy], sizes: Sizes, spec: Spec) -> Program:
-    """`learner.make` with the tiny problem's settings."""
-    return learner.make(
+    """`gradient.make` with the tiny problem's settings."""
+    return gradient.make(
         problem,
         OPTIMIZERS[spec.optimizer](),
         parts,
         sizes=sizes,
-        training=learner.training(batch_size=32, epochs=spec.epochs, patience=spec.patience, least_epochs=0),
+        training=gradient.training(batch_size=32, epochs=spec.epochs, patience=spec.patience, least_epochs=0),
         cutoffs=spec.cutoffs,
         rank_batch_size=64,
     )
@@ -247,18 +251,18 @@ def functions(program: Program) -> loop.Functions:
     return _Functions(program)
 
 
-def driver(build: loop.Build, events: Stream, policy: update.Update = FINETUNE) -> loop.Driver:
+def driver(build: loop.Build, events: Stream, policy: Update = FINETUNE) -> loop.Driver:
     """A driver of one metric that says and saves nothing."""
     return loop.Driver(build, events, policy, ("ndcg@10",), loop.Silent(), None)
 
 
-def run(build: loop.Build, events: Stream, policy: update.Update = FINETUNE, **arguments: Any) -> loop.Result:
+def run(build: loop.Build, events: Stream, policy: Update = FINETUNE, **arguments: Any) -> Result:
     """`loop.run` of one metric."""
     return loop.run(build, events, policy, **{"metrics": ("ndcg@10",), **arguments})
 
 
 @functools.cache
-def ran(spec: Spec) -> loop.Result:
+def ran(spec: Spec) -> Result:
     """The run that many laws look at; call it under the fixture `shared_programs`."""
     return run(build(spec), stream())
 
@@ -277,7 +281,7 @@ def train(f: loop.Functions, state: State, data: Data, validation: Data) -> tupl
 
 def update_data(events: Stream, program: Program, t: int) -> tuple[Data, Data]:
     """Training and validation data of a fine-tuning update."""
-    alone = update.Plan(range(t, t + 1), range(t, t + 1), range(t, t + 1), afresh=False)
+    alone = Plan(range(t, t + 1), range(t, t + 1), range(t, t + 1), afresh=False)
     data, validation, _ = driver(lambda _: program, events).update_data(program, t, alone)
     return data, validation
 

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from experiments.ader import study, table
+from incremental.app.experiment import Tracked
 from incremental.errors import UserError
-from incremental.experiment import Tracked
 
 SMALL = [
     "data.history=6",

@@ -7,8 +7,8 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from incremental import cli, config
-from incremental.assemble import completed, refuse_unknown
+from incremental.app import cli, config
+from incremental.app.assemble import completed, refuse_unknown
 
 FOLDER = cli.config_folder()
 CHOICES = sorted(

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from incremental import loop
-from incremental.capacity import capacity, into_corner
-from incremental.compiled import Compiled
+from incremental.core.strategy import Strategy, chain
+from incremental.core.types import Batch, Data, Params, Program, Sizes, State
 from incremental.memory import buffer, reservoir
-from incremental.strategy import Strategy, chain
-from incremental.types import Batch, Data, Params, Program, Sizes, State
+from incremental.run import loop
+from incremental.run.capacity import capacity, into_corner
+from incremental.run.compiled import Compiled
+from incremental.run.progress import Progress
 from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
@@ -97,7 +98,7 @@ class Keep:
     def due(self) -> bool:
         return True
 
-    def save(self, state: State, before: Params, sizes: Sizes, progress: loop.Progress) -> None:
+    def save(self, state: State, before: Params, sizes: Sizes, progress: Progress) -> None:
         self.kept.append((lab.on_host(state), lab.on_host(before), sizes, progress))
 
 

@@ -15,8 +15,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from incremental import loop
-from incremental.cli import config_folder
+from incremental.app.cli import config_folder
+from incremental.core.gradient_free import gradient_free
+from incremental.core.problem import Baseline
 from incremental.data import interactions
 from incremental.data import stream as stream_module
 from incremental.data.cleaning import cleaning
@@ -28,9 +29,8 @@ from incremental.data.sources.lastfm import lastfm
 from incremental.data.sources.mind import mind
 from incremental.data.sources.movielens import ratings_dat, u_data
 from incremental.data.stream import Stream
-from incremental.gradient_free import gradient_free
-from incremental.problem import Baseline
-from incremental.update import Update
+from incremental.run import loop
+from incremental.run.policy import Update
 from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")

@@ -12,8 +12,8 @@ import pytest
 
 from experiments.split_mnist import digits, methods, published_lwf, study, table
 from experiments.split_mnist.mlp import mlp
+from incremental.core.types import Batch, Catalogue, Learner, Outputs, Problem
 from incremental.errors import UserError
-from incremental.types import Batch, Catalogue, Learner, Outputs, Problem
 
 RNG = np.random.default_rng(0)
 FACES = RNG.normal(128, 25, (10, 784))

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from incremental.core.strategy import Strategy, chain
+from incremental.core.types import Memory, Teacher
 from incremental.errors import UserError
 from incremental.memory import buffer, reservoir
 from incremental.strategies.ader import ader
@@ -28,9 +30,7 @@ from incremental.strategies.replay import replay
 from incremental.strategies.ring_replay import ring_replay
 from incremental.strategies.si import si
 from incremental.strategies.warm_rows import warm_rows
-from incremental.strategy import Strategy, chain
 from incremental.testing import LawBroken, check_strategy
-from incremental.types import Memory, Teacher
 from tests import lab
 
 SMALL: dict[str, Any] = {"capacity": 24, "rows": 8}

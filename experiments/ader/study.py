@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.ader import table
-from incremental.cli import compilation_cache, config_folder, reported, resolved
+from incremental.app.cli import compilation_cache, config_folder, reported, resolved
+from incremental.app.experiment import execute, named
+from incremental.app.rundir import RunDirectory
 from incremental.errors import UserError
-from incremental.experiment import execute, named
-from incremental.rundir import RunDirectory
 
 
 class Job(NamedTuple):

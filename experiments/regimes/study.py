@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.regimes import report
-from incremental import sweep
-from incremental.cli import compilation_cache, config_folder, headline, reported, resolved
+from incremental.app import sweep
+from incremental.app.cli import compilation_cache, config_folder, headline, reported, resolved
+from incremental.app.experiment import named
 from incremental.errors import UserError
-from incremental.experiment import named
 
 HERE = Path(__file__).parent
 

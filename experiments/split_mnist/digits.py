@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from incremental.core.types import Batch, Data, Sizes
 from incremental.errors import UserError
-from incremental.types import Batch, Data, Sizes
 
 Scenario = Literal["domain", "class"]
 TASKS = ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))

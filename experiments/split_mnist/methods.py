@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import optax
 
 from experiments.split_mnist.digits import Scenario
-from incremental import optimizers
+from incremental.core import optimizers
+from incremental.core.strategy import Strategy
+from incremental.core.types import Problem
 from incremental.strategies.ewc import ewc
 from incremental.strategies.exemplar_replay import exemplar_replay
 from incremental.strategies.gem import gem
@@ -16,8 +18,6 @@ from incremental.strategies.lwf import lwf
 from incremental.strategies.mas import mas
 from incremental.strategies.online_ewc import online_ewc
 from incremental.strategies.si import si
-from incremental.strategy import Strategy
-from incremental.types import Problem
 
 Factories = Mapping[str, Callable[[Problem], Strategy]]
 

@@ -20,11 +20,11 @@ from experiments.split_mnist import study
 from experiments.split_mnist.digits import Scenario, read, tasks
 from experiments.split_mnist.methods import Method
 from experiments.split_mnist.mlp import mlp
+from incremental.app.sweep import use_every_core
+from incremental.core.distillation import Taught, lesson, marked, taught, untaught
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Outputs, Params, Problem
 from incremental.errors import UserError
-from incremental.strategies.distillation import Taught, lesson, marked, taught, untaught
-from incremental.strategy import Strategy
-from incremental.sweep import use_every_core
-from incremental.types import Batch, Outputs, Params, Problem
 
 TEMPERATURE = 2.0
 

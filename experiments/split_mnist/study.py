@@ -15,13 +15,13 @@ from experiments.split_mnist import table
 from experiments.split_mnist.digits import SIZES, Scenario, Tasks, read, tasks
 from experiments.split_mnist.methods import METHODS, Method
 from experiments.split_mnist.mlp import mlp
+from incremental.app.sweep import use_every_core
+from incremental.core.gradient import make, training
+from incremental.core.problem import Model, problem
+from incremental.core.types import Program, Sizes
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
-from incremental.learner import make, training
-from incremental.packed import Numbers, Programs
-from incremental.problem import Model, problem
-from incremental.sweep import use_every_core
-from incremental.types import Program, Sizes
+from incremental.run.packed import Numbers, Programs
 
 BATCH, EPOCHS = 128, 4
 

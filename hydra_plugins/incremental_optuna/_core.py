@@ -14,7 +14,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from incremental import cli
+from incremental.app import cli
 from incremental.errors import UserError
 from incremental.report.direction import is_quality
 

@@ -1,4 +1,4 @@
-"""From Hydra's jobs to `incremental.sweep` and back."""
+"""From Hydra's jobs to `incremental.app.sweep` and back."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from incremental import cli, sweep
+from incremental.app import cli, sweep
 from incremental.errors import UserError
 
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.dropout import multipliers
 from incremental.encoders.layers import Config, attention, feed_forward, norm
-from incremental.models.dropout import multipliers
 
 
 class Layer(nn.Module):

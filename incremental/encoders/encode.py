@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from jax import Array
 
+from incremental.core.precision import Precision, low
+from incremental.core.types import Params
 from incremental.encoders.load import Encoder
 from incremental.encoders.tokens import check
-from incremental.precision import Precision, low
-from incremental.types import Params
 
 STEP = 8  # lengths are rounded up to a multiple, so that there are few programs
 

@@ -9,11 +9,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.types import Params
 from incremental.encoders.layers import Config
 from incremental.encoders.tokens import Tokenize, tokenizer
 from incremental.encoders.weights import family_of, parameters
 from incremental.errors import UserError
-from incremental.types import Params
 
 
 class Encoder(NamedTuple):

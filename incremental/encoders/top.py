@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
+from incremental.core.types import Params
 from incremental.encoders.bert import Bert, Layer
 from incremental.encoders.layers import Config
 from incremental.encoders.load import Encoder, load
 from incremental.errors import UserError
-from incremental.types import Params
 
 ADAPTED = ("query", "value")  # as in the paper's experiments
 

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 
+from incremental.core.types import Params
 from incremental.encoders.bert import Bert
 from incremental.encoders.gpt2 import GPT2
 from incremental.encoders.layers import ACTIVATIONS, Config
 from incremental.errors import UserError
-from incremental.types import Params
 
 Tensor = npt.NDArray[Any]
 

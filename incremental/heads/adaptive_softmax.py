@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.problem import Head, Items
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Data, Learner, Outputs, Params, Sizes, Step
+from incremental.core.untied import refuse_without_view, trained_before
 from incremental.errors import UserError
 from incremental.heads import chunked_softmax, full_softmax
-from incremental.heads.own import refuse_without_view, trained_before
-from incremental.problem import Head, Items
-from incremental.strategy import Strategy
-from incremental.types import Batch, Data, Learner, Outputs, Params, Sizes, Step
 
 CUTOFFS = (2000, 6000, 12000, 20000, 30000, 100_000, 300_000)
 ROWS, COLUMNS = 32, 16384  # of a tail's scores in memory at once

@@ -3,9 +3,9 @@
 import jax
 from jax import Array
 
-from incremental.heads.negatives import drawn, mean_over, scored
-from incremental.problem import Head, Items
-from incremental.types import Batch, Outputs
+from incremental.core.negatives import drawn, mean_over, scored
+from incremental.core.problem import Head, Items
+from incremental.core.types import Batch, Outputs
 
 
 def bce(*, negatives: int = 64, power: float = 0.0) -> Head:

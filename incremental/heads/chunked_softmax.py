@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.problem import Head, Items
+from incremental.core.types import Batch, Outputs
 from incremental.errors import UserError
-from incremental.problem import Head, Items
-from incremental.types import Batch, Outputs
 
 LEAST = float(jnp.finfo(jnp.float32).min)  # finite, so that a chunk without candidates makes no NaN
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.problem import Head, Items
-from incremental.types import Batch, Outputs
+from incremental.core.problem import Head, Items
+from incremental.core.types import Batch, Outputs
 
 
 def cross_entropy(outputs: Outputs, batch: Batch) -> Array:

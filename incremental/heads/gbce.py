@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.heads.negatives import drawn, scored
-from incremental.problem import Head, Items
-from incremental.types import Batch, Outputs
+from incremental.core.negatives import drawn, scored
+from incremental.core.problem import Head, Items
+from incremental.core.types import Batch, Outputs
 
 
 def gbce(*, negatives: int = 256, calibration: float = 0.75) -> Head:

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.problem import Head
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Data, Learner, Outputs, Params, Sizes
+from incremental.core.untied import refuse_without_view, trained_before
 from incremental.errors import UserError
-from incremental.heads.own import refuse_without_view, trained_before
-from incremental.problem import Head
-from incremental.strategy import Strategy
-from incremental.types import Batch, Data, Learner, Outputs, Params, Sizes
 
 NOBODY = -1
 GOLDEN = (1 + 5**0.5) / 2

@@ -5,11 +5,11 @@ from typing import Literal, NamedTuple, get_args
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.problem import Head
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Data, Learner, Step
 from incremental.errors import UserError
 from incremental.heads.sampled_softmax import sampled_cross_entropy
-from incremental.problem import Head
-from incremental.strategy import Strategy
-from incremental.types import Batch, Data, Learner, Step
 
 Frequency = Literal["streaming", "counted"]
 

@@ -3,10 +3,10 @@
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.heads.negatives import drawn_by
+from incremental.core.negatives import drawn_by
+from incremental.core.problem import Head
+from incremental.core.types import Catalogue
 from incremental.heads.sampled_softmax import sampled_cross_entropy
-from incremental.problem import Head
-from incremental.types import Catalogue
 
 
 def log_uniform(catalogue: Catalogue) -> Array:

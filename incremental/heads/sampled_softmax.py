@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.negatives import drawn, scored
+from incremental.core.problem import Head, Items
+from incremental.core.types import Batch, Outputs
 from incremental.heads.full_softmax import cross_entropy
-from incremental.heads.negatives import drawn, scored
-from incremental.problem import Head, Items
-from incremental.types import Batch, Outputs
 
 
 def sampled_cross_entropy(items: Items, outputs: Outputs, batch: Batch) -> Array:

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.strategy import named_key
+from incremental.core.types import Batch, Data, Learner, Memory, Problem, stored, with_labels
 from incremental.errors import UserError
 from incremental.memory import buffer, herding, quotas
-from incremental.strategy import named_key
-from incremental.types import Batch, Data, Learner, Memory, Problem, stored, with_labels
 
 Selection = Literal["herding", "loss", "least_loss", "random", "one"]
 Groups = Literal["label", "increment"]

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.types import Batch, Memory
 from incremental.memory.buffer import capacity_of, write
-from incremental.types import Batch, Memory
 
 
 def slots(memory: Memory, rows: Batch, key: Array) -> Array:

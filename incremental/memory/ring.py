@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.types import Batch, Memory
 from incremental.memory.buffer import capacity_of, write
-from incremental.types import Batch, Memory
 
 
 def slots(memory: Memory, rows: Batch) -> Array:

@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.models.dropout import multipliers
-from incremental.models.embedding import uniform_rows
-from incremental.problem import Model
-from incremental.types import Sizes
+from incremental.core.dropout import multipliers
+from incremental.core.embedding import uniform_rows
+from incremental.core.problem import Model
+from incremental.core.types import Sizes
 
 
 class Behaviour(nn.Module):

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.gradient_free import gradient_free
+from incremental.core.problem import Baseline
+from incremental.core.types import Data, Params, Program, Sizes
 from incremental.errors import UserError
-from incremental.gradient_free import gradient_free
-from incremental.problem import Baseline
-from incremental.types import Data, Params, Program, Sizes
 
 
 def cooccurrence(*, neighbours: int = 64, window: int = 5, decay: float = 0.8) -> Baseline:

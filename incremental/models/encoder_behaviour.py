@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.dropout import multipliers
+from incremental.core.embedding import uniform_rows
+from incremental.core.problem import Model
+from incremental.core.types import Params, Sizes
 from incremental.encoders.layers import Config
 from incremental.encoders.load import mean
 from incremental.encoders.top import through, top
 from incremental.errors import UserError
-from incremental.models.dropout import multipliers
-from incremental.models.embedding import uniform_rows
-from incremental.problem import Model
-from incremental.types import Params, Sizes
 
 
 class Above(nn.Module):

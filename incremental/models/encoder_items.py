@@ -4,12 +4,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.problem import Model
+from incremental.core.tower import Tower
+from incremental.core.types import Params
 from incremental.encoders.layers import Config
 from incremental.encoders.load import mean
 from incremental.encoders.top import through, top
-from incremental.problem import Model
-from incremental.tower import Tower
-from incremental.types import Params
 
 TOGETHER = 1024  # items whose layers are computed at once
 

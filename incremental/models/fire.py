@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.gradient_free import gradient_free
+from incremental.core.problem import Baseline
+from incremental.core.ranking import known_by_any
+from incremental.core.types import Data, Params, Program, Sizes
 from incremental.errors import UserError
-from incremental.evaluation import known_by_any
-from incremental.gradient_free import gradient_free
-from incremental.problem import Baseline
-from incremental.types import Data, Params, Program, Sizes
 
 NOISE = 1e-5  # eigenvalues below this share of the largest are rounding
 SPARE, ROUNDS = 8, 10  # further vectors and rounds of subspace iteration, so that the asked ones converge

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.gradient_free import gradient_free
+from incremental.core.problem import Baseline
+from incremental.core.types import Data, Params, Program, Sizes
+from incremental.core.user_rows import arrived, block, blocks
 from incremental.errors import UserError
-from incremental.gradient_free import gradient_free
-from incremental.models.user_rows import arrived, block, blocks
-from incremental.problem import Baseline
-from incremental.types import Data, Params, Program, Sizes
 
 NOISE = 1e-5  # a row shorter than this share of the longest is rounding
 

@@ -4,11 +4,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.models.dropout import multipliers
-from incremental.models.embedding import uniform_rows
-from incremental.models.lengths import by_length
-from incremental.problem import Model
-from incremental.types import Sizes
+from incremental.core.dropout import multipliers
+from incremental.core.embedding import uniform_rows
+from incremental.core.lengths import by_length
+from incremental.core.problem import Model
+from incremental.core.types import Sizes
 
 
 class Cell(nn.Module):

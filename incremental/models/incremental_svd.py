@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.gradient_free import gradient_free
+from incremental.core.problem import Baseline
+from incremental.core.ranking import known_by_any
+from incremental.core.types import Data, Params, Program, Sizes
+from incremental.core.user_rows import arrived, block, blocks
 from incremental.errors import UserError
-from incremental.evaluation import known_by_any
-from incremental.gradient_free import gradient_free
-from incremental.models.user_rows import arrived, block, blocks
-from incremental.problem import Baseline
-from incremental.types import Data, Params, Program, Sizes
 
 NOISE = 1e-5  # singular values below this share of the largest are rounding
 

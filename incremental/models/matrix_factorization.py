@@ -3,9 +3,9 @@
 import flax.linen as nn
 from jax import Array
 
-from incremental.models.embedding import uniform_rows
-from incremental.problem import Model
-from incremental.types import Sizes
+from incremental.core.embedding import uniform_rows
+from incremental.core.problem import Model
+from incremental.core.types import Sizes
 
 
 class MatrixFactorization(nn.Module):

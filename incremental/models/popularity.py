@@ -3,10 +3,10 @@
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.evaluation import known_to_all
-from incremental.gradient_free import gradient_free
-from incremental.problem import Baseline
-from incremental.types import Data, Params, Program, Sizes
+from incremental.core.gradient_free import gradient_free
+from incremental.core.problem import Baseline
+from incremental.core.ranking import known_to_all
+from incremental.core.types import Data, Params, Program, Sizes
 
 
 def popularity(*, decay: float = 0.5) -> Baseline:

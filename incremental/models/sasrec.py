@@ -12,12 +12,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.dropout import multipliers
+from incremental.core.embedding import uniform_rows
+from incremental.core.packing import Tokens, by_tokens, padded
+from incremental.core.problem import Model
+from incremental.core.types import Sizes
 from incremental.errors import UserError
-from incremental.models.dropout import multipliers
-from incremental.models.embedding import uniform_rows
-from incremental.models.packing import Tokens, by_tokens, padded
-from incremental.problem import Model
-from incremental.types import Sizes
 
 Masks = Literal["own", "shared"]
 

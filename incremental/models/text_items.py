@@ -3,8 +3,8 @@
 import flax.linen as nn
 from jax import Array
 
-from incremental.problem import Model
-from incremental.tower import Tower
+from incremental.core.problem import Model
+from incremental.core.tower import Tower
 
 
 class Linear(nn.Module):

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Data, Learner, Outputs, Params, Problem, Teacher
 from incremental.errors import UserError
 from incremental.memory import buffer, exemplars
+from incremental.memory.buffer import refuse_none
 from incremental.memory.exemplars import Rehearsal
 from incremental.memory.quotas import Quotas
-from incremental.memory.sizes import refuse_none
-from incremental.strategy import Strategy
-from incremental.types import Batch, Data, Learner, Outputs, Params, Problem, Teacher
 
 Over = Literal["known", "drawn"]
 NEVER = -1e30  # the score of an item the teacher did not know: finite, so that no difference of two is NaN

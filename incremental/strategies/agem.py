@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Data, Learner, Memory, Params, Problem, Step
 from incremental.errors import UserError
 from incremental.memory import buffer, reservoir
-from incremental.strategy import Strategy
-from incremental.types import Batch, Data, Learner, Memory, Params, Problem, Step
 
 
 class References(NamedTuple):

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Memory, Problem, Step
 from incremental.memory import buffer, reservoir
-from incremental.memory.sizes import refuse_none
-from incremental.strategy import Strategy
-from incremental.types import Batch, Memory, Problem, Step
+from incremental.memory.buffer import refuse_none
 
 
 def decayed_replay(

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Data, Learner, Memory, Outputs, Params, Problem, Step
 from incremental.memory import buffer, reservoir
+from incremental.memory.buffer import refuse_none
 from incremental.memory.exemplars import chunked
-from incremental.memory.sizes import refuse_none
-from incremental.strategy import Strategy
-from incremental.types import Batch, Data, Learner, Memory, Outputs, Params, Problem, Step
 
 
 class Dark(NamedTuple):

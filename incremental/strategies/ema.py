@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from incremental.strategies.ids import Ids, nobody, rows_of, trained
-from incremental.strategy import Strategy
-from incremental.types import Anchor, Data, Learner, Params, Problem, Step
+from incremental.core.ids import Ids, nobody, rows_of, trained
+from incremental.core.strategy import Strategy
+from incremental.core.types import Anchor, Data, Learner, Params, Problem, Step
 
 
 class Average(NamedTuple):

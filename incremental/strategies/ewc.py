@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.strategies.quadratic import Labels, fisher, penalty, refuse
-from incremental.strategy import Strategy
-from incremental.types import Anchor, Batch, Data, Learner, Outputs, Params, Problem
+from incremental.core.quadratic import Labels, fisher, penalty, refuse
+from incremental.core.strategy import Strategy
+from incremental.core.types import Anchor, Batch, Data, Learner, Outputs, Params, Problem
 
 
 class Consolidated(NamedTuple):
@@ -23,7 +23,7 @@ def ewc(problem: Problem, *, weight: float = 1.0, samples: int = 512, labels: La
 
     F_t is the diagonal Fisher at the end of increment t: the mean of `samples` single examples' squared gradients, at
     their observed (true) labels, the predicted ones or ones sampled from the model
-    (`incremental.strategies.quadratic.fisher`). The separate anchors θ_t are kept as one, the F-weighted mean, whose
+    (`incremental.core.quadratic.fisher`). The separate anchors θ_t are kept as one, the F-weighted mean, whose
     penalty differs by a constant and so has the same gradient. State: 2 floats a parameter.
     """
     refuse("ewc", samples, labels)

@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Data, Learner, Problem
 from incremental.memory import buffer, exemplars
+from incremental.memory.buffer import refuse_none
 from incremental.memory.exemplars import Rehearsal
 from incremental.memory.quotas import Quotas
-from incremental.memory.sizes import refuse_none
-from incremental.strategy import Strategy
-from incremental.types import Batch, Data, Learner, Problem
 
 
 def exemplar_replay(

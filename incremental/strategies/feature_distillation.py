@@ -2,9 +2,9 @@
 
 from jax import Array
 
-from incremental.strategies.distillation import Taught, lesson, marked, taught, untaught
-from incremental.strategy import Strategy
-from incremental.types import Batch, Outputs, Params, Problem
+from incremental.core.distillation import Taught, lesson, marked, taught, untaught
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Outputs, Params, Problem
 
 
 def feature_distillation(problem: Problem, *, weight: float = 0.01) -> Strategy:

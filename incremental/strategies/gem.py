@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Data, Learner, Memory, Params, Problem, stored
 from incremental.errors import UserError
 from incremental.memory import buffer
-from incremental.strategy import Strategy
-from incremental.types import Batch, Data, Learner, Memory, Params, Problem, stored
 
 SWEEPS = 50  # of coordinate descent; a step whose constraints hold already makes none
 

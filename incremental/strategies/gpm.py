@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.leaves import by_path, replaced
+from incremental.core.strategy import Strategy
+from incremental.core.types import Data, Learner, Params, Problem
 from incremental.errors import UserError
-from incremental.strategies.leaves import by_path, replaced
-from incremental.strategy import Strategy
-from incremental.types import Data, Learner, Params, Problem
 
 NOISE = 1e-6  # share of the total below which a direction's energy is rounding
 

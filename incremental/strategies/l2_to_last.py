@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.strategies.quadratic import penalty
-from incremental.strategy import Strategy
-from incremental.types import Anchor, Batch, Data, Learner, Outputs, Params, Problem
+from incremental.core.quadratic import penalty
+from incremental.core.strategy import Strategy
+from incremental.core.types import Anchor, Batch, Data, Learner, Outputs, Params, Problem
 
 
 class Last(NamedTuple):

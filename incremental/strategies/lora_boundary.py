@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
+from incremental.core.mirrors import mirrored, path_of
+from incremental.core.strategy import Strategy
+from incremental.core.types import Anchor, Data, Learner, Params, Problem, PyTree
 from incremental.errors import UserError
-from incremental.mirrors import mirrored, path_of
-from incremental.strategy import Strategy
-from incremental.types import Anchor, Data, Learner, Params, Problem, PyTree
 
 Way = Literal["merge", "average"]
 Pairs = dict[str, dict[str, Array]]  # path -> "a" [D_in, r], "b" [r, D_out], with model.merges "merged" [D_in, D_out]

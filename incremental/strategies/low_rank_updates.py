@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.leaves import by_path, matrices, replaced
+from incremental.core.strategy import Strategy
+from incremental.core.types import Learner, Params, Problem, Step
 from incremental.errors import UserError
-from incremental.strategies.leaves import by_path, matrices, replaced
-from incremental.strategy import Strategy
-from incremental.types import Learner, Params, Problem, Step
 
 
 class Projectors(NamedTuple):

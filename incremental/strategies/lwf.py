@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.strategies.distillation import Taught, lesson, marked, taught, untaught
-from incremental.strategy import Strategy
-from incremental.types import Batch, Outputs, Params, Problem
+from incremental.core.distillation import Taught, lesson, marked, taught, untaught
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Outputs, Params, Problem
 
 
 def lwf(problem: Problem, *, weight: float = 1.0, temperature: float = 2.0) -> Strategy:

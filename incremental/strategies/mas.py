@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.quadratic import mean_over_examples, penalty, refuse
+from incremental.core.strategy import Strategy
+from incremental.core.types import Anchor, Batch, Data, Learner, Outputs, Params, Problem
 from incremental.errors import UserError
-from incremental.strategies.quadratic import mean_over_examples, penalty, refuse
-from incremental.strategy import Strategy
-from incremental.types import Anchor, Batch, Data, Learner, Outputs, Params, Problem
 
 
 class Sensitivity(NamedTuple):

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from incremental.core.strategy import Strategy
+from incremental.core.types import Data, Learner, Params, Problem, stored
 from incremental.errors import UserError
-from incremental.strategy import Strategy
-from incremental.types import Data, Learner, Params, Problem, stored
 
 SPANNED = 1e-3  # a gradient with a smaller share outside the basis brings no direction
 

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.leaves import by_path, kernels, replaced
+from incremental.core.strategy import Strategy
+from incremental.core.types import Params, Problem
 from incremental.errors import UserError
-from incremental.strategies.leaves import by_path, kernels, replaced
-from incremental.strategy import Strategy
-from incremental.types import Params, Problem
 
 A, B, C = 3.4445, -4.7750, 2.0315  # Muon's quintic: five rounds bring singular values of 0.01 to 1 to about 0.7 to 1.2
 ROUNDS = 5

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.ids import nobody, rows_of, trained
+from incremental.core.mirrors import path_of
+from incremental.core.strategy import Strategy
+from incremental.core.types import Anchor, Data, Learner, Params, Problem
 from incremental.errors import UserError
-from incremental.mirrors import path_of
-from incremental.strategies.ids import nobody, rows_of, trained
-from incremental.strategy import Strategy
-from incremental.types import Anchor, Data, Learner, Params, Problem
 
 
 class Packed(NamedTuple):

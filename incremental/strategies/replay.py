@@ -3,10 +3,10 @@
 import jax
 from jax import Array
 
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Memory, Problem, Step
 from incremental.memory import buffer, reservoir
-from incremental.memory.sizes import refuse_none
-from incremental.strategy import Strategy
-from incremental.types import Batch, Memory, Problem, Step
+from incremental.memory.buffer import refuse_none
 
 
 def replay(problem: Problem, *, capacity: int = 5000, rows: int = 128, weight: float = 1.0) -> Strategy:

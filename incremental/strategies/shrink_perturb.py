@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.strategies.ids import Ids, nobody, rows_of, trained
-from incremental.strategy import Strategy
-from incremental.types import Data, Learner, Problem
+from incremental.core.ids import Ids, nobody, rows_of, trained
+from incremental.core.strategy import Strategy
+from incremental.core.types import Data, Learner, Problem
 
 
 def shrink_perturb(problem: Problem, *, shrink: float = 0.8, perturb: float = 0.2) -> Strategy:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.leaves import by_path, kernels
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Data, Learner, Outputs, Params, Problem, Step
 from incremental.errors import UserError
-from incremental.strategies.leaves import by_path, kernels
-from incremental.strategy import Strategy
-from incremental.types import Batch, Data, Learner, Outputs, Params, Problem, Step
 
 
 class Pair(NamedTuple):

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.mirrors import mirrored, path_of
+from incremental.core.strategy import Strategy
+from incremental.core.types import Data, Learner, Params, Problem, PyTree
 from incremental.errors import UserError
-from incremental.mirrors import mirrored, path_of
-from incremental.strategy import Strategy
-from incremental.types import Data, Learner, Params, Problem, PyTree
 
 Source = Literal["mean", "neighbours", "text"]
 

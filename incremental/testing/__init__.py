@@ -3,14 +3,14 @@
     check_strategy(my_package.mine, kind="penalty", off={"weight": 0.0})
 
 says in plain words which law broke and what that means for an experiment. Memories, anchors and teachers are found by
-their types (`incremental.types`), not by their names.
+their types (`incremental.core.types`), not by their names.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from incremental.core.problem import Model
 from incremental.errors import UserError
-from incremental.problem import Model
 from incremental.testing.laws import Kind, laws
 from incremental.testing.subject import MODEL, Factory, Subject
 

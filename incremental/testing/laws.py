@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from incremental.capacity import grow
-from incremental.problem import Model
-from incremental.strategy import Strategy
+from incremental.core.problem import Model
+from incremental.core.strategy import Strategy
+from incremental.core.types import Anchor, Batch, Data, Memory, Params, PyTree, Sizes, State, Step, Teacher
+from incremental.run.capacity import grow
 from incremental.testing.looks import (
     brief,
     differs,
@@ -23,7 +24,6 @@ from incremental.testing.looks import (
     numbered,
 )
 from incremental.testing.subject import BATCH, EPOCHS, LARGE, MODEL, NAME, ROWS, SMALL, Path, Subject
-from incremental.types import Anchor, Batch, Data, Memory, Params, PyTree, Sizes, State, Step, Teacher
 
 Kind = Literal["penalty", "memory", "distillation", "projection", "isolation", "policy"]
 ROUNDING = 1e-5  # of the same sums in another program

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from incremental.strategy import Strategy
-from incremental.types import Batch, Data, PyTree, State
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Data, PyTree, State
 
 
 def first_batch(strategy: Strategy, own: Any, begun: State, data: Data, rows: int = 16) -> Batch:

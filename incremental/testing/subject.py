@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from incremental.core.gradient import Training, make
+from incremental.core.optimizers import adam
+from incremental.core.problem import Model, problem
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Data, Params, Problem, Program, PyTree, Sizes, State
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
-from incremental.learner import Training, make
 from incremental.models.matrix_factorization import matrix_factorization
-from incremental.optimizers import adam
-from incremental.problem import Model, problem
-from incremental.strategy import Strategy
 from incremental.testing.looks import difference, types_of
-from incremental.types import Batch, Data, Params, Problem, Program, PyTree, Sizes, State
 
 Factory = Callable[..., Strategy]
 

@@ -7,14 +7,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from incremental import loop
 from incremental.data.behaviour import behaviour
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
 from incremental.data.text import hashed_words
 from incremental.errors import UserError
 from incremental.models.popularity import popularity
-from incremental.update import update
+from incremental.run import loop
+from incremental.run.policy import update
 
 TITLES = {"a": "red shoe", "b": "blue shoe", "c": "tea"}
 EVENTS = [  # user, item, behaviour, rating

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from incremental import loop
 from incremental.data.text import hashed_words, words
 from incremental.errors import UserError
+from incremental.run import loop
 from tests import lab
 
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from omegaconf import OmegaConf
 
-from incremental.cli import config_folder
+from incremental.app.cli import config_folder
 from incremental.data.cleaning import cleaning
 from incremental.data.cutting import calendar
 from incremental.data.interactions import Table, encode

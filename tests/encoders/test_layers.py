@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from incremental.core.precision import low
 from incremental.encoders.bert import Bert
 from incremental.encoders.gpt2 import GPT2
 from incremental.encoders.layers import Config
-from incremental.precision import low
 
 CONFIG = Config(vocabulary=20, width=8, layers=2, heads=2, inner=12, positions=10, activation="gelu", types=2)
 BUILDS: dict[str, Any] = {"bert": Bert, "gpt2": GPT2}

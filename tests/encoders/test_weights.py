@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from incremental.core.types import Params
 from incremental.encoders.weights import family_of, parameters
 from incremental.errors import UserError
-from incremental.types import Params
 from tests.encoders.conftest import Checkpoint
 
 BROKEN: list[tuple[str, dict[str, Any], str]] = [

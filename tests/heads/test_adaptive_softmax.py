@@ -7,17 +7,17 @@ import numpy as np
 import optax
 import pytest
 
-from incremental.capacity import into_corner
+from incremental.core.gradient import make, training
+from incremental.core.problem import Head, Items, problem
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Catalogue, Data, Learner, Outputs, Params, Sizes, Step
 from incremental.errors import UserError
 from incremental.heads.adaptive_softmax import FORGETTING, ROWS, State, adaptive_softmax, arranged
-from incremental.learner import make, training
 from incremental.models.matrix_factorization import matrix_factorization
-from incremental.problem import Head, Items, problem
+from incremental.run.capacity import into_corner
 from incremental.strategies.ewc import ewc
 from incremental.strategies.l2_to_last import l2_to_last
 from incremental.strategies.lwf import lwf
-from incremental.strategy import Strategy
-from incremental.types import Batch, Catalogue, Data, Learner, Outputs, Params, Sizes, Step
 
 V, D, B = 40, 12, 300
 CUTOFFS = (6, 16)

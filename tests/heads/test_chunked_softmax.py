@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core.problem import Head, Items
+from incremental.core.types import Batch, Outputs
 from incremental.errors import UserError
 from incremental.heads.chunked_softmax import chunked_softmax, cross_entropy
 from incremental.heads.full_softmax import full_softmax
-from incremental.problem import Head, Items
-from incremental.types import Batch, Outputs
 
 B, D, V = 24, 5, 103
 RNG = np.random.default_rng(0)

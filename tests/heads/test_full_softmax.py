@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from incremental.core.problem import Items
+from incremental.core.types import Batch, Outputs
 from incremental.heads.full_softmax import full_softmax
-from incremental.problem import Items
-from incremental.types import Batch, Outputs
 
 B, D, V = 4, 3, 7
 SEEN: Any = np.array([0, 1, 1, 0, 1, 1, 0], bool)

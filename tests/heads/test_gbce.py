@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core.problem import Items
+from incremental.core.types import Batch, Catalogue, Learner, Outputs
 from incremental.heads.gbce import gbce
-from incremental.problem import Items
-from incremental.types import Batch, Catalogue, Learner, Outputs
 
 B, D, V, K = 3, 4, 40, 4
 LABELS: Any = np.array([2, 5, 6], np.int32)

@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from incremental.capacity import into_corner
+from incremental.core.problem import Head
+from incremental.core.types import Batch, Catalogue, Data, Learner, Outputs, Sizes
 from incremental.errors import UserError
 from incremental.heads.hierarchical_softmax import NOBODY, Tree, hierarchical_softmax, huffman
-from incremental.problem import Head
-from incremental.types import Batch, Catalogue, Data, Learner, Outputs, Sizes
+from incremental.run.capacity import into_corner
 
 V, D, B = 40, 6, 12
 NONE: Any = None

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core.problem import Items
+from incremental.core.types import Batch, Catalogue, Learner, Outputs, Step
 from incremental.errors import UserError
 from incremental.heads.in_batch_softmax import Gaps, counted, in_batch_softmax, streaming
-from incremental.problem import Items
-from incremental.types import Batch, Catalogue, Learner, Outputs, Step
 
 V = 6
 NONE: Any = None

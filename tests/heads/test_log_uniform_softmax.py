@@ -3,8 +3,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from incremental.core.types import Batch, Catalogue, Learner
 from incremental.heads.log_uniform_softmax import log_uniform, log_uniform_softmax
-from incremental.types import Batch, Catalogue, Learner
 
 SEEN: Any = np.array([0, 1, 1, 0, 1, 1], bool)
 EVENTS: Any = np.array([0, 2, 9, 0, 30, 1], np.float32)

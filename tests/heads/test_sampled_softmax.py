@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core.problem import Items
+from incremental.core.types import Batch, Catalogue, Learner, Outputs
 from incremental.heads.sampled_softmax import sampled_softmax
-from incremental.problem import Items
-from incremental.types import Batch, Catalogue, Learner, Outputs
 
 B, D, V = 3, 4, 9
 SEEN: Any = np.array([0, 1, 1, 1, 0, 1, 1, 1, 0], bool)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from incremental.core.strategy import named_key
+from incremental.core.types import Batch, Catalogue, Data, Learner, Memory, Outputs, Problem
 from incremental.errors import UserError
 from incremental.memory import buffer, exemplars, herding, quotas
-from incremental.strategy import named_key
-from incremental.types import Batch, Catalogue, Data, Learner, Memory, Outputs, Problem
 
 C, N, V, D = 12, 40, 7, 3
 NONE: Any = None

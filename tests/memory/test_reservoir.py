@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from incremental.core.types import Batch, Memory
 from incremental.memory import buffer, reservoir
-from incremental.types import Batch, Memory
 
 B = 8
 KINDS = (np.int32, np.float32, np.bool_, np.int32)

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from incremental.core.types import Batch, Memory
 from incremental.memory import buffer, ring
-from incremental.types import Batch, Memory
 
 B = 8
 KINDS = (np.int32, np.float32, np.bool_, np.int32)

@@ -9,27 +9,28 @@ import numpy as np
 import polars as pl
 import pytest
 
-from incremental import loop, optimizers
-from incremental.assemble import assemble
+from incremental.app.assemble import assemble
+from incremental.app.experiment import execute
+from incremental.core import optimizers
+from incremental.core.gradient import make, training
+from incremental.core.problem import Head, problem
+from incremental.core.types import Program, Sizes
 from incremental.data.behaviour import behaviour as predict
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
 from incremental.data.text import hashed_words
 from incremental.errors import UserError
-from incremental.experiment import execute
 from incremental.heads.bce import bce
 from incremental.heads.full_softmax import full_softmax
-from incremental.learner import make, training
 from incremental.models.behaviour import behaviour
 from incremental.models.popularity import popularity
 from incremental.models.sasrec import sasrec
-from incremental.problem import Head, problem
+from incremental.run import loop
+from incremental.run.policy import update
+from incremental.serve.model import Trained
 from incremental.strategies.ewc import ewc
 from incremental.strategies.gpm import gpm
 from incremental.strategies.replay import replay
-from incremental.trained import Trained
-from incremental.types import Program, Sizes
-from incremental.update import update
 from tests import lab
 from tests.test_configs import composed
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from incremental.core.types import Batch, Data, Sizes
 from incremental.errors import UserError
 from incremental.models.cooccurrence import cooccurrence
-from incremental.types import Batch, Data, Sizes
 
 SIZES = Sizes(9, 3)
 L, ROWS, WINDOW = 4, 12, 3

@@ -10,8 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from incremental import loop
-from incremental.assemble import assemble
+from incremental.app.assemble import assemble
+from incremental.core.gradient import make, training
+from incremental.core.optimizers import adam
+from incremental.core.precision import Precision
+from incremental.core.problem import problem
+from incremental.core.types import Memory, Problem, Program, Sizes
 from incremental.data.behaviour import behaviour as predict
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
@@ -19,18 +23,14 @@ from incremental.data.tokens import tokens
 from incremental.encoders.load import load
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
-from incremental.learner import make, training
 from incremental.models.encoder_behaviour import encoder_behaviour
-from incremental.optimizers import adam
-from incremental.precision import Precision
-from incremental.problem import problem
+from incremental.run import loop
+from incremental.run.policy import update
 from incremental.strategies.ewc import ewc
 from incremental.strategies.gpm import gpm
 from incremental.strategies.lora_boundary import lora_boundary
 from incremental.strategies.lwf import lwf
 from incremental.strategies.replay import replay
-from incremental.types import Memory, Problem, Program, Sizes
-from incremental.update import update
 from tests import lab
 from tests.encoders.conftest import WORDS, Checkpoint, checkpoint  # noqa: F401
 from tests.test_configs import composed

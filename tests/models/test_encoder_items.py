@@ -7,29 +7,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.core.test_tower import two_kinds
 
-from incremental import loop
+from incremental.core.gradient import make, training
+from incremental.core.optimizers import adam
+from incremental.core.problem import Head, problem
+from incremental.core.tower import on_texts, reading
+from incremental.core.types import Problem, Program, Sizes
 from incremental.data.encoded import states
 from incremental.encoders.encode import encode
 from incremental.encoders.load import load
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.heads.in_batch_softmax import in_batch_softmax
-from incremental.learner import make, training
 from incremental.models.encoder_items import encoder_items
 from incremental.models.matrix_factorization import matrix_factorization
-from incremental.optimizers import adam
-from incremental.problem import Head, problem
+from incremental.run import loop
 from incremental.strategies.ewc import ewc
 from incremental.strategies.gpm import gpm
 from incremental.strategies.lora_boundary import lora_boundary
 from incremental.strategies.lwf import lwf
 from incremental.strategies.replay import replay
-from incremental.tower import on_texts, reading
-from incremental.types import Problem, Program, Sizes
 from tests import lab
 from tests.encoders.conftest import Checkpoint, checkpoint  # noqa: F401
-from tests.test_tower import two_kinds
 
 TITLES = ["", "lip balm", "red nail polish", "blue lip", "nail balm red lip"]
 SIZES, L = Sizes(1024, 1024), 6

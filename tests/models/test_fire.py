@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from incremental.core.types import Batch, Data, Sizes
 from incremental.errors import UserError
 from incremental.models.fire import fire, leading
-from incremental.types import Batch, Data, Sizes
 
 SIZES = Sizes(items=9, users=7)
 E, RANK, DECAY, PRINCIPAL = 48, 2, 0.6, 0.3

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from incremental.core.types import Batch, Data, Sizes
 from incremental.errors import UserError
 from incremental.models.frequent_directions import frequent_directions
-from incremental.types import Batch, Data, Sizes
 
 SIZES = Sizes(items=10, users=80)
 E, SKETCH, RANK = 256, 4, 3

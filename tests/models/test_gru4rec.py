@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from incremental.core.problem import problem
+from incremental.core.types import Sizes
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.gru4rec import gru4rec
-from incremental.problem import problem
-from incremental.types import Sizes
 
 B, L, D = 64, 32, 5
 SIZES = Sizes(12, 3)

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from incremental.core.types import Batch, Data, Sizes
 from incremental.errors import UserError
 from incremental.models.incremental_svd import incremental_svd
-from incremental.types import Batch, Data, Sizes
 
 SIZES = Sizes(items=14, users=12)
 E, BLOCK = 256, 3  # events of an increment, with padding; users of a block

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from incremental.core.problem import problem
+from incremental.core.types import Problem, Sizes
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.matrix_factorization import matrix_factorization
-from incremental.problem import problem
-from incremental.types import Problem, Sizes
 
 USERS: Any = np.array([3, 1, 3], np.int32)
 

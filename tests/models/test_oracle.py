@@ -5,12 +5,12 @@ import jax
 import numpy as np
 import pytest
 
+from incremental.core.types import Data, Sizes
 from incremental.data.cutting import equal_counts
 from incremental.data.simulator import simulate
 from incremental.data.stream import Stream, make_stream
 from incremental.errors import UserError
 from incremental.models.oracle import oracle
-from incremental.types import Data, Sizes
 
 
 @pytest.fixture(scope="module")

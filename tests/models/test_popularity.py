@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from incremental.core.types import Data, Sizes
 from incremental.models.popularity import popularity
-from incremental.types import Data, Sizes
 
 SIZES = Sizes(8, 4)
 INCREMENTS = [[1, 1, 2, 3, 3, 3], [2, 2, 4], [1, 4, 4, 4, 4]]

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core.packing import packed, padded
+from incremental.core.problem import problem
+from incremental.core.types import Sizes
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
-from incremental.models.packing import packed, padded
 from incremental.models.sasrec import Block, sasrec
-from incremental.problem import problem
-from incremental.types import Sizes
 
 B, L, D, HEADS, BLOCKS = 64, 32, 6, 2, 2
 SIZES = Sizes(20, 3)

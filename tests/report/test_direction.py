@@ -1,8 +1,8 @@
-from incremental.loop import Cost, Result
+from incremental.app.rundir import total_cost
 from incremental.metrics import classes, continual, ranking
 from incremental.report.direction import DIRECTION, direction
 from incremental.report.grid import COSTS, EXPLAINED_BY
-from incremental.rundir import total_cost
+from incremental.run.progress import Cost, Result
 from tests import lab
 
 

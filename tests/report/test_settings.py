@@ -25,7 +25,9 @@ def test_a_configuration_by_dotted_key() -> None:
 
 
 def test_the_settings_of_a_run_are_its_file(write_run: Any) -> None:
-    directory = write_run("ewc", 1, [0.1], config="optimizer: {_target_: incremental.optimizers.adam, clip: 1.0e-05}\n")
+    directory = write_run(
+        "ewc", 1, [0.1], config="optimizer: {_target_: incremental.core.optimizers.adam, clip: 1.0e-05}\n"
+    )
     run = read_runs([directory]).finished[0]
     assert run.settings == {
         "seed": 1,

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core.types import Batch, Catalogue, Data, Learner, Memory, Outputs, Problem, Teacher
 from incremental.errors import UserError
 from incremental.memory.exemplars import Rehearsal
 from incremental.strategies.ader import Distilled, ader
 from incremental.testing import check_strategy
-from incremental.types import Batch, Catalogue, Data, Learner, Memory, Outputs, Problem, Teacher
 
 B, ROWS, C, D, V = 3, 4, 5, 3, 7
 NONE: Any = None

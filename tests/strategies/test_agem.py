@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core.types import Batch, Catalogue, Learner, Problem, Step
 from incremental.errors import UserError
 from incremental.strategies.agem import agem
 from incremental.testing import check_strategy
-from incremental.types import Batch, Catalogue, Learner, Problem, Step
 
 CAPACITY, ROWS = 6, 32
 KINDS = (np.int32, np.float32, np.bool_, np.int32)

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from incremental.core.types import Batch, Memory, Problem, Step
 from incremental.errors import UserError
 from incremental.strategies.balanced_replay import balanced_replay
 from incremental.testing import check_strategy
-from incremental.types import Batch, Memory, Problem, Step
 
 ROWS = 3000
 NONE: Any = None

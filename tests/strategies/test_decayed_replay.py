@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from incremental.core.types import Batch, Memory, Problem, Step
 from incremental.errors import UserError
 from incremental.memory import buffer
 from incremental.strategies.decayed_replay import decayed_replay
 from incremental.testing import check_strategy
-from incremental.types import Batch, Memory, Problem, Step
 
 ROWS = 2000
 NONE: Any = None

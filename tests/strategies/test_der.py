@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core.types import Batch, Learner, Outputs, Problem, Step
 from incremental.errors import UserError
 from incremental.strategies.der import der
 from incremental.testing import check_strategy
-from incremental.types import Batch, Learner, Outputs, Problem, Step
 
 B, ROWS, C, D = 4, 5, 6, 3
 NONE: Any = None

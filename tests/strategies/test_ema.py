@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from incremental.capacity import into_corner
+from incremental.core.types import Catalogue, Learner, Problem, Step
+from incremental.run.capacity import into_corner
 from incremental.strategies.ema import ema
 from incremental.testing import check_strategy
-from incremental.types import Catalogue, Learner, Problem, Step
 
 NONE: Any = None
 PROBLEM = Problem(NONE, NONE, NONE, NONE, {"item": "item"}, None, NONE)

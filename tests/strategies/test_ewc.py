@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core.types import Anchor, Batch, Catalogue, Data, Learner, Outputs, Problem
 from incremental.strategies.ewc import ewc
 from incremental.testing import check_strategy
-from incremental.types import Anchor, Batch, Catalogue, Data, Learner, Outputs, Problem
 
 D = 4
 # Three increments: curvatures (the last parameter has none) and the optima of ½ Σ curvature (θ - optimum)².

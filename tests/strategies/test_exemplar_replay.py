@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Catalogue, Data, Learner, Memory, Outputs, Problem
 from incremental.errors import UserError
 from incremental.memory.exemplars import Rehearsal
 from incremental.memory.herding import herd
 from incremental.strategies.exemplar_replay import exemplar_replay
-from incremental.strategy import Strategy
 from incremental.testing import check_strategy
-from incremental.types import Batch, Catalogue, Data, Learner, Memory, Outputs, Problem
 
 C, ROWS, V = 6, 600, 5
 NONE: Any = None

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core.types import Batch, Catalogue, Learner, Outputs, Problem, Teacher
 from incremental.strategies.feature_distillation import feature_distillation
 from incremental.testing import check_strategy
-from incremental.types import Batch, Catalogue, Learner, Outputs, Problem, Teacher
 
 NONE: Any = None
 B, D = 3, 2

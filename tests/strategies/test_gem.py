@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
+from incremental.core.types import Batch, Catalogue, Data, Learner, Problem
 from incremental.errors import UserError
 from incremental.strategies.agem import agem
 from incremental.strategies.gem import gem
 from incremental.testing import check_strategy
-from incremental.types import Batch, Catalogue, Data, Learner, Problem
 
 INCREMENTS, CAPACITY, P = 3, 4, 6
 KINDS = (np.int32, np.float32, np.bool_, np.int32)

@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core.leaves import kernels
+from incremental.core.problem import problem
+from incremental.core.types import Batch, Catalogue, Data, Learner, Problem, Sizes
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.gru4rec import gru4rec
 from incremental.models.matrix_factorization import matrix_factorization
 from incremental.models.sasrec import sasrec
-from incremental.problem import problem
 from incremental.strategies.gpm import gpm, input_widths
-from incremental.strategies.leaves import kernels
 from incremental.testing import check_strategy
-from incremental.types import Batch, Catalogue, Data, Learner, Problem, Sizes
 from tests import lab
 
 IN, HIDDEN, OUT, SAMPLES = 5, 4, 3, 40

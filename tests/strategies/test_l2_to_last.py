@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from incremental.core.types import Anchor, Catalogue, Learner, Problem
 from incremental.strategies.l2_to_last import l2_to_last
 from incremental.testing import check_strategy
-from incremental.types import Anchor, Catalogue, Learner, Problem
 
 NONE: Any = None
 PROBLEM = Problem(NONE, NONE, NONE, NONE, {}, None, NONE)

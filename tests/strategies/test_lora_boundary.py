@@ -10,12 +10,15 @@ import numpy as np
 import optax
 import pytest
 
-from incremental import loop
+from incremental.core.gradient import make, training
+from incremental.core.optimizers import adagrad, adam
+from incremental.core.problem import Model, problem
+from incremental.core.quadratic import penalty
+from incremental.core.strategy import Strategy, chain
+from incremental.core.types import Data, Learner, Params, Problem, Sizes, State
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
-from incremental.learner import make, training
-from incremental.optimizers import adagrad, adam
-from incremental.problem import Model, problem
+from incremental.run import loop
 from incremental.strategies.ema import ema
 from incremental.strategies.ewc import ewc
 from incremental.strategies.l2_to_last import l2_to_last
@@ -26,10 +29,7 @@ from incremental.strategies.mas import mas
 from incremental.strategies.ogd import ogd
 from incremental.strategies.online_ewc import online_ewc
 from incremental.strategies.packnet import packnet
-from incremental.strategies.quadratic import penalty
 from incremental.strategies.si import si
-from incremental.strategy import Strategy, chain
-from incremental.types import Data, Learner, Params, Problem, Sizes, State
 from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core.types import Problem, Step
 from incremental.errors import UserError
 from incremental.strategies.low_rank_updates import low_rank_updates
 from incremental.testing import check_strategy
-from incremental.types import Problem, Step
 
 RANK, EVERY = 2, 3
 NONE: Any = None

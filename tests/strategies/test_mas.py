@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core.types import Batch, Catalogue, Data, Learner, Outputs, Problem
 from incremental.errors import UserError
 from incremental.strategies.mas import mas
 from incremental.testing import check_strategy
-from incremental.types import Batch, Catalogue, Data, Learner, Outputs, Problem
 
 N, D, V = 4, 3, 5
 NONE: Any = None

@@ -6,10 +6,10 @@ import numpy as np
 import optax
 import pytest
 
+from incremental.core.types import Batch, Catalogue, Data, Learner, Outputs, Problem
 from incremental.errors import UserError
 from incremental.strategies.ogd import Directions, ogd
 from incremental.testing import check_strategy
-from incremental.types import Batch, Catalogue, Data, Learner, Outputs, Problem
 
 P, DIRECTIONS, SAMPLES = 6, 4, 12
 NONE: Any = None

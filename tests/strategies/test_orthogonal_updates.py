@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core.types import Problem
 from incremental.errors import UserError
 from incremental.strategies.orthogonal_updates import orthogonal_updates
 from incremental.testing import check_strategy
-from incremental.types import Problem
 from tests import lab
 
 NONE: Any = None

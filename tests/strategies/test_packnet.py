@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core.types import Anchor, Catalogue, Learner, Problem
 from incremental.errors import UserError
 from incremental.strategies.packnet import packnet
 from incremental.testing import check_strategy
-from incremental.types import Anchor, Catalogue, Learner, Problem
 from tests import lab
 
 NONE: Any = None

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from incremental.core.types import Batch, Memory, Problem, Step
 from incremental.errors import UserError
 from incremental.strategies.replay import replay
 from incremental.testing import check_strategy
-from incremental.types import Batch, Memory, Problem, Step
 
 B, ROWS, CAPACITY, WEIGHT = 4, 3, 6, 0.25
 KINDS = (np.int32, np.float32, np.bool_, np.int32)

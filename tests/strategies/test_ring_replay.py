@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from incremental.core.types import Batch, Memory, Problem, Step
 from incremental.errors import UserError
 from incremental.strategies.ring_replay import ring_replay
 from incremental.testing import check_strategy
-from incremental.types import Batch, Memory, Problem, Step
 
 ROWS, CAPACITY = 600, 5
 NONE: Any = None

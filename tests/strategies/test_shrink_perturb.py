@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from incremental.core.types import Catalogue, Learner, Problem
 from incremental.strategies.shrink_perturb import shrink_perturb
 from incremental.testing import check_strategy
-from incremental.types import Catalogue, Learner, Problem
 
 NONE: Any = None
 OLD: Any = {"item": np.full((4, 2), 3.0, np.float32), "kernel": np.full((2, 2), 5.0, np.float32)}

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core.types import Anchor, Catalogue, Learner, Problem, Step
 from incremental.strategies.si import si
 from incremental.testing import check_strategy
-from incremental.types import Anchor, Catalogue, Learner, Problem, Step
 
 NONE: Any = None
 PROBLEM = Problem(NONE, NONE, NONE, NONE, {}, None, NONE)

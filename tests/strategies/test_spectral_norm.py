@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core.types import Catalogue, Learner, Problem, Step
 from incremental.errors import UserError
 from incremental.strategies.spectral_norm import Pair, spectral_norm
 from incremental.testing import check_strategy
-from incremental.types import Catalogue, Learner, Problem, Step
 from tests import lab
 
 NONE: Any = None

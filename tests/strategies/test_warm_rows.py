@@ -6,11 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from incremental import optimizers
+from incremental.core import optimizers
+from incremental.core.types import Batch, Catalogue, Data, Learner, Problem
 from incremental.errors import UserError
 from incremental.strategies.warm_rows import warm_rows
 from incremental.testing import check_strategy
-from incremental.types import Batch, Catalogue, Data, Learner, Problem
 
 NONE: Any = None
 V, W, D = 8, 5, 3

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from incremental.strategy import Strategy
-from incremental.types import Problem
+from incremental.core.strategy import Strategy
+from incremental.core.types import Problem
 
 
 def damped(problem: Problem, *, factor: float = 0.5) -> Strategy:

@@ -1,0 +1,275 @@
+"""From a resolved config to the parts of a run: the one place that knows the config's top-level keys."""
+
+import copy
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from functools import partial as fixed
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+
+from incremental.app import config as schema
+from incremental.core.gradient import Training, make
+from incremental.core.problem import Baseline, Head, Model, problem
+from incremental.core.sharding import over
+from incremental.core.strategy import Strategy
+from incremental.core.tower import on_texts, reading
+from incremental.core.types import Problem, Program, Sizes
+from incremental.core.untied import REMEDY
+from incremental.data.stream import Stream
+from incremental.errors import UserError
+from incremental.run.loop import Build
+from incremental.run.policy import Update
+from incremental.run.records import cutoffs
+
+NODES = ("model", "head", "optimizer", "update", "tracking", "training", "devices", "evaluation")
+"""the top level's nodes, beside the data and the strategies"""
+OWN = ("name", "row", "seed", "runs", "base", "debug", "profile", "dry_run")
+KEYS = ("data", *NODES, "strategies", *OWN)
+PLACES = {"strategy": "strategies.{}", "text": "data.text", "predict": "data.predict"}
+"""where a group's choice belongs that Hydra puts at the top level"""
+HELDOUT = 0.1
+"""share of each increment for the matrix R"""
+TRACED = ("model", "head", "optimizer", "strategies")  # the nodes whose floats may be traced
+
+
+class Evaluation(NamedTuple):
+    """What is measured."""
+
+    metrics: tuple[str, ...]
+    matrix: bool
+    """the whole matrix R on the held-out parts, after every update"""
+    listed: bool
+    """whether a prequential test's candidates are also the items that its increment brings"""
+
+
+def evaluation(
+    *, metrics: list[str], matrix: bool = False, candidates: Literal["seen", "listed"] = "seen"
+) -> Evaluation:
+    """`Evaluation`, checked."""
+    if not metrics:
+        raise UserError("evaluation.metrics is empty: name at least one, e.g. [ndcg@10]")
+    cutoffs(metrics)
+    return Evaluation(tuple(metrics), matrix, candidates == "listed")
+
+
+class Parts(NamedTuple):
+    """Everything that a driver needs."""
+
+    stream: Stream
+    build: Build
+    update: Update
+    evaluation: Evaluation
+    batch_size: int | None
+    """None for models without gradients"""
+    seed: int
+    whole: bool
+    """whether tables are made for all ids of the stream from the start"""
+
+
+def refuse_unknown(config: Mapping[str, Any]) -> None:
+    """Refuses keys of the top level that nothing reads, and strategies that are no nodes."""
+    strategies = config.get("strategies")
+    if strategies is not None and not isinstance(strategies, Mapping):
+        raise UserError(
+            f"strategies={strategies!r}: expected a node by name; did you mean "
+            f"+strategy@strategies.{strategies}={strategies}?"
+        )
+    for key, value in config.items():
+        if key in KEYS:
+            continue
+        if key in PLACES and isinstance(value, Mapping):
+            choice = str(value.get("_target_", "CHOICE")).rpartition(".")[2]
+            hint = f"; did you mean +{key}@{PLACES[key].format(choice)}={choice}?"
+        else:
+            hint = schema.meant(str(key), KEYS, schema.keys({name: config.get(name) for name in KEYS}))
+        raise UserError(f"{key}: unknown key; the configuration has {', '.join(KEYS)}{hint}")
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with what follows from other keys filled in where it is null.
+
+    `training.metric` is the first of `evaluation.metrics`; `data.heldout` is 0.1 where the matrix R is asked for, else
+    0.
+    """
+    training, data, measured = config["training"], config["data"], config["evaluation"]
+    if training.get("metric", "") is None and measured.get("metrics"):
+        training = {**training, "metric": measured["metrics"][0]}
+    if data.get("heldout", 0.0) is None:
+        data = {**data, "heldout": HELDOUT if measured.get("matrix") else 0.0}
+    return {**config, "training": training, "data": data}
+
+
+def assemble(config: Mapping[str, Any]) -> Parts:
+    """The parts that `config` (resolved, plain dicts) describes; a UserError names the key that is wrong."""
+    config = completed(config)
+    stream = _stream(json.dumps(config["data"]))
+    update = schema.build(config["update"], "update")
+    measured = schema.build(config["evaluation"], "evaluation")
+    steps = schema.build(config["training"], "training")
+    spread = schema.build(config["devices"], "devices")
+    factory = schema.partial(config["model"], "model")
+    # The oracle takes the stream, whose law it knows; a learned model must not.
+    model = factory(stream) if "stream" in inspect.signature(factory.func).parameters else factory()
+    if isinstance(model, Model) and stream.question is not None and model.content:
+        _refuse_texts(model.content, stream.question.text, stream.history)
+    names = sorted(config["strategies"] or {})
+    if isinstance(model, Baseline):
+        if names:
+            raise UserError(
+                f"strategies.{names[0]}: {config['model']['_target_']} updates without gradients, so no strategy "
+                "applies to it; leave strategies out, or choose another model"
+            )
+        if spread.batch * spread.rows > 1:
+            raise UserError(f"devices: {config['model']['_target_']} runs on one device; leave devices out")
+        baseline = fixed(_baseline, model, cutoffs(measured.metrics))
+        return Parts(stream, baseline, update, measured, None, config["seed"], spread.tables == "whole")
+    described = json.dumps({name: config[name] for name in (*TRACED, "training")})
+    build = over(
+        _shared(described, cutoffs(measured.metrics), stream.history, text_of(stream)), spread, tuple(model.tables)
+    )
+    if steps.batch_size % spread.batch:
+        raise UserError(
+            f"training.batch_size={steps.batch_size} cannot be split over devices.batch={spread.batch} devices; "
+            "choose a multiple of it"
+        )
+    return Parts(stream, build, update, measured, steps.batch_size, config["seed"], spread.tables == "whole")
+
+
+def _refuse_texts(content: Mapping[str, jax.ShapeDtypeStruct], text: np.ndarray, history: int) -> None:
+    """Texts [items, ...] that are not what the behaviour model reads."""
+    if "tokens" in content:
+        if text.dtype != np.int32:
+            raise UserError("data.text makes vectors, but the model reads tokens: text@data.text=tokens")
+        said, made = content["tokens"].shape[-1], (1 + history) * text.shape[1]
+        if said != made:
+            raise UserError(
+                f"model.tokens={said}: data.text.length={text.shape[1]} and data.history={history} make "
+                f"{made} tokens a row; set it to {made}"
+            )
+        return
+    features, made = content["asked"].shape[-1], text.shape[1]
+    if text.dtype == np.int32:
+        raise UserError("data.text makes tokens, which model=encoder_behaviour reads: text@data.text=hashed_words")
+    if features != made:
+        raise UserError(f"model.features={features}: data.text makes {made} numbers of a title; set it to {made}")
+
+
+def floats(config: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers that may differ between the lanes of one program, by dotted key."""
+    nodes = [(name, config[name]) for name in TRACED if name != "strategies"]
+    nodes += [(f"strategies.{name}", node) for name, node in (config["strategies"] or {}).items()]
+    return {key: value for where, node in nodes for key, value in schema.floats(node, where).items()}
+
+
+LaneBuild = Callable[[Sizes, Mapping[str, Array]], Program]
+"""(sizes, one lane's numbers by dotted key), the numbers traced or not"""
+
+
+def lanes(configs: Sequence[Mapping[str, Any]], stream: Stream) -> tuple[LaneBuild, list[dict[str, float]]]:
+    """The build of configs of learned models that differ in `floats` only, and each one's numbers that do differ."""
+    numbers = [floats(config) for config in configs]
+    varied = [key for key, value in numbers[0].items() if any(other[key] != value for other in numbers)]
+    first = configs[0]
+    ks = cutoffs(schema.build(first["evaluation"], "evaluation").metrics)
+
+    def build(sizes: Sizes, own: Mapping[str, Array]) -> Program:
+        return _learned(with_numbers(first, own), ks, stream.history, text_of(stream))(sizes)
+
+    return build, [{key: each[key] for key in varied} for each in numbers]
+
+
+def with_numbers(config: Mapping[str, Any], numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with these values in place of its own, by dotted key."""
+    changed = copy.deepcopy(dict(config))
+    for key, value in numbers.items():
+        *path, last = key.split(".")
+        node = changed
+        for name in path:
+            node = node[name]
+        node[last] = value
+    return changed
+
+
+@lru_cache(maxsize=3)
+def _stream(described: str) -> Stream:
+    """The stream of a `data` config; a sweep over methods and a few seeds reads or simulates each stream once."""
+    return schema.build(json.loads(described), "data")
+
+
+Text = jax.ShapeDtypeStruct | None
+"""What one item's text is: [F], or None where `data.text` is null."""
+
+
+def text_of(stream: Stream) -> Text:
+    """What one item's text is in the stream."""
+    return None if stream.text is None else jax.ShapeDtypeStruct(stream.text.shape[1:], stream.text.dtype)
+
+
+@lru_cache(maxsize=1)
+def _shared(described: str, ks: tuple[int, ...], history: int, text: Text) -> Build:
+    """`_learned`; runs that differ in their seed only share it, and with it compiled programs."""
+    return _learned(json.loads(described), ks, history, text)
+
+
+def _learned(config: Mapping[str, Any], ks: tuple[int, ...], history: int, text: Text) -> Build:
+    """The build of a learned model."""
+    model, head = schema.build(config["model"], "model"), schema.build(config["head"], "head")
+    optimizer, steps = schema.partial(config["optimizer"], "optimizer"), schema.build(config["training"], "training")
+    factories = {
+        name: schema.partial(node, f"strategies.{name}") for name, node in (config["strategies"] or {}).items()
+    }
+    if model.tower is None:
+        return fixed(_program, model, head, optimizer, factories, steps, ks, history)
+    if text is None:
+        raise UserError("model: it computes items from their texts, but data.text=null: +text@data.text=hashed_words")
+    if head.init is not None:
+        raise UserError(f"model: it computes items from their texts, but the head has parameters of its own; {REMEDY}")
+
+    def build(sizes: Sizes) -> Program:
+        given = jax.ShapeDtypeStruct((sizes.items, *text.shape), text.dtype)
+        return reading(fixed(_program, model, head, optimizer, factories, steps, ks, history, sizes), given)
+
+    return build
+
+
+def _made(name: str, factory: Any, own: Problem) -> Strategy:
+    """The strategy; a hook that there is not is the plugin author's mistake, not a traceback."""
+    try:
+        strategy: Strategy = factory(own)
+    except TypeError as error:
+        if not str(error).startswith("Strategy.__new__() got an unexpected keyword"):
+            raise
+        known = ", ".join(Strategy._fields)
+        said = str(error).removeprefix("Strategy.__new__() ")
+        raise UserError(f"strategies.{name}: {said}; hooks are {known}") from None
+    return strategy
+
+
+def _baseline(model: Baseline, ks: tuple[int, ...], sizes: Sizes) -> Program:
+    return model.build(sizes, ks)
+
+
+def _program(
+    model: Model,
+    head: Head,
+    optimizer: Any,
+    factories: Mapping[str, Any],
+    steps: Training,
+    ks: tuple[int, ...],
+    history: int,
+    sizes: Sizes,
+    text: Array | None = None,
+) -> Program:
+    own = problem(model, head, sizes, history, precision=steps.precision)
+    if model.tower is not None and text is not None:
+        own = on_texts(own, model.tower, text, steps.precision)
+
+    def strategies(own: Problem) -> dict[str, Strategy]:
+        return {name: _made(name, factory, own) for name, factory in factories.items()}
+
+    return make(own, optimizer(), strategies, sizes=sizes, training=steps, cutoffs=ks)

@@ -1,0 +1,120 @@
+"""Base parts that runs share: the rows of a table begin with one model, and a sweep trains it once."""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from incremental.app.assemble import Parts, assemble
+from incremental.app.rundir import identity
+from incremental.core.types import Sizes, State, bytes_of
+from incremental.data.stream import Stream
+from incremental.errors import UserError
+from incremental.run.capacity import grow
+from incremental.run.checkpoint import Checkpoints
+from incremental.run.loop import Base, Driver, sizes_of
+from incremental.run.progress import Progress
+
+SHARED = ("seed", "data", "model", "head", "optimizer", "training", "devices")  # the keys that make a base part
+MOST_BYTES = 2**30  # of the base parts that a sweep keeps; the oldest make room
+
+
+ALONE = {"_target_": "incremental.core.sharding.devices"}  # whatever devices a run was trained on
+
+
+class OfRun:
+    """The base part of the finished run `base=RUN`."""
+
+    required = True
+
+    def __init__(self, run: str, config: Mapping[str, Any], stream: Stream) -> None:
+        self.take = partial(base_of, run, config, stream)
+
+    def keep(self, base: Base) -> None:
+        del base
+
+
+class Store:
+    """The base parts that the jobs of a sweep have trained so far, on the host."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Base] = {}
+
+    def of(self, config: Mapping[str, Any]) -> "Shared":
+        """What a run of `config` takes from here and leaves here."""
+        return Shared(self, json.dumps([config[key] for key in SHARED]))
+
+
+class Shared:
+    """The base part of one configuration in a `Store`."""
+
+    required = False
+
+    def __init__(self, store: Store, key: str) -> None:
+        self.store, self.key = store, key
+
+    def take(self, sizes: Sizes) -> Base | None:
+        """The base part, where a run with tables of these sizes has left it."""
+        base = self.store.kept.get(self.key)
+        return base if base is not None and base.sizes == sizes else None
+
+    def keep(self, base: Base) -> None:
+        """Leaves it for the runs that follow."""
+        kept = self.store.kept
+        kept[self.key] = base
+        while len(kept) > 1 and sum(bytes_of(each.learner) for each in kept.values()) > MOST_BYTES:
+            del kept[next(iter(kept))]
+
+
+def restored(run: str | Path) -> tuple[dict[str, Any], Parts, Driver, State, Progress]:
+    """A run directory's config and parts, and what its last checkpoint holds, an increment at least finished."""
+    directory = Path(run)
+    path = directory / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{directory}: not a run directory (no config.yaml); give one that `incremental` wrote")
+    config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    parts = assemble({**config, "devices": ALONE})
+    driver = Driver(parts.build, parts.stream, parts.update, parts.evaluation.metrics)
+    found = Checkpoints(directory / "checkpoint", identity(config)).restore(driver.functions)
+    if found is None or found[3].increment == 0:
+        raise UserError(f"{directory}: no checkpoint of a finished increment; let the run go on first")
+    state, _, _, progress = found
+    return config, parts, driver, state, progress
+
+
+def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: Sizes) -> Base:
+    """The base part as `run` has trained it, in tables of `sizes`, for a run of `config` on `stream` to begin with."""
+    theirs, parts, driver, state, progress = restored(run)
+    for key in ("seed", "model", "head", "optimizer", "training"):
+        if theirs[key] != config[key]:
+            raise UserError(f"base={run}: its {key} is another; a base part is shared by runs that differ after it")
+    if theirs["strategies"]:
+        raise UserError(f"base={run}: it has strategies ({', '.join(sorted(theirs['strategies']))}); name one without")
+    if int(state.learner.increment) > 0:
+        raise UserError(f"base={run}: it has gone on training after its base part; make one with update=static")
+    if not same_rows(parts.stream.prefix(0), stream.prefix(0)):
+        raise UserError(f"base={run}: its base part has other training rows; data must be the same up to its end")
+    reads = driver.functions(sizes_of(state)).program.at is not None
+    if reads and not np.array_equal(parts.stream.prefix(0).text, stream.prefix(0).text):  # type: ignore[arg-type]
+        raise UserError(f"base={run}: its items' texts are others; data.text must be the same")
+    theirs_at = sizes_of(state)
+    if any(has > wanted for has, wanted in zip(theirs_at, sizes, strict=True)):
+        raise UserError(
+            f"base={run}: its tables are made for more ids ({theirs_at.items} items, {theirs_at.users} users) than "
+            f"this run begins with ({sizes.items}, {sizes.users}); set devices.tables=whole here too"
+        )
+    grown = state if theirs_at == sizes else grow(state, driver.functions(sizes).program)
+    return Base(grown.learner, progress.costs[0])
+
+
+def same_rows(one: Stream, other: Stream) -> bool:
+    """Whether two streams train and validate on the same examples."""
+    drawn = [
+        (each.interactions.user, each.interactions.item, each.heldout, each.validation, each.history)
+        for each in (one, other)
+    ]
+    return all(np.array_equal(a, b) for a, b in zip(*drawn, strict=True))

@@ -1,0 +1,142 @@
+"""The `incremental` command: Hydra composes a configuration, `incremental.app.experiment` runs it."""
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from incremental.errors import UserError
+
+if TYPE_CHECKING:
+    from incremental.app.bases import Store
+
+
+def config_folder() -> Path:
+    """The configs: inside an installed package, or beside it in a checkout."""
+    inside = Path(__file__).parents[1] / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "configs"
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain values."""
+    try:
+        values: Any = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the configuration does not resolve: {str(error).splitlines()[0]}") from None
+    return dict(values)
+
+
+def refuse_contradictions(runtime: Any) -> None:
+    """What Hydra would settle without a word: one name in two folders, and a row whose own choice is overridden."""
+    roots: list[Any] = []
+    for source in runtime.config_sources:
+        if source.schema in ("file", "pkg") and not source.path.startswith("hydra."):
+            roots.append(files(source.path) if source.schema == "pkg" else Path(source.path))
+    for group, choice in runtime.choices.items():
+        file = f"{group.partition('@')[0]}/{choice}.yaml"
+        found = [root.joinpath(file) for root in roots if root.joinpath(file).is_file()]
+        if len(found) > 1:
+            raise UserError(f"{' and '.join(map(str, found))} have the same name; rename the one that is yours")
+        if found and group == "method":
+            for default in OmegaConf.create(found[0].read_text()).defaults:
+                ((key, wanted),) = default.items()
+                taken = runtime.choices.get(key.removeprefix("override /"), wanted)
+                if taken != wanted:
+                    name = key.removeprefix("override /")
+                    raise UserError(f"method={choice} means {name}={wanted}, the command line says {name}={taken}")
+
+
+def compilation_cache() -> None:
+    """Keeps compiled programs between runs; JAX_COMPILATION_CACHE_DIR says where, JAX_ENABLE_COMPILATION_CACHE if."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(home / "incremental" / "programs"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def read(config: DictConfig) -> dict[str, Any]:
+    """One job's configuration, resolved and checked against what Hydra knows of it."""
+    values = resolved(config)
+    refuse_contradictions(HydraConfig.get().runtime)
+    compilation_cache()
+    from incremental.app.experiment import named
+
+    values = named(values, HydraConfig.get().runtime.choices)
+    if HydraConfig.get().mode == RunMode.MULTIRUN and values["tracking"].get("group", "") is None:
+        values["tracking"]["group"] = Path(values["runs"]).name
+    return values
+
+
+def headline(config: dict[str, Any], summary: dict[str, Any] | None) -> float | None:
+    """What a job returns to sweepers: its prequential quality by the first metric; None after a dry run."""
+    if summary is None:
+        return None
+    return float(summary["metrics"][config["evaluation"]["metrics"][0]]["prequential"])
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """Says in one line what the user can mend, and exits."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped; the same command continues from the last checkpoint", file=sys.stderr)
+        raise SystemExit(130) from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(
+            "error: the disk is full; free some space and start the same command again: it continues", file=sys.stderr
+        )
+        raise SystemExit(2) from None
+    except FloatingPointError as error:
+        print(f"error: debug=nan: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+@cache
+def shared_bases() -> "Store":
+    """The base parts that the jobs of this process's sweep have trained so far, where a launcher runs one by one."""
+    from incremental.app.bases import Store
+
+    return Store()
+
+
+@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")
+def job(config: DictConfig) -> float | None:
+    """One run; returns the prequential headline metric, for sweepers."""
+    with reported():
+        try:
+            values = read(config)
+            from incremental.app.experiment import execute
+
+            sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
+            return headline(values, execute(values, shared_bases() if sweeps else None))
+        except UserError as error:
+            if HydraConfig.get().mode != RunMode.MULTIRUN:
+                raise
+            # An exit would end the whole sweep; this is told again, by Hydra, when the other jobs are over.
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            raise CompactHydraException(str(error)) from None
+
+
+def main() -> None:
+    """Entry point."""
+    job()

@@ -1,0 +1,71 @@
+"""What a run says while it works: a progress bar on a terminal, a line an increment anywhere."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from incremental.run.progress import Cost, Epoch, Progress, Record
+
+SECONDS_BETWEEN_LINES = 10.0  # where there is no progress bar
+
+
+class Console:
+    """A `Listener` that prints."""
+
+    def __init__(self, increments: int, epochs: int, metric: str) -> None:
+        from rich.console import Console as Terminal
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.increments, self.epochs, self.metric = increments, epochs, metric
+        terminal = Terminal(file=sys.stderr)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+        )
+        self.bar = Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal)
+        self.printed = time.monotonic()
+        self.task = self.bar.add_task("compiling", total=epochs, note="")
+
+    def __enter__(self) -> "Console":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.bar.stop()
+
+    def epoch(self, epoch: Epoch) -> None:
+        note = "" if epoch.loss is None else f"loss {epoch.loss:.4f}"
+        if epoch.validation is not None:
+            note += f", validation {epoch.validation:.4f}"
+        part = self.part(epoch.increment)
+        self.bar.update(self.task, description=part, completed=epoch.epoch, note=note)
+        if self.bar.disable and time.monotonic() - self.printed > SECONDS_BETWEEN_LINES:
+            self.say(f"    {part}, epoch {epoch.epoch} of at most {self.epochs}: {note}")
+
+    def say(self, line: str) -> None:
+        """Prints a line."""
+        print(line, flush=True)
+        self.printed = time.monotonic()
+
+    def increment(self, cost: Cost, tested: Sequence[Record]) -> None:
+        found = [record.value for record in tested if record.metric == self.metric]
+        quality = f"{self.metric} {found[0]:.4f} before its update; " if found else ""
+        update = (
+            f"trained {cost.examples:,} examples in {cost.epochs} epochs, {cost.seconds:.1f} s"
+            + (f" (+ {cost.compile_seconds:.1f} s compiling)" if cost.compile_seconds >= 0.1 else "")
+            if cost.epochs
+            else "not updated"
+        )
+        self.say(f"  {self.part(cost.increment)}: {quality}{update}")
+
+    def resumed(self, progress: Progress) -> None:
+        """Says where the run continues."""
+        where = self.part(progress.increment) + (" (in its training)" if progress.begun else "")
+        self.say(f"  continuing from the checkpoint: {where}")
+
+    def part(self, t: int) -> str:
+        """The name of part t."""
+        return "base part" if t == 0 else f"increment {t}/{self.increments}"

@@ -1,0 +1,156 @@
+"""A run's directory: named by the run and a hash of its config, locked while it runs, never overwritten."""
+
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from omegaconf import OmegaConf
+
+from incremental.core.sharding import first_process
+from incremental.errors import UserError
+from incremental.metrics.continual import summarise
+from incremental.run.progress import Epoch, Record, Result
+
+# What may differ between two starts of the same run.
+NOT_IDENTITY = ("runs", "devices", "tracking", "debug", "profile", "dry_run")
+COLUMNS = ("trained_until", "evaluated_on", "metric", "value", "count")
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits of the hash of what decides the results."""
+    kept = deciding(config)
+    kept["strategies"] = [*(kept.get("strategies") or {}).items()]  # their order decides, that of other keys does not
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without the keys of `NOT_IDENTITY`; of the devices only how tables are made."""
+    kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+    return {**kept, "tables": config["devices"].get("tables", "grow")}
+
+
+class RunDirectory:
+    """The files of one run. `summary.json` exists once the run is finished."""
+
+    def __init__(self, root: Path, name: str, config: Mapping[str, Any]) -> None:
+        self.identity = identity(config)
+        self.path = root / f"{name}-seed{config['seed']}-{self.identity}"
+        self.config = dict(config)
+        self.lock: TextIO | None = None
+
+    def open(self) -> None:
+        """Makes the directory, locks it, and writes the resolved config; of several processes only the first does."""
+        if not first_process():
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot write the run's directory ({error.strerror}); choose another folder with runs=..."
+            ) from None
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.lock.close()
+            raise UserError(
+                f"{self.path}: this run is being executed by another process; wait for it, or stop it first"
+            ) from None
+        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config)))
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """The summary of a finished run, or None."""
+        path = self.path / "summary.json"
+        if not path.exists():
+            return None
+        try:
+            return dict(json.loads(path.read_text()))
+        except ValueError:
+            raise UserError(f"{path}: not a readable summary; remove {self.path} to run again") from None
+
+    def evaluations(self, records: Iterable[Record]) -> None:
+        """Rewrites evaluations.csv."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(
+            (*record[:3], "" if math.isnan(record.value) else record.value, record.events) for record in records
+        )
+        write_atomically(self.path / "evaluations.csv", text.getvalue())
+
+    def epochs(self, epochs: Sequence[Epoch]) -> None:
+        """Rewrites epochs.csv; a cell is empty where an epoch has no such value."""
+        terms = dict.fromkeys(name for epoch in epochs for name in epoch.terms)
+        reports = dict.fromkeys(name for epoch in epochs for name in epoch.reports)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        named = *(f"term/{name}" for name in terms), *(f"report/{name}" for name in reports)
+        writer.writerow(("increment", "epoch", "loss", "validation", *named))
+        writer.writerows(
+            (*epoch[:4], *(epoch.terms.get(name) for name in terms), *(epoch.reports.get(name) for name in reports))
+            for epoch in epochs
+        )
+        write_atomically(self.path / "epochs.csv", text.getvalue())
+
+    def finish(self, name: str, row: str, result: Result, lanes: int) -> dict[str, Any]:
+        """Writes summary.json and returns its content; `lanes` runs shared the seconds."""
+        content = {
+            "name": name,
+            "row": row,
+            "seed": self.config["seed"],
+            "increments": len(result.costs) - 1,
+            "lanes": lanes,
+            "early": list(result.early),
+            "status": "finished",
+            "config": self.identity,
+            "metrics": summarise(result.records),
+            "cost": total_cost(result),
+        }
+        write_atomically(self.path / "summary.json", json.dumps(content, indent=2) + "\n")
+        return content
+
+    def close(self) -> None:
+        """Releases the lock."""
+        if self.lock is not None:
+            self.lock.close()
+
+
+def total_cost(result: Result) -> dict[str, float]:
+    """Means over the updates that there were after the base part, 0 where there was none, and sums over all of them.
+
+    `memory_bytes` is the largest of all parts: an increment without an update reads no past interactions, but they were
+    kept for the next one.
+    """
+    updates = [cost for cost in result.costs[1:] if cost.epochs]
+    fields = ("seconds", "parameters_written")
+    mean = {name: sum(getattr(cost, name) for cost in updates) / max(len(updates), 1) for name in fields}
+    return {
+        "updates": len(updates),
+        "seconds_per_update": mean["seconds"],
+        "compile_seconds": sum(cost.compile_seconds for cost in result.costs),
+        "examples": sum(cost.examples for cost in updates),
+        "parameters_written": mean["parameters_written"],
+        "memory_bytes": max(cost.memory_bytes for cost in result.costs),
+        "base_seconds": result.costs[0].seconds,
+        "base_examples": result.costs[0].examples,
+    }
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file that appears whole or not at all; of several processes only the first does."""
+    if not first_process():
+        return
+    new = path.with_name(f".{path.name}.new")
+    with new.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)

@@ -1,0 +1,255 @@
+"""Row compaction: a step costs what its batch touches, not what the catalogue holds.
+
+An optimizer moves every row of every table. With `training.rows=compact` a step, after the `batch` hooks, collects the
+ids in its batch, takes those rows of the id tables and of every leaf that mirrors one (moments, Fishers, anchors,
+teachers: found by path and shape), renames the ids to 0..U-1, runs as it would on whole tables, and writes the rows
+back. Model, head, optimizer and strategies are the same ones.
+
+Exact is what leaves a row without a gradient alone: SGD and AdaGrad on the data loss, clipping, replay, A-GEM, DER.
+Lazy is what would move such a row; it now happens only in the steps that touch it: the decay of moments and what they
+still move (momentum; Adam becomes "lazy Adam"), weight decay, and a penalty's pull on rows that have drifted (its value
+in the log sums over touched rows). Refused is what needs the whole catalogue: heads that score it (full softmax),
+strategies that read its scores (lwf, ader), whose own state is as large without mirroring a table (ogd) or follows the
+weights themselves (ema), and `accumulate`, whose mean gradient reaches rows that the last of its steps did not touch.
+That is found out when the step is traced: in place of what it must not read a hook gets `Whole`, so that a strategy
+which nobody here knows is refused too. What cannot be found out is a hook that treats the rows it gets as if they were
+all: a table's norm, say.
+"""
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from incremental.core.ids import Ids
+from incremental.core.mirrors import mirrored, path_of
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Learner, Memory, Outputs, Params, Problem, PyTree, Sizes, Step
+from incremental.errors import UserError
+
+INPUTS = {"user": "user", "history": "item"}  # the inputs that are ids, and of what
+REMEDY = "use training.rows=dense, or leave it out"
+LOSS, RECORD = Strategy().loss, Strategy().record
+
+Kind = str | None  # "item", "user", or not a row an id
+Path = jax.tree_util.KeyPath
+Descend = Callable[..., tuple[Learner, PyTree, dict[str, Any]]]
+"""(learner, shown, own, batch, noted, ids) -> (learner, own, metrics): one optimizer step on `batch`; its ids are rows
+of the learner's tables: by kind, those of the catalogue's `ids`. `shown` are the strategies' states for the hooks that
+meet it, `own` and `noted` state and batch for `record`, which keeps the catalogue's ids."""
+
+
+class Whole:
+    """Stands for what a compact step must not read. It may be passed on and sliced; anything else is refused."""
+
+    def __init__(self, what: str) -> None:
+        vars(self)["what"] = what
+
+    def refuse(self, *_: Any) -> NoReturn:
+        raise UserError(f"training.rows=compact: {vars(self)['what']}, but a step has a few rows only; {REMEDY}")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        self.refuse()
+
+    def __getitem__(self, _: Any) -> "Whole":
+        return self
+
+
+for _name in set(dir(jax.Array)) - set(dir(Whole)):  # operators, which Python looks up in the class
+    if _name.startswith("__"):
+        setattr(Whole, _name, Whole.refuse)
+
+
+# -- ids ---------------------------------------------------------------------------------------------------------------
+
+
+def with_ids(function: Callable[[str, Array], Array], batch: Batch) -> Batch:
+    """The batch with `function(kind, ids)` for each array of ids in it, and in the rows that travel in its memory."""
+
+    def within(leaf: Any) -> Any:
+        return with_ids(function, leaf) if isinstance(leaf, Batch) else leaf
+
+    inputs = batch.inputs.items()
+    return batch._replace(
+        inputs={name: function(INPUTS[name], ids) if name in INPUTS else ids for name, ids in inputs},
+        labels=function("item", batch.labels),
+        negatives=None if batch.negatives is None else function("item", batch.negatives),
+        memory=jax.tree.map(within, batch.memory, is_leaf=lambda leaf: isinstance(leaf, Batch)),
+    )
+
+
+def touched(batch: Batch, capacity: dict[str, int]) -> dict[str, Array]:
+    """The ids of each kind [U] int32, ascending, row 0 among them; of a repeated one the first place counts.
+
+    A kind with no more rows than the batch has ids is left out: its tables stay whole.
+    """
+    met: dict[str, list[Array]] = {kind: [jnp.zeros(1, jnp.int32)] for kind in capacity}
+
+    def note(kind: str, ids: Array) -> Array:
+        if kind in met:
+            met[kind].append(ids.reshape(-1))
+        return ids
+
+    with_ids(note, batch)
+    ids = {kind: jnp.concatenate(found) for kind, found in met.items()}
+    return {kind: jnp.sort(found) for kind, found in ids.items() if len(found) < capacity[kind]}
+
+
+def renamed(batch: Batch, ids: dict[str, Array]) -> Batch:
+    """The batch with each id's first place among `ids`."""
+
+    def place(kind: str, old: Array) -> Array:
+        return jnp.searchsorted(ids[kind], old).astype(old.dtype) if kind in ids else old
+
+    return with_ids(place, batch)
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+def places(ids: Array, capacity: int) -> Array:
+    """`ids` [U] without what is repeated: in its stead `capacity` and more, so that no two are equal."""
+    repeated = jnp.concatenate([jnp.zeros(1, bool), ids[1:] == ids[:-1]])
+    return jnp.where(repeated, capacity + jnp.arange(len(ids), dtype=ids.dtype), ids)
+
+
+def take(leaf: Array, kind: Kind, ids: dict[str, Array]) -> Array:
+    """The leaf's rows of `ids`. Spare ones are 0 in every leaf, so that no norm and no penalty counts them."""
+    return leaf.at[places(ids[kind], len(leaf))].get(mode="fill", fill_value=0) if kind in ids else leaf
+
+
+def put(leaf: Array, kind: Kind, rows: Array, ids: dict[str, Array]) -> Array:
+    """The leaf with its rows of `ids` replaced; spare ones are dropped."""
+    if kind not in ids:
+        return rows
+    return leaf.at[places(ids[kind], len(leaf))].set(rows, mode="drop", unique_indices=True)
+
+
+def by_type(leaf: Any) -> bool:
+    """Nodes that are treated as one leaf: the rows of a memory keep the catalogue's ids."""
+    return isinstance(leaf, Memory | Ids)
+
+
+def compacted(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, PyTree, dict[str, Any]]]:
+    """(descend, learner, own, batch) -> (learner, own, metrics): the step on the rows that the batch touches."""
+    params = {path_of(path): leaf for path, leaf in paths(jax.eval_shape(problem.init, jax.random.key(0)))}
+    shapes = {name: leaf.shape for name, leaf in params.items()}
+    kinds = {*problem.tables.values(), *problem.settled.values()}
+    capacity = {kind: number for kind, number in (("item", sizes.items), ("user", sizes.users)) if kind in kinds}
+
+    def kind_of(path: Path, leaf: Any) -> Kind:
+        """Of a leaf that mirrors an id table."""
+        return problem.tables.get(mirrored(path, leaf, shapes) or "")
+
+    def large(path: Path, leaf: Any) -> bool:
+        """Whether a leaf has the size of a table and is no mirror."""
+        return bool({*capacity.values()} & {*jnp.shape(leaf)}) and kind_of(path, leaf) is None
+
+    def taken(tree: PyTree, ids: dict[str, Array]) -> PyTree:
+        def of(path: Path, leaf: Any) -> Any:
+            if isinstance(leaf, Ids):
+                return Ids(take(leaf.items, "item", ids), take(leaf.users, "user", ids))
+            return leaf if by_type(leaf) else take(leaf, kind_of(path, leaf), ids)
+
+        return jax.tree_util.tree_map_with_path(of, tree, is_leaf=by_type)
+
+    def put_back(tree: PyTree, small: PyTree, ids: dict[str, Array]) -> PyTree:
+        def of(path: Path, leaf: Any, rows: Any) -> Any:
+            if isinstance(leaf, Ids):
+                return leaf  # only `begin` and `end` change these
+            return rows if by_type(leaf) else put(leaf, kind_of(path, leaf), rows, ids)
+
+        return jax.tree_util.tree_map_with_path(of, tree, small, is_leaf=by_type)
+
+    def shown(own: PyTree, small: PyTree) -> PyTree:
+        """The strategies' states for hooks that meet renamed ids."""
+
+        def of(path: Path, leaf: Any, rows: Any) -> Any:
+            if by_type(leaf) or not large(path, leaf):
+                return rows
+            name, _, place = path_of(path).partition("/")
+            shape = "x".join(map(str, leaf.shape))
+            return Whole(f"strategies.{name} reads its state {place or 'S'} ({shape}), which has the catalogue's size")
+
+        return jax.tree_util.tree_map_with_path(of, own, small, is_leaf=by_type)
+
+    def recorded(small: PyTree) -> PyTree:
+        """The strategies' states for `record`, which meets the catalogue's ids."""
+
+        def of(path: Path, leaf: Any) -> Any:
+            name = path_of(path).partition("/")[0]
+            said: Any = Whole(f"strategies.{name} reads in `record` which ids it has met")
+            return Ids(said, said) if isinstance(leaf, Ids) else leaf
+
+        return jax.tree_util.tree_map_with_path(of, small, is_leaf=by_type)
+
+    def refuse(learner: Learner) -> None:
+        for node in jax.tree.leaves(learner.opt_state, is_leaf=lambda node: isinstance(node, optax.MultiStepsState)):
+            if isinstance(node, optax.MultiStepsState):
+                raise UserError(
+                    "training.rows=compact: optimizer.accumulate collects gradients over several steps, but each has "
+                    f"rows of its own; set optimizer.accumulate=1 and raise training.batch_size, or {REMEDY}"
+                )
+        for name, tree in (("model", learner.params), ("optimizer", learner.opt_state)):
+            for path, leaf in paths(tree):
+                if large(path, leaf):
+                    raise UserError(
+                        f"training.rows=compact: {name}: {path_of(path)} {jnp.shape(leaf)} has the catalogue's size "
+                        f"but is no table with a row an id, nor like one; {REMEDY}"
+                    )
+
+    def step(descend: Descend, learner: Learner, own: PyTree, batch: Batch) -> tuple[Learner, PyTree, dict[str, Any]]:
+        refuse(learner)
+        ids = touched(batch, capacity)
+        small, state = taken(learner, ids), taken(own, ids)
+        candidates: Any = Whole("the head reads who is a candidate, to score all (choose one that draws negatives)")
+        named = renamed(batch, ids)._replace(candidates=candidates)
+        small, state, metrics = descend(small, shown(own, state), recorded(state), named, batch, ids)
+        return put_back(learner, small, ids), put_back(own, state, ids), metrics
+
+    return step
+
+
+def paths(tree: PyTree) -> list[tuple[Path, Any]]:
+    """The leaves with their paths."""
+    return jax.tree_util.tree_leaves_with_path(tree)
+
+
+def dense(descend: Descend, learner: Learner, own: PyTree, batch: Batch) -> tuple[Learner, PyTree, dict[str, Any]]:
+    """The step on whole tables."""
+    return descend(learner, own, own, batch, batch, {})
+
+
+# -- what hooks are given ----------------------------------------------------------------------------------------------
+
+
+def guarded_problem(problem: Problem) -> Problem:
+    """The problem with a loss that cannot read the scores of the catalogue."""
+
+    def loss(params: Params, outputs: Outputs, batch: Batch) -> Array:
+        scores: Any = Whole("the head reads the scores of all items (choose one that draws negatives)")
+        return problem.loss(params, outputs._replace(scores=scores), batch)
+
+    return problem._replace(loss=loss)
+
+
+def guarded(name: str, part: Strategy, problem: Problem) -> Strategy:
+    """The strategy with hooks that cannot read the scores of the catalogue nor, in `record`, the tables."""
+    scores: Any = Whole(f"strategies.{name} reads the scores of all items")
+    weights = Whole(f"strategies.{name} reads the tables' weights in `record`, not only how they moved")
+
+    def loss(state: PyTree, params: Params, batch: Batch, outputs: Outputs) -> Any:
+        return part.loss(state, params, batch, outputs._replace(scores=scores))
+
+    def record(state: PyTree, step: Step, key: Array) -> PyTree:
+        params = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: weights if path_of(path) in problem.tables else leaf, step.params
+        )
+        return part.record(state, step._replace(params=params, outputs=step.outputs._replace(scores=scores)), key)
+
+    return part._replace(
+        loss=part.loss if part.loss is LOSS else loss, record=part.record if part.record is RECORD else record
+    )

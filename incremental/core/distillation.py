@@ -1,0 +1,47 @@
+"""A frozen teacher, what it knew, and the rows it teaches: what distillations share."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.core.ids import Ids, nobody, trained
+from incremental.core.types import Batch, Data, Learner, Outputs, Problem, Teacher
+
+
+class Taught(NamedTuple):
+    """The last increment's model and the ids it was trained on."""
+
+    teacher: Teacher
+    known: Ids
+
+
+def untaught(learner: Learner) -> Taught:
+    """No teacher yet; `init` of a distillation."""
+    return Taught(Teacher(learner.params, jnp.float32(0.0)), nobody(learner))
+
+
+def taught(state: Taught, learner: Learner, data: Data, key: Array) -> tuple[Taught, Learner]:
+    """The finished increment's model becomes the teacher; `end` of a distillation."""
+    del state, data, key
+    return Taught(Teacher(learner.params, jnp.float32(1.0)), trained(learner)), learner
+
+
+def marked(state: Taught, batch: Batch, key: Array) -> Batch:
+    """Notes which rows are here, without those that later strategies append; `batch` of a distillation."""
+    del state, key
+    return batch._replace(memory=batch.valid)
+
+
+def lesson(problem: Problem, state: Taught, batch: Batch, outputs: Outputs) -> tuple[Outputs, Outputs, Array]:
+    """Student's and teacher's outputs on the n marked rows, and the share [n] of each row in the mean.
+
+    Padding, and rows of a user whom the teacher did not know, have share 0; before the teacher is ready all have.
+    """
+    n = len(batch.memory)
+    inputs = jax.tree.map(lambda leaf: leaf[:n], batch.inputs)
+    params = jax.lax.stop_gradient(state.teacher.params)
+    counts = batch.memory & state.known.users[inputs["user"]] if "user" in inputs else batch.memory
+    share = state.teacher.ready * counts / jnp.maximum(counts.sum(), 1)
+    return Outputs(outputs.hidden[:n], outputs.scores[:n]), problem.apply(params, inputs), share

@@ -1,0 +1,81 @@
+"""Models that update without gradients, as the same `Program` that `make` returns: drivers cannot tell them apart."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.core.gradient import count_arrivals, empty_catalogue, fresh_fit
+from incremental.core.precision import multiplying
+from incremental.core.ranking import Known, known, rankable, ranker
+from incremental.core.types import Data, Learner, Params, Program, Seen, Sizes, State
+
+
+def gradient_free(
+    *,
+    sizes: Sizes,
+    inputs: tuple[str, ...],
+    init: Callable[[], Params],
+    absorb: Callable[[Params, Data], Params],
+    scores: Callable[[Params, dict[str, Array]], Array],
+    cutoffs: tuple[int, ...] = (),
+    rank_batch_size: int = 256,
+    known: Known = known,
+) -> Program:
+    """A program whose one epoch is `absorb(params, data)`; `scores(params, inputs)` is [B, V] float32.
+
+    Nothing stops early here: the data are all events that arrived since the last update, each once, those of the
+    validation part too, as `data.rows` and as `data.users` and `data.items`. Rows that are not `known` score by the
+    number of training events of each item.
+    """
+
+    def draw_learner() -> Learner:
+        return Learner(init(), (), empty_catalogue(sizes), jnp.int32(-1))
+
+    def start(key: Array) -> State:
+        learner = draw_learner()
+        return State(learner, {}, fresh_fit(learner, {}), key)
+
+    def restart(state: State, data: Data) -> State:
+        del data
+        return state._replace(learner=draw_learner())
+
+    def begin(state: State, data: Data) -> State:
+        catalogue = count_arrivals(state.learner.catalogue, data)
+        learner = state.learner._replace(catalogue=catalogue, increment=data.increment)
+        return State(learner, {}, fresh_fit(learner, {}), state.key)
+
+    def run_epoch(state: State, data: Data) -> tuple[State, dict[str, Any]]:
+        learner = state.learner._replace(params=absorb(state.learner.params, data))
+        fit = state.fit._replace(learner=learner, epoch=state.fit.epoch + 1, active=jnp.array(False))
+        return state._replace(learner=learner, fit=fit), {"examples": (data.items > 0).sum()}
+
+    def validate(state: State, data: Data, seen: Seen | None = None) -> State:
+        del data, seen
+        return state
+
+    def end(state: State, data: Data) -> State:
+        del data
+        return state._replace(learner=state.fit.learner, fit=fresh_fit(state.fit.learner, {}))
+
+    ranked = rankable(lambda state, rows: scores(state.learner.params, rows), known)
+    program = Program(
+        init=start,
+        restart=restart,
+        begin=begin,
+        base_epoch=None,
+        run_epoch=run_epoch,
+        validate=validate,
+        end=end,
+        rank=ranker(ranked, batch_size=rank_batch_size, cutoffs=cutoffs),
+        scores=ranked,
+        represent=None,
+        tables=lambda _state: {"item": {}, "user": {}},
+        inputs=inputs,
+        epochs=1,
+        cutoffs=cutoffs,
+        sizes=sizes,
+        counting=True,
+    )
+    return multiplying(program, "float32")

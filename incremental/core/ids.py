@@ -1,0 +1,39 @@
+"""Which ids a strategy has met, and which parameters are theirs: an id table has a row an id."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.core.mirrors import path_of
+from incremental.core.types import Learner, Params, Problem
+
+
+class Ids(NamedTuple):
+    """A set of items and users."""
+
+    items: Array  # [V] bool
+    users: Array  # [W] bool
+
+
+def nobody(learner: Learner) -> Ids:
+    """The empty set."""
+    return Ids(jnp.zeros_like(learner.catalogue.seen), jnp.zeros_like(learner.catalogue.users))
+
+
+def trained(learner: Learner) -> Ids:
+    """The ids of the learner's catalogue; in `begin` those of the upcoming increment are among them."""
+    return Ids(learner.catalogue.seen, learner.catalogue.users)
+
+
+def rows_of(problem: Problem, params: Params, ids: Ids, *, others: bool) -> Params:
+    """Masks that broadcast against the parameters: True in the tables' rows of `ids`, `others` outside the tables."""
+
+    def mask(path: jax.tree_util.KeyPath, leaf: Array) -> Array:
+        kind = problem.tables.get(path_of(path))
+        if kind is None:
+            return jnp.full((1,) * leaf.ndim, others)
+        return (ids.items if kind == "item" else ids.users).reshape(-1, *(1,) * (leaf.ndim - 1))
+
+    return jax.tree_util.tree_map_with_path(mask, params)

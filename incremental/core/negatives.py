@@ -1,0 +1,107 @@
+"""Negatives shared by a batch's rows, and the strategy that draws them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.core.problem import Items
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Catalogue, Data, Learner, Outputs
+from incremental.errors import UserError
+
+BLOCK = 4096  # places whose weights are accumulated together
+
+
+class Proposal(NamedTuple):
+    """Items and how likely each is, in a form that a draw reads in O(log V).
+
+    The weights are accumulated within blocks and over blocks, for in float32 one running sum over 10^7 weights is too
+    coarse to tell neighbours apart.
+    """
+
+    items: Array  # [V] int32: the candidates, then 0s
+    log_q: Array  # [V] float32: of the candidate at the same place
+    size: Array  # [] int32, candidates
+    within: Array  # [⌈V / BLOCK⌉, BLOCK] float32: running sums of a block's weights
+    blocks: Array  # [⌈V / BLOCK⌉] float32: running sums of the blocks' totals
+
+
+def proposal(weight: Array, candidates: Array) -> Proposal:
+    """Candidate i ([V] bool) is drawn with probability `weight` [V] float32 of i / Σ of all candidates'."""
+    size = candidates.sum(dtype=jnp.int32)
+    (items,) = jnp.nonzero(candidates, size=len(candidates), fill_value=0)
+    weight = jnp.where(jnp.arange(len(items)) < size, weight[items], 0.0)
+    within = jnp.cumsum(jnp.pad(weight, (0, -len(items) % BLOCK)).reshape(-1, BLOCK), axis=1)
+    blocks = jnp.cumsum(within[:, -1])
+    return Proposal(items.astype(jnp.int32), jnp.log(weight) - jnp.log(blocks[-1]), size, within, blocks)
+
+
+def draw(proposal: Proposal, number: int, key: Array) -> tuple[Array, Array]:
+    """`number` items [number] int32 with replacement, and their log q [number] float32: a block, then a place in it."""
+    of_block, of_place = jax.random.uniform(key, (2, number))
+    block = jnp.searchsorted(proposal.blocks, of_block * proposal.blocks[-1], side="right")
+    target = of_place * proposal.within[block, -1]
+    place = jnp.zeros_like(block)
+    step = BLOCK // 2
+    while step:  # binary search, all draws at once: how many of the block's running sums are at most the target
+        place = jnp.where(proposal.within[block, place + step - 1] <= target, place + step, place)
+        step //= 2
+    place = jnp.minimum(block * BLOCK + place, jnp.maximum(proposal.size - 1, 0))  # sums are rounded
+    return proposal.items[place], proposal.log_q[place]
+
+
+def drawn(number: int, power: float) -> Strategy:
+    """A strategy that draws `number` negatives a batch, with replacement, from the items seen so far.
+
+    Item i is drawn with probability q_i proportional to (its training events)^power: 0 is uniform, 1 popularity
+    (word2vec's 0.75 is Mikolov et al. 2013). The rest is as in `drawn_by`.
+    """
+    return drawn_by(number, lambda catalogue: jnp.maximum(catalogue.events, 1.0) ** power)
+
+
+def drawn_by(number: int, weigh: Callable[[Catalogue], Array]) -> Strategy:
+    """A strategy that draws `number` negatives a batch, with replacement: items seen so far, by their weights [V].
+
+    It fills `negatives` [N] and `log_q` [N] = log(N q). Its state is the `Proposal`, taken anew from the catalogue at
+    the start of each increment.
+    """
+    if number < 1:
+        raise UserError(f"head.negatives={number}: expected at least 1")
+
+    def init(learner: Learner) -> Proposal:
+        seen = learner.catalogue.seen
+        shapes = jax.eval_shape(proposal, jax.ShapeDtypeStruct(seen.shape, jnp.float32), seen)
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def begin(state: Proposal, learner: Learner, data: Data, key: Array) -> tuple[Proposal, Learner]:
+        del state, data, key
+        return proposal(weigh(learner.catalogue), learner.catalogue.seen), learner
+
+    def batch(state: Proposal, batch: Batch, key: Array) -> Batch:
+        negatives, log_q = draw(state, number, key)
+        return batch._replace(negatives=negatives, log_q=jnp.log(float(number)) + log_q)
+
+    return Strategy(init=init, begin=begin, batch=batch)
+
+
+def scored(items: Items, outputs: Outputs, batch: Batch) -> tuple[Array, Array, Array]:
+    """The label's score [B], the negatives' [B, N], and which negatives count [B, N] bool.
+
+    A negative that is the row's own label does not count. Without drawn negatives every candidate is one.
+    """
+    positive = (outputs.hidden * items.table[batch.labels]).sum(1) + items.bias[batch.labels]
+    if batch.negatives is None:
+        ids = jnp.arange(len(items.table))
+        scores = outputs.scores
+        counts = ids != batch.labels[:, None]
+        return positive, scores, counts if batch.candidates is None else counts & batch.candidates
+    scores = outputs.hidden @ items.table[batch.negatives].T + items.bias[batch.negatives]
+    return positive, scores, batch.negatives != batch.labels[:, None]
+
+
+def mean_over(values: Array, counts: Array) -> Array:
+    """[B]: the mean of values [B, N] where counts, 0 where nothing does."""
+    return jnp.where(counts, values, 0.0).sum(1) / jnp.maximum(counts.sum(1), 1)

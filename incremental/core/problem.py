@@ -1,0 +1,158 @@
+"""`problem`: a Linen model and a head, at given capacities, as the pure functions of a `Problem`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
+from jax import Array
+
+from incremental.core.precision import Precision, arithmetic
+from incremental.core.strategy import Strategy, named_key
+from incremental.core.tower import Tower
+from incremental.core.types import Batch, Outputs, Params, Problem, Program, Sizes
+
+
+class Model(NamedTuple):
+    """A recommender without capacities. Its modules have two methods:
+
+    `__call__(inputs, key) -> hidden [B, D]` (key=None is deterministic) and `items() -> (table [V, D], bias [V])`.
+    The score of an item is hidden · table[item] + bias[item].
+    """
+
+    module: Callable[[Sizes, int], nn.Module]
+    """(sizes, L)"""
+    inputs: tuple[str, ...]
+    """what its rows hold: "user", "history" and what `content` names"""
+    tables: dict[str, str]
+    """path of each id table in the parameters -> "item" or "user" """
+    content: Mapping[str, jax.ShapeDtypeStruct] | None = None
+    """inputs that are no ids, such as an image: what one row holds of each"""
+    tower: Tower | None = None
+    """how items' rows are computed from their texts; None: ids alone"""
+    looked_up: tuple[str, ...] = ()
+    """paths of other tables that rows are gathered from, as of positions: float32 in every `training.precision`"""
+
+
+class Baseline(NamedTuple):
+    """A model without gradients, which brings its own program: no head, no optimizer, no strategies."""
+
+    build: Callable[[Sizes, tuple[int, ...]], Program]
+    """(sizes, cutoffs)"""
+
+
+class Items(NamedTuple):
+    """The output side of a model."""
+
+    table: Array  # [V, D] float32
+    bias: Array  # [V] float32
+
+
+class Head(NamedTuple):
+    """A training loss over the catalogue and, where it draws or counts, its strategy.
+
+    Most heads score with the model's items. One with parameters of its own, kept under "head", scores with those; what
+    its strategy's `view` adds to them reaches `loss` and `scores`.
+    """
+
+    loss: Callable[[Any, Outputs, Batch], Array]  # (Items or own parameters, outputs, batch) -> [B] float32
+    strategy: Strategy | None = None
+    init: Callable[[Array, Sizes, int], Params] | None = None
+    """(key, sizes, D) -> own parameters"""
+    scores: Callable[[Params, Array], Any] | None = None
+    """(own parameters, hidden [B, D]) -> [B, V]; None where the strategy's view is missing"""
+    tied: Callable[[Callable[[Params], Items]], Strategy] | None = None
+    """for own parameters that stand beside the model's items: (parameters -> Items) -> the head's strategy. `loss` and
+    `scores` find the `Items` among the own parameters, as "items"."""
+    negative: bool = False
+    """whether a row's loss may be below 0; else a step whose data loss is stops the run"""
+
+
+def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: Precision = "float32") -> Problem:
+    """The problem of `model` with `head`; `history` is L, the number of last events that a row holds."""
+    numbers = arithmetic(precision, (*model.tables, *model.looked_up))
+    row = {
+        "user": jax.ShapeDtypeStruct((), jnp.int32),
+        "history": jax.ShapeDtypeStruct((history,), jnp.int32),
+        **(model.content or {}),
+    }
+    inputs = {name: row[name] for name in model.inputs}
+    scalars: list[Any] = [jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.float32, jnp.bool_, jnp.int32)]
+    example = Batch(inputs, *scalars)
+
+    def of(params: Params) -> nn.Module:
+        """The module at the capacities of these tables: a compact step has fewer rows (`core.compaction`)."""
+        named = flatten_dict(params, sep="/")
+        rows = {kind: len(named[path]) for path, kind in tables.items()}
+        return model.module(Sizes(rows.get("item", sizes.items), rows.get("user", sizes.users)), history)
+
+    untied = head.init is not None and head.tied is None
+
+    def init(key: Array) -> Params:
+        module = model.module(sizes, history)
+        one = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape), leaf.dtype), inputs)
+
+        def sides(module: Any, rows: Any) -> Any:
+            # Both sides of the model, or Linen would leave out tables that only one of them touches; which is wanted
+            # where a head does without the model's items.
+            return module(rows, None), None if untied else module.items()
+
+        (hidden, _), made = module.init_with_output(key, one, method=sides)
+        if head.init is None:
+            return made["params"]
+        return {**made["params"], "head": head.init(named_key(key, "head"), sizes, hidden.shape[1])}
+
+    tables = model.tables
+    if untied:
+        made = flatten_dict(jax.eval_shape(lambda: init(jax.random.key(0))), sep="/")
+        tables = {path: kind for path, kind in tables.items() if path in made}
+
+    def items(params: Params) -> Items:
+        return Items(*of(params).apply({"params": params}, method="items"))
+
+    def side(params: Params) -> Any:
+        """What the head scores with."""
+        if head.init is None:
+            return items(params)
+        return params["head"] if head.tied is None else {**params["head"], "items": items(params)}
+
+    def apply(params: Params, inputs: dict[str, Array], *, key: Array | None = None) -> Outputs:
+        hidden = numbers.apply(of(params), params, inputs, key)
+        if head.scores is not None:
+            return Outputs(hidden, head.scores(side(params), hidden))
+        out = items(params)
+        return Outputs(hidden, numbers.product(hidden, out.table) + out.bias)
+
+    def scores(params: Params, outputs: Outputs, rows: Array, of: Array | slice = slice(None)) -> Array:
+        if head.scores is not None:  # of what a view has made of the head's parameters
+            return outputs.scores[rows][:, of]
+        # XLA does not take rows and items before a product: of `outputs.scores[rows][:, of]` it would compute all.
+        kind, out = outputs.scores.dtype, items(params)
+        return (numbers.product(outputs.hidden[rows], out.table[of]) + out.bias[of]).astype(kind)
+
+    def loss(params: Params, outputs: Outputs, batch: Batch) -> Array:
+        return head.loss(side(params), outputs, batch)
+
+    def features(params: Params, inputs: dict[str, Array]) -> dict[str, Array]:
+        module = of(params)
+
+        def of_one(row: dict[str, Array]) -> dict[str, Array]:
+            met: dict[str, Array] = {}
+
+            def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+                if isinstance(context.module, nn.Dense) and context.method_name == "__call__":
+                    met["/".join((*context.module.path, "kernel"))] = args[0].reshape(-1, args[0].shape[-1])
+                return call(*args, **kwargs)
+
+            with nn.intercept_methods(note):
+                module.apply({"params": params}, jax.tree.map(lambda leaf: leaf[None], row), None)
+            return met
+
+        met = jax.vmap(of_one)(inputs)  # one row at a time takes no branch on the batch's lengths
+        trained = flatten_dict(params, sep="/")
+        return {path: entered.reshape(-1, entered.shape[-1]) for path, entered in met.items() if path in trained}
+
+    strategy = head.tied(items) if head.tied is not None else head.strategy
+    return Problem(init, apply, loss, example, tables, strategy, features, scores, negative=head.negative)

@@ -1,0 +1,115 @@
+"""Full-catalogue ranking on the device: ranks of the labels, and what was recommended."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.core.types import Catalogue, Data, Ranks, Seen, State
+
+Scores = Callable[[State, dict[str, Array]], Array]
+Known = Callable[[Catalogue, dict[str, Array]], Array]
+
+CLASSES = 128  # a catalogue of so few is one of classes: their scores are kept
+
+
+def known(catalogue: Catalogue, inputs: dict[str, Array]) -> Array:
+    """[B] bool: whether the model knows anything of a row: a user it was trained on, a history that is not empty."""
+    answer = jnp.ones(len(next(iter(inputs.values()))), bool)
+    if "user" in inputs:
+        answer = answer & catalogue.users[inputs["user"]]
+    if "history" in inputs:
+        answer = answer & (inputs["history"] > 0).any(-1)
+    return answer
+
+
+def known_by_any(catalogue: Catalogue, inputs: dict[str, Array]) -> Array:
+    """[B] bool: as `known`, for models that score a row by its user or else by its history."""
+    return jnp.stack([known(catalogue, {name: ids}) for name, ids in inputs.items()]).any(0)
+
+
+def known_to_all(catalogue: Catalogue, inputs: dict[str, Array]) -> Array:
+    """[B] bool: every row, for models whose scores are the same whatever the model knows of a row."""
+    del catalogue
+    return jnp.ones(len(next(iter(inputs.values()))), bool)
+
+
+def rankable(raw: Scores, known: Known = known) -> Scores:
+    """Scores fit for ranking: -inf outside the items seen so far, and popularity where the model knows nothing.
+
+    The fallback for rows that are not `known` is the number of training events of each item.
+    """
+
+    def scores(state: State, inputs: dict[str, Array]) -> Array:
+        catalogue = state.learner.catalogue
+        fallback = ~known(catalogue, inputs)[:, None]
+        values = jnp.where(fallback, catalogue.events[None, :], raw(state, inputs))
+        return jnp.where(catalogue.seen[None, :], values, -jnp.inf)
+
+    return scores
+
+
+def label_rank(scores: Array, labels: Array) -> Array:
+    """[B] float32: candidates scored above the label, ties counted as half; inf where the label is no candidate.
+
+    `scores` [B, V] with -inf outside the candidates, `labels` [B] int32 (any id; those >= V are no candidates).
+    """
+    inside = labels < scores.shape[1]
+    own = jnp.take_along_axis(scores, jnp.where(inside, labels, 0)[:, None], axis=1)
+    halves = jnp.where(scores > own, 2, jnp.where(scores == own, 1, 0)).sum(1) - 1  # one pass; the label ties itself
+    return jnp.where(inside & (own[:, 0] > -jnp.inf), 0.5 * halves, jnp.inf).astype(jnp.float32)
+
+
+def ranker(
+    scores: Scores,
+    *,
+    batch_size: int,
+    cutoffs: tuple[int, ...] = (),
+    prepare: Callable[[State], State] = lambda state: state,
+) -> Callable[[State, Data, Seen | None], Ranks]:
+    """A function that ranks every row's label in batches of `batch_size`, and counts the first K recommendations.
+
+    Items of `Seen` are left out of their row's ranking, its label excepted. `cutoffs` are the K's. `prepare` is done
+    once a ranking: `scores` gets the state it returns, whose catalogue counts `data.listed` among the seen.
+    """
+
+    def rank(state: State, data: Data, seen: Seen | None = None) -> Ranks:
+        state = prepare(state)
+        if data.listed is not None:
+            catalogue = state.learner.catalogue
+            catalogue = catalogue._replace(seen=catalogue.seen | data.listed)
+            state = state._replace(learner=state.learner._replace(catalogue=catalogue))
+        total = data.rows.labels.shape[0]
+        capacity = state.learner.catalogue.seen.shape[0]
+
+        def body(step: Array, ranks: Ranks) -> Ranks:
+            place = step * batch_size + jnp.arange(batch_size)
+            index = jnp.minimum(place, total - 1)
+            fresh = place < data.size
+            inputs, labels = jax.tree.map(lambda rows: rows[index], (data.rows.inputs, data.rows.labels))
+            values = scores(state, inputs)
+            if seen is not None:
+                position = seen.start[index][:, None] + seen.window
+                items = jnp.where(position < seen.stop[index][:, None], seen.log[position], 0)
+                items = jnp.where(items == labels[:, None], 0, items)
+                values = values.at[jnp.arange(batch_size)[:, None], items].set(-jnp.inf)
+            rank = ranks.rank.at[jnp.where(fresh, index, total)].set(label_rank(values, labels), mode="drop")
+            recommended = ranks.recommended
+            if cutoffs:
+                best, top = jax.lax.top_k(values, min(max(cutoffs), capacity))
+                real = fresh[:, None] & (best > -jnp.inf)
+                # Masks, not slices: of a sliced top_k XLA's CPU compiler makes a whole sort (100 times slower).
+                within = [real & (jnp.arange(top.shape[1]) < k) for k in cutoffs]
+                recommended = jnp.stack(
+                    [recommended[i].at[top].add(first.astype(jnp.int32)) for i, first in enumerate(within)]
+                )
+            if ranks.scores is None:
+                return Ranks(rank, recommended)
+            return Ranks(rank, recommended, ranks.scores.at[jnp.where(fresh, index, total)].set(values, mode="drop"))
+
+        kept = jnp.zeros((total, capacity), jnp.float32) if capacity <= CLASSES else None
+        empty = Ranks(jnp.full((total,), jnp.inf, jnp.float32), jnp.zeros((len(cutoffs), capacity), jnp.int32), kept)
+        return jax.lax.fori_loop(0, (data.size + batch_size - 1) // batch_size, body, empty)
+
+    return rank

@@ -1,0 +1,207 @@
+"""`Strategy`: what makes an update more than plain training, as pure functions over the strategy's own state.
+
+A hook named by a noun returns that noun; `begin`, `record` and `end` return the strategy's state, and only
+`begin` and `end` may rewrite the learner. Every field has an identity default, so a strategy names what it needs.
+"""
+
+import inspect
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from incremental.core import mirrors
+from incremental.core.types import Batch, Data, Learner, Outputs, Params, PyTree, Step
+from incremental.errors import UserError
+
+
+class Strategy(NamedTuple):
+    """Eleven pure functions; S is the strategy's own pytree, of constant shape between two growths of the tables."""
+
+    init: Callable[[Learner], PyTree] = lambda _learner: ()
+    """(learner) -> S"""
+    begin: Callable[[PyTree, Learner, Data, Array], tuple[PyTree, Learner]] = lambda state, learner, _data, _key: (
+        state,
+        learner,
+    )
+    """(S, learner, data, key) -> (S, learner), with the upcoming increment's data"""
+    batch: Callable[[PyTree, Batch, Array], Batch] = lambda _state, batch, _key: batch
+    """(S, batch, key) -> batch; the only hook that may draw rows, which it appends or leaves in `batch.memory`"""
+    view: Callable[[PyTree, Params, Array, bool], Params] = lambda _state, params, _increment, _training: params
+    """(S, params, increment, training) -> the params that the model sees, in training and in evaluation"""
+    loss: Callable[[PyTree, Params, Batch, Outputs], Any] = lambda _state, _params, _batch, _outputs: 0.0
+    """(S, params, batch, outputs) -> scalar added to the data loss, under the gradient"""
+    grads: Callable[[PyTree, Params, Params, Callable[[Batch], Params], Batch], Params] = (
+        lambda _state, grads, _params, _grad_fn, _batch: grads
+    )
+    """(S, grads, params, grad_fn, batch) -> grads; `grad_fn(batch)` is the data loss's gradient on other rows"""
+    updates: Callable[[PyTree, Params, Params], Params] = lambda _state, updates, _params: updates
+    """(S, updates, params) -> the updates actually added"""
+    record: Callable[[PyTree, Step, Array], PyTree] = lambda state, _step, _key: state
+    """(S, step, key) -> S, after every step of every epoch"""
+    end: Callable[[PyTree, Learner, Data, Array], tuple[PyTree, Learner]] = lambda state, learner, _data, _key: (
+        state,
+        learner,
+    )
+    """(S, learner, data, key) -> (S, learner), with the finished increment's data"""
+    report: Callable[[PyTree], dict[str, Any]] = lambda _state: {}
+    """(S) -> scalars by name, after every epoch: what the strategy has to say of itself, for the curves"""
+    rebase: mirrors.Rebase = lambda params, _key: params
+    """(params, key) -> other params of the same function; after every part's `end` but the base part's, for the learner
+    and for every `Anchor` and `Teacher`"""
+    early: bool = False
+    """whether it acts in the base part too; else it keeps its books there (`begin`, `record`, `end`), changes nothing,
+    and the base part is plain training"""
+
+
+PLAIN = Strategy()
+
+
+def books(part: Strategy) -> Strategy:
+    """The strategy in the base part: its state is kept, the learner, the batch and the step are left alone."""
+    return (
+        part
+        if part.early
+        else part._replace(**{hook: getattr(PLAIN, hook) for hook in ("batch", "view", "loss", "grads", "updates")})
+    )
+
+
+def after_base(increment: Array, changed: PyTree, plain: PyTree) -> PyTree:
+    """`changed` from increment 1 on, `plain` before: what a strategy returns in the base part is left out.
+
+    Both are dicts of dicts of arrays where they are parameters; an array that a view adds stays as it is.
+    """
+    if isinstance(changed, dict) and isinstance(plain, dict):
+        return {name: after_base(increment, leaf, plain[name]) if name in plain else leaf
+                for name, leaf in changed.items()}  # fmt: skip
+    return jax.tree.map(lambda new, old: new if new is old else jax.lax.select(increment > 0, new, old), changed, plain)
+
+
+def named_key(key: Array, name: str) -> Array:
+    """A key of its own for each name, so that adding a strategy leaves the others' draws alone."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+HOOKS = {
+    "init": ("learner",),
+    "begin": ("S", "learner", "data", "key"),
+    "batch": ("S", "batch", "key"),
+    "view": ("S", "params", "increment", "training"),
+    "loss": ("S", "params", "batch", "outputs"),
+    "grads": ("S", "grads", "params", "grad_fn", "batch"),
+    "updates": ("S", "updates", "params"),
+    "record": ("S", "step", "key"),
+    "end": ("S", "learner", "data", "key"),
+    "rebase": ("params", "key"),
+    "report": ("S",),
+}
+
+
+def _refuse_hook(where: str, hook: Any, takes: tuple[str, ...]) -> None:
+    """A hook that cannot be called as it will be, before anything is compiled."""
+    if not callable(hook):
+        raise UserError(f"{where} is {hook!r}: expected a function of ({', '.join(takes)}); leave it out if not needed")
+    try:
+        inspect.signature(hook).bind(*takes)
+    except TypeError as error:
+        raise UserError(f"{where} must take ({', '.join(takes)}): {error}") from None
+
+
+def chain(**parts: Strategy) -> Strategy:
+    """Strategies applied in the order given, each with its own state and random stream under its name.
+
+    Nouns are threaded from part to part; `loss` returns a dict of each part's term by name, `report` one of all parts'
+    scalars by "NAME/KEY".
+    """
+    for name, part in parts.items():
+        if not isinstance(part, Strategy):
+            raise UserError(
+                f"strategies.{name}: expected a Strategy, got {type(part).__name__}; a factory takes the problem "
+                "and returns Strategy(...)"
+            )
+        for hook, takes in HOOKS.items():
+            _refuse_hook(f"strategies.{name}: the hook `{hook}`", getattr(part, hook), takes)
+
+    def kept(part: Strategy, learner: Learner, own: PyTree, changed: Learner) -> tuple[PyTree, Learner]:
+        """What `begin` or `end` returned, without what it did to the learner of the base part."""
+        if part.early or changed is learner:
+            return own, changed
+        return own, after_base(learner.increment, changed, learner)
+
+    rebasing = {name: part.rebase for name, part in parts.items() if part.rebase is not Strategy().rebase}
+
+    def init(learner: Learner) -> dict[str, PyTree]:
+        states = {name: part.init(learner) for name, part in parts.items()}
+        for name, rebase in rebasing.items():
+            mirrors.refuse_kept(name, rebase, states, learner.params)
+        return states
+
+    def begin(state: Any, learner: Learner, data: Data, key: Array) -> tuple[PyTree, Learner]:
+        new = {}
+        for name, part in parts.items():
+            new[name], learner = kept(part, learner, *part.begin(state[name], learner, data, named_key(key, name)))
+        return new, learner
+
+    def batch(state: Any, batch: Batch, key: Array) -> Batch:
+        memory = {}
+        for name, part in parts.items():
+            batch = part.batch(state[name], batch._replace(memory=None), named_key(key, name))
+            memory[name] = batch.memory
+        return batch._replace(memory=memory)
+
+    def own(batch: Batch, name: str) -> Batch:
+        """The batch with the memory that this part left in it."""
+        return batch._replace(memory=batch.memory[name])
+
+    def view(state: Any, params: Params, increment: Array, training: bool) -> Params:
+        for name, part in parts.items():
+            viewed = part.view(state[name], params, increment, training)
+            acts = training or part.early or viewed is params
+            params = viewed if acts else after_base(increment, viewed, params)
+        return params
+
+    def loss(state: Any, params: Params, batch: Batch, outputs: Outputs) -> dict[str, Any]:
+        return {
+            name: part.loss(state[name], params, own(batch, name), outputs)
+            for name, part in parts.items()
+            if part.loss is not Strategy().loss
+        }
+
+    def grads(state: Any, grads: Params, params: Params, grad_fn: Any, batch: Batch) -> Params:
+        for name, part in parts.items():
+            grads = part.grads(state[name], grads, params, grad_fn, own(batch, name))
+        return grads
+
+    def updates(state: Any, updates: Params, params: Params) -> Params:
+        for name, part in parts.items():
+            updates = part.updates(state[name], updates, params)
+        return updates
+
+    def record(state: Any, step: Step, key: Array) -> dict[str, PyTree]:
+        return {name: part.record(state[name], step, named_key(key, name)) for name, part in parts.items()}
+
+    def end(state: Any, learner: Learner, data: Data, key: Array) -> tuple[PyTree, Learner]:
+        new = {}
+        for name, part in parts.items():
+            new[name], learner = kept(part, learner, *part.end(state[name], learner, data, named_key(key, name)))
+        for name, rebase in rebasing.items():
+            new, learner = mirrors.rebased(rebase, new, learner, named_key(key, name))
+        return new, learner
+
+    def report(state: Any) -> dict[str, Any]:
+        said = {}
+        for name, part in parts.items():
+            for key, value in part.report(state[name]).items():
+                said[f"{name}/{key}"] = scalar = jnp.asarray(value)
+                if scalar.shape:
+                    raise UserError(
+                        f"strategies.{name}: the hook `report` gives {key!r} of shape {list(scalar.shape)}, expected a "
+                        "scalar; give its sum or its mean"
+                    )
+        return said
+
+    early = all(part.early for part in parts.values())
+    return Strategy(init, begin, batch, view, loss, grads, updates, record, end, report, early=early)

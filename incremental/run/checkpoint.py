@@ -1,0 +1,114 @@
+"""A run's state on disk, by Orbax: the one `State`, a running update's starting parameters, and the progress."""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from incremental.core.gradient import fresh_fit
+from incremental.core.sharding import agreed, shapes
+from incremental.core.types import Fit, Learner, Params, PyTree, Sizes, State, bytes_of
+from incremental.errors import UserError
+from incremental.run.loop import Functions
+from incremental.run.progress import Cost, Epoch, Progress, Record
+
+SECONDS_BETWEEN = 5.0  # at least, between saves inside an increment …
+SHARE = 0.05  # … and so many that they take no more of the time than this
+
+
+class Checkpoints:
+    """The last two saves of one run, in `directory`; `identity` is the hash of the config they belong to."""
+
+    def __init__(self, directory: Path, identity: str) -> None:
+        import orbax.checkpoint as ocp
+
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        self.ocp = ocp
+        self.directory, self.identity = directory.absolute(), identity
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
+        self.manager = ocp.CheckpointManager(self.directory, options=options)
+        self.saved, self.took = time.monotonic(), 0.0
+
+    def due(self) -> bool:
+        """Whether a save between two epochs is worth its time."""
+        return agreed(time.monotonic() - self.saved > max(SECONDS_BETWEEN, self.took / SHARE))
+
+    def save(self, state: State, before: Params, sizes: Sizes, progress: Progress) -> None:
+        """Adds a save; it counts only once it is complete, so that a kill leaves the one before."""
+        start = time.monotonic()
+        needed = 2 * bytes_of((state, before))
+        free = shutil.disk_usage(self.directory).free
+        if free < needed:
+            raise UserError(
+                f"{self.directory}: the disk is full ({free:,} bytes free, {needed:,} needed for a checkpoint); free "
+                "some space and start the same command again: it continues from the last checkpoint"
+            )
+        about = {"identity": self.identity, "sizes": list(sizes), "progress": to_json(progress)}
+        args = self.ocp.args
+        step = (self.manager.latest_step() or 0) + 1
+        tree: dict[str, Any] = {"learner": state.learner, "strategy": state.strategy, "key": state.key}
+        if progress.begun:  # between two increments the rest says nothing new, and each array costs 2 ms
+            tree |= {"fit": state.fit, "before": before}
+        self.manager.save(step, args=args.Composite(tree=args.StandardSave(tree), about=args.JsonSave(about)))
+        self.saved = time.monotonic()
+        self.took = self.saved - start
+
+    def restore(self, functions: Callable[[Sizes], Functions]) -> tuple[State, Params, Sizes, Progress] | None:
+        """The last save, or None where there is none."""
+        step = self.manager.latest_step()
+        if step is None:
+            return None
+        args = self.ocp.args
+        advice = f"remove {self.directory} to start the run again from its beginning"
+        broken = f"{self.directory}/{step}: the checkpoint cannot be read"
+        try:
+            about = self.manager.restore(step, args=args.Composite(about=args.JsonRestore()))["about"]
+            identity, sizes, progress = about["identity"], Sizes(*about["sizes"]), from_json(about["progress"])
+        except Exception as error:
+            raise UserError(f"{broken} ({_first(error)}); {advice}") from None
+        if identity != self.identity:
+            raise UserError(
+                f"{self.directory}/{step}: the checkpoint belongs to another configuration ({identity}, this one is "
+                f"{self.identity}); {advice}"
+            )
+        state = shapes(functions(sizes).program)
+        like: dict[str, Any] = {"learner": state.learner, "strategy": state.strategy, "key": state.key}
+        if progress.begun:
+            like |= {"fit": state.fit, "before": state.learner.params}
+        try:
+            tree = self.manager.restore(step, args=args.Composite(tree=args.StandardRestore(like)))["tree"]
+        except Exception as error:
+            raise UserError(f"{broken} ({_first(error)}); {advice}") from None
+        if not progress.begun:
+            tree["fit"], tree["before"] = _rested(tree["learner"], tree["strategy"])
+        return State(tree["learner"], tree["strategy"], tree["fit"], tree["key"]), tree["before"], sizes, progress
+
+
+@jax.jit
+def _rested(learner: Learner, strategy: PyTree) -> tuple[Fit, Params]:
+    """What a state holds between two increments besides these, in buffers of its own, for the others are donated."""
+    return jax.tree.map(jnp.copy, (fresh_fit(learner, strategy), learner.params))
+
+
+def _first(error: Exception) -> str:
+    """The first line of an error's text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def to_json(progress: Progress) -> dict[str, Any]:
+    """Plain values; NaN (not measured) survives Python's JSON."""
+    return json.loads(json.dumps(progress._asdict()))
+
+
+def from_json(values: dict[str, Any]) -> Progress:
+    """The inverse of `to_json`."""
+    records = tuple(Record(*record) for record in values["records"])
+    costs = tuple(Cost(*cost) for cost in values["costs"])
+    epochs = tuple(Epoch(*epoch) for epoch in values["epochs"])
+    return Progress(**{**values, "records": records, "costs": costs, "epochs": epochs})

@@ -1,0 +1,60 @@
+"""Plain records of a run: what was tested, what an update cost, where the run stands. Nothing here needs jax."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Record(NamedTuple):
+    """One line of evaluations.csv. `heldout/` metrics are entries of the matrix R, the others are prequential."""
+
+    trained_until: int  # increment; 0 = the base part, -1 = untrained
+    evaluated_on: int
+    metric: str
+    value: float
+    events: int  # that it is the mean of
+
+
+class Cost(NamedTuple):
+    """What one increment's update cost."""
+
+    increment: int
+    seconds: float  # of the update; compilation, evaluation and saving apart
+    compile_seconds: float
+    examples: int  # rows trained on, over all epochs, replayed ones included
+    epochs: int
+    parameters_written: int  # parameters whose value the update changed
+    memory_bytes: int  # strategy state, and past interactions that the update reads
+
+
+class Epoch(NamedTuple):
+    """What one epoch of an update's training came to."""
+
+    increment: int
+    epoch: int  # of the update, from 1
+    loss: float | None = None  # mean over the steps; None: a model without gradients
+    validation: float | None = None  # after the epoch; None: there is no validation part
+    terms: Mapping[str, float] = {}  # of the loss, each a mean over the steps: "data", and strategies by name
+    reports: Mapping[str, float] = {}  # what strategies say of themselves, by "NAME/KEY"
+
+
+class Progress(NamedTuple):
+    """Where a run stands; with the state it is all that a resumed run needs."""
+
+    increment: int = 0
+    begun: bool = False  # in the middle of the increment's training
+    seconds: float = 0.0  # of the running update
+    compile_seconds: float = 0.0
+    examples: int = 0
+    records: tuple[Record, ...] = ()
+    costs: tuple[Cost, ...] = ()
+    epochs: tuple[Epoch, ...] = ()
+
+
+class Result(NamedTuple):
+    """A finished run."""
+
+    state: Any  # incremental.core.types.State
+    sizes: Any  # incremental.core.types.Sizes: the capacities of its tables
+    records: tuple[Record, ...]
+    costs: tuple[Cost, ...]
+    early: tuple[str, ...] = ()  # strategies that acted in the base part

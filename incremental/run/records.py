@@ -1,0 +1,91 @@
+"""Lines of evaluations.csv: what the ranks of an increment's test rows come to."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import rankdata
+
+from incremental.core.types import Ranks
+from incremental.data.stream import Rows, Stream, belongs
+from incremental.metrics import classes
+from incremental.metrics.ranking import parse, per_event
+from incremental.run.progress import Record
+
+RARE = 5  # training events: an item with at least one and fewer is rare
+
+
+def cutoffs(metrics: Sequence[str]) -> tuple[int, ...]:
+    """The K's of the metrics, each once."""
+    return tuple(sorted({parse(metric)[1] for metric in metrics}))
+
+
+def prequential(
+    metrics: Sequence[str],
+    stream: Stream,
+    t: int,
+    trained_until: int,
+    rows: Rows,
+    ranked: Ranks,
+    *,
+    listed: bool = False,
+) -> list[Record]:
+    """Of all of increment t: the metrics, those of cold users, of cold and of rare items apart; coverage and popularity
+    bias; where labels are behaviours, a report of each. `ranked` on the host or the device; with `listed` the items
+    that t brings were candidates.
+
+    Groups and percentiles are of what the stream's training events before t say, whatever a policy trained on: a table
+    compares its rows on the same events.
+    """
+    ranks, recommended = np.asarray(ranked.rank), np.asarray(ranked.recommended)
+    past, items = stream.training_events(range(t)), stream.interactions.item
+    count = np.bincount(items[past], minlength=recommended.shape[1])
+    met = np.bincount(stream.interactions.user[past]) > 0
+    groups = {
+        "": np.ones(len(rows), bool),
+        "/cold_users": ~belongs(met, rows.user),
+        "/cold_items": ~belongs(count > 0, rows.label),
+        "/rare_items": belongs((count > 0) & (count < RARE), rows.label),
+    }
+    records = []
+    for metric in metrics:
+        values = per_event(metric)(ranks)
+        for name, group in groups.items():
+            records.append(Record(trained_until, t, metric + name, mean(values[group]), int(group.sum())))
+    names = stream.interactions.items
+    if stream.question is not None and len(rows):
+        names = names[: stream.interactions.item[: stream.bounds(t)[1]].max() + 1]
+        scores = np.asarray(ranked.scores)[:, : len(names)]
+        lacking = len(names) - scores.shape[1]  # behaviours that t brings and the table has no room for
+        scores = np.pad(scores, [(0, 0), (0, lacking)], constant_values=-np.inf)
+        told = classes.report(scores, rows.label, names)
+        records += [Record(trained_until, t, metric, value, events) for metric, (value, events) in told.items()]
+    new = np.isin(np.arange(len(count)), items[slice(*stream.bounds(t))]) if listed else False
+    candidates = (count > 0) | new
+    percentile = percentiles(count[candidates])
+    for k, given in zip(cutoffs(metrics), recommended, strict=True):
+        shown = np.pad(given, (0, len(count) - len(given)))[candidates]
+        bias = float(shown @ percentile / shown.sum()) if shown.any() else float("nan")
+        coverage = mean(shown > 0) if len(rows) else float("nan")
+        records.append(Record(trained_until, t, f"coverage@{k}", coverage, len(rows)))
+        records.append(Record(trained_until, t, f"popularity@{k}", bias, len(rows)))
+    return records
+
+
+def percentiles(counts: np.ndarray) -> np.ndarray:
+    """[n] float64 of counts [n]: the share of the others that are lower, equal ones counted as half; so 0.5 on average.
+
+    The mean of what is recommended is its popularity bias, 0.5 where there is none.
+    """
+    return (rankdata(counts) - 1) / max(len(counts) - 1, 1)
+
+
+def mean(values: np.ndarray) -> float:
+    """nan of none."""
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def matrix_entries(metrics: Sequence[str], t: int, trained_until: int, ranks: np.ndarray) -> list[Record]:
+    """R[trained_until, t] in every metric."""
+    return [
+        Record(trained_until, t, f"heldout/{metric}", mean(per_event(metric)(ranks)), len(ranks)) for metric in metrics
+    ]

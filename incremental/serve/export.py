@@ -1,0 +1,81 @@
+"""The `incremental-export` command: a run's embeddings and scores as Parquet files."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from incremental.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes items.parquet, users.parquet and scores.parquet."""
+    parser = argparse.ArgumentParser(
+        prog="incremental-export",
+        description="Write the embeddings of a run's model (items.parquet, users.parquet) and each user's best items "
+        "with their scores (scores.parquet).",
+    )
+    parser.add_argument("run", help="a run directory, as `incremental` wrote it")
+    parser.add_argument("--to", type=Path, help="folder for the files (default: RUN/export); must not hold them yet")
+    parser.add_argument("-k", type=int, default=100, help="scores of how many items a user (default 100)")
+    options = parser.parse_args(arguments)
+    try:
+        for path in export(Path(options.run), options.to or Path(options.run) / "export", options.k):
+            print(f"written: {path}")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def export(run: Path, to: Path, k: int = 100) -> list[Path]:
+    """Writes a run's Parquet files into `to` and returns their paths.
+
+    items: item str, title str, and a column for each of the model's item tables (list of float32, or float32).
+    users: user str and its representation at the end of the stream, list of float32 (models without one: no column).
+    scores: user str, item str, rank int from 1, score float32: the k best items of each user, seen ones left out.
+    """
+    import numpy as np
+    import polars as pl
+
+    from incremental.serve.model import BATCH, load
+
+    if k < 1:
+        raise UserError(f"k={k}: expected at least 1")
+    paths = [to / f"{name}.parquet" for name in ("items", "users", "scores")]
+    taken = [path for path in paths if path.exists()]
+    if taken:
+        raise UserError(f"{taken[0]} exists and is not overwritten; choose another folder with --to")
+    model = load(run)
+    known = np.flatnonzero(model.seen).tolist()
+    items = {"item": [model.items[i] for i in known], "title": [model.title(i) for i in known]}
+    for name, table in model.program.tables(model.state)["item"].items():
+        items[name] = list(np.asarray(table)[known])
+    best: list[pl.DataFrame] = []
+    vectors: list[np.ndarray] = []
+    everyone = list(model.users)
+    for first in range(0, len(everyone), BATCH):
+        users = everyone[first : first + BATCH]
+        scores = model.scores(users)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        found = np.take_along_axis(scores, order, axis=1)
+        real = found > -np.inf
+        place = np.nonzero(real)
+        best.append(
+            pl.DataFrame(
+                {
+                    "user": [users[i] for i in place[0]],
+                    "item": [model.items[i] for i in order[real]],
+                    "rank": (place[1] + 1).astype(np.int32),
+                    "score": found[real],
+                }
+            )
+        )
+        represented = model.representations(users)
+        if represented is not None:
+            vectors += list(represented)
+    people = pl.DataFrame({"user": everyone, **({"representation": vectors} if vectors else {})})
+    to.mkdir(parents=True, exist_ok=True)
+    for path, frame in zip(paths, (pl.DataFrame(items), people, pl.concat(best)), strict=True):
+        frame.write_parquet(path)
+    return paths

@@ -1,0 +1,126 @@
+"""A run's model, ready to use: recommendations, scores and embeddings by the data's own ids.
+
+>>> from incremental.serve.model import load
+>>> model = load("runs/sasrec-replay-seed0-1a2b3c4d")  # doctest: +SKIP
+>>> model.recommend("42", k=3)  # doctest: +SKIP
+[Recommendation(item='318', title='...', score=7.1), ...]
+"""
+
+import difflib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from incremental.app.bases import restored
+from incremental.core.types import Program, State
+from incremental.data.stream import Stream
+from incremental.errors import UserError
+from incremental.run.loop import sizes_of
+
+BATCH = 256
+
+
+class Recommendation(NamedTuple):
+    """One recommended item."""
+
+    item: str
+    title: str  # "" where the data has none
+    score: float
+
+
+class Trained:
+    """The model of a run as its last checkpoint has it, and the part of the stream that it was trained on."""
+
+    def __init__(self, program: Program, state: State, stream: Stream) -> None:
+        if "event" in program.inputs:
+            raise UserError("the oracle knows the law of past events only; choose the run of a model")
+        if stream.question is not None:
+            raise UserError("the run predicts behaviours and recommends no items; choose the run of a recommender")
+        self.program, self.state, self.stream = program, state, stream
+        self.seen = np.asarray(state.learner.catalogue.seen)
+
+    @cached_property
+    def users(self) -> dict[str, int]:
+        """Number of each user."""
+        return {raw: number for number, raw in enumerate(self.stream.interactions.users) if number}
+
+    @cached_property
+    def _scores(self) -> Any:
+        return jax.jit(self.program.scores)
+
+    @cached_property
+    def _represent(self) -> Any:
+        return jax.jit(self.program.represent) if self.program.represent else None
+
+    @property
+    def items(self) -> list[str]:
+        """[V] the data's item ids by number; "" is padding."""
+        return self.stream.interactions.items
+
+    def title(self, item: int) -> str:
+        """The item's title, "" where there is none."""
+        titles = self.stream.interactions.titles
+        return titles[item] if titles else ""
+
+    def number(self, user: str) -> int:
+        """The user's number; a UserError for one who never occurred."""
+        if user in self.users:
+            return self.users[user]
+        close = difflib.get_close_matches(user, self.users, n=3)
+        hint = f"; similar: {', '.join(close)}" if close else f"; users are, e.g., {', '.join(list(self.users)[:3])}"
+        raise UserError(f"user {user!r} does not occur in the run's stream{hint}")
+
+    def inputs(self, users: Sequence[int]) -> dict[str, np.ndarray]:
+        """The model's inputs for these users at the end of the stream, padded to `BATCH` rows."""
+        padded = np.zeros(BATCH, np.int32)
+        padded[: len(users)] = users
+        values: dict[str, np.ndarray] = {}
+        if "user" in self.program.inputs:
+            values["user"] = np.where(padded < self.program.sizes.users, padded, 0)
+        if "history" in self.program.inputs:
+            values["history"] = self.stream.latest(padded, self.seen)
+        return values
+
+    def scores(self, users: Sequence[str], *, exclude_seen: bool = True) -> np.ndarray:
+        """[users, V] float32, at most 256 users: -inf for items that are no candidates, or were had before."""
+        if len(users) > BATCH:
+            raise UserError(f"scores: at most {BATCH} users at once, got {len(users)}")
+        numbers = [self.number(user) for user in users]
+        values = np.array(self._scores(self.state, self.inputs(numbers)))[: len(users)]
+        if exclude_seen:
+            for row, number in zip(values, numbers, strict=True):
+                items = self.stream.items_of(number)
+                row[items[items < len(row)]] = -np.inf
+        return values
+
+    def recommend(self, user: str, k: int = 10, *, exclude_seen: bool = True) -> list[Recommendation]:
+        """The k best items for a user, best first; fewer where there are fewer candidates."""
+        if k < 1:
+            raise UserError(f"k={k}: expected at least 1")
+        scores = self.scores([user], exclude_seen=exclude_seen)[0]
+        best = np.argsort(-scores, kind="stable")[:k]
+        return [
+            Recommendation(self.items[item], self.title(item), float(scores[item]))
+            for item in best
+            if scores[item] > -np.inf
+        ]
+
+    def representations(self, users: Sequence[str]) -> np.ndarray | None:
+        """[users, D] float32, at most 256 users; None for a model without any."""
+        if self._represent is None:
+            return None
+        numbers = [self.number(user) for user in users]
+        return np.asarray(self._represent(self.state, self.inputs(numbers)))[: len(users)]
+
+
+def load(run: str | Path) -> Trained:
+    """The trained model of a run directory."""
+    _, parts, driver, state, progress = restored(run)
+    program, t = driver.functions(sizes_of(state)).program, progress.increment - 1
+    if program.at is not None:
+        program = program.at(driver.text(t, program))
+    return Trained(program, state, parts.stream.prefix(t))

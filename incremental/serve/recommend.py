@@ -1,0 +1,40 @@
+"""The `incremental-recommend` command."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from incremental.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the k best items for a user of a run."""
+    parser = argparse.ArgumentParser(
+        prog="incremental-recommend", description="Recommend items to a user with the model of a run."
+    )
+    parser.add_argument("run", help="a run directory, as `incremental` wrote it")
+    parser.add_argument("--user", required=True, help="the user's (or session's) id in the data")
+    parser.add_argument("-k", type=int, default=10, help="how many items (default 10)")
+    parser.add_argument("--include-seen", action="store_true", help="recommend items again that the user had")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
+    try:
+        from incremental.serve.model import load
+
+        model = load(options.run)
+        found = model.recommend(options.user, options.k, exclude_seen=not options.include_seen)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps([each._asdict() for each in found], ensure_ascii=False, indent=1))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("rank", "item", "title", "score", title=f"user {options.user}", box=None)
+    for rank, each in enumerate(found, 1):
+        table.add_row(str(rank), each.item, each.title, f"{each.score:.3f}")
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    return 0

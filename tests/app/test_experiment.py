@@ -1,0 +1,491 @@
+"""Whole runs in small: their files, resuming, refusals."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import hydra
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import pytest
+from omegaconf import OmegaConf
+
+from incremental.app import cli
+from incremental.app.assemble import assemble
+from incremental.app.experiment import Tracked, execute, named
+from incremental.app.rundir import identity
+from incremental.app.tracking import Tracker
+from incremental.core.strategy import Strategy
+from incremental.core.types import Problem
+from incremental.errors import UserError
+from incremental.report import read_runs
+from incremental.run import checkpoint, loop
+from incremental.run.progress import Cost, Epoch, Progress, Record
+from incremental.serve.export import export
+from incremental.serve.model import load
+
+SMALL = [
+    "data.source.users=60",
+    "data.source.items=80",
+    "data.source.events=2400",
+    "data.source.days=20",
+    "data.cut.increments=2",
+    "data.history=8",
+    "model=matrix_factorization",
+    "model.width=8",
+    "training.batch_size=64",
+    "training.epochs=3",
+    "evaluation.metrics=[ndcg@10]",
+    "tracking=disabled",
+    "name=small",
+]
+BOTH = ["+strategy@strategies.memory=replay", "strategies.memory.rows=16", "+strategy@strategies.anchor=ewc",
+        "strategies.anchor.samples=16"]  # fmt: skip
+
+
+def composed(runs: Path, *overrides: str) -> dict[str, Any]:
+    """The resolved config of a command line, later overrides winning."""
+    last = {override.split("=")[0]: override for override in (*SMALL, *overrides)}
+    with hydra.initialize_config_dir(str(cli.config_folder()), version_base="1.3"):
+        config = hydra.compose("config", [*last.values(), f"runs={runs}"])
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    return named(values, {"model": "matrix_factorization", "update": "finetune"})
+
+
+def only(folder: Path) -> Path:
+    """The folder's one run directory."""
+    (found,) = folder.iterdir()
+    return found
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with replay and EWC."""
+    runs = tmp_path_factory.mktemp("runs")
+    execute(composed(runs, *BOTH, "evaluation.matrix=true"))
+    return only(runs)
+
+
+def test_a_run_leaves_its_config_summary_evaluations_and_checkpoint(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["row"] == "memory+anchor"
+    assert summary["increments"] == 2
+    assert 0 < summary["metrics"]["ndcg@10"]["prequential"] < 1
+    assert summary["metrics"]["ndcg@10"]["forgetting"] is not None  # the matrix was asked for
+    assert summary["cost"]["examples"] > 0
+    assert summary["cost"]["memory_bytes"] > 0
+    assert (finished / "evaluations.csv").read_text().startswith("trained_until,evaluated_on,metric,value,count\n-1,0,")
+    assert OmegaConf.load(finished / "config.yaml").strategies.anchor.samples == 16
+    assert len(read_runs([finished]).finished[0].evaluations) > 0
+
+
+def test_a_run_leaves_a_row_of_losses_and_validation_for_each_epoch(finished: Path) -> None:
+    epochs = pl.read_csv(finished / "epochs.csv")
+    assert epochs.columns == ["increment", "epoch", "loss", "validation", "term/data", "term/anchor"]
+    summary = json.loads((finished / "summary.json").read_text())
+    assert epochs.filter(pl.col("increment") > 0).height * 2 >= summary["increments"]
+    assert epochs.select("increment", "epoch").is_duplicated().sum() == 0
+    anchor = epochs["term/anchor"].fill_null(0.0)  # the base part is plain training
+    np.testing.assert_allclose(epochs["loss"], epochs["term/data"] + anchor, rtol=1e-5)
+    anchored = epochs.group_by("increment", maintain_order=True).agg(pl.col("term/anchor").max())["term/anchor"]
+    assert anchored[0] is None
+    assert min(anchored[1:]) > 0.0
+
+
+def test_the_curves_of_epochs_and_increments_have_axes_of_their_own() -> None:
+    """A run of two updates, of two epochs and one, stopped in a third; then the same again by `resumed`."""
+    costs = [Cost(t, 1.0, 0.0, 8, 2 - t, 3, 0) for t in range(2)]
+    ran = [Epoch(0, 1, 2.0, 0.1, {"data": 2.0}, {}), Epoch(0, 2, 1.0, None, {"data": 1.0}, {}),
+           Epoch(1, 1, 3.0, 0.2, {"data": 2.5, "ewc": 0.5}, {"gpm/left_out": 4.0}), Epoch(2, 1)]  # fmt: skip
+    tested = Record(0, 1, "ndcg@10", 0.3, 9)
+    told: list[list[Any]] = [[], []]
+    first, again = (
+        Tracked(Hears(), Tracker(lambda *point, points=points: points.append(point), lambda _: None)) for points in told
+    )
+    for epoch in ran[:2]:
+        first.epoch(epoch)
+    first.increment(costs[0], [])
+    first.epoch(ran[2])
+    first.increment(costs[1], [tested])
+    first.epoch(ran[3])
+    again.resumed(Progress(2, True, records=(tested,), costs=tuple(costs), epochs=tuple(ran)))
+    assert told[0] == told[1]
+    assert [(step, axis, values[axis]) for step, axis, values in told[0]] == [
+        (0, "epoch", 1.0),
+        (1, "epoch", 2.0),
+        (2, "increment", 0.0),
+        (3, "epoch", 3.0),
+        (4, "increment", 1.0),
+        (5, "epoch", 4.0),
+    ]
+    assert told[0][3][2] == {
+        "epoch": 3.0,
+        "train/loss": 3.0,
+        "train/validation": 0.2,
+        "train/term/data": 2.5,
+        "train/term/ewc": 0.5,
+        "report/gpm/left_out": 4.0,
+    }
+    assert told[0][4][2]["ndcg@10"] == 0.3
+    assert told[0][4][2]["cost/examples"] == 8.0
+    assert told[0][1][2].keys() == {"epoch", "train/loss", "train/term/data"}
+
+
+class Hears:
+    """A `Teller` that keeps still."""
+
+    def epoch(self, epoch: Epoch) -> None: ...
+
+    def increment(self, cost: Cost, tested: Any) -> None: ...
+
+    def resumed(self, progress: Progress) -> None: ...
+
+
+def test_a_finished_run_is_not_run_again(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
+    config: Any = OmegaConf.to_container(OmegaConf.load(finished / "config.yaml"))
+    assert execute({**config, "runs": str(finished.parent)}) is not None
+    assert "finished" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
+
+
+@pytest.mark.parametrize("save", [1, 3, 5, 7])
+def test_a_run_stopped_after_any_save_continues_bit_for_bit(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: int
+) -> None:
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
+    saves = 0
+    original = checkpoint.Checkpoints.save
+
+    def stopping(self: Any, *args: Any) -> None:
+        nonlocal saves
+        original(self, *args)
+        saves += 1
+        if saves == save:
+            raise Stopped
+
+    config = composed(tmp_path, *BOTH, "evaluation.matrix=true")
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", stopping)
+    with pytest.raises(Stopped):
+        execute(config)
+    assert not (only(tmp_path) / "summary.json").exists()
+    execute(config)
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (finished, only(tmp_path))]
+    assert summaries[0]["metrics"] == summaries[1]["metrics"]
+    assert [s["cost"]["examples"] for s in summaries[:1]] == [s["cost"]["examples"] for s in summaries[1:]]
+    for name in ("evaluations.csv", "epochs.csv"):  # no row twice, none lost
+        assert (finished / name).read_bytes() == (only(tmp_path) / name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def lent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base part alone: its stream ends with the first increment, which is not trained on."""
+    runs = tmp_path_factory.mktemp("base")
+    execute(composed(runs, "update.window=0"))
+    return only(runs)
+
+
+ANCHOR = BOTH[2:]
+
+
+def test_a_base_part_trained_by_another_run_gives_the_same_results(lent: Path, tmp_path: Path) -> None:
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    execute(composed(alone, *ANCHOR))
+    execute(composed(shared, *ANCHOR, f"base={lent}"))
+    one, other = ((only(runs) / "evaluations.csv").read_text() for runs in (alone, shared))
+    assert one == other
+    costs = [json.loads((run / "summary.json").read_text())["cost"] for run in (lent, only(alone), only(shared))]
+    assert len({cost["base_examples"] for cost in costs}) == 1
+    assert costs[0]["base_seconds"] <= costs[2]["base_seconds"]
+    assert costs[1]["examples"] == costs[2]["examples"]
+
+
+def test_a_base_part_is_refused_where_a_strategy_or_the_head_follows_its_steps(lent: Path, tmp_path: Path) -> None:
+    """EMA's mean, a reservoir, SI's path and a head's frequencies would begin empty."""
+    for name in ("ema", "replay", "si"):
+        with pytest.raises(UserError, match=rf"base: the base part's steps are followed, or changed, by {name}"):
+            execute(composed(tmp_path, f"+strategy@strategies.{name}={name}", f"base={lent}"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["seed=1"], "its seed is another"),
+        (["training.epochs=2"], "its training is another"),
+        (["data.validation=0.2"], "its base part has other training rows"),
+    ],
+)
+def test_a_base_part_that_does_not_fit_is_refused(lent: Path, tmp_path: Path, wrong: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=rf"base=.*: {message}"):
+        execute(composed(tmp_path, f"base={lent}", *wrong))
+
+
+@pytest.mark.parametrize("tables", ["grow", "whole"])
+def test_a_base_part_in_other_tables(tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "LEAST_CAPACITY", 8)  # so that there are others
+    theirs, items = {"grow": "whole", "whole": "grow"}[tables], "data.source.items=400"
+    execute(composed(tmp_path / "lent", items, "update.window=0", f"devices.tables={theirs}"))
+    given = *ANCHOR, items, f"base={only(tmp_path / 'lent')}", f"devices.tables={tables}"
+    if tables == "grow":
+        with pytest.raises(UserError, match=r"its tables are made for more ids .*; set devices.tables=whole here too"):
+            execute(composed(tmp_path / "shared", *given))
+        return
+    execute(composed(tmp_path / "shared", *given))
+    execute(composed(tmp_path / "alone", *ANCHOR, items))
+    one, other = (pl.read_csv(only(tmp_path / runs) / "evaluations.csv")["value"] for runs in ("alone", "shared"))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_run_that_went_on_or_has_strategies_lends_no_base_part(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"it has strategies \(anchor, memory\); name one without"):
+        execute(composed(tmp_path, f"base={finished}", *ANCHOR))
+    went_on = tmp_path / "on"
+    execute(composed(went_on))
+    with pytest.raises(UserError, match="it has gone on training after its base part; make one with update=static"):
+        execute(composed(tmp_path, f"base={only(went_on)}"))
+    with pytest.raises(UserError, match=r"nowhere: not a run directory"):
+        execute(composed(tmp_path, "base=nowhere"))
+
+
+def test_a_corrupt_checkpoint_is_refused_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = composed(tmp_path)
+    stop_after_first_save(monkeypatch)
+    with pytest.raises(Stopped):
+        execute(config)
+    monkeypatch.undo()
+    broken = [path for path in (only(tmp_path) / "checkpoint").rglob("*") if path.is_file()]
+    for path in broken:
+        path.write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match=r"checkpoint cannot be read .*; remove .*checkpoint to start"):
+        execute(config)
+    assert all(path.read_bytes() == b"not a checkpoint" for path in broken)
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_after_first_save(monkeypatch)
+    for learning_rate in (0.001, 0.002):
+        with pytest.raises(Stopped):
+            execute(composed(tmp_path / str(learning_rate), f"optimizer.learning_rate={learning_rate}"))
+    monkeypatch.undo()
+    ours, other = only(tmp_path / "0.001"), only(tmp_path / "0.002")
+    (ours / "checkpoint").rename(ours / "own")
+    (other / "checkpoint").rename(ours / "checkpoint")
+    with pytest.raises(UserError, match="belongs to another configuration"):
+        execute(composed(tmp_path / "0.001", "optimizer.learning_rate=0.001"))
+
+
+def stop_after_first_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run stops after its first save."""
+    original = checkpoint.Checkpoints.save
+
+    def stopping(self: Any, *args: Any) -> None:
+        original(self, *args)
+        raise Stopped
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", stopping)
+
+
+def test_the_same_run_twice_at_once_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = composed(tmp_path)
+    refused: list[str] = []
+
+    def again(self: Any, *args: Any) -> None:
+        del self, args
+        with pytest.raises(UserError, match="executed by another process") as error:
+            execute(config)
+        refused.append(str(error.value))
+        raise Stopped
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", again)
+    with pytest.raises(Stopped):
+        execute(config)
+    assert str(only(tmp_path)) in refused[0]
+
+
+def test_a_full_disk_stops_with_the_last_checkpoint_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage:
+        free = 10
+
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _path: Usage)
+    with pytest.raises(UserError, match="disk is full"):
+        execute(composed(tmp_path))
+
+
+def test_an_unwritable_run_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file.*cannot write the run's directory .*runs="):
+        execute(composed(tmp_path / "file" / "runs"))
+
+
+def exploding(problem: Problem) -> Strategy:
+    """A strategy whose loss is NaN from the second increment on."""
+    del problem
+
+    def begin(state: Any, learner: Any, data: Any, key: Any) -> Any:
+        del state, data, key
+        return learner.increment, learner
+
+    def loss(state: Any, params: Any, batch: Any, outputs: Any) -> Any:
+        del params, batch, outputs
+        return jnp.where(state >= 2, jnp.nan, 0.0)
+
+    return Strategy(init=lambda _learner: jnp.int32(0), begin=begin, loss=loss)
+
+
+def test_a_nan_stops_the_run_and_names_increment_step_and_strategy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = composed(tmp_path)
+    monkeypatch.setitem(sys.modules, "plugin", SimpleNamespace(exploding=exploding))
+    config["strategies"] = {"bomb": {"_target_": "plugin.exploding"}}
+    with pytest.raises(UserError, match=r"increment 2, epoch 1, step 0, in the term\(s\) bomb"):
+        execute(config)
+    assert list((only(tmp_path) / "checkpoint").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=x", "seed='x': expected a whole number"),
+        ("debug=inf", "debug=inf: expected null or nan"),
+        ("training.batch_size=5000", r"training.batch_size=5000 is larger than the base part"),
+        ("evaluation.metrics=[ndcg@900]", "K=900 is larger than the catalogue"),
+        ("evaluation.metrics=[precision@3]", "expected one of recall@K"),
+        ("training.epochs=0", "training.epochs=0: expected at least 1"),
+        ("optimizer.learning_rate=fast", "optimizer.learning_rate: expected float, got 'fast'"),
+        ("data.heldout=1.5", "data.heldout=1.5: expected a share"),
+    ],
+)
+def test_bad_input_is_named(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        execute(composed(tmp_path, override))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+strategy=replay"], r"strategy: unknown key; .*; did you mean \+strategy@strategies\.replay=replay\?"),
+        (["+text=hashed_words"], r"text: .*; did you mean \+text@data\.text=hashed_words\?"),
+        (["+learning_rate=0.1"], r"learning_rate: .*; did you mean optimizer\.learning_rate\?"),
+        (["+learning_rte=0.1"], r"learning_rte: .*; did you mean optimizer\.learning_rate\?"),
+        (["+epochs=3", "dry_run=true"], r"epochs: .*; did you mean training\.epochs\?"),
+        (["+weight_decay=0.1", "optimizer=adamw"], r"did you mean optimizer\.weight_decay\?"),
+        (["+sed=1"], r"sed: .*; did you mean seed\?"),
+        (["strategies=replay"], r"strategies='replay': .*; did you mean \+strategy@strategies\.replay=replay\?"),
+        (["+tracking.bogus=1", "dry_run=true"], r"tracking\.bogus: unknown key"),
+    ],
+)
+def test_keys_that_nothing_reads_are_refused(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        execute(composed(tmp_path, *overrides))
+    assert not list(tmp_path.iterdir())
+
+
+def test_keys_of_nodes_that_the_run_does_not_use_are_refused_too(tmp_path: Path) -> None:
+    config = composed(tmp_path, "+head.bogus=1")
+    config["model"] = {"_target_": "incremental.models.popularity.popularity"}
+    with pytest.raises(UserError, match=r"head\.bogus: unknown key"):
+        execute(config)
+
+
+def test_what_follows_from_other_keys_stands_in_the_config(tmp_path: Path) -> None:
+    plain = composed(tmp_path, "evaluation.metrics=[recall@5,ndcg@10]")
+    assert plain["training"]["metric"] == "recall@5"
+    assert plain["data"]["heldout"] == 0.0
+    said = composed(tmp_path, "evaluation.metrics=[recall@5,ndcg@10]", "training.metric=recall@5", "data.heldout=0.0")
+    assert said == plain
+    assert identity(said) == identity(plain)
+    chosen = composed(tmp_path, "training.metric=mrr@2", "data.heldout=0.2", "evaluation.matrix=true")
+    assert (chosen["training"]["metric"], chosen["data"]["heldout"]) == ("mrr@2", 0.2)
+    assert composed(tmp_path, "evaluation.matrix=true")["data"]["heldout"] == 0.1
+
+
+def test_nothing_is_held_out_where_no_matrix_is_asked_for(tmp_path: Path) -> None:
+    streams = [assemble(composed(tmp_path, *matrix)).stream for matrix in ([], ["evaluation.matrix=true"])]
+    assert not streams[0].heldout.any()
+    assert streams[1].heldout.mean() == pytest.approx(0.1, abs=0.01)
+
+
+def test_what_decides_the_results_is_a_run_s_identity(tmp_path: Path) -> None:
+    config = composed(tmp_path, *BOTH)
+    turned = {**config, "strategies": dict(reversed(config["strategies"].items()))}
+    whole = {**config, "devices": {**config["devices"], "tables": "whole"}}
+    assert len({identity(each) for each in (config, turned, whole)}) == 3
+    same = {**config, "runs": "elsewhere", "devices": {**config["devices"], "batch": 2}, "debug": "nan"}
+    assert identity(dict(reversed(same.items()))) == identity(config)  # of other keys the order is nothing
+
+
+def test_strategies_do_not_apply_to_models_without_gradients(tmp_path: Path) -> None:
+    config = composed(tmp_path, *BOTH)
+    config["model"] = {"_target_": "incremental.models.popularity.popularity"}
+    with pytest.raises(UserError, match=r"strategies.anchor: .*popularity updates without gradients"):
+        execute(config)
+
+
+def test_an_anchor_and_a_fresh_start_are_refused(tmp_path: Path) -> None:
+    config = composed(tmp_path, *BOTH)
+    config["update"] = {"_target_": "incremental.run.policy.update", "window": "all", "start": "afresh"}
+    with pytest.raises(UserError, match=r"strategies.anchor pulls towards earlier weights"):
+        execute(config)
+
+
+def test_a_dry_run_compiles_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(composed(tmp_path, "dry_run=true")) is None
+    out = capsys.readouterr().out
+    # user and item tables of 1,024 rows of 8, and a bias an item
+    assert f"parameters: {1024 * 8 * 2 + 1024:,}" in out
+    assert "working memory" in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_recommendations_leave_out_what_was_seen_and_are_sorted(finished: Path) -> None:
+    model = load(finished)
+    user = model.stream.interactions.users[1]
+    had = {model.items[i] for i in model.stream.items_of(1)}
+    found = model.recommend(user, k=20)
+    assert len(found) == 20
+    assert not had & {each.item for each in found}
+    assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
+    assert all(each.title for each in found)
+    again = model.recommend(user, k=500, exclude_seen=False)
+    assert had <= {each.item for each in again}
+    with pytest.raises(UserError, match="user 'nobody' does not occur"):
+        model.recommend("nobody")
+
+
+def test_scores_are_the_models_own(finished: Path) -> None:
+    model = load(finished)
+    params = model.state.learner.params
+    user = model.stream.interactions.users[3]
+    expected = params["user"]["embedding"][3] @ params["item"]["embedding"].T + params["item_bias"]
+    scores = model.scores([user], exclude_seen=False)[0]
+    np.testing.assert_allclose(scores[model.seen], np.asarray(expected)[model.seen], rtol=1e-5)
+    assert np.isneginf(scores[~model.seen]).all()
+
+
+def test_export_writes_embeddings_and_scores_and_overwrites_nothing(finished: Path, tmp_path: Path) -> None:
+    paths = export(finished, tmp_path / "out", k=5)
+    items, users, scores = (pl.read_parquet(path) for path in paths)
+    model = load(finished)
+    assert items.height == model.seen.sum()
+    row = items.row(4, named=True)
+    number = model.items.index(row["item"])
+    np.testing.assert_array_equal(row["item/embedding"], model.state.learner.params["item"]["embedding"][number])
+    assert users.height == len(model.users)
+    first = scores.filter(pl.col("user") == users["user"][0])
+    assert first["item"].to_list() == [each.item for each in model.recommend(users["user"][0], k=5)]
+    with pytest.raises(UserError, match="exists and is not overwritten"):
+        export(finished, tmp_path / "out")
+
+
+def test_not_a_run_directory(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a run directory"):
+        load(tmp_path)

@@ -1,0 +1,40 @@
+"""What a run's summary says that its updates cost."""
+
+import pytest
+
+from incremental.app.rundir import total_cost
+from incremental.run import loop
+from incremental.run.policy import update
+from incremental.run.progress import Cost, Result
+from tests import lab
+
+
+def of(costs: list[Cost]) -> dict[str, float]:
+    return total_cost(Result(None, None, (), tuple(costs)))
+
+
+def test_means_are_over_the_updates_that_there_were() -> None:
+    base, none = Cost(0, 9.0, 4.0, 900, 3, 50, 7), [Cost(t, 0.0, 0.0, 0, 0, 0, 0) for t in (1, 3)]
+    told = of([base, none[0], Cost(2, 3.0, 1.0, 200, 2, 40, 96), none[1]])
+    assert told == {
+        "updates": 1,
+        "seconds_per_update": 3.0,
+        "compile_seconds": 5.0,
+        "examples": 200,
+        "parameters_written": 40,
+        "memory_bytes": 96,
+        "base_seconds": 9.0,
+        "base_examples": 900,
+    }
+    never = of([base, *none])
+    assert (never["updates"], never["seconds_per_update"], never["parameters_written"]) == (0, 0.0, 0.0)
+    assert never["memory_bytes"] == 7  # the base part's strategies
+
+
+@pytest.mark.usefixtures("shared_programs")
+def test_the_past_that_a_seldom_update_reads_is_memory() -> None:
+    stream = lab.stream()
+    every_second = update(window="all", every=2)  # so none at increment 3, the last
+    result = lab.run(lab.baseline_build("popularity"), stream, every_second)
+    assert [cost.epochs for cost in result.costs] == [1, 0, 1, 0]
+    assert total_cost(result)["memory_bytes"] == loop.BYTES_AN_INTERACTION * len(stream.training_events(range(2)))

@@ -1,0 +1,446 @@
+import contextlib
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from incremental.core import gradient
+from incremental.core.optimizers import sgd
+from incremental.core.problem import Head, problem
+from incremental.core.strategy import Strategy
+from incremental.core.types import Batch, Data, Learner, Outputs, Params, Program, Sizes, State, Step
+from incremental.errors import UserError
+from incremental.heads.sampled_softmax import sampled_softmax
+from incremental.run import loop
+from tests import lab
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
+SIZES = Sizes(1024, 1024)
+PLAIN = lab.Spec()
+
+
+@functools.cache
+def data_at(t: int) -> tuple[Data, Data]:
+    return lab.update_data(lab.stream(), lab.build(PLAIN)(SIZES), t)
+
+
+def later(given: tuple[Data, Data]) -> tuple[Data, Data]:
+    """The base part's rows as those of increment 1, in which strategies act."""
+    data, validation = given
+    return data._replace(increment=jnp.int32(1)), validation
+
+
+def cut(data: Data, size: int) -> Data:
+    """The first rows only."""
+    return data._replace(size=jnp.int32(size), rows=data.rows._replace(valid=jnp.arange(len(data.rows.valid)) < size))
+
+
+def reference_loss(params: Params, users: Any, labels: Any, seen: Any) -> jax.Array:
+    """[N]: matrix factorisation under a full softmax, written out."""
+    scores = params["user"]["embedding"][users] @ params["item"]["embedding"].T + params["item_bias"][None]
+    own = scores[jnp.arange(len(labels)), labels]
+    return jnp.log(jnp.where(seen, jnp.exp(scores), 0.0).sum(1)) - own
+
+
+# -- one step -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [32, 20])
+def test_a_step_is_the_mean_gradient_over_the_batch(size: int) -> None:
+    """SGD at rate 1 on one batch, whole or part: parameters move by the gradient of the mean loss."""
+    f = lab.functions(lab.build(lab.Spec(optimizer="sgd"))(SIZES))
+    data = cut(data_at(0)[0], size)
+    state = f.begin(f.init(jax.random.key(0)), data)
+    params, seen = state.learner.params, np.array(state.learner.catalogue.seen)
+    before = jax.tree.map(jnp.copy, params)
+    users, labels = data.rows.inputs["user"][:size], data.rows.labels[:size]
+    loss, grads = jax.value_and_grad(lambda p: reference_loss(p, users, labels, seen).mean())(before)
+    state, metrics = f.run_epoch(state, data)
+    lab.assert_close(state.learner.params, jax.tree.map(jnp.subtract, before, grads), rtol=1e-4, atol=1e-6)
+    assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-5)
+    assert (int(metrics["examples"]), int(metrics["steps"])) == (size, 1)
+
+
+def test_replayed_rows_add_to_the_loss_of_the_new_ones() -> None:
+    """Σ_new w ℓ / Σ_new w + Σ_replayed w ℓ / B, whether B rows are new or one; an empty memory's rows weigh nothing."""
+    f = lab.functions(lab.build(lab.Spec("replay", optimizer="sgd"))(SIZES))
+    data = cut(data_at(0)[0], 32)
+    state = f.begin(f.init(jax.random.key(0)), data)
+    state, metrics = f.run_epoch(state, data)
+    assert int(metrics["examples"]) == 32
+    params, memory = jax.tree.map(jnp.copy, (state.learner.params, state.strategy["replay"]))
+    seen = np.array(state.learner.catalogue.seen)
+
+    # Memory: 32 copies of one row, so that whatever is drawn is known.
+    user, label = int(memory.rows.inputs["user"][0]), int(memory.rows.labels[0])
+    rows = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), memory.rows)
+    state = state._replace(strategy={"replay": memory._replace(rows=rows, inserted=jnp.int32(32))})
+
+    host = lab.on_host(state)
+    for size in (32, 1):
+
+        def loss(params: Params, size: int = size) -> jax.Array:
+            new = reference_loss(params, data.rows.inputs["user"][:size], data.rows.labels[:size], seen).mean()
+            old = 16 * reference_loss(params, jnp.array([user]), jnp.array([label]), seen)[0]
+            return new + old / 32
+
+        value, grads = jax.value_and_grad(loss)(params)
+        after, metrics = f.run_epoch(lab.put_back(host, state), cut(data, size))
+        assert int(metrics["examples"]) == size + 16
+        assert float(metrics["terms"]["data"]) == pytest.approx(float(value), rel=1e-5)
+        lab.assert_close(after.learner.params, jax.tree.map(jnp.subtract, params, grads), rtol=1e-4, atol=1e-6)
+
+
+def test_a_label_that_is_trained_on_is_a_candidate() -> None:
+    """A replayed row whose label the catalogue has forgotten, as after a fresh start on a window."""
+    f = lab.functions(lab.build(lab.Spec("replay", optimizer="sgd"))(SIZES))
+    data = cut(data_at(0)[0], 32)
+    state, _ = f.run_epoch(f.begin(f.init(jax.random.key(0)), data), data)
+    # 32 copies of one row, so that whatever is drawn is known.
+    rows = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), state.strategy["replay"].rows)
+    user, label = int(rows.inputs["user"][0]), 200
+    assert not bool(state.learner.catalogue.seen[label])
+    memory = state.strategy["replay"]._replace(rows=rows._replace(labels=jnp.full_like(rows.labels, label)))
+    params, seen = jax.tree.map(jnp.copy, state.learner.params), np.array(state.learner.catalogue.seen)
+    seen[label] = True
+    new = reference_loss(params, data.rows.inputs["user"][:32], data.rows.labels[:32], seen).mean()
+    old = reference_loss(params, jnp.array([user]), jnp.array([label]), seen)[0]
+    state, metrics = f.run_epoch(state._replace(strategy={"replay": memory}), data)
+    assert float(metrics["terms"]["data"]) == pytest.approx(float(new + 16 * old / 32), rel=1e-5)
+    assert int(metrics["broken"]["step"]) < 0
+
+
+def test_table_rows_of_ids_to_come_do_not_decay() -> None:
+    """So that tables with room for the whole stream train as tables that grow."""
+    decaying, steps = sgd(learning_rate=0.1, weight_decay=0.5), gradient.training(batch_size=32, patience=0)
+    program = gradient.make(lab.problem_of(PLAIN, SIZES), decaying, {}, sizes=SIZES, training=steps)
+    data = cut(data_at(0)[0], 32)
+    state = jax.jit(lambda key: program.begin(program.init(key), data))(jax.random.key(0))
+    after = jax.jit(program.run_epoch)(state, data)[0].learner.params
+    still = np.asarray((after["item"]["embedding"] == state.learner.params["item"]["embedding"]).all(1))
+    np.testing.assert_array_equal(still[1:], ~np.asarray(state.learner.catalogue.seen)[1:])
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_a_data_loss_below_0_is_refused_unless_the_head_may(negative: bool) -> None:
+    head = Head(lambda _items, outputs, batch: -jnp.ones(len(batch.labels)) + 0.0 * outputs.hidden.sum(1))
+    tiny = problem(lab.MODELS["mf"](), head._replace(negative=negative), SIZES, lab.HISTORY)
+    f = loop.Functions(lab.make(tiny, {}, SIZES, lab.Spec()))
+    data = cut(data_at(0)[0], 40)
+    _, metrics = f.run_epoch(f.begin(f.init(jax.random.key(0)), data), data)
+    refused = pytest.raises(
+        UserError, match=r"the data loss became -1 at increment 0, epoch 1, step 0, .*negative=True"
+    )
+    with contextlib.nullcontext() if negative else refused:
+        loop.refuse_divergence(metrics, 0, 1)
+
+
+def test_row_weights_are_normalised_by_the_new_rows() -> None:
+    f = lab.functions(lab.build(lab.Spec(optimizer="sgd"))(SIZES))
+    data = cut(data_at(0)[0], 32)
+    weight = jnp.where(jnp.arange(len(data.rows.weight)) % 2 == 0, 3.0, 0.0)
+    weighted = data._replace(rows=data.rows._replace(weight=weight))
+    state = f.begin(f.init(jax.random.key(0)), data)
+    params, seen = jax.tree.map(jnp.copy, state.learner.params), np.array(state.learner.catalogue.seen)
+    users, labels = data.rows.inputs["user"][:32:2], data.rows.labels[:32:2]
+    expected = reference_loss(params, users, labels, seen).mean()
+    _, metrics = f.run_epoch(state, weighted)
+    assert float(metrics["loss"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+# -- what hooks see and may do --------------------------------------------------------------------------------------
+
+
+def probe(sizes: Sizes) -> Program:
+    """One program that exercises the hooks: each part checks one, and notes what it saw in its state."""
+    tiny = lab.problem_of(PLAIN, sizes)
+
+    def zeros(learner: Learner) -> dict[str, Any]:
+        return {
+            "steps": jnp.int32(0),
+            "first": jnp.int32(0),
+            "valid": jnp.int32(0),
+            "new": jnp.int32(0),
+            "updates": jax.tree.map(jnp.zeros_like, learner.params),
+            "params": jax.tree.map(jnp.zeros_like, learner.params),
+            "grads": jax.tree.map(jnp.zeros_like, learner.params),
+        }
+
+    def record(state: dict[str, Any], step: Step, key: jax.Array) -> dict[str, Any]:
+        del key
+        return {
+            "steps": state["steps"] + 1,
+            "first": state["first"] + step.first_pass,
+            "valid": step.batch.valid.sum(),
+            "new": step.new.valid.sum(),
+            "updates": step.updates,
+            "params": step.params,
+            "grads": step.grads,
+        }
+
+    def scaled(tree: Params, by: float) -> Params:
+        return jax.tree.map(lambda leaf: by * leaf, tree)
+
+    def grads(state: Any, grads: Params, params: Params, grad_fn: Any, batch: Batch) -> Params:
+        """The data loss's gradient on the same rows: as `grads` where no other loss is added."""
+        del state, grads, params
+        return scaled(grad_fn(batch), 0.5)
+
+    def frozen(state: Any, updates: Params, params: Params) -> Params:
+        del state, params
+        return {**updates, "user": jax.tree.map(jnp.zeros_like, updates["user"])}
+
+    def begin(state: Any, learner: Learner, data: Data, key: jax.Array) -> Any:
+        """Rewrites the learner: all biases to the increment's number."""
+        del data, key
+        bias = jnp.full_like(learner.params["item_bias"], learner.increment.astype(jnp.float32))
+        return state, learner._replace(params={**learner.params, "item_bias": bias})
+
+    def end(state: Any, learner: Learner, data: Data, key: jax.Array) -> Any:
+        del data, key
+        return state + 1, learner._replace(params=scaled(learner.params, 2.0))
+
+    def view(state: Any, params: Params, increment: jax.Array, training: bool) -> Params:
+        del state, increment, training
+        return {**params, "user": scaled(params["user"], 0.0)}
+
+    parts = {
+        "notes": Strategy(init=zeros, record=record),
+        "halved": Strategy(grads=grads),
+        "frozen": Strategy(updates=frozen),
+        "rewriting": Strategy(init=lambda _: jnp.int32(0), begin=begin, end=end),
+        "blind": Strategy(view=view),
+    }
+    return lab.make(tiny, parts, sizes, lab.Spec(optimizer="sgd", epochs=3, patience=0))
+
+
+@functools.cache
+def probed() -> loop.Functions:
+    return lab.functions(functools.cache(probe)(SIZES))
+
+
+def test_the_hooks_of_a_step() -> None:
+    f = probed()
+    data, validation = data_at(0)
+    data = cut(data, 40)  # two batches, of 32 and 8
+    initial = f.init(jax.random.key(0))
+    drawn = jax.tree.map(jnp.copy, initial.learner.params)
+    state = f.begin(initial, data)
+    assert set(np.asarray(state.learner.params["item_bias"]).tolist()) == {0.0}
+    state, _ = f.run_epoch(state, data)
+    notes = jax.tree.map(np.array, state.strategy["notes"])
+    assert (notes["steps"], notes["first"], notes["valid"], notes["new"]) == (2, 2, 8, 8)
+
+    # `updates` is what was added, `params` what it was added to; frozen rows stay as they were drawn.
+    lab.assert_same(
+        jax.tree.map(lambda p, u: jnp.asarray(p + u), notes["params"], notes["updates"]), state.learner.params
+    )
+    assert not notes["updates"]["user"]["embedding"].any()
+    lab.assert_same(state.learner.params["user"], drawn["user"])
+    # The model sees users of zeros (view), so that the item table's gradient is zero and the bias' is not.
+    assert not notes["grads"]["item"]["embedding"].any()
+    assert np.abs(notes["grads"]["item_bias"]).max() > 0.01
+    # `grad_fn` gave the same gradient, of which half was taken; `grads` in the step is from before that.
+    np.testing.assert_allclose(notes["updates"]["item_bias"], -0.5 * notes["grads"]["item_bias"], rtol=1e-4, atol=1e-7)
+
+    state = f.validate(state, validation, None)
+    state, _ = f.run_epoch(state, data)
+    notes = state.strategy["notes"]
+    assert (int(notes["steps"]), int(notes["first"])) == (4, 2)  # the second epoch is no first pass
+
+
+def test_begin_and_end_may_rewrite_the_learner() -> None:
+    f = probed()
+    state = f.init(jax.random.key(0))
+    kept = jax.tree.map(jnp.copy, state.learner.params["user"])
+    state, _ = lab.train(f, state, *later(data_at(0)))
+    lab.assert_same(state.learner.params["user"], jax.tree.map(lambda leaf: 2 * leaf, kept))  # frozen, then doubled
+    assert int(state.strategy["rewriting"]) == 1
+    state = f.begin(state, data_at(1)[0])
+    assert set(np.asarray(state.learner.params["item_bias"]).tolist()) == {1.0}
+    lab.assert_same(state.fit.learner, state.learner)
+
+
+def test_the_base_part_is_plain_training_bit_for_bit() -> None:
+    """Whatever the hooks do, and though `record` follows the steps; the next test is the plain model's too."""
+    plain = lab.functions(lab.build(lab.Spec(optimizer="sgd", epochs=3, patience=0))(SIZES))
+    states = []
+    for f in (plain, probed()):
+        state, epochs = lab.train(f, f.init(jax.random.key(0)), *data_at(0))
+        states.append((state.learner, f.rank(state, data_at(1)[1], None).rank, [each["loss"] for each in epochs]))
+    lab.assert_same(*states)
+    assert probed().program.following == ("notes",)
+    assert probed().program.early == ()
+
+
+def test_each_event_is_offered_once_in_a_run() -> None:
+    """Increment 1 trains on the base part's rows again, as a window does."""
+    f = lab.functions(lab.build(lab.Spec("replay"))(SIZES))
+    (base, checked), (new, _) = data_at(0), data_at(2)
+    state, _ = lab.train(f, f.init(jax.random.key(0)), base, checked)
+    state, _ = lab.train(f, state, base._replace(increment=jnp.int32(1)), checked)
+    assert int(state.strategy["replay"].inserted) == int(base.size)
+    state, _ = lab.train(f, f.restart(state, new), new, checked)
+    assert int(state.strategy["replay"].inserted) == int(base.size) + int(new.size)
+
+
+def test_evaluation_sees_the_view() -> None:
+    f = probed()
+    state, _ = lab.train(f, f.init(jax.random.key(0)), *later(data_at(0)))
+    scores = np.asarray(f.program.scores(state, {"user": jnp.array([1, 2, 3])}))
+    assert (scores[0] == scores[1]).all()  # users of zeros: all alike
+    seen = np.asarray(state.learner.catalogue.seen)
+    np.testing.assert_array_equal(scores[0][seen], np.asarray(state.learner.params["item_bias"])[seen])
+    assert np.isneginf(scores[0][~seen]).all()
+
+
+def test_the_name_of_the_head_is_taken() -> None:
+    tiny = problem(lab.MODELS["mf"](), sampled_softmax(negatives=4), SIZES, lab.HISTORY)
+    with pytest.raises(UserError, match=r"strategies\.head: the name 'head' belongs to the model's head"):
+        gradient.make(tiny, optax.sgd(0.1), {"head": Strategy()}, sizes=SIZES)
+    with pytest.raises(UserError, match=r"strategies\.mine: expected a Strategy, got int"):
+        gradient.make(tiny, optax.sgd(0.1), {"mine": 3}, sizes=SIZES)  # type: ignore[dict-item]
+
+
+# -- early stopping -------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def counted(patience: int) -> loop.Functions:
+    """A program whose strategy counts its steps."""
+    tiny = lab.problem_of(PLAIN, SIZES)
+    counter = Strategy(init=lambda _: jnp.int32(0), record=lambda state, _step, _key: state + 1)
+    return lab.functions(lab.make(tiny, {"counter": counter}, SIZES, lab.Spec(epochs=8, patience=patience)))
+
+
+def test_patience_counts_after_the_least_number_of_epochs() -> None:
+    """From random weights: the base part, and an update afresh; not where training goes on."""
+    steps = gradient.training(batch_size=32, epochs=8, patience=2, least_epochs=4)
+    nothing = optax.set_to_zero()  # no epoch is better than the first
+    f = loop.Functions(gradient.make(lab.problem_of(PLAIN, SIZES), nothing, {}, sizes=SIZES, training=steps))
+    (data, validation), (new, checked) = data_at(0), data_at(1)
+    state, epochs = lab.train(f, f.init(jax.random.key(0)), data, validation)
+    assert len(epochs) == 6
+    state, epochs = lab.train(f, state, new, checked)
+    assert len(epochs) == 3
+    assert len(lab.train(f, f.restart(state, new), new, checked)[1]) == 6
+
+
+def epochs_of(f: loop.Functions, data: Data, validation: Data) -> tuple[list[State], list[float], State]:
+    """The state on the host after each epoch, the validation value then, and the state after the update."""
+    state = f.begin(f.init(jax.random.key(0)), data)
+    states, values = [], []
+    while bool(state.fit.active):
+        state, _ = f.run_epoch(state, data)
+        state = f.validate(state, validation, None)
+        states.append(lab.on_host(state))
+        ranks = np.asarray(f.rank(state, validation, None).rank)[: int(validation.size)]
+        gains = np.where(ranks < 10, 1 / np.log2(np.minimum(ranks, 10) + 2), 0.0)
+        values.append(float(gains.sum() / max(len(gains), 1)))
+    return states, values, f.end(state, data)
+
+
+def test_the_best_epoch_is_kept_of_learner_and_strategy() -> None:
+    data, validation = data_at(0)
+    states, values, ended = epochs_of(counted(2), data, validation)
+    best = int(np.argmax(values))
+    assert 0 < best < len(values) - 1  # otherwise the test would show nothing
+    assert len(values) == min(best + 1 + 2, 8)
+    assert float(states[-1].fit.value) == pytest.approx(values[best], rel=1e-5)
+    assert [int(state.fit.epoch) for state in states] == list(range(1, len(values) + 1))
+    lab.assert_same(ended.learner, states[best].learner)
+    assert int(ended.strategy["counter"]) == int(states[best].strategy["counter"]) == (best + 1) * 4
+    assert int(states[-1].strategy["counter"]) == len(values) * 4
+    # The next increment starts with a clean slate.
+    assert (int(ended.fit.epoch), int(ended.fit.bad), bool(ended.fit.active)) == (0, 0, True)
+    assert np.isneginf(float(ended.fit.value))
+
+
+@pytest.mark.parametrize(("patience", "empty"), [(0, False), (0, True), (2, True)])
+def test_without_validation_or_patience_the_last_epoch_is_kept(patience: int, empty: bool) -> None:
+    data, validation = data_at(0)
+    states, _, ended = epochs_of(counted(patience), data, cut(validation, 0) if empty else validation)
+    assert len(states) == 8
+    lab.assert_same(ended.learner, states[-1].learner)
+    assert int(ended.strategy["counter"]) == 8 * 4
+
+
+# -- order and keys -------------------------------------------------------------------------------------------------
+
+
+def test_an_epoch_visits_each_row_once_in_an_order_of_its_own() -> None:
+    orders = []
+    for seed in range(3):
+        order = np.zeros(0, np.int32)
+        for size in (1, 7, 16):
+            order = np.asarray(gradient.shuffled(jax.random.key(seed), jnp.int32(size), 16))
+            assert sorted(order[:size].tolist()) == list(range(size))
+            assert order[size:].tolist() == list(range(size, 16))
+            larger = np.asarray(gradient.shuffled(jax.random.key(seed), jnp.int32(size), 40))
+            assert larger[:size].tolist() == order[:size].tolist()  # whatever the capacity
+        orders.append(order.tolist())
+    assert orders[0] != orders[1] != orders[2]
+    draws = np.array([np.asarray(gradient.shuffled(jax.random.key(i), jnp.int32(4), 4)) for i in range(600)])
+    counts = np.array([(draws == i).sum(0) for i in range(4)])
+    assert np.abs(counts - 150).max() < 5 * 10.6  # uniform: 150 ± 10.6 each
+
+
+def test_draws_depend_on_seed_increment_and_epoch_not_on_what_went_before() -> None:
+    f = lab.functions(lab.build(PLAIN)(SIZES))
+    data, _ = data_at(1)
+
+    def trained(seed: int, increment: int, epoch: int) -> Params:
+        state = f.begin(f.init(jax.random.key(seed)), data._replace(increment=jnp.int32(increment)))
+        same = f.init(jax.random.key(0)).learner  # the same start for all
+        same = same._replace(catalogue=state.learner.catalogue, increment=state.learner.increment)
+        state = state._replace(learner=same, fit=state.fit._replace(epoch=jnp.int32(epoch)))
+        return lab.on_host(f.run_epoch(state, data)[0].learner.params)
+
+    base = trained(0, 1, 0)
+    assert not lab.differs(trained(0, 1, 0), base)
+    for other in ((1, 1, 0), (0, 2, 0), (0, 1, 1)):
+        assert lab.differs(trained(*other), base), other
+
+
+# -- small parts ----------------------------------------------------------------------------------------------------
+
+
+def test_the_catalogue_counts_arrivals_and_never_the_padding() -> None:
+    empty = gradient.empty_catalogue(Sizes(5, 4))
+    data = data_at(0)[0]._replace(users=jnp.array([1, 3, 1, 0, 0]), items=jnp.array([2, 2, 4, 0, 0]))
+    once = gradient.count_arrivals(empty, data)
+    assert once.events.tolist() == [0, 0, 2, 0, 1]
+    assert once.seen.tolist() == [False, False, True, False, True]
+    assert once.users.tolist() == [False, True, False, True]
+    twice = gradient.count_arrivals(once, data._replace(users=jnp.array([2]), items=jnp.array([1])))
+    assert twice.events.tolist() == [0, 1, 2, 0, 1]
+    assert twice.users.tolist() == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, r"training\.batch_size=0: expected at least 1"),
+        ({"epochs": 0}, r"training\.epochs=0: expected at least 1"),
+        ({"patience": -1}, r"training\.patience=-1: expected at least 0"),
+        ({"metric": "auc"}, "metric 'auc': expected one of"),
+    ],
+)
+def test_impossible_training_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        gradient.training(**arguments)
+
+
+def test_a_problem_covers_its_capacity() -> None:
+    """Outputs cover the capacity; the loss is one number a row."""
+    tiny = lab.problem_of(PLAIN, Sizes(16, 8))
+    params = tiny.init(jax.random.key(0))
+    outputs = tiny.apply(params, {"user": jnp.array([1, 2])})
+    assert isinstance(outputs, Outputs)
+    assert outputs.scores.shape == (2, 16)
+    rows = jax.tree.map(lambda leaf: jnp.ones((2, *leaf.shape), leaf.dtype), tiny.example)
+    assert tiny.loss(params, outputs, rows).shape == (2,)

@@ -1,0 +1,36 @@
+from typing import Any
+
+import jax
+import numpy as np
+
+from incremental.core.ids import Ids, nobody, rows_of, trained
+from incremental.core.types import Catalogue, Learner, Problem
+
+NONE: Any = None
+TABLES = {"item/embedding": "item", "bias": "item", "user/embedding": "user"}
+PROBLEM = Problem(NONE, NONE, NONE, NONE, TABLES, None, NONE)
+ITEMS: Any = np.array([0, 1, 1, 0], bool)
+USERS: Any = np.array([0, 1, 0], bool)
+PARAMS: Any = {
+    "item": {"embedding": np.ones((4, 2), np.float32)},
+    "bias": np.ones(4, np.float32),
+    "user": {"embedding": np.ones((3, 2), np.float32)},
+    "dense": {"kernel": np.ones((2, 5), np.float32)},
+}
+
+
+def test_tables_are_masked_by_row_and_all_else_as_a_whole() -> None:
+    for others in (False, True):
+        masks = rows_of(PROBLEM, PARAMS, Ids(ITEMS, USERS), others=others)
+        kept = jax.tree.map(lambda leaf, mask: np.asarray(leaf * mask), PARAMS, masks)
+        np.testing.assert_array_equal(kept["item"]["embedding"], np.repeat(ITEMS[:, None], 2, 1))
+        np.testing.assert_array_equal(kept["bias"], ITEMS)
+        np.testing.assert_array_equal(kept["user"]["embedding"], np.repeat(USERS[:, None], 2, 1))
+        np.testing.assert_array_equal(kept["dense"]["kernel"], float(others))
+
+
+def test_the_sets_are_the_catalogues_and_nothing() -> None:
+    learner = Learner(PARAMS, (), Catalogue(ITEMS, NONE, USERS), NONE)
+    np.testing.assert_array_equal(trained(learner).items, ITEMS)
+    np.testing.assert_array_equal(trained(learner).users, USERS)
+    assert not any(ids.any() for ids in nobody(learner))

@@ -1,0 +1,100 @@
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+from incremental.core.negatives import BLOCK, draw, drawn, proposal
+from incremental.core.types import Batch, Catalogue, Learner
+from incremental.errors import UserError
+
+NUMBER = 8192
+SEEN: Any = np.array([0, 1, 1, 0, 1, 1, 1, 0, 0], bool)  # row 0 is padding
+EVENTS: Any = np.array([0, 1, 5, 0, 20, 2, 60, 0, 0], np.float32)
+NONE: Any = None
+BATCH = Batch({}, NONE, NONE, NONE, NONE)
+
+
+def learner(seen: Any, events: Any) -> Learner:
+    return Learner({}, (), Catalogue(seen, events, seen), NONE)
+
+
+@jax.jit
+@jax.vmap
+def drawn_by(power: Any, seen: Any, events: Any, key: Any) -> Any:
+    """Negatives, log_q and the state after `begin`, from a state that an earlier increment left."""
+    strategy = drawn(NUMBER, power)
+    earlier = learner(~seen, 1.0 + events)
+    state, _ = strategy.begin(strategy.init(earlier), earlier, NONE, key)
+    state, _ = strategy.begin(state, learner(seen, events), NONE, key)
+    batch = strategy.batch(state, BATCH, key)
+    return batch.negatives, batch.log_q
+
+
+POWERS: Any = np.array([0.0, 0.75, 1.0], np.float32)
+
+
+@pytest.fixture(scope="module")
+def draws() -> Any:
+    keys = jax.random.split(jax.random.key(3), len(POWERS))
+    return [np.asarray(part) for part in drawn_by(POWERS, np.stack([SEEN] * 3), np.stack([EVENTS] * 3), keys)]
+
+
+def shares(power: float) -> Any:
+    weight = np.where(SEEN, np.maximum(EVENTS, 1.0).astype(np.float64) ** power, 0.0)
+    return weight / weight.sum()
+
+
+@pytest.mark.parametrize(("case", "power"), list(enumerate(POWERS)))
+def test_items_are_drawn_in_proportion_to_a_power_of_their_events(draws: Any, case: int, power: float) -> None:
+    counts = np.bincount(draws[0][case], minlength=len(SEEN))
+    expected = NUMBER * shares(float(power))
+    assert stats.chisquare(counts[SEEN], expected[SEEN]).pvalue > 1e-4
+
+
+def test_only_items_seen_so_far_are_drawn(draws: Any) -> None:
+    assert SEEN[draws[0]].all()
+
+
+@pytest.mark.parametrize(("case", "power"), list(enumerate(POWERS)))
+def test_log_q_is_the_log_of_the_expected_number_of_draws(draws: Any, case: int, power: float) -> None:
+    negatives, log_q = draws[0][case], draws[1][case]
+    np.testing.assert_allclose(log_q, np.log(NUMBER * shares(float(power))[negatives]), rtol=1e-5)
+
+
+def test_an_impossible_number_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"head\.negatives=0.*at least 1"):
+        drawn(0, 0.0)
+
+
+def test_shares_hold_across_blocks_of_the_running_sums() -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.gamma(0.5, size=3 * BLOCK + 5).astype(np.float32)
+    seen = rng.random(len(weight)) < 0.4
+    made = proposal(jax.numpy.asarray(weight), jax.numpy.asarray(seen))
+    items, log_q = (np.asarray(part) for part in draw(made, 1 << 18, jax.random.key(0)))
+    q = np.where(seen, weight, 0.0) / weight[seen].sum(dtype=np.float64)
+    np.testing.assert_allclose(log_q, np.log(q[items]), rtol=1e-4)
+    group = np.arange(len(weight)) % 97  # enough draws of each
+    counts, expected = np.bincount(group[items]), len(items) * np.bincount(group, q)
+    assert stats.chisquare(counts, expected).pvalue > 1e-4
+
+
+@pytest.mark.slow
+def test_a_catalogue_of_ten_million_items_is_drawn_from_evenly() -> None:
+    """A running sum over 10^7 weights in float32 would leave out whole items and favour others."""
+    size = 10_000_000
+    seen = jax.numpy.arange(size) % 2 == 1  # the first is padding
+    made = jax.jit(proposal)(jax.numpy.ones(size), seen)
+    items, log_q = (np.asarray(part) for part in jax.jit(draw, static_argnums=1)(made, 1 << 20, jax.random.key(0)))
+    assert (items % 2 == 1).all()
+    np.testing.assert_allclose(log_q, -np.log(size / 2), rtol=1e-6)
+    # Over the catalogue, within a block of the sums, and from an item to its neighbour.
+    for place, kinds in ((items // (size // 500), 500), (items // 2 % BLOCK // 8, 512), (items // 2 % 2, 2)):
+        counts = np.bincount(place, minlength=kinds)
+        share = np.bincount(np.arange(size // 2) % BLOCK // 8 if kinds == 512 else np.arange(kinds), minlength=kinds)
+        assert stats.chisquare(counts, len(items) * share / share.sum()).pvalue > 1e-4
+    # Of n draws from m items about n²/2m pairs are equal.
+    pairs = len(items) - len(np.unique(items))
+    assert pairs == pytest.approx(len(items) ** 2 / size, rel=0.15)

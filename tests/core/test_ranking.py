@@ -1,0 +1,122 @@
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from incremental.core.ranking import label_rank, rankable, ranker
+from incremental.core.types import Batch, Catalogue, Data, Learner, Seen, State
+
+N, V, W, LOG, CUTOFFS = 10, 7, 4, 12, (1, 3, 5)
+NONE: Any = None
+
+
+def state(scores: Any, seen: Any = None, events: Any = None, users: Any = None) -> State:
+    """A state whose parameters are the scores [N, V] of the rows."""
+    seen = np.ones(scores.shape[1], bool) if seen is None else seen
+    events = np.zeros(scores.shape[1], np.float32) if events is None else events
+    users = np.ones(W, bool) if users is None else users
+    return State(Learner(scores, NONE, Catalogue(seen, events, users), NONE), NONE, NONE, NONE)
+
+
+def data(labels: Any, size: int) -> Data:
+    row = np.arange(len(labels), dtype=np.int32)
+    count: Any = np.int32(size)
+    return Data(Batch({"row": row}, labels, NONE, NONE, NONE), count, NONE, NONE, NONE)
+
+
+def ranked(batch_size: int) -> Any:
+    rank = ranker(lambda state, inputs: state.learner.params[inputs["row"]], batch_size=batch_size, cutoffs=CUTOFFS)
+    return jax.jit(rank)
+
+
+RANK = {size: ranked(size) for size in (4, N, 16)}  # does not divide N, is N, is larger
+
+
+def brute_force(scores: Any, labels: Any, size: int, excluded: Any) -> tuple[Any, Any]:
+    """Ranks [N] and recommended counts [K's, V], row by row."""
+    ranks, counts = np.full(len(labels), np.inf), np.zeros((len(CUTOFFS), V), int)
+    for n in range(size):
+        gone = set(excluded[n]) - {labels[n]}
+        candidates = [i for i in range(V) if scores[n, i] > -np.inf and i not in gone]
+        if labels[n] in candidates:
+            own = scores[n, labels[n]]
+            higher = sum(scores[n, i] > own for i in candidates)
+            equal = sum(scores[n, i] == own for i in candidates) - 1
+            ranks[n] = higher + equal / 2
+        best = sorted(candidates, key=lambda i: (-scores[n, i], i))
+        for row, k in enumerate(CUTOFFS):
+            for i in best[:k]:
+                counts[row, i] += 1
+    return ranks, counts
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, N), st.sampled_from(sorted(RANK)))
+def test_ranks_and_recommendations_are_those_of_brute_force(seed: int, size: int, batch_size: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.choice([-np.inf, -1.0, 0.0, 1.0, 2.0, 3.0], (N, V)).astype(np.float32)
+    scores[:, 0] = -np.inf  # padding
+    labels = rng.integers(0, V + 4, N).astype(np.int32)
+    log = rng.integers(1, V + 3, LOG).astype(np.int32)
+    start, stop = np.sort(rng.integers(0, LOG + 1, (2, N)), axis=0).astype(np.int32)
+    fields: list[Any] = [log, start, stop, np.arange(LOG, dtype=np.int32)]
+    found = RANK[batch_size](state(scores), data(labels, size), Seen(*fields))
+    ranks, counts = brute_force(scores, labels, size, [log[a:b] for a, b in zip(start, stop, strict=True)])
+    np.testing.assert_array_equal(found.rank, ranks)
+    np.testing.assert_array_equal(found.recommended, counts)
+
+
+@pytest.mark.parametrize("batch_size", sorted(RANK))
+def test_without_seen_items_nothing_is_left_out(batch_size: int) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(N, V)).astype(np.float32)
+    scores[:, 0] = -np.inf
+    labels = rng.integers(1, V, N).astype(np.int32)
+    found = RANK[batch_size](state(scores), data(labels, N), None)
+    order = np.argsort(-scores, axis=1)
+    np.testing.assert_array_equal(found.rank, [list(order[n]).index(labels[n]) for n in range(N)])
+    for row, k in enumerate(CUTOFFS):
+        np.testing.assert_array_equal(found.recommended[row], np.bincount(order[:, :k].ravel(), minlength=V))
+
+
+def test_ties_count_half_and_labels_that_are_no_candidates_rank_last() -> None:
+    scores = np.array([[2.0, 5.0, 5.0, 5.0, 1.0, -np.inf]], np.float32)
+    labels = np.arange(8, dtype=np.int32)
+    ranks = jax.jit(label_rank)(np.repeat(scores, 8, 0), labels)
+    np.testing.assert_array_equal(ranks, [3.0, 1.0, 1.0, 1.0, 4.0, np.inf, np.inf, np.inf])
+    assert ranks.dtype == np.float32
+
+
+@pytest.fixture(scope="module")
+def masked() -> Any:
+    return jax.jit(rankable(lambda state, _inputs: state.learner.params))
+
+
+SEEN: Any = np.array([0, 1, 1, 1, 0, 1, 0], bool)
+EVENTS: Any = np.array([0, 4, 9, 1, 0, 2, 0], np.float32)
+
+
+def test_items_not_seen_are_no_candidates(masked: Any) -> None:
+    raw = np.random.default_rng(0).normal(size=(2, V)).astype(np.float32)
+    found = masked(state(raw, SEEN, EVENTS), {"user": np.array([1, 2], np.int32)})
+    np.testing.assert_array_equal(found, np.where(SEEN, raw, -np.inf))
+
+
+def test_unknown_users_and_empty_histories_fall_back_to_popularity(masked: Any) -> None:
+    raw = np.full((4, V), 7.0, np.float32)
+    users = np.array([False, True, False, True])
+    popular = np.where(SEEN, EVENTS, -np.inf)
+    own = np.where(SEEN, 7.0, -np.inf)
+    rows = {"user": np.array([0, 1, 2, 3], np.int32)}
+    np.testing.assert_array_equal(masked(state(raw, SEEN, EVENTS, users), rows), [popular, own, popular, own])
+    rows = {"history": np.array([[0, 0], [0, 3], [0, 0], [2, 1]], np.int32)}
+    np.testing.assert_array_equal(masked(state(raw, SEEN, EVENTS, users), rows), [popular, own, popular, own])
+
+
+def test_a_raw_score_that_is_not_a_number_does_not_reach_an_unknown_user(masked: Any) -> None:
+    raw = np.full((1, V), np.nan, np.float32)
+    found = masked(state(raw, SEEN, EVENTS, np.zeros(W, bool)), {"user": np.array([3], np.int32)})
+    np.testing.assert_array_equal(found, [np.where(SEEN, EVENTS, -np.inf)])

@@ -1,0 +1,165 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from incremental.core.strategy import Strategy, books, chain, named_key
+from incremental.core.types import Batch, Learner, Step
+from incremental.errors import UserError
+
+ANY: Any = None
+PARAMS = {"w": np.arange(3, dtype=np.float32)}
+BATCH = Batch({}, ANY, ANY, ANY, ANY)
+
+
+def writer(digit: float) -> Strategy:
+    """Appends a digit to every noun, so that the order of two writers can be read off; keeps what it drew."""
+
+    def append(value: Any) -> Any:
+        return jax.tree.map(lambda leaf: 10 * leaf + digit, value)
+
+    def draw(state: Any, learner: Any, _data: Any, key: Any) -> Any:
+        return {**state, "draw": jax.random.uniform(key)}, learner._replace(params=append(learner.params))
+
+    return Strategy(
+        init=lambda _learner: {"digit": jnp.float32(digit), "draw": jnp.float32(0.0)},
+        begin=draw,
+        batch=lambda _state, batch, key: batch._replace(
+            labels=append(batch.labels), memory=(batch.memory, jax.random.uniform(key))
+        ),
+        view=lambda _state, params, _increment, _training: append(params),
+        loss=lambda state, _params, _batch, _outputs: state["digit"],
+        grads=lambda _state, grads, _params, _grad_fn, _batch: append(grads),
+        updates=lambda _state, updates, _params: append(updates),
+        record=lambda state, _step, key: {**state, "draw": jax.random.uniform(key)},
+        end=draw,
+    )
+
+
+def used(strategy: Strategy, increment: int = 1) -> dict[str, Any]:
+    """What every hook of a strategy returns, under jit."""
+
+    @jax.jit
+    def call(key: Any, increment: Any) -> Any:
+        state = strategy.init(ANY)
+        learner = Learner(jnp.float32(0.0), (), ANY, increment)
+        zeros = {"w": jnp.zeros(2)}
+        batch = strategy.batch(state, BATCH._replace(labels=jnp.zeros(2)), key)
+        return {
+            "begin": strategy.begin(state, learner, ANY, key),
+            "batch": batch,
+            "view": strategy.view(state, zeros, increment, True),
+            "tested": strategy.view(state, zeros, increment, False),
+            "loss": strategy.loss(state, zeros, batch, ANY),
+            "grads": strategy.grads(state, zeros, zeros, ANY, batch),
+            "updates": strategy.updates(state, zeros, zeros),
+            "record": strategy.record(state, ANY, key),
+            "end": strategy.end(state, learner, ANY, key),
+        }
+
+    answer: dict[str, Any] = jax.tree.map(np.asarray, call(jax.random.key(0), jnp.int32(increment)))
+    return answer
+
+
+@pytest.fixture(scope="module")
+def pair() -> dict[str, Any]:
+    return used(chain(one=writer(1), two=writer(2)))
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Any]:
+    return used(chain(two=writer(2)))
+
+
+def test_nouns_pass_through_the_parts_in_order(pair: dict[str, Any]) -> None:
+    for noun in ("view", "tested", "grads", "updates"):
+        np.testing.assert_array_equal(pair[noun]["w"], 12.0)
+    np.testing.assert_array_equal(pair["batch"].labels, 12.0)
+    assert pair["begin"][1].params == pair["end"][1].params == 12.0
+
+
+def test_in_the_base_part_books_are_kept_and_nothing_is_changed() -> None:
+    """`books` is what its steps have; `begin`, `end` and the tested parameters look at the increment."""
+    parts = {"one": writer(1), "early": writer(2)._replace(early=True)}
+    base, steps = used(chain(**parts), 0), used(chain(**{name: books(part) for name, part in parts.items()}), 0)
+    assert base["begin"][1].params == base["end"][1].params == 2.0  # what the early one wrote
+    np.testing.assert_array_equal(base["tested"]["w"], 2.0)
+    for noun in ("view", "grads", "updates"):
+        np.testing.assert_array_equal(steps[noun]["w"], 2.0)
+    np.testing.assert_array_equal(steps["batch"].labels, 2.0)
+    assert steps["loss"] == {"early": 2.0}
+    for states in (base["begin"][0], steps["record"], base["end"][0]):
+        assert all(own["draw"] > 0.0 for own in states.values())
+
+
+def test_what_a_view_adds_stays_in_the_base_part() -> None:
+    adding = Strategy(view=lambda _state, params, _increment, _training: {"w": 2 * params["w"], "more": params["w"]})
+    viewed = chain(adding=adding).view({"adding": ()}, PARAMS, jnp.int32(0), False)
+    np.testing.assert_array_equal(viewed["w"], PARAMS["w"])
+    np.testing.assert_array_equal(viewed["more"], PARAMS["w"])
+
+
+def test_each_part_keeps_its_own_state(pair: dict[str, Any]) -> None:
+    for states in (pair["begin"][0], pair["record"], pair["end"][0]):
+        assert {name: float(own["digit"]) for name, own in states.items()} == {"one": 1.0, "two": 2.0}
+
+
+def test_loss_terms_go_by_name(pair: dict[str, Any]) -> None:
+    assert pair["loss"] == {"one": 1.0, "two": 2.0}
+    assert chain(quiet=Strategy()).loss(chain(quiet=Strategy()).init(ANY), PARAMS, BATCH, ANY) == {}
+
+
+def test_adding_a_strategy_leaves_the_others_draws_alone(pair: dict[str, Any], alone: dict[str, Any]) -> None:
+    for hook in ("begin", "end"):
+        assert pair[hook][0]["two"]["draw"] == alone[hook][0]["two"]["draw"]
+    assert pair["record"]["two"]["draw"] == alone["record"]["two"]["draw"]
+    assert pair["batch"].memory["two"] == alone["batch"].memory["two"]
+
+
+def test_parts_draw_apart(pair: dict[str, Any]) -> None:
+    for states in (pair["begin"][0], pair["record"], pair["end"][0]):
+        assert states["one"]["draw"] != states["two"]["draw"]
+    assert pair["batch"].memory["one"] != pair["batch"].memory["two"]
+
+
+def test_a_key_depends_on_the_name_alone() -> None:
+    key = jax.random.key(7)
+    drawn = {name: float(jax.random.uniform(named_key(key, name))) for name in ("replay", "ewc", "ewd", "")}
+    assert len(set(drawn.values())) == len(drawn)
+    assert drawn["ewc"] == float(jax.random.uniform(named_key(key, "ewc")))
+
+
+def test_the_empty_chain_and_the_empty_strategy_change_nothing() -> None:
+    step: Any = Step(*[ANY] * 8)
+    key, learner = jax.random.key(0), ANY
+    for strategy in (Strategy(), chain(), chain(quiet=Strategy())):
+        state = strategy.init(learner)
+        assert strategy.begin(state, learner, ANY, key) == (state, learner)
+        batch = strategy.batch(state, BATCH, key)
+        assert batch[:-1] == BATCH[:-1]
+        assert strategy.view(state, PARAMS, ANY, True) is PARAMS
+        assert sum(jax.tree.leaves(strategy.loss(state, PARAMS, batch, ANY))) == 0
+        assert strategy.grads(state, PARAMS, ANY, ANY, batch) is PARAMS
+        assert strategy.updates(state, PARAMS, ANY) is PARAMS
+        assert strategy.record(state, step, key) == state
+        assert strategy.end(state, learner, ANY, key) == (state, learner)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"loss": lambda _state, _params: 0.0}, r"hook `loss` must take \(S, params, batch, outputs\): too many"),
+        ({"end": None}, r"hook `end` is None: expected a function of \(S, learner, data, key\)"),
+    ],
+)
+def test_a_hook_that_cannot_be_called_is_refused_by_name(broken: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=r"strategies\.mine: the " + message):
+        chain(mine=Strategy(**broken))
+
+
+def test_what_is_no_strategy_is_refused_by_name() -> None:
+    factory: Any = used
+    with pytest.raises(UserError, match=r"strategies\.ewc: expected a Strategy, got function.*takes the problem"):
+        chain(ewc=factory)

@@ -1,0 +1,300 @@
+"""Items that are computed from their texts: closed forms, and the laws of a run whose data its problem reads."""
+
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import pytest
+from omegaconf import OmegaConf
+from tests.app.test_experiment import SMALL, only
+from tests.run.test_packed import Place, assert_same
+from tests.core.test_sharding import layout
+
+from incremental.app import cli
+from incremental.app.experiment import execute, named
+from incremental.core.gradient import make, training
+from incremental.core.optimizers import adam, sgd
+from incremental.core.problem import Model, problem
+from incremental.core.sharding import sharded
+from incremental.core.tower import Tower, on_texts, reading
+from incremental.core.types import Batch, Problem, Program, Sizes
+from incremental.data.interactions import Table
+from incremental.data.stream import Stream, make_stream
+from incremental.data.text import hashed_words
+from incremental.errors import UserError
+from incremental.heads.bpr import bpr
+from incremental.heads.full_softmax import full_softmax
+from incremental.models.matrix_factorization import matrix_factorization
+from incremental.models.sasrec import sasrec
+from incremental.models.text_items import Linear, text_items
+from incremental.run import loop
+from incremental.run.capacity import grow
+from incremental.run.packed import Packed, Programs
+from incremental.run.progress import Result
+from incremental.serve.export import export
+from incremental.serve.model import load
+from tests import lab
+from tests.test_prefix import evaluation_differences
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
+F = 16
+SIZES = Sizes(12, 9)
+BOTH = text_items(model=lab.dense(), ids=True)  # with a dense kernel besides the tower's
+TEXTS: Any = np.random.default_rng(0).normal(size=(SIZES.items, F)).astype(np.float32)
+
+
+def stream(**protocol: Any) -> Stream:
+    return lab.stream(text=hashed_words(width=F), **protocol)
+
+
+def of(model: Model, text: Any, sizes: Sizes = SIZES) -> tuple[Problem, Problem]:
+    """Without the tower, and with it."""
+    core = problem(model, full_softmax(), sizes, lab.HISTORY)
+    assert model.tower is not None
+    return core, on_texts(core, model.tower, text)
+
+
+def program(
+    model: Model, names: tuple[str, ...], sizes: Sizes, own: Mapping[str, Any], cutoffs: tuple[int, ...] = (10,)
+) -> Program:
+    def at(text: jax.Array) -> Program:
+        tiny = of(model, text, sizes)[1]
+        return make(
+            tiny,
+            adam(learning_rate=own.get("rate", 0.03)),
+            {name: lab.configured(name)(tiny) for name in names},
+            sizes=sizes,
+            training=training(batch_size=32, epochs=3, patience=1),
+            cutoffs=cutoffs,
+            rank_batch_size=64,
+        )
+
+    return reading(at, jax.ShapeDtypeStruct((sizes.items, F), jnp.float32))
+
+
+@functools.cache
+def build(names: tuple[str, ...] = ()) -> loop.Build:
+    return functools.cache(lambda sizes: program(BOTH, names, sizes, {}))
+
+
+@functools.cache
+def ran() -> Result:
+    return lab.run(build(("ewc",)), stream(), listed=True)
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_every_item_table_is_the_texts_linear_map_and_the_ids_rows(ids: bool) -> None:
+    core, own = of(text_items(model=matrix_factorization(width=4), ids=ids), TEXTS)
+    params = own.init(jax.random.key(0))
+    assert ("item" in params, "item_bias" in params) == (ids, ids)
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), params)
+    said = TEXTS @ params["tower"]["text"]["kernel"]
+    table, bias = said[:, :4], said[:, 4]
+    if ids:
+        table, bias = table + params["item"]["embedding"], bias + params["item_bias"]
+    settled = own.settle(params)
+    some = on_texts(core, Tower(Linear, ids, together=5), TEXTS).settle(params)
+    for made in (settled, some):
+        np.testing.assert_allclose(made["item"]["embedding"], table, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(made["item_bias"], bias, rtol=1e-5, atol=1e-5)
+    assert own.settle(settled) is settled
+    users: Any = np.array([1, 3])
+    labels: Any = np.array([2, 5])
+    scores = params["user"]["embedding"][users] @ table.T + bias
+    ones: Any = np.ones(2, np.int32)
+    batch = Batch({"user": users}, labels, ones, ones, ones)
+    for given in (params, settled):
+        outputs = own.apply(given, batch.inputs)
+        np.testing.assert_allclose(outputs.scores, scores, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(own.scores(given, outputs, np.array([1])), scores[1:], rtol=1e-4, atol=1e-4)
+        few = own.scores(given, outputs, np.array([1]), np.array([4, 2]))
+        np.testing.assert_allclose(few, scores[1:, [4, 2]], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(own.loss(given, outputs, batch), core.loss(settled, outputs, batch), rtol=1e-6)
+
+
+def test_ids_start_as_they_do_without_texts() -> None:
+    core, own = of(text_items(model=sasrec(width=8, blocks=1), ids=True), TEXTS)
+    params = own.init(jax.random.key(3))
+    del params["tower"]
+    lab.assert_same(params, core.init(jax.random.key(3)))
+
+
+def test_what_enters_the_towers_kernel_are_the_texts() -> None:
+    core, own = of(BOTH, TEXTS)
+    params = own.init(jax.random.key(0))
+    entered = own.features(params, {"user": jnp.array([1, 2])})
+    np.testing.assert_array_equal(entered.pop("tower/text/kernel"), TEXTS)
+    lab.assert_same(entered, core.features(own.settle(params), {"user": jnp.array([1, 2])}))
+
+
+def test_texts_are_no_part_of_the_state() -> None:
+    state, texts = ran().state, stream().text
+    assert texts is not None
+    sizes = [np.shape(leaf) for leaf in jax.tree.leaves(lab.on_host(state))]
+    assert (loop.sizes_of(state).items, F) not in sizes
+    assert {"tower", "item", "user", "layer"} == set(state.learner.params)
+
+
+def test_a_run_depends_on_the_texts() -> None:
+    def words(titles: Any) -> np.ndarray:
+        return hashed_words(width=F)(titles)[::-1].copy()
+
+    other = lab.run(build(("ewc",)), lab.stream(text=words), listed=True)
+    assert lab.differs(other.state.learner.params, ran().state.learner.params)
+    assert other.records != ran().records
+
+
+def test_the_prefix_law() -> None:
+    builds = lambda _: build(("ewc",))  # noqa: E731
+    for listed in (False, True):
+        run = {"matrix": not listed, "listed": listed}
+        assert evaluation_differences(builds, stream(until=2), stream(), lab.FINETUNE, **run) == []
+
+
+def test_grown_equals_allocated_beforehand() -> None:
+    events, large = stream(), Sizes(1152, 1152)
+    small = lab.functions(build()(Sizes(1024, 1024)))
+    data = lambda f, t: lab.update_data(events, f.program, t)  # noqa: E731
+    f = lab.functions(build()(large))
+    grown, _ = lab.train(small, small.init(jax.random.key(0)), *data(small, 0))
+    grown, _ = lab.train(f, grow(grown, f.program), *data(f, 1))
+    whole, _ = lab.train(f, f.init(jax.random.key(0)), *data(f, 0))
+    whole, _ = lab.train(f, whole, *data(f, 1))
+    lab.assert_close(grown, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_a_lane_is_the_run_alone() -> None:
+    numbers = [{"rate": 0.01}, {"rate": 0.03}]
+    programs = Programs(functools.partial(program, BOTH, ("ewc",)), {}, 2)
+    solo = loop.Driver(build(("ewc",)), stream(), lab.FINETUNE, ("ndcg@10",), listed=True)
+    lanes: Any = [Place(), Place()]
+    results = Packed(programs, solo, numbers, [1, 0], lanes, matrix=False).run()
+    assert_same(results[1], ran())
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_a_compact_step_computes_the_batchs_items_only_and_does_what_the_dense_one_does(ids: bool) -> None:
+    """Under SGD, with replayed rows and their old hidden vectors; a batch has fewer ids than the tables rows."""
+    model, sizes = text_items(model=matrix_factorization(width=4), ids=ids), Sizes(1024, 1024)
+    met: set[int] = set()
+
+    def parts(own: Problem) -> dict[str, Any]:
+        met.add(len(own.settle(own.init(jax.random.key(0)))["item"]["embedding"]))
+        return {name: lab.configured(name)(own) for name in ("der", "replay")}
+
+    def run(rows: Any) -> Any:
+        def at(text: jax.Array) -> Program:
+            core = problem(model, bpr(negatives=8), sizes, lab.HISTORY)
+            own = on_texts(core, model.tower, text)  # type: ignore[arg-type]
+            steps = training(batch_size=16, epochs=2, patience=0, rows=rows)
+            return make(own, sgd(learning_rate=0.5), parts, sizes=sizes, training=steps)
+
+        f = lab.functions(reading(at, jax.ShapeDtypeStruct((sizes.items, F), jnp.float32)))
+        state = f.init(jax.random.key(0))
+        for t in (0, 1):
+            state, _ = lab.train(f, state, *lab.update_data(stream(), f.program, t))
+        return state.learner.params
+
+    lab.assert_close(run("compact"), run("dense"), rtol=1e-3, atol=1e-4)
+    few, *_, every = sorted(met)  # those of the base part's batches, which no strategy adds to, and of increments'
+    assert few < 100
+    assert every == 1024
+
+
+def test_over_devices_it_is_the_run_on_one() -> None:
+    spread = lab.run(lambda sizes: sharded(build()(sizes), layout(2, 2)), stream())
+    lab.assert_close(spread.state.learner.params, lab.run(build(), stream()).state.learner.params, rtol=1e-3, atol=1e-3)
+
+
+def two_kinds(text: Any = hashed_words(width=F)) -> Stream:
+    """Users who take items of one kind only; each part has new ones, and a title says the kind and nothing else."""
+    rng = np.random.default_rng(0)
+    rows: list[tuple[str, str, int]] = []
+    for part in range(3):
+        for _ in range(200):
+            user = int(rng.integers(20))
+            rows.append((f"{user}", f"{user % 2}-{part}-{rng.integers(6)}", len(rows)))
+    frame = pl.DataFrame(rows, schema={"user": pl.String, "item": pl.String, "time": pl.Int64}, orient="row")
+    titles = {item: "red lip" if item.startswith("0") else "blue nail" for item in frame["item"]}
+    cut = lab.by_time([200, 400])
+    return make_stream(source=Table(frame, "kinds", titles), cut=cut, history=lab.HISTORY, text=text)
+
+
+def test_a_new_item_scores_from_its_text_before_its_first_interaction() -> None:
+    """Of the 24 and then 36 candidates half are of the user's kind, and all of these are one item to the model."""
+
+    def cold(model: Model, listed: bool) -> list[float]:
+        if model.tower is None:
+            core = problem(model, full_softmax(), Sizes(1024, 1024), lab.HISTORY)
+            steps = training(batch_size=32, epochs=3, patience=0)
+            made = make(core, adam(learning_rate=0.03), sizes=Sizes(1024, 1024), training=steps, cutoffs=(12,))
+        else:
+            made = program(model, (), Sizes(1024, 1024), {}, (12,))
+        result = lab.run(lambda _: made, two_kinds(), metrics=("recall@12",), listed=listed)
+        return [record.value for record in result.records if record.metric == "recall@12/cold_items"]
+
+    model = matrix_factorization(width=8)
+    assert cold(text_items(model=model), listed=True) == [1.0, 1.0]
+    assert cold(text_items(model=model), listed=False) == [0.0, 0.0]
+    assert max(cold(model, listed=True)) < 0.8
+
+
+def test_items_that_are_left_out_cannot_be_listed() -> None:
+    events = stream(unseen_items="drop")
+    with pytest.raises(UserError, match=r"set data\.unseen_items=miss"):
+        lab.run(build(("ewc",)), events, listed=True)
+
+
+RUN = ["model=text_items", "model@model.model=sasrec_small", "model.model.width=8"]
+TEXT = "+text@data.text=hashed_words"
+
+
+def configured(runs: Path, *overrides: str) -> dict[str, Any]:
+    """The resolved config of a small run of `text_items`."""
+    kept = [override for override in SMALL if not override.startswith("model")]
+    with hydra.initialize_config_dir(str(cli.config_folder()), version_base="1.3"):
+        config = hydra.compose("config", [*kept, *RUN, *overrides, f"runs={runs}"])
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    return named(values, {"model": "text_items", "update": "finetune"})
+
+
+def test_a_run_from_its_config_is_loaded_recommends_and_is_exported(tmp_path: Path) -> None:
+    execute(configured(tmp_path, TEXT))
+    run = only(tmp_path)
+    assert json.loads((run / "summary.json").read_text())["metrics"]["ndcg@10"]["prequential"] > 0
+    model = load(run)
+    user = next(iter(model.users))
+    assert len(model.recommend(user, 5)) == 5
+    items = pl.read_parquet(export(run, tmp_path / "out")[0])
+    vectors = np.stack(list(items["item/embedding"]))
+    kernel = np.asarray(model.state.learner.params["tower"]["text"]["kernel"])
+    titles = hashed_words(width=256)(items["title"].to_list())
+    np.testing.assert_allclose(vectors, titles @ kernel, rtol=1e-4, atol=1e-5)
+
+
+def test_a_program_without_its_texts_says_so() -> None:
+    alone = build()(Sizes(1024, 1024))
+    for function in (alone.scores, alone.represent, alone.tables):
+        with pytest.raises(UserError, match=r"program.at\(text\)"):
+            function(None)  # type: ignore[misc, call-arg, arg-type]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "data.text=null"),
+        ([TEXT, "head=adaptive_softmax"], "the head has parameters of its own; choose a head that"),
+        ([TEXT, "training.rows=compact"], "the head reads"),
+    ],
+)
+def test_what_cannot_work_is_refused(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        execute(configured(tmp_path, *overrides))

@@ -1,0 +1,88 @@
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from incremental.core.embedding import uniform_rows
+from incremental.core.types import Data, Program, Sizes, State
+from incremental.models.popularity import popularity
+from incremental.run.capacity import capacity, grow, into_corner
+
+
+@given(st.integers(1, 10**8), st.integers(1, 64))
+def test_capacity_holds_n_and_wastes_at_most_an_eighth(n: int, least: int) -> None:
+    found = capacity(n, least)
+    assert found >= max(n, least)
+    assert found - max(n, least) <= max(n, least) / 8
+
+
+@given(st.integers(1, 10**8), st.integers(0, 10**6))
+def test_capacity_is_monotone(n: int, more: int) -> None:
+    assert capacity(n) <= capacity(n + more)
+
+
+@given(st.integers(1, 10**8))
+def test_a_capacity_is_its_own(n: int) -> None:
+    assert capacity(capacity(n)) == capacity(n)
+
+
+def test_growing_meets_eight_capacities_for_each_doubling() -> None:
+    assert len({capacity(n) for n in range(1025, 2049)}) == 8
+    assert len({capacity(n) for n in range(1, 100_000)}) < 8 * 15
+    assert [capacity(n) for n in (3, 8, 9, 16, 17, 1000, 18_569, 32_769)] == [8, 8, 9, 16, 18, 1024, 20_480, 36_864]
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (4, 3), (2, 5), (1, 1)])
+def test_the_old_lies_in_the_leading_corner_of_the_new(shape: tuple[int, int]) -> None:
+    old, new = np.arange(np.prod(shape), dtype=np.float32).reshape(shape), np.full((4, 5), -1.0, np.float32)
+    found = np.array(jax.jit(into_corner)(new, old))
+    np.testing.assert_array_equal(found[: shape[0], : shape[1]], old)
+    found[: shape[0], : shape[1]] = -1.0
+    np.testing.assert_array_equal(found, new)
+
+
+def test_grown_equals_allocated_beforehand() -> None:
+    small, large = Sizes(5, 3), Sizes(8, 6)
+
+    def updated(program: Program, state: State, t: int) -> State:
+        items = np.array([[1, 2, 2, 4], [3, 6, 7, 7]][t], np.int32)
+        fields: list[Any] = [None, np.int32(1), np.int32(t), np.minimum(items, 1 + t), items]
+        data = Data(*fields)
+
+        @jax.jit
+        def update(state: State) -> State:
+            state, _ = program.run_epoch(program.begin(state, data), data)
+            return program.end(state, data)
+
+        return update(state)
+
+    model = popularity(decay=0.5)
+    before, after = model.build(small, ()), model.build(large, ())
+    key = jax.random.key(0)
+    grown = updated(after, grow(updated(before, jax.jit(before.init)(key), 0), after), 1)
+    beforehand = updated(after, updated(after, jax.jit(after.init)(key), 0), 1)
+    for a, b in zip(jax.tree.leaves(grown), jax.tree.leaves(beforehand), strict=True):
+        assert a.dtype == b.dtype
+        if not jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+            np.testing.assert_array_equal(a, b)
+    assert int(grown.learner.catalogue.seen.sum()) == 6
+
+
+def test_new_rows_start_as_the_runs_own_key_draws_them() -> None:
+    def made(items: int) -> Program:
+        program = popularity().build(Sizes(items, 3), ())
+
+        def init(key: jax.Array) -> State:
+            state = program.init(key)
+            return state._replace(learner=state.learner._replace(params=uniform_rows(1.0)(key, (items, 2))))
+
+        return program._replace(init=init)
+
+    state = jax.jit(made(5).init)(jax.random.key(3))
+    trained = state._replace(learner=state.learner._replace(params=-state.learner.params))
+    grown = np.asarray(grow(trained, made(8)).learner.params)
+    np.testing.assert_array_equal(grown[:5], -state.learner.params)
+    np.testing.assert_array_equal(grown[5:], jax.jit(made(8).init)(jax.random.key(3)).learner.params[5:])

@@ -1,0 +1,509 @@
+import functools
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from incremental.core.strategy import Strategy
+from incremental.core.types import Anchor, Batch, Learner, Program, Sizes, bytes_of
+from incremental.data.stream import Stream
+from incremental.errors import UserError
+from incremental.metrics.ranking import per_event
+from incremental.models.popularity import popularity
+from incremental.run import loop
+from incremental.run.policy import Update
+from incremental.run.progress import Cost, Epoch, Progress, Result
+from tests import lab
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
+PLAIN = lab.Spec()
+FULL = lab.Spec(epochs=40, patience=0)  # trains to the end
+METRICS = ("recall@1", "ndcg@5", "mrr@10")
+
+
+def value(result: Result, trained_until: int, on: int, metric: str) -> float:
+    """One number of a run; it is there once."""
+    (found,) = [r for r in result.records if r[:3] == (trained_until, on, metric)]
+    return found.value
+
+
+@functools.cache
+def popularity_run(listed: bool = False) -> Result:
+    made = popularity()
+    build = functools.cache(lambda sizes: made.build(sizes, (1, 5, 10)))
+    return lab.run(build, lab.stream(), metrics=METRICS, matrix=True, listed=listed)
+
+
+# -- what is evaluated ----------------------------------------------------------------------------------------------
+
+
+def test_prequential_and_matrix_entries_are_all_there() -> None:
+    stream, result = lab.stream(), popularity_run()
+    places = {record[:3] for record in result.records}
+    assert len(places) == len(result.records)
+    for metric in METRICS:
+        prequential = {(i, j) for i, j, name in places if name == metric}
+        assert prequential == {(t - 1, t) for t in range(1, 4)}
+        matrix = {(i, j) for i, j, name in places if name == f"heldout/{metric}"}
+        assert matrix == {(i, j) for i in range(-1, 4) for j in range(4)}  # row -1: before any training
+    for record in result.records:
+        first, last = stream.bounds(record.evaluated_on)
+        if record.metric.startswith("heldout/"):
+            assert record.events == stream.heldout[first:last].sum() > 0
+        elif "/" not in record.metric:
+            assert record.events == last - first
+    assert all(r.value == 0 for r in result.records if r.trained_until == -1)  # nothing seen, nothing ranked
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_the_numbers_of_popularity_against_a_reference(listed: bool) -> None:
+    """All evaluations of a run, computed again in plain numpy."""
+    stream, result = lab.stream(), popularity_run(listed)
+    items, users = stream.interactions.item, stream.interactions.user
+    training = ~stream.heldout
+
+    for t in range(1, 4):
+        before = [training & (stream.increment == i) for i in range(t)]
+        weight: Any = sum(0.5 ** (t - 1 - i) * np.bincount(items[mask], minlength=200) for i, mask in enumerate(before))
+        events: Any = sum(np.bincount(items[mask], minlength=200) for mask in before)
+        seen, known = events > 0, set(users[: stream.bounds(t)[0]][np.any(before, axis=0)[: stream.bounds(t)[0]]])
+        here = np.arange(*stream.bounds(t))
+        ranks, top = [], []
+        candidates = seen | np.isin(np.arange(200), items[here]) if listed else seen
+        for e in here:
+            scores = np.where(candidates, weight, -np.inf)
+            own = scores[items[e]]
+            ties = (scores == own).sum() - 1
+            ranks.append((scores > own).sum() + ties / 2 if np.isfinite(own) else np.inf)
+            top.append(np.argsort(-scores, kind="stable")[:10])
+        cold_user = np.array([users[e] not in known for e in here])
+        cold_item = ~seen[items[here]]
+        rare_item = (events[items[here]] > 0) & (events[items[here]] < 5)
+        assert np.isfinite(np.array(ranks)[cold_item]).all() == listed
+        for metric in METRICS:
+            values = per_event(metric)(np.array(ranks))
+            assert value(result, t - 1, t, metric) == pytest.approx(values.mean(), abs=1e-6)
+            groups = {"cold_users": cold_user, "cold_items": cold_item, "rare_items": rare_item}
+            for name, group in groups.items():
+                (record,) = [r for r in result.records if r[:3] == (t - 1, t, f"{metric}/{name}")]
+                assert record.events == group.sum()
+                if group.any():
+                    assert record.value == pytest.approx(values[group].mean(), abs=1e-6)
+                else:
+                    assert np.isnan(record.value)
+        for k in (1, 5, 10):
+            shown = np.bincount(np.concatenate([row[:k] for row in top]), minlength=200)[candidates]
+            coverage = value(result, t - 1, t, f"coverage@{k}")
+            assert coverage == pytest.approx((shown > 0).mean())
+            own = events[candidates]  # the share of the others with fewer events, ties counted as half
+            lower, equal = (own[:, None] > own).sum(1), (own[:, None] == own).sum(1) - 1
+            place = (lower + equal / 2) / (len(own) - 1)
+            assert value(result, t - 1, t, f"popularity@{k}") == pytest.approx((shown * place).sum() / shown.sum())
+
+
+def disjoint(per_part: int = 200, parts: int = 3) -> Stream:
+    """Each part has users and items of its own."""
+    rng = np.random.default_rng(0)
+
+    def part(t: int) -> list[tuple[str, str]]:
+        return [(f"{t}-{rng.integers(6)}", f"{t}-{rng.integers(12)}") for _ in range(per_part)]
+
+    return lab.written([part(t) for t in range(parts)], heldout=0.2)
+
+
+def test_an_increment_is_tested_before_it_is_trained_on() -> None:
+    result = lab.run(lab.baseline_build("popularity"), disjoint(), metrics=("recall@10",), matrix=True)
+    for t in (1, 2):
+        assert value(result, t - 1, t, "recall@10") == 0  # none of these items has been trained on
+        assert value(result, t - 1, t, "heldout/recall@10") == 0
+        assert value(result, t, t, "heldout/recall@10") > 0.5
+    assert value(result, 0, 0, "heldout/recall@10") > 0.5
+
+
+class Hasty(loop.Driver):
+    """A planted leak: trains first."""
+
+    def test(self, state: Any, t: int, trained_until: int) -> Any:
+        state, *_ = self.train(
+            self.functions(loop.sizes_at(self.stream, t)).copy(state),
+            state.learner.params,
+            loop.sizes_at(self.stream, t),
+            Progress(increment=t),
+        )
+        return super().test(state, t, trained_until)
+
+
+def test_training_before_the_test_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "Driver", Hasty)
+    result = lab.run(lab.baseline_build("popularity"), disjoint(), metrics=("recall@10",))
+    assert value(result, 0, 1, "recall@10") > 0.5
+
+
+def test_tests_of_users_and_items_beyond_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables are as small as can be, and the model is never updated: later ids are beyond them."""
+    rng = np.random.default_rng(0)
+    parts = [[(str(rng.integers(ids)), str(rng.integers(ids))) for _ in range(60)] for ids in (12, 60, 60)]
+    stream = lab.written(parts)
+    results = []
+    for least in (8, 1024):
+        monkeypatch.setattr(loop, "LEAST_CAPACITY", least)
+        build = lab.baseline_build("popularity")
+        results.append(lab.run(build, stream, lab.POLICIES["static"], metrics=("mrr@10",), matrix=True))
+    assert results[0].sizes != results[1].sizes
+    assert max(results[0].sizes) < 16 < max(loop.sizes_at(stream, 2))
+    assert list(map(str, results[0].records)) == list(map(str, results[1].records))
+
+
+def test_the_listener_hears_of_every_epoch_and_increment() -> None:
+    heard: list[Any] = []
+
+    class Listener:
+        def epoch(self, epoch: Epoch) -> None:
+            heard.append(epoch)
+
+        def increment(self, cost: Cost, tested: Any) -> None:
+            heard.append((cost, tested))
+
+    result = lab.run(lab.build(PLAIN), lab.stream(), listener=Listener())
+    costs = [entry for entry in heard if not isinstance(entry, Epoch)]
+    assert tuple(cost for cost, _ in costs) == result.costs
+    assert [record for _, tested in costs for record in tested] == list(result.records)
+    for t, cost in enumerate(result.costs):
+        epochs = [entry for entry in heard if isinstance(entry, Epoch) and entry.increment == t]
+        assert [epoch.epoch for epoch in epochs] == list(range(1, cost.epochs + 1))
+        assert all(epoch.loss is not None and epoch.loss > 0 for epoch in epochs)
+        assert all(dict(epoch.terms) == {"data": epoch.loss} for epoch in epochs)
+        values = [epoch.validation for epoch in epochs if epoch.validation is not None]
+        assert len(values) == len(epochs)
+        assert len(set(values)) > 1  # each epoch's own
+        if len(values) < PLAIN.epochs:  # it stopped for want of a better one
+            assert values.index(max(values)) == len(values) - 1 - PLAIN.patience
+
+
+def test_the_listener_hears_each_term_of_the_loss_and_each_report() -> None:
+    """The term is 0.5 · the number of finished increments, the report counts steps: both are known beforehand."""
+    counting = Strategy(
+        init=lambda _: (jnp.float32(0.0), jnp.int32(0)),
+        loss=lambda state, *_: 0.5 * state[0],
+        record=lambda state, *_: (state[0], state[1] + 1),
+        end=lambda state, learner, *_: ((state[0] + 1.0, state[1]), learner),
+        report=lambda state: {"steps": state[1], "finished": state[0]},
+    )
+
+    def build(sizes: Sizes) -> Program:
+        return lab.make(lab.problem_of(PLAIN, sizes), {"quiet": Strategy(), "mine": counting}, sizes, PLAIN)
+
+    heard: list[Epoch] = []
+
+    class Noting(loop.Silent):
+        def epoch(self, epoch: Epoch) -> None:
+            heard.append(epoch)
+
+    stream = lab.stream()
+    lab.run(functools.cache(build), stream, listener=Noting())
+    assert {epoch.increment for epoch in heard} == set(range(len(stream)))
+    steps = 0.0
+    for epoch in heard:
+        assert set(epoch.terms) == (
+            {"data", "mine"} if epoch.increment else {"data"}
+        )  # the base part is plain training
+        assert epoch.terms.get("mine", 0.0) == pytest.approx(0.5 * epoch.increment)
+        assert epoch.loss == pytest.approx(sum(epoch.terms.values()), rel=1e-5)
+        # An update ends with its best epoch's count, from which the next one goes on.
+        ran = -(-rows_of(stream, epoch.increment) // 32)
+        assert (epoch.reports["mine/steps"] - steps == ran) or epoch.epoch == 1
+        steps = int(epoch.reports["mine/steps"])
+        assert epoch.reports["mine/finished"] == epoch.increment
+
+
+def test_a_report_of_anything_but_scalars_is_refused() -> None:
+    wide = Strategy(report=lambda _: {"all": jnp.zeros(3)})
+    build = functools.cache(lambda sizes: lab.make(lab.problem_of(PLAIN, sizes), {"wide": wide}, sizes, PLAIN))
+    refused(r"strategies\.wide: the hook `report` gives 'all' of shape \[3\], expected a scalar", build, lab.stream())
+
+
+# -- costs ----------------------------------------------------------------------------------------------------------
+
+
+def rows_of(stream: Stream, *increments: int) -> int:
+    return len(stream.training_rows(increments, validation=False, history=False))
+
+
+def test_costs_of_the_policies() -> None:
+    stream = lab.stream()
+    results = {name: lab.run(lab.build(PLAIN), stream, policy) for name, policy in lab.POLICIES.items()}
+    first = {"static": 9, "finetune": 0, "window": -1, "retrain": -9}  # relative to t
+    for name, result in results.items():
+        assert [cost.increment for cost in result.costs] == [0, 1, 2, 3]
+        base = result.costs[0]
+        assert base.examples == base.epochs * rows_of(stream, 0) > 0
+        for cost in result.costs[1:]:
+            t = cost.increment
+            used = range(max(t + first[name], 0), t + 1)
+            assert cost.examples == cost.epochs * rows_of(stream, *used)
+            past = [
+                e for e in range(len(stream.increment)) if stream.increment[e] in used[:-1] and not stream.heldout[e]
+            ]
+            assert cost.memory_bytes == loop.BYTES_AN_INTERACTION * len(past)
+            assert (cost.parameters_written > 0) == (name != "static")
+            assert (cost.epochs > 0) == (name != "static")
+            assert cost.seconds >= 0
+    for one in results.values():
+        assert one.costs[0][3:] == results["static"].costs[0][3:]  # all rows of a table share the base part
+    weights = sum(leaf.size for leaf in jax.tree.leaves(results["retrain"].state.learner.params))
+    assert results["retrain"].costs[1].parameters_written > 0.9 * weights
+
+
+def test_replayed_rows_and_memories_are_charged() -> None:
+    result = lab.run(lab.build(lab.Spec("replay")), lab.stream())
+    steps = [cost.epochs * -(-rows_of(lab.stream(), t) // 32) for t, cost in enumerate(result.costs)]
+    for t, (cost, number) in enumerate(zip(result.costs, steps, strict=True)):
+        replayed = cost.examples - cost.epochs * rows_of(lab.stream(), t)
+        assert replayed == (16 * number if t else 0)  # the base part is plain training
+        assert cost.memory_bytes == bytes_of(result.state.strategy) == 96 * (4 + 4 + 4 + 1 + 4) + 4
+
+
+def test_training_stops_by_the_newest_increments_validation_part() -> None:
+    """Under a window and a retraining too; nothing trains on the older increments' validation parts either."""
+    stream = lab.stream()
+    for name in ("window", "retrain"):
+        one = lab.driver(lab.build(PLAIN), stream, lab.POLICIES[name])
+        data, validation, _ = one.update_data(one.functions(one.sizes(2)).program, 2, one.update.plan(2, [0, 1], {}, 0))
+        assert set(np.asarray(validation.rows.increment)[: int(validation.size)].tolist()) == {2}
+        assert len(set(np.asarray(data.rows.increment)[: int(data.size)].tolist())) > 1
+
+
+def test_parameters_written_are_those_that_changed() -> None:
+    stream = lab.stream()
+    result = lab.run(lab.baseline_build("popularity"), stream)
+    items = stream.interactions.item[~stream.heldout]
+    increment = stream.increment[~stream.heldout]
+
+    def weight(until: int) -> np.ndarray:
+        total = np.zeros(200)
+        for i in range(until + 1):
+            total += 0.5 ** (until - i) * np.bincount(items[increment == i], minlength=200)
+        return total
+
+    for t, cost in enumerate(result.costs):
+        # Decay halves what an item had; a weight whose new events exactly replace what it lost stays.
+        old, new = weight(t - 1), weight(t)
+        assert cost.parameters_written == (old != new).sum()
+        assert cost.examples == (increment == t).sum()  # all that arrived: it needs no validation part
+
+
+# -- starting afresh ------------------------------------------------------------------------------------------------
+
+
+def test_a_fresh_start_knows_nothing_of_earlier_increments() -> None:
+    stream = lab.stream()
+    result = lab.run(lab.build(PLAIN), stream, lab.POLICIES["retrain"], seed=3)
+    # The last update alone, from any other state: parameters, moments and catalogue must be the same.
+    program = lab.build(PLAIN)(result.sizes)
+    f = lab.functions(program)
+    driver = lab.driver(lab.build(PLAIN), stream, lab.POLICIES["retrain"])
+    data, validation, _ = driver.update_data(program, 3, driver.update.plan(3, [0, 1, 2], {}, 0))
+    spoilt = jax.tree.map(lambda leaf: leaf + 7, f.init(jax.random.key(3)).learner.params)
+    state = f.init(jax.random.key(3))
+    state = state._replace(learner=state.learner._replace(params=spoilt))
+    state, _ = lab.train(f, f.restart(state, data), data, validation)
+    lab.assert_same(state.learner, result.state.learner)
+    # Not the base part's start again, either: each fresh start draws its own.
+    assert lab.differs(
+        f.restart(f.init(jax.random.key(3)), data).learner.params, f.init(jax.random.key(3)).learner.params
+    )
+    catalogue = result.state.learner.catalogue
+    counts = np.bincount(stream.interactions.item[~stream.heldout], minlength=len(catalogue.events))
+    np.testing.assert_array_equal(catalogue.events, counts)  # each event once, not once an update
+
+
+def test_continuing_counts_each_event_once() -> None:
+    stream = lab.stream()
+    for policy in ("finetune", "window"):
+        catalogue = lab.run(lab.build(PLAIN), stream, lab.POLICIES[policy]).state.learner.catalogue
+        kept = ~stream.heldout
+        counts = np.bincount(stream.interactions.item[kept], minlength=len(catalogue.events))
+        np.testing.assert_array_equal(catalogue.events, counts)
+        np.testing.assert_array_equal(catalogue.seen, counts > 0)
+        assert set(np.flatnonzero(catalogue.users)) == set(stream.interactions.user[kept])
+
+
+def test_what_is_held_out_is_never_read() -> None:
+    """Other held-out items: the same training to the bit. The items occur elsewhere, so that the numbering stays."""
+    rng = np.random.default_rng(0)
+    whole = [(str(rng.integers(6)), str(rng.integers(10))) for _ in range(120)]
+    whole[:10] = [(str(i % 6), str(i)) for i in range(10)]
+    parts = [whole[:40], whole[40:80], whole[80:]]
+    stream = lab.written(parts, heldout=0.3)
+    held = [e for e in np.flatnonzero(stream.heldout).tolist() if e >= 40]
+    for e in held:
+        whole[e] = (whole[e][0], str((int(whole[e][1]) + 1) % 10))
+    other = lab.written([whole[:40], whole[40:80], whole[80:]], heldout=0.3)
+    assert other.interactions.items == stream.interactions.items
+    assert (other.interactions.item != stream.interactions.item).sum() == len(held) > 10
+    for spec in (PLAIN, lab.Spec("replay+ewc")):
+        one, two = (lab.run(lab.build(spec), each) for each in (stream, other))
+        lab.assert_same(one.state, two.state)
+
+
+# -- probe streams --------------------------------------------------------------------------------------------------
+
+
+def probe(second: str) -> Stream:
+    """Each of 12 users wants one item again and again; what the second part asks is the probe."""
+    rng = np.random.default_rng(0)
+
+    def part(user: int, item: int) -> list[tuple[str, str]]:
+        pairs = [(f"u{i + user}", f"i{i + item}") for i in range(12) for _ in range(8)]
+        return [pairs[i] for i in rng.permutation(len(pairs))]
+
+    parts = {"same": part(0, 0), "disjoint": part(12, 12), "contradicting": part(0, 12)}
+    return lab.written([part(0, 0), parts[second]], validation=0.0, heldout=0.2)
+
+
+def probed(second: str, policy: Update = lab.FINETUNE) -> tuple[float, float, float, float]:
+    """Recall@1 of the first part after it; of the second before and after it; of the first after the second."""
+    build = lab.build(replace(FULL, cutoffs=(1,)))
+    result = lab.run(build, probe(second), policy, metrics=("recall@1",), matrix=True)
+    places = ((0, 0), (0, 1), (1, 1), (1, 0))
+    a, b, c, d = (value(result, *place, "heldout/recall@1") for place in places)
+    return a, b, c, d
+
+
+def test_a_stationary_stream_has_nothing_new() -> None:
+    assert probed("same") == (1, 1, 1, 1)
+    assert probed("same", lab.POLICIES["retrain"]) == (1, 1, 1, 1)
+
+
+def test_disjoint_supports_have_nothing_to_forget() -> None:
+    first, before, second, still = probed("disjoint")
+    assert (first, before, second) == (1, 0, 1)
+    assert still > 0.5  # item biases and the softmax are shared: some of it goes
+    # Items of different parts share nothing in co-occurrence.
+    build = lab.baseline_build("cooccurrence")
+    result = lab.run(build, disjoint(), metrics=("ndcg@10",), matrix=True)
+    after = [value(result, t, 0, "heldout/ndcg@10") for t in range(3)]
+    assert after[0] > 0.2
+    assert after == pytest.approx([after[0]] * 3, abs=0.02)  # empty histories fall back on popularity, which moves
+
+
+def test_contradicting_labels_replace_the_old() -> None:
+    assert probed("contradicting") == (1, 0, 1, 0)
+    assert probed("contradicting", lab.POLICIES["static"]) == (1, 0, 0, 1)
+
+
+# -- refusals -------------------------------------------------------------------------------------------------------
+
+
+def refused(message: str, build: loop.Build, stream: Stream, policy: Update = lab.FINETUNE, **run: Any) -> None:
+    with pytest.raises(UserError, match=message):
+        lab.run(build, stream, policy, **run)
+
+
+def test_what_cannot_work_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop.Driver, "run", None)  # nothing may run
+    plain, stream = lab.build(PLAIN), lab.stream()
+    pairs = [(str(i % 5), str(i % 13)) for i in range(100)]
+    uneven = lab.written([pairs, pairs[:40]])
+    refused("no increment after the base part", plain, stream.prefix(0))
+    refused(r"evaluation\.matrix=true needs held-out parts", plain, lab.stream(heldout=0.0), matrix=True)
+    refused(r"ask for the K's \(5, 10\).*counts \(10,\)", plain, stream, metrics=("mrr@10", "mrr@5"))
+    refused(r"K=500 is larger than the catalogue of the base part \(\d+ items\)", plain, stream, metrics=("mrr@500",))
+    refused(
+        r"training\.batch_size=50 is larger than increment 1 \(\d+ training events\)",
+        plain,
+        uneven,
+        batch_size=50,
+    )
+    refused(r"training\.batch_size=1000 is larger than the base part", plain, stream, batch_size=1000)
+    for strategy in ("ewc", "replay+online_ewc"):
+        refused(
+            rf"strategies\.{strategy.split('+')[-1]} pulls towards earlier weights, but update\.start=afresh",
+            lab.build(lab.Spec(strategy)),
+            stream,
+            lab.POLICIES["retrain"],
+        )
+
+
+def test_what_can_work_is_not_refused() -> None:
+    stream = lab.stream()
+    retrain = lab.driver(lab.build(lab.Spec("replay")), stream, lab.POLICIES["retrain"])
+    retrain.check(matrix=True, batch_size=32)
+    # The base part's catalogue is just large enough; a static model has no later batches.
+    items = int(stream.interactions.item[: stream.bounds(0)[1]].max())
+    build = lab.build(replace(PLAIN, cutoffs=(items,)))
+    static = loop.Driver(build, stream, lab.POLICIES["static"], (f"mrr@{items}",))
+    static.check(matrix=True, batch_size=rows_of(stream, 0))
+    assert loop.holds_anchor({"a": {"b": Anchor(jnp.zeros(2))}})
+    assert not loop.holds_anchor({"a": {"b": jnp.zeros(2)}})
+
+
+@pytest.mark.parametrize("hook", ["begin", "record", "end"])
+def test_a_state_that_changes_its_type_is_refused_before_training(hook: str) -> None:
+    def begun(state: jax.Array, learner: Learner, _data: Any, _key: Any) -> Any:
+        return state.astype(jnp.float32), learner
+
+    hooks: dict[str, Any] = {hook: begun}
+    if hook == "record":
+        hooks = {hook: lambda state, _step, _key: state.astype(jnp.float32)}
+    changing = Strategy(init=lambda _: jnp.zeros(2, jnp.int32), **hooks)
+
+    def build(sizes: Sizes) -> Program:
+        return lab.make(lab.problem_of(PLAIN, sizes), {"sound": Strategy(), "changing": changing}, sizes, PLAIN)
+
+    trained: list[int] = []
+
+    class Noting(loop.Silent):
+        def epoch(self, epoch: Epoch) -> None:
+            trained.append(epoch.epoch)
+
+    where = "type of its state" if hook == "record" else rf"strategies\.changing: its state changes in `{hook}`.*init"
+    with pytest.raises(UserError, match=where):
+        lab.run(functools.cache(build), lab.stream(), listener=Noting())
+    assert not trained
+
+
+def test_an_increment_without_a_history_is_refused_for_sequence_models() -> None:
+    parts = [[(f"u{i % 3}", f"i{i % 12}") for i in range(30)], [(f"new{i}", f"i{i}") for i in range(10)]]
+    stream = lab.written(parts, heldout=0.0, validation=0.0)
+    refused("increment 1 has no training example with an earlier event", lab.baseline_build("cooccurrence"), stream)
+
+
+def fragile(sizes: Sizes) -> Program:
+    """Its penalty is no number at increment 2, from the second step on."""
+    problem = lab.problem_of(PLAIN, sizes)
+
+    def loss(state: jax.Array, params: Any, batch: Batch, outputs: Any) -> jax.Array:
+        del params, outputs
+        return jnp.where((batch.increment == 2).any() & (state >= 1), jnp.nan, 0.0)
+
+    def begin(state: jax.Array, learner: Learner, data: Any, key: Any) -> Any:
+        del state, data, key
+        return jnp.int32(0), learner
+
+    faulty = Strategy(init=lambda _: jnp.int32(0), begin=begin, loss=loss, record=lambda state, _step, _key: state + 1)
+    sound = Strategy(loss=lambda _state, _params, _batch, _outputs: 0.0)
+    return lab.make(problem, {"faulty": faulty, "sound": sound}, sizes, PLAIN)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_place() -> None:
+    saved: list[int] = []
+
+    class Saver:
+        def due(self) -> bool:
+            return True
+
+        def save(self, state: Any, before: Any, sizes: Any, progress: Progress) -> None:
+            del before, sizes
+            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(lab.on_host(state.learner.params)))
+            saved.append(progress.increment)
+
+    with pytest.raises(UserError) as caught:
+        lab.run(functools.cache(fragile), lab.stream(), saver=Saver())
+    text = str(caught.value)
+    assert "increment 2, epoch 1, step 1, in the term(s) faulty (" in text
+    assert saved[-1] == 2  # the end of increment 1: nothing was saved after it
+    assert 3 not in saved
