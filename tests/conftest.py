@@ -35,7 +35,7 @@ def real_data() -> Path:
 @pytest.fixture
 def shared_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of one program share its compiled functions, from test to test."""
-    from incremental.run import loop
+    from incremental.run import alone
     from tests import lab
 
-    monkeypatch.setattr(loop, "Functions", lab.functions)
+    monkeypatch.setattr(alone, "Functions", lab.functions)

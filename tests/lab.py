@@ -2,7 +2,7 @@
 
 import functools
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,9 +37,12 @@ from incremental.models.gru4rec import gru4rec
 from incremental.models.matrix_factorization import matrix_factorization
 from incremental.models.oracle import oracle
 from incremental.models.sasrec import sasrec
-from incremental.run import loop
+from incremental.run import alone, loop
+from incremental.run.alone import Build
+from incremental.run.executor import Executor
+from incremental.run.feed import Feed
 from incremental.run.policy import Plan, Update, update
-from incremental.run.progress import Result
+from incremental.run.progress import Event, Result
 from incremental.strategies.ewc import ewc
 from incremental.strategies.online_ewc import online_ewc
 from incremental.strategies.replay import replay
@@ -215,7 +218,7 @@ def problem_of(spec: Spec, sizes: Sizes) -> Problem:
 
 
 @functools.cache
-def build(spec: Spec) -> loop.Build:
+def build(spec: Spec) -> Build:
     """Programs by capacity, each made once."""
 
     @functools.cache
@@ -227,38 +230,47 @@ def build(spec: Spec) -> loop.Build:
 
 
 @functools.cache
-def baseline_build(name: str) -> loop.Build:
+def baseline_build(name: str) -> Build:
     """Programs of a baseline by the name of its config."""
     return of_baseline(configured(name, "model")())
 
 
-def of_baseline(made: Baseline) -> loop.Build:
+def of_baseline(made: Baseline) -> Build:
     """Programs of a baseline that belongs to one stream."""
     return functools.cache(lambda sizes: made.build(sizes, (10,)))
 
 
-def build_for(name: str, events: Stream) -> loop.Build:
+def build_for(name: str, events: Stream) -> Build:
     """A baseline's programs by name; the oracle reads the law of its stream."""
     return of_baseline(oracle(events)) if name == "oracle" else baseline_build(name)
 
 
-_Functions = loop.Functions
+_Functions = alone.Functions
 
 
 @functools.cache
-def functions(program: Program) -> loop.Functions:
+def functions(program: Program) -> alone.Functions:
     """One set of compiled functions a program."""
     return _Functions(program)
 
 
-def driver(build: loop.Build, events: Stream, policy: Update = FINETUNE) -> loop.Driver:
-    """A driver of one metric that says and saves nothing."""
-    return loop.Driver(build, events, policy, ("ndcg@10",), loop.Silent(), None)
+def events(
+    build: Build,
+    stream: Stream,
+    policy: Update = FINETUNE,
+    *,
+    seed: int = 0,
+    feed: dict[str, Any] | None = None,
+    **arguments: Any,
+) -> Iterator[Event]:
+    """The events of `loop.run` of one lane and one metric; `feed` are arguments of the `Feed`."""
+    executor = Executor(alone.Alone(build, seed))
+    return loop.run(Feed(stream, **(feed or {})), executor, policy, **{"metrics": ("ndcg@10",), **arguments})
 
 
-def run(build: loop.Build, events: Stream, policy: Update = FINETUNE, **arguments: Any) -> Result:
-    """`loop.run` of one metric."""
-    return loop.run(build, events, policy, **{"metrics": ("ndcg@10",), **arguments})
+def run(build: Build, stream: Stream, policy: Update = FINETUNE, **arguments: Any) -> Result:
+    """The result of `events`."""
+    return loop.finished(events(build, stream, policy, **arguments))
 
 
 @functools.cache
@@ -267,8 +279,8 @@ def ran(spec: Spec) -> Result:
     return run(build(spec), stream())
 
 
-def train(f: loop.Functions, state: State, data: Data, validation: Data) -> tuple[State, list[dict[str, Any]]]:
-    """One update without a driver: the state after it, and each epoch's metrics on the host."""
+def train(f: alone.Functions, state: State, data: Data, validation: Data) -> tuple[State, list[dict[str, Any]]]:
+    """One update without a loop: the state after it, and each epoch's metrics on the host."""
     state = f.begin(state, data)
     epochs = []
     run_epoch = f.base_epoch if int(data.increment) == 0 else f.run_epoch
@@ -279,11 +291,16 @@ def train(f: loop.Functions, state: State, data: Data, validation: Data) -> tupl
     return f.end(state, data), epochs
 
 
-def update_data(events: Stream, program: Program, t: int) -> tuple[Data, Data]:
+def update_data(stream: Stream, program: Program, t: int) -> tuple[Data, Data]:
     """Training and validation data of a fine-tuning update."""
-    alone = Plan(range(t, t + 1), range(t, t + 1), range(t, t + 1), afresh=False)
-    data, validation, _ = driver(lambda _: program, events).update_data(program, t, alone)
+    plan = Plan(range(t, t + 1), range(t, t + 1), range(t, t + 1), afresh=False)
+    data, validation, _ = Feed(stream).update(program, t, plan, jax.device_put)
     return data, validation
+
+
+def sizes_at(stream: Stream, t: int) -> Sizes:
+    """The tables' capacities for the ids that occurred up to increment t."""
+    return Feed(stream).sizes(t, ("user",))
 
 
 # -- states ----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from experiments.ader import study, table
-from incremental.app.experiment import Tracked
+from incremental.app.tracking import Curves
 from incremental.errors import UserError
 
 SMALL = [
@@ -86,7 +86,7 @@ def test_a_stopped_row_goes_on_and_is_marked_until_then(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Tracked, "increment", stop)
+        patch.setattr(Curves, "increment", stop)
         with pytest.raises(KeyboardInterrupt):
             study.run(planned[1:2])
     runs = [(job.row, job.directory) for job in planned if "base" not in job.row]

@@ -15,9 +15,10 @@ from scipy import stats
 from incremental.core.strategy import Strategy, chain
 from incremental.core.types import Batch, Data, Params, Program, Sizes, State
 from incremental.memory import buffer, reservoir
-from incremental.run import loop
+from incremental.run import alone
 from incremental.run.capacity import capacity, into_corner
 from incremental.run.compiled import Compiled
+from incremental.run.feed import Capacities, Feed
 from incremental.run.progress import Progress
 from tests import lab
 
@@ -39,7 +40,7 @@ def data_at(t: int) -> tuple[Data, Data]:
     return lab.update_data(lab.stream(), lab.build(lab.Spec())(SIZES), t)
 
 
-def after(f: loop.Functions, increments: int, seed: int = 0) -> State:
+def after(f: alone.Functions, increments: int, seed: int = 0) -> State:
     """The state after some updates."""
     state = f.init(jax.random.key(seed))
     for t in range(increments):
@@ -249,39 +250,33 @@ def growing() -> Any:
         ),
     ],
 )
-def test_grown_equals_allocated_beforehand(spec: lab.Spec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "row_capacity", lambda _: 128)  # one program for both runs' last increment
-    results = []
-    for least in (8, 52):
-        monkeypatch.setattr(loop, "LEAST_CAPACITY", least)
-        results.append(lab.run(lab.build(spec), growing()))
-    grown, beforehand = results
-    assert loop.sizes_at(growing(), 0) == Sizes(52, 52) == grown.sizes == beforehand.sizes
-    monkeypatch.setattr(loop, "LEAST_CAPACITY", 8)
-    assert max(loop.sizes_at(growing(), 0)) < 30
+def test_grown_equals_allocated_beforehand(spec: lab.Spec) -> None:
+    tight, roomy = (Capacities(table=least, examples=128) for least in (8, 52))
+    grown, beforehand = (lab.run(lab.build(spec), growing(), feed={"capacities": own}) for own in (tight, roomy))
+    assert Feed(growing(), capacities=roomy).sizes(0, ("user",)) == Sizes(52, 52) == grown.sizes == beforehand.sizes
+    assert max(Feed(growing(), capacities=tight).sizes(0, ("user",))) < 30
     for one, other in zip(grown.records, beforehand.records, strict=True):
         assert one[:3] == other[:3]
         np.testing.assert_allclose(one.value, other.value, atol=1e-5, err_msg=one.metric)
     lab.assert_close(grown.state, beforehand.state, rtol=1e-3, atol=1e-4)
 
 
-def test_tables_for_the_whole_stream_give_the_same_results_with_one_capacity(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "row_capacity", lambda _: 128)
-    monkeypatch.setattr(loop, "LEAST_CAPACITY", 8)
-    grown, whole = (loop.Driver(lab.build(lab.Spec("replay+ewc")), growing(), lab.FINETUNE, ("ndcg@10",)) for _ in "ab")
-    whole.whole = True
-    assert len({grown.sizes(t) for t in (0, 1)}) == 2
-    assert {whole.sizes(t) for t in (0, 1)} == {grown.sizes(1)}
-    results = [driver.run(jax.random.key(0), False, None) for driver in (grown, whole)]
-    assert whole.made.keys() == {grown.sizes(1)}
+def test_tables_for_the_whole_stream_give_the_same_results_with_one_capacity() -> None:
+    small = Capacities(table=8, examples=128)
+    given: list[dict[str, Any]] = [{"capacities": small, "whole": room} for room in (False, True)]
+    grown, whole = given
+    grows, stays = ([Feed(growing(), **own).sizes(t, ("user",)) for t in (0, 1)] for own in (grown, whole))
+    assert grows[0] != grows[1]
+    assert stays == [grows[1]] * 2
+    results = [lab.run(lab.build(lab.Spec("replay+ewc")), growing(), feed=own) for own in (grown, whole)]
     for one, other in zip(*(result.records for result in results), strict=True):
         assert one[:3] == other[:3]
         np.testing.assert_allclose(one.value, other.value, atol=1e-5, err_msg=one.metric)
 
 
 def test_tables_that_a_state_has_already_are_not_made_smaller() -> None:
-    driver = lab.driver(lab.build(lab.Spec()), growing())
-    assert driver.sizes(0, Sizes(4096, 8)) == Sizes(4096, driver.sizes(0).users)
+    feed = Feed(growing())
+    assert feed.sizes(0, ("user",), Sizes(4096, 8)) == Sizes(4096, feed.sizes(0, ("user",)).users)
 
 
 @pytest.mark.parametrize("model", lab.MODELS)

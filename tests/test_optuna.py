@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
-from tests.app.test_experiment import SMALL
 
 from incremental.app import cli
 from incremental.data.simulator import simulate
 from incremental.report import read_runs
+from tests.app.test_experiment import SMALL
 
 optuna = pytest.importorskip("optuna")
 _core = pytest.importorskip("hydra_plugins.incremental_optuna._core")

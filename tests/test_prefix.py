@@ -29,13 +29,13 @@ from incremental.data.sources.lastfm import lastfm
 from incremental.data.sources.mind import mind
 from incremental.data.sources.movielens import ratings_dat, u_data
 from incremental.data.stream import Stream
-from incremental.run import loop
+from incremental.run.alone import Build
 from incremental.run.policy import Update
 from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 LAST = 3  # the increment that the short stream has not
-Builds = Callable[[Stream], loop.Build]
+Builds = Callable[[Stream], Build]
 
 
 # -- the law --------------------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def test_rows_of_every_beginning(until: int, protocol: dict[str, Any]) -> None:
 # -- planted leaks --------------------------------------------------------------------------------------------------
 
 
-def omniscient(stream: Stream) -> loop.Build:
+def omniscient(stream: Stream) -> Build:
     """Popularity that counts the whole stream, the future included."""
 
     def build(sizes: Any, cutoffs: tuple[int, ...]) -> Any:

@@ -5,9 +5,8 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -21,7 +20,9 @@ from incremental.core.problem import Model, problem
 from incremental.core.types import Program, Sizes
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
-from incremental.run.packed import Numbers, Programs
+from incremental.run.executor import Executor
+from incremental.run.lanes import Lanes, Numbers, Programs
+from incremental.run.loop import divergence, of_lane
 
 BATCH, EPOCHS = 128, 4
 
@@ -51,25 +52,26 @@ def programs(
 
 def train(made: Programs, parts: Tasks, scenario: Scenario, seeds: Sequence[int], epochs: int = EPOCHS) -> Measured:
     """All tasks in order, then the share of each task's test images whose class has the highest score."""
-    start = time.perf_counter()
-    functions, numbers = made.at(SIZES[scenario]), made.placed({})
-    on: Any = made.placed(np.ones(len(seeds), bool))
-    state = functions.init(numbers, made.placed(jnp.stack([jax.random.key(seed) for seed in seeds])))
+    start, lanes = time.perf_counter(), [*range(len(seeds))]
+    executor = Executor(Lanes(made, [{}] * len(seeds), seeds))
+    executor.load({}, SIZES[scenario])
     for task in parts.train:
-        data = made.everywhere(task)
+        data, t = made.everywhere(task), int(task.increment)
         nothing = data._replace(size=jnp.int32(0))  # no validation part: the last epoch is kept
-        state, _ = functions.begin(numbers, on, state, data)
-        run_epoch = functions.run_epoch if int(task.increment) else functions.base_epoch
+        executor.begin(lanes, data, afresh=False)
         for epoch in range(epochs):
-            state, report = run_epoch(numbers, on, state, jnp.int32(epoch), data)
-            state, _ = functions.validate(numbers, on, state, nothing, None)
-            if (np.asarray(report["broken"]["step"]) >= 0).any():
-                raise UserError(f"the loss is not finite in epoch {epoch}: {report['broken']}")
-        state, _ = functions.end(numbers, on, state, data)
-    ranks = [np.asarray(functions.rank(numbers, state, made.everywhere(task), None).rank) for task in parts.test]
-    right = [(rank[:, : int(task.size)] == 0).mean(1) for rank, task in zip(ranks, parts.test, strict=True)]
-    seconds = time.perf_counter() - start - functions.seconds
-    return Measured(np.stack(right, 1), seconds, functions.seconds)
+            info, _ = executor.epoch(lanes, epoch, data, nothing, None, base=t == 0)
+            for lane in lanes:
+                if error := divergence(of_lane(info, lane), t, epoch + 1):
+                    raise error
+        executor.end(lanes, data)
+    ranks = [executor.rank(made.everywhere(task), None) for task in parts.test]
+    right = [
+        [(own.rank[: int(task.size)] == 0).mean() for own in found[: len(seeds)]]
+        for found, task in zip(ranks, parts.test, strict=True)
+    ]
+    compiling = executor.way.compiling()
+    return Measured(np.array(right).T, time.perf_counter() - start - compiling, compiling)
 
 
 def run(data: Path, out: Path, scenarios: Sequence[Scenario], names: Sequence[str], seeds: int) -> None:

@@ -22,7 +22,7 @@ from incremental.core.types import Problem, Program, Sizes
 from incremental.core.untied import REMEDY
 from incremental.data.stream import Stream
 from incremental.errors import UserError
-from incremental.run.loop import Build
+from incremental.run.alone import Build
 from incremental.run.policy import Update
 from incremental.run.records import cutoffs
 

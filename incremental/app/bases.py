@@ -11,13 +11,12 @@ from omegaconf import OmegaConf
 
 from incremental.app.assemble import Parts, assemble
 from incremental.app.rundir import identity
-from incremental.core.types import Sizes, State, bytes_of
+from incremental.core.types import Sizes, bytes_of
 from incremental.data.stream import Stream
 from incremental.errors import UserError
-from incremental.run.capacity import grow
+from incremental.run.alone import Alone
 from incremental.run.checkpoint import Checkpoints
-from incremental.run.loop import Base, Driver, sizes_of
-from incremental.run.progress import Progress
+from incremental.run.executor import Base, Snapshot
 
 SHARED = ("seed", "data", "model", "head", "optimizer", "training", "devices")  # the keys that make a base part
 MOST_BYTES = 2**30  # of the base parts that a sweep keeps; the oldest make room
@@ -70,7 +69,7 @@ class Shared:
             del kept[next(iter(kept))]
 
 
-def restored(run: str | Path) -> tuple[dict[str, Any], Parts, Driver, State, Progress]:
+def restored(run: str | Path) -> tuple[dict[str, Any], Parts, Alone, Snapshot]:
     """A run directory's config and parts, and what its last checkpoint holds, an increment at least finished."""
     directory = Path(run)
     path = directory / "config.yaml"
@@ -78,17 +77,16 @@ def restored(run: str | Path) -> tuple[dict[str, Any], Parts, Driver, State, Pro
         raise UserError(f"{directory}: not a run directory (no config.yaml); give one that `incremental` wrote")
     config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     parts = assemble({**config, "devices": ALONE})
-    driver = Driver(parts.build, parts.stream, parts.update, parts.evaluation.metrics)
-    found = Checkpoints(directory / "checkpoint", identity(config)).restore(driver.functions)
-    if found is None or found[3].increment == 0:
+    way = Alone(parts.build)
+    found = Checkpoints(directory / "checkpoint", identity(config)).restore(lambda sizes: way.at(sizes).like())
+    if found is None or found.progress.increment == 0:
         raise UserError(f"{directory}: no checkpoint of a finished increment; let the run go on first")
-    state, _, _, progress = found
-    return config, parts, driver, state, progress
+    return config, parts, way, found
 
 
 def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: Sizes) -> Base:
     """The base part as `run` has trained it, in tables of `sizes`, for a run of `config` on `stream` to begin with."""
-    theirs, parts, driver, state, progress = restored(run)
+    theirs, parts, way, (state, _, theirs_at, progress) = restored(run)
     for key in ("seed", "model", "head", "optimizer", "training"):
         if theirs[key] != config[key]:
             raise UserError(f"base={run}: its {key} is another; a base part is shared by runs that differ after it")
@@ -98,16 +96,15 @@ def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: S
         raise UserError(f"base={run}: it has gone on training after its base part; make one with update=static")
     if not same_rows(parts.stream.prefix(0), stream.prefix(0)):
         raise UserError(f"base={run}: its base part has other training rows; data must be the same up to its end")
-    reads = driver.functions(sizes_of(state)).program.at is not None
+    reads = way.at(theirs_at).program.at is not None
     if reads and not np.array_equal(parts.stream.prefix(0).text, stream.prefix(0).text):  # type: ignore[arg-type]
         raise UserError(f"base={run}: its items' texts are others; data.text must be the same")
-    theirs_at = sizes_of(state)
     if any(has > wanted for has, wanted in zip(theirs_at, sizes, strict=True)):
         raise UserError(
             f"base={run}: its tables are made for more ids ({theirs_at.items} items, {theirs_at.users} users) than "
             f"this run begins with ({sizes.items}, {sizes.users}); set devices.tables=whole here too"
         )
-    grown = state if theirs_at == sizes else grow(state, driver.functions(sizes).program)
+    grown = state if theirs_at == sizes else way.at(sizes).grow(state)
     return Base(grown.learner, progress.costs[0])
 
 

@@ -3,12 +3,12 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from incremental.errors import UserError
-from incremental.run.progress import Cost, Epoch, Progress, Record
+from incremental.run.progress import EpochDone, Event, Failed, Record, Resumed, Trained
 
 ROWS = 8  # groups in the table: the last ones begun
 
@@ -80,9 +80,32 @@ class Board:
         self.say(title)
         return group
 
-    def seat(self, group: Group, job: int) -> "Seat":
-        """Where one job of the group tells how far it is."""
-        return Seat(self, group, job)
+    def seats(self, group: Group) -> Callable[[Event], None]:
+        """A consumer of the events of the group's run, whose lanes are its jobs."""
+        jobs = list(group.jobs)
+
+        def consume(event: Event) -> None:
+            if isinstance(event, EpochDone):
+                group.epoch = event.epoch.epoch
+            elif isinstance(event, Trained):
+                self.heard(group, jobs[event.lane], event.tested)
+                self.moved(group, jobs[event.lane], event.cost.increment + 1)
+                self.line(group)
+            elif isinstance(event, Resumed):
+                job, progress = jobs[event.lane], event.progress
+                self.heard(group, job, [r for r in progress.records if r.trained_until == r.evaluated_on - 1])
+                self.moved(group, job, progress.increment, before=True)
+                self.say(f"  continuing from its checkpoint: {self.jobs[job]}")
+            elif isinstance(event, Failed):
+                self.failed(jobs[event.lane], event.error)
+
+        return consume
+
+    @staticmethod
+    def heard(group: Group, job: int, tested: Sequence[Record]) -> None:
+        """Adds prequential tests."""
+        found = [r.value for r in tested if r.metric == group.metric and r.evaluated_on > 0]
+        group.quality.setdefault(job, []).extend(found)
 
     def finished(self, job: int, line: str = "", *, before: bool = False) -> None:
         """A job is over; `before` the sweep began."""
@@ -142,36 +165,6 @@ class Board:
             where = "base part" if part == 0 else f"increment {part}/{len(group.events) - 1}"
             best = self.best(group)
             self.say(f"  {where}{f': best so far {best}' if best else ''}; {self.left()}")
-
-
-class Seat:
-    """A `Teller` of one job on the board."""
-
-    def __init__(self, board: Board, group: Group, job: int) -> None:
-        self.board, self.group, self.job = board, group, job
-
-    def epoch(self, epoch: Epoch) -> None:
-        self.group.epoch = epoch.epoch
-
-    def increment(self, cost: Cost, tested: Sequence[Record]) -> None:
-        self.heard(tested)
-        self.board.moved(self.group, self.job, cost.increment + 1)
-        self.board.line(self.group)
-
-    def resumed(self, progress: Progress) -> None:
-        """Where the job continues."""
-        self.heard([record for record in progress.records if record.trained_until == record.evaluated_on - 1])
-        self.board.moved(self.group, self.job, progress.increment, before=True)
-        self.board.say(f"  continuing from its checkpoint: {self.board.jobs[self.job]}")
-
-    def failed(self, error: UserError) -> None:
-        """The job is over, by an error."""
-        self.board.failed(self.job, error)
-
-    def heard(self, tested: Sequence[Record]) -> None:
-        """Adds prequential tests."""
-        found = [r.value for r in tested if r.metric == self.group.metric and r.evaluated_on > 0]
-        self.group.quality.setdefault(self.job, []).extend(found)
 
 
 def clock(seconds: float) -> str:

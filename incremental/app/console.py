@@ -5,13 +5,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from incremental.run.progress import Cost, Epoch, Progress, Record
+from incremental.run.progress import Cost, Epoch, EpochDone, Event, Progress, Record, Resumed, Trained
 
 SECONDS_BETWEEN_LINES = 10.0  # where there is no progress bar
 
 
 class Console:
-    """A `Listener` that prints."""
+    """A consumer of one run's events, that prints."""
 
     def __init__(self, increments: int, epochs: int, metric: str) -> None:
         from rich.console import Console as Terminal
@@ -35,6 +35,14 @@ class Console:
 
     def __exit__(self, *_: Any) -> None:
         self.bar.stop()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, EpochDone):
+            self.epoch(event.epoch)
+        elif isinstance(event, Trained):
+            self.increment(event.cost, event.tested)
+        elif isinstance(event, Resumed):
+            self.resumed(event.progress)
 
     def epoch(self, epoch: Epoch) -> None:
         note = "" if epoch.loss is None else f"loss {epoch.loss:.4f}"

@@ -2,9 +2,9 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 
@@ -13,84 +13,19 @@ from incremental.app.assemble import NODES, Parts, assemble, completed, refuse_u
 from incremental.app.bases import OfRun, Store
 from incremental.app.console import Console
 from incremental.app.rundir import RunDirectory
-from incremental.app.tracking import Tracker
+from incremental.app.tracking import Tracker, tracked
 from incremental.core.problem import Baseline
 from incremental.core.sharding import first_process, join
-from incremental.core.types import Params, Sizes, State, bytes_of
+from incremental.core.types import bytes_of
 from incremental.data.stream import Stream
 from incremental.errors import UserError
-from incremental.run.checkpoint import Checkpoints
-from incremental.run.loop import Bases, Driver, Listener, run
-from incremental.run.progress import Cost, Epoch, Progress, Record, Result
-
-
-class Kept:
-    """The `Saver` of a run directory: evaluations.csv, epochs.csv and the checkpoint."""
-
-    def __init__(self, directory: RunDirectory, checkpoints: Checkpoints) -> None:
-        self.directory, self.checkpoints = directory, checkpoints
-        self.due = checkpoints.due
-
-    def save(self, state: State, before: Params, sizes: Sizes, progress: Progress) -> None:
-        self.directory.evaluations(progress.records)
-        self.directory.epochs(progress.epochs)
-        self.checkpoints.save(state, before, sizes, progress)
-
-
-class Teller(Listener, Protocol):
-    """A `Listener` that is also told where a run continues."""
-
-    def resumed(self, progress: Progress) -> None: ...
-
-
-class Tracked:
-    """A `Listener` that prints, and sends the numbers of epochs and increments to the tracker.
-
-    The curves of epochs (`train/...`, `report/...`) stand over "epoch", counted over the whole stream, those of
-    increments over "increment".
-    """
-
-    def __init__(self, console: Teller, tracker: Tracker) -> None:
-        self.console, self.tracker = console, tracker
-        self.points = self.epochs = 0
-
-    def epoch(self, epoch: Epoch) -> None:
-        self.console.epoch(epoch)
-        self.track_epoch(epoch)
-
-    def increment(self, cost: Cost, tested: Sequence[Record]) -> None:
-        self.console.increment(cost, tested)
-        self.track(cost, tested)
-
-    def resumed(self, progress: Progress) -> None:
-        """A resumed offline run is a file of its own: tells the tracker again what was before."""
-        self.console.resumed(progress)
-        epochs = list(progress.epochs)
-        for cost in progress.costs:
-            while epochs and epochs[0].increment == cost.increment:
-                self.track_epoch(epochs.pop(0))
-            self.track(cost, prequential(progress.records, cost.increment))
-        for epoch in epochs:  # of the update that it continues
-            self.track_epoch(epoch)
-
-    def track_epoch(self, epoch: Epoch) -> None:
-        """One point of every curve over epochs."""
-        self.epochs += 1
-        told = {"loss": epoch.loss, "validation": epoch.validation}
-        values = {f"train/{name}": value for name, value in told.items() if value is not None}
-        values |= {f"train/term/{name}": value for name, value in epoch.terms.items()}
-        values |= {f"report/{name}": value for name, value in epoch.reports.items()}
-        self.log("epoch", self.epochs, values)
-
-    def track(self, cost: Cost, tested: Sequence[Record]) -> None:
-        """One point of every curve over increments."""
-        costs = {f"cost/{name}": float(value) for name, value in cost._asdict().items() if name != "increment"}
-        self.log("increment", cost.increment, {**{record.metric: record.value for record in tested}, **costs})
-
-    def log(self, axis: str, at: int, values: dict[str, float]) -> None:
-        """Points are counted in the order of the run: a resumed one gives the same numbers again."""
-        self.tracker.log(self.points, axis, {axis: float(at), **values})
-        self.points += 1
+from incremental.run.alone import Alone
+from incremental.run.check import check
+from incremental.run.checkpoint import Checkpoints, Schedule
+from incremental.run.executor import Executor, Snapshot
+from incremental.run.feed import Feed
+from incremental.run.loop import Bases, run
+from incremental.run.progress import Event, Failed, Finished, Paused, Result
 
 
 def named(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,22 +77,19 @@ def executed(config: Mapping[str, Any], store: Store | None) -> dict[str, Any] |
 
 
 class Execution:
-    """A run in its open directory: what saves, tells, tracks, resumes and finishes it, alone or as a lane of many."""
+    """A run in its open directory: what saves, tracks, resumes and finishes it, alone or as a lane of many."""
 
-    def __init__(self, directory: RunDirectory, config: Mapping[str, Any], console: Teller) -> None:
-        self.directory, self.config, self.console = directory, config, console
+    def __init__(self, directory: RunDirectory, config: Mapping[str, Any]) -> None:
+        self.directory, self.config = directory, config
         start = schema.build(config["tracking"], "tracking")
         self.checkpoints = Checkpoints(directory.path / "checkpoint", directory.identity)
         self.tracker: Tracker = start(directory.path.name, directory.path, config, directory.path.name)
-        self.listener = Tracked(console, self.tracker)
-        self.saver = Kept(directory, self.checkpoints)
 
-    def resume(self, functions: Callable[[Sizes], Any]) -> tuple[State, Params, Sizes, Progress] | None:
-        """Where the last checkpoint left the run, or None."""
-        found = self.checkpoints.restore(functions)
-        if found is not None:
-            self.listener.resumed(found[3])
-        return found
+    def save(self, snapshot: Snapshot) -> None:
+        """Writes evaluations.csv, epochs.csv and the checkpoint."""
+        self.directory.evaluations(snapshot.progress.records)
+        self.directory.epochs(snapshot.progress.epochs)
+        self.checkpoints.save(snapshot)
 
     def finish(self, result: Result, lanes: int = 1) -> dict[str, Any]:
         """Writes the summary and closes the tracker; `lanes` shared the seconds."""
@@ -166,13 +98,52 @@ class Execution:
         return summary
 
 
-def bases_of(config: Mapping[str, Any], stream: Stream, store: Store | None) -> Bases | None:
-    """Where the run finds its base part: in the run that it names, or in what the sweep has trained."""
+Consumer = Callable[[Event], None]
+
+
+def saving(executions: Sequence[Execution], parts: int) -> Consumer:
+    """Saves the lanes: a run alone at each increment's end, several lanes where it is worth the time; all at the end of
+    a stream of `parts` parts, and now and then between two epochs."""
+    schedule = Schedule()
+
+    def consume(event: Event) -> None:
+        if not isinstance(event, Paused):
+            return
+        last = any(progress.increment == parts for progress in event.progress.values())
+        if not (event.over and (last or len(executions) == 1)) and not schedule.due():
+            return
+        with schedule.saving():
+            for lane in event.progress:
+                executions[lane].save(event.snapshot(lane))
+
+    return consume
+
+
+def watched(events: Iterable[Event], consumers: Sequence[Consumer]) -> dict[int, Result | UserError]:
+    """What became of each lane, once every event was given to every consumer."""
+    found: dict[int, Result | UserError] = {}
+    for event in events:
+        for consume in consumers:
+            consume(event)
+        if isinstance(event, Finished):
+            found[event.lane] = event.result
+        elif isinstance(event, Failed):
+            found[event.lane] = event.error
+    return found
+
+
+def feed_of(parts: Parts) -> Feed:
+    """The stream as the run's configuration feeds it."""
+    return Feed(parts.stream, listed=parts.evaluation.listed, whole=parts.whole)
+
+
+def bases_of(config: Mapping[str, Any], stream: Stream, store: Store | None) -> dict[int, Bases]:
+    """Where lane 0 finds its base part: in the run that it names, or in what the sweep has trained."""
     if config["base"]:
-        return OfRun(config["base"], config, stream)
+        return {0: OfRun(config["base"], config, stream)}
     if store is None or config["devices"].get("distributed"):  # of a split table a process has a part only
-        return None
-    return store.of(config)
+        return {}
+    return {0: store.of(config)}
 
 
 def run_in(
@@ -184,23 +155,24 @@ def run_in(
     for note in stream.all_notes:
         print(f"  {note}")
     headline = parts.evaluation.metrics[0]
+    way = Alone(parts.build, parts.seed)
     with Console(len(stream) - 1, config["training"]["epochs"], headline) as console:
-        execution = Execution(directory, config, console)
-        result = run(
-            parts.build,
-            stream,
+        execution = Execution(directory, config)
+        found = execution.checkpoints.restore(lambda sizes: way.at(sizes).like())
+        events = run(
+            feed_of(parts),
+            Executor(way),
             parts.update,
-            seed=parts.seed,
             metrics=parts.evaluation.metrics,
             matrix=parts.evaluation.matrix,
-            listed=parts.evaluation.listed,
             batch_size=parts.batch_size,
-            listener=execution.listener,
-            saver=execution.saver,
-            resume=execution.resume,
             bases=bases_of(config, stream, store),
-            whole=parts.whole,
+            start={} if found is None else {0: found},
         )
+        consumers = (saving([execution], len(stream)), console, tracked([execution.tracker]))
+        result = watched(events, consumers)[0]
+    if isinstance(result, UserError):
+        raise result
     summary = execution.finish(result)
     quality = summary["metrics"][headline]["prequential"]
     then = f"  or  incremental-recommend {directory.path} --user ID" if stream.question is None else ""
@@ -212,11 +184,6 @@ def run_in(
         flush=True,
     )
     return summary
-
-
-def prequential(records: Sequence[Record], t: int) -> list[Record]:
-    """The evaluations of increment t just before its update."""
-    return [record for record in records if record.evaluated_on == t and record.trained_until == t - 1]
 
 
 def check_options(config: Mapping[str, Any]) -> None:
@@ -239,12 +206,14 @@ def check_options(config: Mapping[str, Any]) -> None:
 
 def dry_run(parts: Parts) -> None:
     """Compiles an increment's epoch at the base part's size, and prints parameters and memory."""
-    driver = Driver(parts.build, parts.stream, parts.update, parts.evaluation.metrics, whole=parts.whole)
-    driver.check(parts.evaluation.matrix, parts.batch_size)
-    sizes = driver.sizes(0)
-    functions = driver.functions(sizes)
-    data, _, _ = driver.update_data(functions.program, 0, driver.plan(Progress()))
-    state = functions.init(jax.random.key(parts.seed))
+    feed, way = feed_of(parts), Alone(parts.build, parts.seed)
+    metrics, matrix = parts.evaluation.metrics, parts.evaluation.matrix
+    executor = Executor(way)
+    check(feed, executor, parts.update, metrics, matrix=matrix, batch_size=parts.batch_size)
+    sizes = feed.sizes(0, way.inputs(feed.sizes(0, ("user",))))
+    executor.load({}, sizes)
+    state, functions = executor.state, way.at(sizes).functions
+    data = feed.update(functions.program, 0, parts.update.plan(0, [], {}, 0), way.place).data
     compiled = functions.run_epoch.program(state, data)
     leaves = jax.tree.leaves(state.learner.params)
     print(f"dry run: {len(parts.stream) - 1} increments; tables of {sizes.items:,} items and {sizes.users:,} users")

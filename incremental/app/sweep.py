@@ -13,12 +13,26 @@ import numpy as np
 from incremental.app import config as schema
 from incremental.app.assemble import Parts, assemble, floats, lanes, with_numbers
 from incremental.app.bases import Store
-from incremental.app.board import Board, Seat
-from incremental.app.experiment import Execution, check_options, execute, learned
+from incremental.app.board import Board
+from incremental.app.experiment import (
+    Execution,
+    bases_of,
+    check_options,
+    execute,
+    feed_of,
+    learned,
+    saving,
+    watched,
+)
 from incremental.app.rundir import RunDirectory, deciding
+from incremental.app.tracking import tracked
 from incremental.errors import UserError
-from incremental.run import packed
-from incremental.run.loop import Driver
+from incremental.run import memory
+from incremental.run.alone import Alone
+from incremental.run.check import check
+from incremental.run.executor import Executor
+from incremental.run.lanes import Lanes, Programs
+from incremental.run.loop import run as run_stream
 
 Config = Mapping[str, Any]
 Outcome = dict[str, Any] | None | UserError  # a summary, None after a dry run
@@ -31,15 +45,6 @@ class Job(NamedTuple):
     """its overrides"""
     config: Any
     """resolved, or the UserError that kept it from being read"""
-
-
-class Member(Execution):
-    """A run as a lane."""
-
-    def __init__(self, directory: RunDirectory, config: Config, seat: Seat, store: Store) -> None:
-        super().__init__(directory, config, seat)
-        self.bases = store.of(config)
-        self.failed = seat.failed
 
 
 def use_every_core() -> None:
@@ -115,17 +120,11 @@ def apart(config: Config) -> str | None:
     for key in ("debug", "profile", "dry_run"):
         if config[key]:
             return f"{key}={config[key]} looks at one run"
-    if config["base"]:
-        return "base: it begins with another run's base part"
     if not learned(config):
         return f"{config['model']['_target_']} updates without gradients"
     spread = schema.build(config["devices"], "devices")
     if spread.batch * spread.rows > 1 or spread.distributed:
         return "devices: it takes several devices for itself"
-    update = schema.build(config["update"], "update")
-    for key in ("drop", "budget"):
-        if getattr(update, key) is not None:
-            return f"update.{key}: when it updates depends on its own results"
     return None
 
 
@@ -154,74 +153,87 @@ def alone(job: int, config: Config, why: str, board: Board, store: Store) -> Out
 
 def pack(configs: Mapping[int, Config], board: Board, outcomes: dict[int, Outcome], store: Store) -> str | None:
     """Runs the jobs as lanes and notes their outcomes; a reason where they have to run one by one instead."""
-    ready: dict[int, tuple[Parts, Driver, RunDirectory]] = {}
+    ready: dict[int, tuple[Parts, RunDirectory]] = {}
     with contextlib.ExitStack() as stack:
         for job, config in configs.items():
             try:
-                opened = opening(config, first=not ready)
+                opened = opening(config, store, first=not ready)
             except UserError as error:
                 outcomes[job] = board.failed(job, error)
             else:
                 ready[job] = opened
-                stack.enter_context(contextlib.closing(opened[2]))
+                stack.enter_context(contextlib.closing(opened[1]))
         if len(ready) < 2:
             return "the others of its group cannot run"
-        (parts, solo, _), *_ = ready.values()
+        parts = next(iter(ready.values()))[0]
+        feed = feed_of(parts)
         try:
             build, numbers = lanes([configs[job] for job in ready], parts.stream)
-            programs = packed.Programs(build, numbers[0], len(ready))
-            splits = packed.splits(programs, solo, numbers)
+            programs = Programs(build, numbers[0], len(ready))
+            splits = memory.splits(programs, feed, parts.update, numbers)
         except Exception as error:  # whatever a factory or a hook does with a traced number
             return f"a lane's numbers cannot be traced: {place_of(error)}{first_line(error)}"
         own = dict(zip(ready, numbers, strict=True))
         events = [int(np.subtract(*parts.stream.bounds(t)[::-1])) for t in range(len(parts.stream))]
         varied = ", ".join(["seed", *numbers[0]] if len({configs[j]["seed"] for j in ready}) > 1 else numbers[0])
         for n, chunk in enumerate(np.array_split([*ready], splits)):
-            where = f"{len(chunk)} lanes on {min(programs.mesh.size, len(chunk))} device(s)"
+            jobs = chunk.tolist()
+            where = f"{len(jobs)} lanes on {min(programs.mesh.size, len(jobs))} device(s)"
             title = f"{where}{f', part {n + 1} of {splits} for memory' if splits > 1 else ''}: {varied}"
-            group = board.open(title, chunk.tolist(), events, parts.evaluation.metrics[0])
+            group = board.open(title, jobs, events, parts.evaluation.metrics[0])
             if n == 0:
                 for note in parts.stream.all_notes:
                     board.say(f"  {note}")
-            members = {
-                job: Member(ready[job][2], configs[job], board.seat(group, job), store) for job in chunk.tolist()
-            }
-            driver = packed.Packed(
-                programs,
-                solo,
-                [own[job] for job in members],
-                [configs[job]["seed"] for job in members],
-                list(members.values()),
-                matrix=parts.evaluation.matrix,
-            )
+            way = Lanes(programs, [own[job] for job in jobs], [configs[job]["seed"] for job in jobs])
             try:
-                results = driver.run()
+                executions = [Execution(ready[job][1], configs[job]) for job in jobs]
+                restored = [each.checkpoints.restore(lambda sizes: way.at(sizes).like()) for each in executions]  # noqa: B023
+                bases = {lane: bases_of(configs[job], ready[job][0].stream, store)[0] for lane, job in enumerate(jobs)}
+                ran = run_stream(
+                    feed,
+                    Executor(way),
+                    parts.update,
+                    metrics=parts.evaluation.metrics,
+                    matrix=parts.evaluation.matrix,
+                    batch_size=parts.batch_size,
+                    bases=bases,
+                    start={lane: found for lane, found in enumerate(restored) if found is not None},
+                )
+                trackers = tracked([each.tracker for each in executions])
+                results = watched(ran, (saving(executions, len(parts.stream)), board.seats(group), trackers))
             except UserError as error:
-                outcomes |= {job: board.failed(job, error) for job in members}
+                outcomes |= {job: board.failed(job, error) for job in jobs}
                 continue
-            for (job, member), result in zip(members.items(), results, strict=True):
+            for lane, result in results.items():
+                job, execution = jobs[lane], executions[lane]
                 if isinstance(result, UserError):
                     outcomes[job] = result
                     continue
-                outcomes[job] = summary = member.finish(result, len(members))
+                outcomes[job] = summary = execution.finish(result, len(jobs))
                 quality = summary["metrics"][group.metric]["prequential"]
-                board.finished(job, f"  {member.directory.path}: prequential {group.metric} {quality:.4f}")
+                board.finished(job, f"  {execution.directory.path}: prequential {group.metric} {quality:.4f}")
     return None
 
 
-def opening(config: Config, *, first: bool) -> tuple[Parts, Driver, RunDirectory]:
+def opening(config: Config, store: Store, *, first: bool) -> tuple[Parts, RunDirectory]:
     """The job's parts, made of its own numbers, so that what is wrong with them is said; and its directory, locked."""
     check_options(config)
     parts = assemble(config)
-    measured = parts.evaluation
-    driver = Driver(
-        parts.build, parts.stream, parts.update, measured.metrics, listed=measured.listed, whole=parts.whole
-    )
     if first:
-        driver.check(measured.matrix, parts.batch_size)
+        measured, bases = parts.evaluation, bases_of(config, parts.stream, store)
+        executor = Executor(Alone(parts.build))
+        check(
+            feed_of(parts),
+            executor,
+            parts.update,
+            measured.metrics,
+            matrix=measured.matrix,
+            batch_size=parts.batch_size,
+            bases=bases,
+        )
     directory = directory_of(config)
     directory.open()
-    return parts, driver, directory
+    return parts, directory
 
 
 def place_of(error: BaseException) -> str:

@@ -8,12 +8,13 @@ import netrc
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from incremental.errors import UserError
+from incremental.run.progress import Cost, Epoch, EpochDone, Event, Progress, Record, Resumed, Trained
 
 _START_SECONDS = 30.0  # wandb's own limits are 90 s to start, and none to finish
 _FINISH_SECONDS = 120.0
@@ -101,6 +102,62 @@ def tracker(
         return Tracker(log, finish)
 
     return start
+
+
+def tracked(trackers: Sequence[Tracker]) -> Callable[[Event], None]:
+    """A consumer that sends the numbers of epochs and increments to each lane's tracker.
+
+    The curves of epochs (`train/...`, `report/...`) stand over "epoch", counted over the whole stream, those of
+    increments over "increment". Points are counted in the order of the run: a resumed one gives the same numbers again.
+    """
+    curves = [Curves(tracker) for tracker in trackers]
+
+    def consume(event: Event) -> None:
+        if isinstance(event, EpochDone):
+            curves[event.lane].epoch(event.epoch)
+        elif isinstance(event, Trained):
+            curves[event.lane].increment(event.cost, event.tested)
+        elif isinstance(event, Resumed):
+            curves[event.lane].again(event.progress)
+
+    return consume
+
+
+class Curves:
+    """One run's curves."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self.points = self.epochs = 0
+
+    def again(self, progress: Progress) -> None:
+        """A resumed offline run is a file of its own: tells the tracker again what was before."""
+        epochs = list(progress.epochs)
+        for cost in progress.costs:
+            while epochs and epochs[0].increment == cost.increment:
+                self.epoch(epochs.pop(0))
+            t = cost.increment
+            self.increment(cost, [r for r in progress.records if r.evaluated_on == t and r.trained_until == t - 1])
+        for epoch in epochs:  # of the update that it continues
+            self.epoch(epoch)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """One point of every curve over epochs."""
+        self.epochs += 1
+        told = {"loss": epoch.loss, "validation": epoch.validation}
+        values = {f"train/{name}": value for name, value in told.items() if value is not None}
+        values |= {f"train/term/{name}": value for name, value in epoch.terms.items()}
+        values |= {f"report/{name}": value for name, value in epoch.reports.items()}
+        self.log("epoch", self.epochs, values)
+
+    def increment(self, cost: Cost, tested: Sequence[Record]) -> None:
+        """One point of every curve over increments."""
+        costs = {f"cost/{name}": float(value) for name, value in cost._asdict().items() if name != "increment"}
+        self.log("increment", cost.increment, {**{record.metric: record.value for record in tested}, **costs})
+
+    def log(self, axis: str, at: int, values: dict[str, float]) -> None:
+        self.tracker.log(self.points, axis, {axis: float(at), **values})
+        self.points += 1
 
 
 def _attempts(directory: Path) -> Callable[[str, Callable[[], Any]], Any]:

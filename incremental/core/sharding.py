@@ -20,7 +20,7 @@ from incremental.core.types import Program, PyTree, Sizes, State
 from incremental.errors import UserError
 
 BATCH, ROWS = "batch", "rows"  # the mesh's axes
-MOST = 128  # table capacities are multiples of it (`loop.LEAST_CAPACITY`, `capacity`)
+MOST = 128  # table capacities are multiples of it (`run.feed.Capacities`)
 
 Build = Callable[[Sizes], Program]
 Rules = tuple[tuple[str, P], ...]  # (regular expression that is searched in a leaf's path, where the leaf lies)

@@ -1,10 +1,11 @@
 """A run's state on disk, by Orbax: the one `State`, a running update's starting parameters, and the progress."""
 
+import contextlib
 import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,34 @@ import jax
 import jax.numpy as jnp
 
 from incremental.core.gradient import fresh_fit
-from incremental.core.sharding import agreed, shapes
+from incremental.core.sharding import agreed
 from incremental.core.types import Fit, Learner, Params, PyTree, Sizes, State, bytes_of
 from incremental.errors import UserError
-from incremental.run.loop import Functions
+from incremental.run.executor import Snapshot
 from incremental.run.progress import Cost, Epoch, Progress, Record
 
+VERSION = 2  # of what is saved; another one is refused
 SECONDS_BETWEEN = 5.0  # at least, between saves inside an increment …
 SHARE = 0.05  # … and so many that they take no more of the time than this
+
+
+class Schedule:
+    """When a save between two epochs is worth its time."""
+
+    def __init__(self) -> None:
+        self.saved, self.took = time.monotonic(), 0.0
+
+    def due(self) -> bool:
+        """Whether the last save is long enough ago; the same in every process of a run."""
+        return agreed(time.monotonic() - self.saved > max(SECONDS_BETWEEN, self.took / SHARE))
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Notes when saves ended and how long they took."""
+        start = time.monotonic()
+        yield
+        self.saved = time.monotonic()
+        self.took = self.saved - start
 
 
 class Checkpoints:
@@ -33,15 +54,10 @@ class Checkpoints:
         self.directory, self.identity = directory.absolute(), identity
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
         self.manager = ocp.CheckpointManager(self.directory, options=options)
-        self.saved, self.took = time.monotonic(), 0.0
 
-    def due(self) -> bool:
-        """Whether a save between two epochs is worth its time."""
-        return agreed(time.monotonic() - self.saved > max(SECONDS_BETWEEN, self.took / SHARE))
-
-    def save(self, state: State, before: Params, sizes: Sizes, progress: Progress) -> None:
+    def save(self, snapshot: Snapshot) -> None:
         """Adds a save; it counts only once it is complete, so that a kill leaves the one before."""
-        start = time.monotonic()
+        state, before, sizes, progress = snapshot
         needed = 2 * bytes_of((state, before))
         free = shutil.disk_usage(self.directory).free
         if free < needed:
@@ -49,18 +65,21 @@ class Checkpoints:
                 f"{self.directory}: the disk is full ({free:,} bytes free, {needed:,} needed for a checkpoint); free "
                 "some space and start the same command again: it continues from the last checkpoint"
             )
-        about = {"identity": self.identity, "sizes": list(sizes), "progress": to_json(progress)}
+        about = {
+            "version": VERSION,
+            "identity": self.identity,
+            "sizes": list(sizes),
+            "progress": to_json(progress),
+        }
         args = self.ocp.args
         step = (self.manager.latest_step() or 0) + 1
         tree: dict[str, Any] = {"learner": state.learner, "strategy": state.strategy, "key": state.key}
         if progress.begun:  # between two increments the rest says nothing new, and each array costs 2 ms
             tree |= {"fit": state.fit, "before": before}
         self.manager.save(step, args=args.Composite(tree=args.StandardSave(tree), about=args.JsonSave(about)))
-        self.saved = time.monotonic()
-        self.took = self.saved - start
 
-    def restore(self, functions: Callable[[Sizes], Functions]) -> tuple[State, Params, Sizes, Progress] | None:
-        """The last save, or None where there is none."""
+    def restore(self, like: Callable[[Sizes], State]) -> Snapshot | None:
+        """The last save, or None where there is none. `like` says what a state of given sizes is, and where it lies."""
         step = self.manager.latest_step()
         if step is None:
             return None
@@ -69,25 +88,32 @@ class Checkpoints:
         broken = f"{self.directory}/{step}: the checkpoint cannot be read"
         try:
             about = self.manager.restore(step, args=args.Composite(about=args.JsonRestore()))["about"]
-            identity, sizes, progress = about["identity"], Sizes(*about["sizes"]), from_json(about["progress"])
+            version, identity = about.get("version", 1), about["identity"]
         except Exception as error:
             raise UserError(f"{broken} ({_first(error)}); {advice}") from None
+        if version != VERSION:
+            raise UserError(
+                f"{self.directory}/{step}: the checkpoint has the format of version {version}, this code reads version "
+                f"{VERSION}; {advice}, or go on with the code that wrote it"
+            )
         if identity != self.identity:
             raise UserError(
                 f"{self.directory}/{step}: the checkpoint belongs to another configuration ({identity}, this one is "
                 f"{self.identity}); {advice}"
             )
-        state = shapes(functions(sizes).program)
-        like: dict[str, Any] = {"learner": state.learner, "strategy": state.strategy, "key": state.key}
-        if progress.begun:
-            like |= {"fit": state.fit, "before": state.learner.params}
         try:
-            tree = self.manager.restore(step, args=args.Composite(tree=args.StandardRestore(like)))["tree"]
+            sizes, progress = Sizes(*about["sizes"]), from_json(about["progress"])
+            state = like(sizes)
+            wanted: dict[str, Any] = {"learner": state.learner, "strategy": state.strategy, "key": state.key}
+            if progress.begun:
+                wanted |= {"fit": state.fit, "before": state.learner.params}
+            tree = self.manager.restore(step, args=args.Composite(tree=args.StandardRestore(wanted)))["tree"]
         except Exception as error:
             raise UserError(f"{broken} ({_first(error)}); {advice}") from None
         if not progress.begun:
             tree["fit"], tree["before"] = _rested(tree["learner"], tree["strategy"])
-        return State(tree["learner"], tree["strategy"], tree["fit"], tree["key"]), tree["before"], sizes, progress
+        own = State(tree["learner"], tree["strategy"], tree["fit"], tree["key"])
+        return Snapshot(own, tree["before"], sizes, progress)
 
 
 @jax.jit

@@ -1,7 +1,9 @@
 """Plain records of a run: what was tested, what an update cost, where the run stands. Nothing here needs jax."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+from incremental.errors import UserError
 
 
 class Record(NamedTuple):
@@ -58,3 +60,60 @@ class Result(NamedTuple):
     records: tuple[Record, ...]
     costs: tuple[Cost, ...]
     early: tuple[str, ...] = ()  # strategies that acted in the base part
+
+
+# -- events: what a run yields, of one of its lanes where it says `lane` ----------------------------------------------
+
+
+class Resumed(NamedTuple):
+    """The lane goes on from where a checkpoint left it."""
+
+    lane: int
+    progress: Progress
+
+
+class EpochDone(NamedTuple):
+    """An epoch of an update's training, and its validation, are over."""
+
+    lane: int
+    epoch: Epoch
+
+
+class Tested(NamedTuple):
+    """An increment was tested before its update, or a row of the matrix R."""
+
+    lane: int
+    records: tuple[Record, ...]
+
+
+class Trained(NamedTuple):
+    """The increment is over: its update has happened, or the policy let it pass."""
+
+    lane: int
+    cost: Cost
+    tested: tuple[Record, ...]  # the increment's own, before its update
+
+
+class Paused(NamedTuple):
+    """Nothing runs, and what is saved now can be continued: between two epochs, or two increments."""
+
+    over: bool  # the increment is
+    progress: Mapping[int, Progress]  # by lane
+    snapshot: Callable[[int], Any]  # (lane) -> incremental.run.executor.Snapshot
+
+
+class Failed(NamedTuple):
+    """The lane has diverged, and is off for good."""
+
+    lane: int
+    error: UserError
+
+
+class Finished(NamedTuple):
+    """The stream is over."""
+
+    lane: int
+    result: Result
+
+
+Event = Resumed | EpochDone | Tested | Trained | Paused | Failed | Finished

@@ -19,7 +19,7 @@ from incremental.app.bases import restored
 from incremental.core.types import Program, State
 from incremental.data.stream import Stream
 from incremental.errors import UserError
-from incremental.run.loop import sizes_of
+from incremental.run.feed import Feed
 
 BATCH = 256
 
@@ -119,8 +119,8 @@ class Trained:
 
 def load(run: str | Path) -> Trained:
     """The trained model of a run directory."""
-    _, parts, driver, state, progress = restored(run)
-    program, t = driver.functions(sizes_of(state)).program, progress.increment - 1
+    _, parts, way, (state, _, sizes, progress) = restored(run)
+    program, t = way.at(sizes).program, progress.increment - 1
     if program.at is not None:
-        program = program.at(driver.text(t, program))
+        program = program.at(Feed(parts.stream).text(t, sizes, way.place))
     return Trained(program, state, parts.stream.prefix(t))

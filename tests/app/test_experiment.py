@@ -13,17 +13,18 @@ import polars as pl
 import pytest
 from omegaconf import OmegaConf
 
-from incremental.app import cli
+from incremental.app import cli, experiment
 from incremental.app.assemble import assemble
-from incremental.app.experiment import Tracked, execute, named
+from incremental.app.experiment import execute, named
 from incremental.app.rundir import identity
-from incremental.app.tracking import Tracker
+from incremental.app.tracking import Tracker, tracked
 from incremental.core.strategy import Strategy
 from incremental.core.types import Problem
 from incremental.errors import UserError
 from incremental.report import read_runs
-from incremental.run import checkpoint, loop
-from incremental.run.progress import Cost, Epoch, Progress, Record
+from incremental.run import checkpoint
+from incremental.run.feed import Capacities, Feed
+from incremental.run.progress import Cost, Epoch, EpochDone, Progress, Record, Resumed, Trained
 from incremental.serve.export import export
 from incremental.serve.model import load
 
@@ -107,15 +108,15 @@ def test_the_curves_of_epochs_and_increments_have_axes_of_their_own() -> None:
     tested = Record(0, 1, "ndcg@10", 0.3, 9)
     told: list[list[Any]] = [[], []]
     first, again = (
-        Tracked(Hears(), Tracker(lambda *point, points=points: points.append(point), lambda _: None)) for points in told
+        tracked([Tracker(lambda *point, points=points: points.append(point), lambda _: None)]) for points in told
     )
     for epoch in ran[:2]:
-        first.epoch(epoch)
-    first.increment(costs[0], [])
-    first.epoch(ran[2])
-    first.increment(costs[1], [tested])
-    first.epoch(ran[3])
-    again.resumed(Progress(2, True, records=(tested,), costs=tuple(costs), epochs=tuple(ran)))
+        first(EpochDone(0, epoch))
+    first(Trained(0, costs[0], ()))
+    first(EpochDone(0, ran[2]))
+    first(Trained(0, costs[1], (tested,)))
+    first(EpochDone(0, ran[3]))
+    again(Resumed(0, Progress(2, True, records=(tested,), costs=tuple(costs), epochs=tuple(ran))))
     assert told[0] == told[1]
     assert [(step, axis, values[axis]) for step, axis, values in told[0]] == [
         (0, "epoch", 1.0),
@@ -136,16 +137,6 @@ def test_the_curves_of_epochs_and_increments_have_axes_of_their_own() -> None:
     assert told[0][4][2]["ndcg@10"] == 0.3
     assert told[0][4][2]["cost/examples"] == 8.0
     assert told[0][1][2].keys() == {"epoch", "train/loss", "train/term/data"}
-
-
-class Hears:
-    """A `Teller` that keeps still."""
-
-    def epoch(self, epoch: Epoch) -> None: ...
-
-    def increment(self, cost: Cost, tested: Any) -> None: ...
-
-    def resumed(self, progress: Progress) -> None: ...
 
 
 def test_a_finished_run_is_not_run_again(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,7 +221,8 @@ def test_a_base_part_that_does_not_fit_is_refused(lent: Path, tmp_path: Path, wr
 
 @pytest.mark.parametrize("tables", ["grow", "whole"])
 def test_a_base_part_in_other_tables(tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "LEAST_CAPACITY", 8)  # so that there are others
+    tight = Capacities(table=8)  # so that there are others
+    monkeypatch.setattr(experiment, "feed_of", lambda parts: Feed(parts.stream, whole=parts.whole, capacities=tight))
     theirs, items = {"grow": "whole", "whole": "grow"}[tables], "data.source.items=400"
     execute(composed(tmp_path / "lent", items, "update.window=0", f"devices.tables={theirs}"))
     given = *ANCHOR, items, f"base={only(tmp_path / 'lent')}", f"devices.tables={tables}"

@@ -3,7 +3,7 @@
 import pytest
 
 from incremental.app.rundir import total_cost
-from incremental.run import loop
+from incremental.run.feed import BYTES_AN_INTERACTION
 from incremental.run.policy import update
 from incremental.run.progress import Cost, Result
 from tests import lab
@@ -37,4 +37,4 @@ def test_the_past_that_a_seldom_update_reads_is_memory() -> None:
     every_second = update(window="all", every=2)  # so none at increment 3, the last
     result = lab.run(lab.baseline_build("popularity"), stream, every_second)
     assert [cost.epochs for cost in result.costs] == [1, 0, 1, 0]
-    assert total_cost(result)["memory_bytes"] == loop.BYTES_AN_INTERACTION * len(stream.training_events(range(2)))
+    assert total_cost(result)["memory_bytes"] == BYTES_AN_INTERACTION * len(stream.training_events(range(2)))

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.app.test_experiment import SMALL, composed
 
 from incremental.app import assemble, bases, board, cli, config, sweep
 from incremental.app.bases import Store
@@ -21,8 +20,8 @@ from incremental.app.sweep import Job
 from incremental.core.strategy import Strategy
 from incremental.core.types import Problem
 from incremental.errors import UserError
-from incremental.run.loop import Driver
-from incremental.run.progress import Progress
+from incremental.run.feed import Feed
+from tests.app.test_experiment import SMALL, composed
 
 POPULARITY = {"_target_": "incremental.models.popularity.popularity"}
 EWC = ["+strategy@strategies.anchor=ewc", "strategies.anchor.samples=16"]
@@ -115,9 +114,9 @@ def test_every_number_of_models_heads_and_optimizers_may_be_traced(n: int, tmp_p
     other = assemble.with_numbers(values, {key: value / 2 for key, value in numbers.items()})
     build, (own, _) = assemble.lanes([values, other], parts.stream)
     assert set(own) == {key for key, value in numbers.items() if value}
-    driver = Driver(parts.build, parts.stream, parts.update, parts.evaluation.metrics)
-    sizes = driver.sizes(0)
-    data, validation, seen = driver.update_data(build(sizes, own), 0, driver.plan(Progress()))  # type: ignore[arg-type]
+    feed, plan = Feed(parts.stream), parts.update.plan(0, [], {}, 0)
+    sizes = feed.sizes(0, ("user",))
+    data, validation, seen = feed.update(build(sizes, own), 0, plan, jax.device_put)  # type: ignore[arg-type]
 
     def first(numbers: Any) -> Any:
         program = build(sizes, numbers)

@@ -15,7 +15,7 @@ from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Outputs, Params, Program, Sizes, State, Step
 from incremental.errors import UserError
 from incremental.heads.sampled_softmax import sampled_softmax
-from incremental.run import loop
+from incremental.run import alone, loop
 from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
@@ -129,14 +129,15 @@ def test_table_rows_of_ids_to_come_do_not_decay() -> None:
 def test_a_data_loss_below_0_is_refused_unless_the_head_may(negative: bool) -> None:
     head = Head(lambda _items, outputs, batch: -jnp.ones(len(batch.labels)) + 0.0 * outputs.hidden.sum(1))
     tiny = problem(lab.MODELS["mf"](), head._replace(negative=negative), SIZES, lab.HISTORY)
-    f = loop.Functions(lab.make(tiny, {}, SIZES, lab.Spec()))
+    f = alone.Functions(lab.make(tiny, {}, SIZES, lab.Spec()))
     data = cut(data_at(0)[0], 40)
     _, metrics = f.run_epoch(f.begin(f.init(jax.random.key(0)), data), data)
     refused = pytest.raises(
         UserError, match=r"the data loss became -1 at increment 0, epoch 1, step 0, .*negative=True"
     )
     with contextlib.nullcontext() if negative else refused:
-        loop.refuse_divergence(metrics, 0, 1)
+        if error := loop.divergence(metrics, 0, 1):
+            raise error
 
 
 def test_row_weights_are_normalised_by_the_new_rows() -> None:
@@ -219,7 +220,7 @@ def probe(sizes: Sizes) -> Program:
 
 
 @functools.cache
-def probed() -> loop.Functions:
+def probed() -> alone.Functions:
     return lab.functions(functools.cache(probe)(SIZES))
 
 
@@ -310,7 +311,7 @@ def test_the_name_of_the_head_is_taken() -> None:
 
 
 @functools.cache
-def counted(patience: int) -> loop.Functions:
+def counted(patience: int) -> alone.Functions:
     """A program whose strategy counts its steps."""
     tiny = lab.problem_of(PLAIN, SIZES)
     counter = Strategy(init=lambda _: jnp.int32(0), record=lambda state, _step, _key: state + 1)
@@ -321,7 +322,7 @@ def test_patience_counts_after_the_least_number_of_epochs() -> None:
     """From random weights: the base part, and an update afresh; not where training goes on."""
     steps = gradient.training(batch_size=32, epochs=8, patience=2, least_epochs=4)
     nothing = optax.set_to_zero()  # no epoch is better than the first
-    f = loop.Functions(gradient.make(lab.problem_of(PLAIN, SIZES), nothing, {}, sizes=SIZES, training=steps))
+    f = alone.Functions(gradient.make(lab.problem_of(PLAIN, SIZES), nothing, {}, sizes=SIZES, training=steps))
     (data, validation), (new, checked) = data_at(0), data_at(1)
     state, epochs = lab.train(f, f.init(jax.random.key(0)), data, validation)
     assert len(epochs) == 6
@@ -330,7 +331,7 @@ def test_patience_counts_after_the_least_number_of_epochs() -> None:
     assert len(lab.train(f, f.restart(state, new), new, checked)[1]) == 6
 
 
-def epochs_of(f: loop.Functions, data: Data, validation: Data) -> tuple[list[State], list[float], State]:
+def epochs_of(f: alone.Functions, data: Data, validation: Data) -> tuple[list[State], list[float], State]:
     """The state on the host after each epoch, the validation value then, and the state after the update."""
     state = f.begin(f.init(jax.random.key(0)), data)
     states, values = [], []

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from tests.app.test_experiment import composed
 
 from incremental.app.assemble import assemble
 from incremental.core.gradient import make, training
@@ -28,6 +27,7 @@ from incremental.strategies.gpm import gpm
 from incremental.strategies.lwf import lwf
 from incremental.testing.subject import HISTORY, NAME, Subject
 from tests import lab
+from tests.app.test_experiment import composed
 
 SIZES = Sizes(24, 24)
 MODELS = {

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
-from tests.app.test_experiment import Stopped, composed, only
 
 from incremental.app import cli
 from incremental.app.assemble import assemble
@@ -30,11 +29,13 @@ from incremental.core.types import Program, Sizes
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.gru4rec import gru4rec
-from incremental.run import checkpoint, loop
+from incremental.run import checkpoint
 from incremental.run.capacity import grow
+from incremental.run.feed import Capacities
 from incremental.serve.model import Trained, load
 from incremental.testing.subject import Subject
 from tests import lab
+from tests.app.test_experiment import Stopped, composed, only
 
 ROOT = Path(__file__).parents[2]
 FAMILIES = ("replay", "ewc", "lwf", "gpm", "spectral_norm", "packnet")  # one of each
@@ -301,4 +302,4 @@ def test_the_mesh_is_named_and_auto() -> None:
     assert mesh.axis_names == (BATCH, "rows")
     assert mesh.shape == {BATCH: 4, "rows": 2}
     assert set(mesh.axis_types) == {AxisType.Auto}
-    assert loop.LEAST_CAPACITY % 128 == 0
+    assert Capacities().table % 128 == 0

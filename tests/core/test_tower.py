@@ -13,9 +13,6 @@ import numpy as np
 import polars as pl
 import pytest
 from omegaconf import OmegaConf
-from tests.app.test_experiment import SMALL, only
-from tests.run.test_packed import Place, assert_same
-from tests.core.test_sharding import layout
 
 from incremental.app import cli
 from incremental.app.experiment import execute, named
@@ -35,12 +32,18 @@ from incremental.models.matrix_factorization import matrix_factorization
 from incremental.models.sasrec import sasrec
 from incremental.models.text_items import Linear, text_items
 from incremental.run import loop
+from incremental.run.alone import Build
 from incremental.run.capacity import grow
-from incremental.run.packed import Packed, Programs
-from incremental.run.progress import Result
+from incremental.run.executor import Executor, sizes_of
+from incremental.run.feed import Feed
+from incremental.run.lanes import Lanes, Programs
+from incremental.run.progress import Finished, Result
 from incremental.serve.export import export
 from incremental.serve.model import load
 from tests import lab
+from tests.app.test_experiment import SMALL, only
+from tests.core.test_sharding import layout
+from tests.run.test_lanes import assert_same
 from tests.test_prefix import evaluation_differences
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
@@ -80,13 +83,13 @@ def program(
 
 
 @functools.cache
-def build(names: tuple[str, ...] = ()) -> loop.Build:
+def build(names: tuple[str, ...] = ()) -> Build:
     return functools.cache(lambda sizes: program(BOTH, names, sizes, {}))
 
 
 @functools.cache
 def ran() -> Result:
-    return lab.run(build(("ewc",)), stream(), listed=True)
+    return lab.run(build(("ewc",)), stream(), feed={"listed": True})
 
 
 @pytest.mark.parametrize("ids", [True, False])
@@ -139,7 +142,7 @@ def test_texts_are_no_part_of_the_state() -> None:
     state, texts = ran().state, stream().text
     assert texts is not None
     sizes = [np.shape(leaf) for leaf in jax.tree.leaves(lab.on_host(state))]
-    assert (loop.sizes_of(state).items, F) not in sizes
+    assert (sizes_of(state.learner).items, F) not in sizes
     assert {"tower", "item", "user", "layer"} == set(state.learner.params)
 
 
@@ -147,7 +150,7 @@ def test_a_run_depends_on_the_texts() -> None:
     def words(titles: Any) -> np.ndarray:
         return hashed_words(width=F)(titles)[::-1].copy()
 
-    other = lab.run(build(("ewc",)), lab.stream(text=words), listed=True)
+    other = lab.run(build(("ewc",)), lab.stream(text=words), feed={"listed": True})
     assert lab.differs(other.state.learner.params, ran().state.learner.params)
     assert other.records != ran().records
 
@@ -155,7 +158,7 @@ def test_a_run_depends_on_the_texts() -> None:
 def test_the_prefix_law() -> None:
     builds = lambda _: build(("ewc",))  # noqa: E731
     for listed in (False, True):
-        run = {"matrix": not listed, "listed": listed}
+        run = {"matrix": not listed, "feed": {"listed": listed}}
         assert evaluation_differences(builds, stream(until=2), stream(), lab.FINETUNE, **run) == []
 
 
@@ -174,10 +177,10 @@ def test_grown_equals_allocated_beforehand() -> None:
 def test_a_lane_is_the_run_alone() -> None:
     numbers = [{"rate": 0.01}, {"rate": 0.03}]
     programs = Programs(functools.partial(program, BOTH, ("ewc",)), {}, 2)
-    solo = loop.Driver(build(("ewc",)), stream(), lab.FINETUNE, ("ndcg@10",), listed=True)
-    lanes: Any = [Place(), Place()]
-    results = Packed(programs, solo, numbers, [1, 0], lanes, matrix=False).run()
-    assert_same(results[1], ran())
+    executor = Executor(Lanes(programs, numbers, [1, 0]))
+    events = loop.run(Feed(stream(), listed=True), executor, lab.FINETUNE, metrics=("ndcg@10",))
+    (result,) = (event.result for event in events if isinstance(event, Finished) and event.lane == 1)
+    assert_same(result, ran())
 
 
 @pytest.mark.parametrize("ids", [True, False])

@@ -13,8 +13,8 @@ from incremental.data.stream import Stream, make_stream
 from incremental.data.text import hashed_words
 from incremental.errors import UserError
 from incremental.models.popularity import popularity
-from incremental.run import loop
 from incremental.run.policy import update
+from tests import lab
 
 TITLES = {"a": "red shoe", "b": "blue shoe", "c": "tea"}
 EVENTS = [  # user, item, behaviour, rating
@@ -140,12 +140,12 @@ def late(until: int | None = None) -> Stream:
 def test_a_behaviour_that_comes_with_an_increment_is_a_miss_there_and_a_candidate_behind_it() -> None:
     model = popularity()
     build = lambda sizes: model.build(sizes, (1,))  # noqa: E731
-    result = loop.run(build, late(), update(), metrics=("recall@1",))
+    result = lab.run(build, late(), update(), metrics=("recall@1",))
     assert result.sizes.items == 10  # nine and the padding row
     found = {(record.evaluated_on, record.metric): record for record in result.records}
     new = [found[1, f"recall/b{c}"] for c in range(2, 9)]
     assert [(record.value, record.events) for record in new] == [(0.0, 5 if 4 <= c < 8 else 4) for c in range(2, 9)]
     assert [found[1, f"auc/b{c}"].value for c in range(2, 9)] == [0.5] * 7
     # What comes later has no line before it.
-    short = loop.run(build, late(until=1), update(), metrics=("recall@1",))
+    short = lab.run(build, late(until=1), update(), metrics=("recall@1",))
     assert [str(record) for record in short.records] == [str(r) for r in result.records if r.evaluated_on == 1]

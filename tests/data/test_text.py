@@ -3,7 +3,6 @@ import pytest
 
 from incremental.data.text import hashed_words, words
 from incremental.errors import UserError
-from incremental.run import loop
 from tests import lab
 
 
@@ -44,7 +43,7 @@ def test_shared_words_are_the_inner_product() -> None:
 def test_an_update_sees_the_texts_of_items_that_have_occurred() -> None:
     stream = lab.stream(text=hashed_words(width=16))
     assert stream.text is not None
-    program = lab.build(lab.Spec())(loop.sizes_at(stream, 1))
+    program = lab.build(lab.Spec())(lab.sizes_at(stream, 1))
     data, _ = lab.update_data(stream, program, 1)
     known = int(stream.interactions.item[: stream.bounds(1)[1]].max()) + 1
     assert known < len(stream.text)

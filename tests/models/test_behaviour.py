@@ -25,7 +25,6 @@ from incremental.heads.full_softmax import full_softmax
 from incremental.models.behaviour import behaviour
 from incremental.models.popularity import popularity
 from incremental.models.sasrec import sasrec
-from incremental.run import loop
 from incremental.run.policy import update
 from incremental.serve.model import Trained
 from incremental.strategies.ewc import ewc
@@ -84,7 +83,7 @@ def build(sizes: Sizes, head: Head) -> Program:
 @pytest.mark.parametrize("head", [full_softmax(), bce(negatives=8)], ids=["softmax", "bce"])
 def test_it_learns_what_the_texts_say_under_strategies(head: Head) -> None:
     stream = shop()
-    result = loop.run(partial(build, head=head), stream, update(), metrics=("recall@1",))
+    result = lab.run(partial(build, head=head), stream, update(), metrics=("recall@1",))
     assert result.sizes.items == 8
     found = {record.metric: record for record in result.records if record.evaluated_on == 2}
     assert found["recall@1"].value > 0.95  # accuracy
@@ -96,7 +95,7 @@ def test_it_learns_what_the_texts_say_under_strategies(head: Head) -> None:
 
 def test_the_commoner_class_is_the_baseline() -> None:
     model = popularity()
-    result = loop.run(lambda sizes: model.build(sizes, (1,)), shop(), update(), metrics=("recall@1",))
+    result = lab.run(lambda sizes: model.build(sizes, (1,)), shop(), update(), metrics=("recall@1",))
     found = {record.metric: record.value for record in result.records if record.evaluated_on == 2}
     assert sorted([found["recall/buy"], found["recall/view"]]) == [0.0, 1.0]
     assert found["auc"] == 0.5
@@ -112,11 +111,11 @@ def test_a_model_that_reads_something_else() -> None:
     with pytest.raises(
         UserError, match=r"its history is of labels, which data.predict makes behaviours; use model=behav"
     ):
-        loop.run(partial(of, sasrec(width=8)), shop(), update(), metrics=("recall@1",))
+        lab.run(partial(of, sasrec(width=8)), shop(), update(), metrics=("recall@1",))
     with pytest.raises(
         UserError, match=r"it predicts behaviours, but the stream's labels are items; \+predict@data.pre"
     ):
-        loop.run(partial(of, behaviour()), lab.stream(), update(), metrics=("recall@1",))
+        lab.run(partial(of, behaviour()), lab.stream(), update(), metrics=("recall@1",))
     with pytest.raises(UserError, match=r"model.features=256: data.text makes 32 numbers of a title; set it to 32"):
         assemble(composed("experiment=behaviour", "data.text.width=32", "data.source.events=500"))
 

@@ -24,7 +24,6 @@ from incremental.encoders.load import load
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.encoder_behaviour import encoder_behaviour
-from incremental.run import loop
 from incremental.run.policy import update
 from incremental.strategies.ewc import ewc
 from incremental.strategies.gpm import gpm
@@ -179,7 +178,7 @@ def build(sizes: Sizes, folder: Path, **settings: Any) -> Program:
 def test_it_learns_from_the_stream_under_strategies(settings: dict[str, Any], checkpoint: Checkpoint) -> None:  # noqa: F811
     folder = checkpoint("bert")
     stream = shop(folder)
-    result = loop.run(partial(build, folder=folder, **settings), stream, update(), metrics=("recall@1",))
+    result = lab.run(partial(build, folder=folder, **settings), stream, update(), metrics=("recall@1",))
     found = {record.metric: record.value for record in result.records if record.evaluated_on == 2}
     assert found["recall@1"] > 0.95  # accuracy
     memory = next(
@@ -210,4 +209,4 @@ def test_what_does_not_fit_is_refused(checkpoint: Checkpoint) -> None:  # noqa: 
     with pytest.raises(UserError, match="makes tokens, which model=encoder_behaviour reads"):
         assemble(composed(*named, "text@data.text=tokens", f"data.text.path={folder}", "data.text.length=3"))
     with pytest.raises(UserError, match="it predicts behaviours, but the stream's labels are items"):
-        loop.run(partial(build, folder=folder, layers=1), lab.stream(), update(), metrics=("recall@1",))
+        lab.run(partial(build, folder=folder, layers=1), lab.stream(), update(), metrics=("recall@1",))

@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.core.test_tower import two_kinds
 
 from incremental.core.gradient import make, training
 from incremental.core.optimizers import adam
 from incremental.core.problem import Head, problem
 from incremental.core.tower import on_texts, reading
-from incremental.core.types import Problem, Program, Sizes
+from incremental.core.types import Problem, Program, Sizes, bytes_of
 from incremental.data.encoded import states
 from incremental.encoders.encode import encode
 from incremental.encoders.load import load
@@ -22,13 +21,13 @@ from incremental.heads.full_softmax import full_softmax
 from incremental.heads.in_batch_softmax import in_batch_softmax
 from incremental.models.encoder_items import encoder_items
 from incremental.models.matrix_factorization import matrix_factorization
-from incremental.run import loop
 from incremental.strategies.ewc import ewc
 from incremental.strategies.gpm import gpm
 from incremental.strategies.lora_boundary import lora_boundary
 from incremental.strategies.lwf import lwf
 from incremental.strategies.replay import replay
 from tests import lab
+from tests.core.test_tower import two_kinds
 from tests.encoders.conftest import Checkpoint, checkpoint  # noqa: F401
 
 TITLES = ["", "lip balm", "red nail polish", "blue lip", "nail balm red lip"]
@@ -145,7 +144,7 @@ def test_adapters_learn_from_a_batchs_items_alone(checkpoint: Checkpoint) -> Non
     assert min(cold) > 0.9  # the titles say the kind
     merged = [params["lora"]["layer_1"][part].pop("merged") for part in ("query", "value")]
     assert [leaf.shape for leaf in merged] == [(8, 8)] * 2
-    assert loop.bytes_of(params) < 4 * (2 * 2 * 8 * 2 + 8 * 5 + 1)  # nothing else
+    assert bytes_of(params) < 4 * (2 * 2 * 8 * 2 + 8 * 5 + 1)  # nothing else
 
 
 def test_what_does_not_fit_is_refused(checkpoint: Checkpoint) -> None:  # noqa: F811

@@ -1,4 +1,5 @@
 import functools
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +14,13 @@ from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.metrics.ranking import per_event
 from incremental.models.popularity import popularity
-from incremental.run import loop
+from incremental.run import alone, loop
+from incremental.run.alone import Build
+from incremental.run.check import check, holds_anchor
+from incremental.run.executor import Executor
+from incremental.run.feed import BYTES_AN_INTERACTION, Capacities, Feed
 from incremental.run.policy import Update
-from incremental.run.progress import Cost, Epoch, Progress, Result
+from incremental.run.progress import EpochDone, Event, Finished, Paused, Result, Tested, Trained
 from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
@@ -123,56 +128,47 @@ def test_an_increment_is_tested_before_it_is_trained_on() -> None:
     assert value(result, 0, 0, "heldout/recall@10") > 0.5
 
 
-class Hasty(loop.Driver):
+class Hasty(loop.Run):
     """A planted leak: trains first."""
 
-    def test(self, state: Any, t: int, trained_until: int) -> Any:
-        state, *_ = self.train(
-            self.functions(loop.sizes_at(self.stream, t)).copy(state),
-            state.learner.params,
-            loop.sizes_at(self.stream, t),
-            Progress(increment=t),
-        )
-        return super().test(state, t, trained_until)
+    def test(self, lanes: Any, t: int) -> Any:
+        (plan, _), *_ = self.plans(lanes)
+        yield from self.train(lanes, t, plan)
+        yield from super().test(lanes, t)
 
 
 def test_training_before_the_test_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "Driver", Hasty)
+    monkeypatch.setattr(loop, "Run", Hasty)
     result = lab.run(lab.baseline_build("popularity"), disjoint(), metrics=("recall@10",))
     assert value(result, 0, 1, "recall@10") > 0.5
 
 
-def test_tests_of_users_and_items_beyond_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tests_of_users_and_items_beyond_the_tables() -> None:
     """The tables are as small as can be, and the model is never updated: later ids are beyond them."""
     rng = np.random.default_rng(0)
     parts = [[(str(rng.integers(ids)), str(rng.integers(ids))) for _ in range(60)] for ids in (12, 60, 60)]
     stream = lab.written(parts)
     results = []
     for least in (8, 1024):
-        monkeypatch.setattr(loop, "LEAST_CAPACITY", least)
-        build = lab.baseline_build("popularity")
-        results.append(lab.run(build, stream, lab.POLICIES["static"], metrics=("mrr@10",), matrix=True))
+        build, feed = lab.baseline_build("popularity"), {"capacities": Capacities(table=least)}
+        results.append(lab.run(build, stream, lab.POLICIES["static"], feed=feed, metrics=("mrr@10",), matrix=True))
     assert results[0].sizes != results[1].sizes
-    assert max(results[0].sizes) < 16 < max(loop.sizes_at(stream, 2))
+    assert max(results[0].sizes) < 16 < stream.interactions.item.max()
     assert list(map(str, results[0].records)) == list(map(str, results[1].records))
 
 
-def test_the_listener_hears_of_every_epoch_and_increment() -> None:
-    heard: list[Any] = []
-
-    class Listener:
-        def epoch(self, epoch: Epoch) -> None:
-            heard.append(epoch)
-
-        def increment(self, cost: Cost, tested: Any) -> None:
-            heard.append((cost, tested))
-
-    result = lab.run(lab.build(PLAIN), lab.stream(), listener=Listener())
-    costs = [entry for entry in heard if not isinstance(entry, Epoch)]
-    assert tuple(cost for cost, _ in costs) == result.costs
-    assert [record for _, tested in costs for record in tested] == list(result.records)
+def test_every_test_epoch_and_increment_is_an_event() -> None:
+    heard = list(lab.events(lab.build(PLAIN), lab.stream()))
+    result = loop.finished(heard)
+    trained = [event for event in heard if isinstance(event, Trained)]
+    assert tuple(event.cost for event in trained) == result.costs
+    assert [record for event in trained for record in event.tested] == list(result.records)
+    assert [event.records for event in heard if isinstance(event, Tested)] == [event.tested for event in trained[1:]]
+    kinds = [type(event) for event in heard]
+    assert kinds[-1] is Finished
+    assert kinds[kinds.index(Tested) - 1] is Trained  # an increment is tested once the one before is over
     for t, cost in enumerate(result.costs):
-        epochs = [entry for entry in heard if isinstance(entry, Epoch) and entry.increment == t]
+        epochs = [event.epoch for event in heard if isinstance(event, EpochDone) and event.epoch.increment == t]
         assert [epoch.epoch for epoch in epochs] == list(range(1, cost.epochs + 1))
         assert all(epoch.loss is not None and epoch.loss > 0 for epoch in epochs)
         assert all(dict(epoch.terms) == {"data": epoch.loss} for epoch in epochs)
@@ -183,7 +179,7 @@ def test_the_listener_hears_of_every_epoch_and_increment() -> None:
             assert values.index(max(values)) == len(values) - 1 - PLAIN.patience
 
 
-def test_the_listener_hears_each_term_of_the_loss_and_each_report() -> None:
+def test_an_epochs_event_has_each_term_of_the_loss_and_each_report() -> None:
     """The term is 0.5 · the number of finished increments, the report counts steps: both are known beforehand."""
     counting = Strategy(
         init=lambda _: (jnp.float32(0.0), jnp.int32(0)),
@@ -196,14 +192,8 @@ def test_the_listener_hears_each_term_of_the_loss_and_each_report() -> None:
     def build(sizes: Sizes) -> Program:
         return lab.make(lab.problem_of(PLAIN, sizes), {"quiet": Strategy(), "mine": counting}, sizes, PLAIN)
 
-    heard: list[Epoch] = []
-
-    class Noting(loop.Silent):
-        def epoch(self, epoch: Epoch) -> None:
-            heard.append(epoch)
-
     stream = lab.stream()
-    lab.run(functools.cache(build), stream, listener=Noting())
+    heard = [e.epoch for e in lab.events(functools.cache(build), stream) if isinstance(e, EpochDone)]
     assert {epoch.increment for epoch in heard} == set(range(len(stream)))
     steps = 0.0
     for epoch in heard:
@@ -247,7 +237,7 @@ def test_costs_of_the_policies() -> None:
             past = [
                 e for e in range(len(stream.increment)) if stream.increment[e] in used[:-1] and not stream.heldout[e]
             ]
-            assert cost.memory_bytes == loop.BYTES_AN_INTERACTION * len(past)
+            assert cost.memory_bytes == BYTES_AN_INTERACTION * len(past)
             assert (cost.parameters_written > 0) == (name != "static")
             assert (cost.epochs > 0) == (name != "static")
             assert cost.seconds >= 0
@@ -270,8 +260,8 @@ def test_training_stops_by_the_newest_increments_validation_part() -> None:
     """Under a window and a retraining too; nothing trains on the older increments' validation parts either."""
     stream = lab.stream()
     for name in ("window", "retrain"):
-        one = lab.driver(lab.build(PLAIN), stream, lab.POLICIES[name])
-        data, validation, _ = one.update_data(one.functions(one.sizes(2)).program, 2, one.update.plan(2, [0, 1], {}, 0))
+        program, plan = lab.build(PLAIN)(lab.sizes_at(stream, 2)), lab.POLICIES[name].plan(2, [0, 1], {}, 0)
+        data, validation, _ = Feed(stream).update(program, 2, plan, jax.device_put)
         assert set(np.asarray(validation.rows.increment)[: int(validation.size)].tolist()) == {2}
         assert len(set(np.asarray(data.rows.increment)[: int(data.size)].tolist())) > 1
 
@@ -304,8 +294,8 @@ def test_a_fresh_start_knows_nothing_of_earlier_increments() -> None:
     # The last update alone, from any other state: parameters, moments and catalogue must be the same.
     program = lab.build(PLAIN)(result.sizes)
     f = lab.functions(program)
-    driver = lab.driver(lab.build(PLAIN), stream, lab.POLICIES["retrain"])
-    data, validation, _ = driver.update_data(program, 3, driver.update.plan(3, [0, 1, 2], {}, 0))
+    plan = lab.POLICIES["retrain"].plan(3, [0, 1, 2], {}, 0)
+    data, validation, _ = Feed(stream).update(program, 3, plan, jax.device_put)
     spoilt = jax.tree.map(lambda leaf: leaf + 7, f.init(jax.random.key(3)).learner.params)
     state = f.init(jax.random.key(3))
     state = state._replace(learner=state.learner._replace(params=spoilt))
@@ -398,13 +388,13 @@ def test_contradicting_labels_replace_the_old() -> None:
 # -- refusals -------------------------------------------------------------------------------------------------------
 
 
-def refused(message: str, build: loop.Build, stream: Stream, policy: Update = lab.FINETUNE, **run: Any) -> None:
+def refused(message: str, build: Build, stream: Stream, policy: Update = lab.FINETUNE, **run: Any) -> None:
     with pytest.raises(UserError, match=message):
         lab.run(build, stream, policy, **run)
 
 
 def test_what_cannot_work_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop.Driver, "run", None)  # nothing may run
+    monkeypatch.setattr(loop.Run, "events", None)  # nothing may run
     plain, stream = lab.build(PLAIN), lab.stream()
     pairs = [(str(i % 5), str(i % 13)) for i in range(100)]
     uneven = lab.written([pairs, pairs[:40]])
@@ -430,15 +420,15 @@ def test_what_cannot_work_is_refused_before_anything_runs(monkeypatch: pytest.Mo
 
 def test_what_can_work_is_not_refused() -> None:
     stream = lab.stream()
-    retrain = lab.driver(lab.build(lab.Spec("replay")), stream, lab.POLICIES["retrain"])
-    retrain.check(matrix=True, batch_size=32)
+    replay = Executor(alone.Alone(lab.build(lab.Spec("replay"))))
+    check(Feed(stream), replay, lab.POLICIES["retrain"], ("ndcg@10",), matrix=True, batch_size=32)
     # The base part's catalogue is just large enough; a static model has no later batches.
     items = int(stream.interactions.item[: stream.bounds(0)[1]].max())
     build = lab.build(replace(PLAIN, cutoffs=(items,)))
-    static = loop.Driver(build, stream, lab.POLICIES["static"], (f"mrr@{items}",))
-    static.check(matrix=True, batch_size=rows_of(stream, 0))
-    assert loop.holds_anchor({"a": {"b": Anchor(jnp.zeros(2))}})
-    assert not loop.holds_anchor({"a": {"b": jnp.zeros(2)}})
+    static, metrics = Executor(alone.Alone(build)), (f"mrr@{items}",)
+    check(Feed(stream), static, lab.POLICIES["static"], metrics, matrix=True, batch_size=rows_of(stream, 0))
+    assert holds_anchor({"a": {"b": Anchor(jnp.zeros(2))}})
+    assert not holds_anchor({"a": {"b": jnp.zeros(2)}})
 
 
 @pytest.mark.parametrize("hook", ["begin", "record", "end"])
@@ -454,15 +444,10 @@ def test_a_state_that_changes_its_type_is_refused_before_training(hook: str) -> 
     def build(sizes: Sizes) -> Program:
         return lab.make(lab.problem_of(PLAIN, sizes), {"sound": Strategy(), "changing": changing}, sizes, PLAIN)
 
-    trained: list[int] = []
-
-    class Noting(loop.Silent):
-        def epoch(self, epoch: Epoch) -> None:
-            trained.append(epoch.epoch)
-
+    trained: list[Any] = []
     where = "type of its state" if hook == "record" else rf"strategies\.changing: its state changes in `{hook}`.*init"
     with pytest.raises(UserError, match=where):
-        lab.run(functools.cache(build), lab.stream(), listener=Noting())
+        trained += [each for each in lab.events(functools.cache(build), lab.stream()) if isinstance(each, EpochDone)]
     assert not trained
 
 
@@ -492,17 +477,16 @@ def fragile(sizes: Sizes) -> Program:
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_place() -> None:
     saved: list[int] = []
 
-    class Saver:
-        def due(self) -> bool:
-            return True
-
-        def save(self, state: Any, before: Any, sizes: Any, progress: Progress) -> None:
-            del before, sizes
-            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(lab.on_host(state.learner.params)))
-            saved.append(progress.increment)
+    def seen(events: Iterator[Event]) -> Iterator[Event]:
+        for event in events:
+            if isinstance(event, Paused) and event.progress:
+                params = event.snapshot(0).state.learner.params
+                assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(lab.on_host(params)))
+                saved.append(event.progress[0].increment)
+            yield event
 
     with pytest.raises(UserError) as caught:
-        lab.run(functools.cache(fragile), lab.stream(), saver=Saver())
+        loop.finished(seen(lab.events(functools.cache(fragile), lab.stream())))
     text = str(caught.value)
     assert "increment 2, epoch 1, step 1, in the term(s) faulty (" in text
     assert saved[-1] == 2  # the end of increment 1: nothing was saved after it

@@ -18,7 +18,8 @@ from incremental.core.strategy import Strategy, chain
 from incremental.core.types import Data, Learner, Params, Problem, Sizes, State
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
-from incremental.run import loop
+from incremental.run import alone
+from incremental.run.check import holds_anchor
 from incremental.strategies.ema import ema
 from incremental.strategies.ewc import ewc
 from incremental.strategies.l2_to_last import l2_to_last
@@ -75,7 +76,7 @@ BESIDE: dict[str, Callable[[Problem], Strategy]] = {
 
 
 @functools.cache
-def functions(*names: str) -> loop.Functions:
+def functions(*names: str) -> alone.Functions:
     parts = {name: BESIDE[name](PROBLEM) for name in names}
     steps = training(batch_size=32, epochs=2, patience=0)
     return lab.functions(make(PROBLEM, adam(learning_rate=0.03), parts, sizes=SIZES, training=steps, cutoffs=(10,)))
@@ -86,7 +87,7 @@ def data_at(t: int) -> tuple[Data, Data]:
     return lab.update_data(lab.stream(), functions("end").program, t)
 
 
-def before_the_end(f: loop.Functions, state: State, t: int) -> State:
+def before_the_end(f: alone.Functions, state: State, t: int) -> State:
     data, validation = data_at(t)
     state = f.begin(state, data)
     while bool(state.fit.active):
@@ -212,7 +213,7 @@ def test_averaged_matrices_are_the_means_of_those_at_the_ends() -> None:
         np.testing.assert_array_equal(pairs(after.params)[PAIR]["merged"], pairs(params)[PAIR]["merged"])
         if number == 1:  # the base part's end changes nothing
             lab.assert_same(after.params, params)
-    assert loop.holds_anchor(state)  # a fresh start is refused
+    assert holds_anchor(state)  # a fresh start is refused
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,90 @@
+"""Refuses what cannot work before anything runs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from incremental.core.types import Anchor, Program
+from incremental.errors import UserError
+from incremental.run.executor import Executor
+from incremental.run.feed import Feed
+from incremental.run.policy import Update
+from incremental.run.records import cutoffs
+
+
+def check(
+    feed: Feed,
+    executor: Executor,
+    policy: Update,
+    metrics: tuple[str, ...],
+    *,
+    matrix: bool,
+    batch_size: int | None,
+    bases: Mapping[int, Any] = {},
+) -> None:
+    """A UserError says what does not fit together: stream, model, metrics, policy, strategies."""
+    if not feed.wait(1):
+        raise UserError("data.cut: the stream has no increment after the base part; cut it finer")
+    stream, ks = feed.stream, cutoffs(metrics)
+    if matrix and not stream.heldout.any():
+        raise UserError("evaluation.matrix=true needs held-out parts: set data.heldout above 0")
+    if feed.listed and stream.unseen_items == "drop":
+        raise UserError(
+            "evaluation.candidates=listed tests items that the model has not seen, data.unseen_items=drop leaves "
+            "them out; set data.unseen_items=miss"
+        )
+    inputs = executor.way.inputs(feed.sizes(0, ("user",)))
+    refuse_inputs(feed, inputs)
+    base_items = int(stream.interactions.item[: stream.bounds(0)[1]].max())
+    if max(ks) > base_items:
+        raise UserError(
+            f"evaluation.metrics: K={max(ks)} is larger than the catalogue of the base part "
+            f"({base_items} items); choose smaller K's"
+        )
+    program = executor.way.at(feed.sizes(0, inputs)).program
+    if program.cutoffs != ks:
+        raise UserError(
+            f"the metrics ask for the K's {ks}, the program counts {program.cutoffs}: give make(..., cutoffs={ks})"
+        )
+    if any(each.required for each in bases.values()) and not shares_base(program):
+        names = ", ".join(dict.fromkeys(program.following + program.early))
+        raise UserError(
+            f"base: the base part's steps are followed, or changed, by {names} ('head' is the model's), which "
+            "cannot begin with a base part that another run has trained; leave base out, or the strategy"
+        )
+    shapes = jax.eval_shape(program.init, jax.random.key(0))
+    if policy.forgets and holds_anchor(shapes.strategy):
+        names = ", ".join(name for name, own in shapes.strategy.items() if holds_anchor(own))
+        raise UserError(
+            f"strategies.{names} pulls towards earlier weights, but update.start=afresh (or full_every) forgets "
+            "them; use update.start=continue, or leave the strategy out"
+        )
+    for t in range(len(stream)):
+        plan = policy._replace(drop=None, budget=None, every=1).plan(t, range(t) or [0], {}, 0)
+        rows = stream.training_rows(plan.increments, validation=False, history=False)
+        if batch_size and 0 < len(rows) < batch_size:
+            part = "the base part" if t == 0 else f"increment {t}"
+            raise UserError(
+                f"training.batch_size={batch_size} is larger than {part} ({len(rows)} training events); "
+                "lower it, or cut the stream coarser (data.cut)"
+            )
+
+
+def refuse_inputs(feed: Feed, inputs: tuple[str, ...]) -> None:
+    """A model that does not read what the stream's rows hold."""
+    if feed.stream.question is None and {"asked", "tokens"} & {*inputs}:
+        raise UserError("model: it predicts behaviours, but the stream's labels are items; +predict@data.predict=...")
+    if feed.stream.question is not None and "history" in inputs:
+        raise UserError("model: its history is of labels, which data.predict makes behaviours; use model=behaviour")
+
+
+def shares_base(program: Program) -> bool:
+    """Whether a run need not train its base part where there is one: nothing in it follows the steps, or acts."""
+    return not program.following and not program.early
+
+
+def holds_anchor(tree: Any) -> bool:
+    """Whether a strategy's state holds an `Anchor`."""
+    leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, Anchor))
+    return any(isinstance(leaf, Anchor) for leaf in leaves)

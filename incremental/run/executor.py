@@ -1,0 +1,199 @@
+"""The executor: the states of n >= 1 lanes, and what is done to them. It knows no stream and no policy."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from incremental.core.types import Fit, Learner, Params, Program, PyTree, Ranks, Seen, Sizes, State, bytes_of
+from incremental.errors import UserError
+from incremental.run.alone import Alone, Build
+from incremental.run.alone import Bound as BoundAlone
+from incremental.run.lanes import Bound as BoundLanes
+from incremental.run.lanes import Lanes
+from incremental.run.progress import Cost, Progress
+
+
+class Snapshot(NamedTuple):
+    """All that one lane needs to go on."""
+
+    state: State
+    before: Params  # at the running update's start
+    sizes: Sizes
+    progress: Progress
+
+
+class Base(NamedTuple):
+    """A base part that another run has trained: what a lane may begin with in place of training it."""
+
+    learner: Learner
+    cost: Cost
+
+    @property
+    def sizes(self) -> Sizes:
+        """The capacities of its tables."""
+        return sizes_of(self.learner)
+
+
+def sizes_of(learner: Learner) -> Sizes:
+    """The capacities of a learner's tables."""
+    return Sizes(*(ids.shape[-1] for ids in (learner.catalogue.seen, learner.catalogue.users)))
+
+
+class Executor:
+    """The lanes' states at one pair of capacities. `way` says how functions are compiled and mapped over the lanes."""
+
+    @classmethod
+    def alone(cls, build: Build, seed: int = 0) -> "Executor":
+        """Of one lane; `build(sizes)` makes its program at given capacities."""
+        return cls(Alone(build, seed))
+
+    def __init__(self, way: Alone | Lanes) -> None:
+        self.way, self.lanes = way, way.lanes
+        self.sizes = Sizes(0, 0)
+        self.state: Any = None
+        self.before: Params = None
+        self.checked: set[Sizes] = set()
+
+    @property
+    def functions(self) -> BoundAlone | BoundLanes:
+        """Those at the capacities of the state."""
+        return self.way.at(self.sizes)
+
+    @property
+    def program(self) -> Program:
+        return self.functions.program
+
+    def load(self, found: Mapping[int, Snapshot], sizes: Sizes) -> None:
+        """The states: new ones, at least of these sizes, and in their places those of the snapshots."""
+        self.sizes = Sizes(*map(max, sizes, *[each.sizes for each in found.values()])) if found else sizes
+        self.way.at(self.sizes)
+        together = {lane: (each.state, each.before) for lane, each in found.items()}
+        self.state, self.before = self.way.put_together(together, self.sizes)
+
+    def snapshots(self, progress: Mapping[int, Progress]) -> Callable[[int], Snapshot]:
+        """(lane) -> its snapshot; the states are fetched once, when the first is asked for."""
+        apart = cache(lambda: self.way.apart(self.state, self.before))
+        return lambda lane: Snapshot(*apart()(lane), self.sizes, progress[lane])
+
+    # -- an update -------------------------------------------------------------------------------------------------
+
+    def grow(self, wanted: Sizes) -> None:
+        """The tables at the capacities `wanted`."""
+        if wanted != self.sizes:
+            self.state = jax.block_until_ready(self.way.at(wanted).grow(self.state))
+            self.sizes, self.before = wanted, self.state.learner.params
+
+    def begin(self, lanes: Sequence[int], data: PyTree, *, afresh: bool) -> None:
+        """The update begins in these lanes."""
+        on, f = self.way.on(lanes), self.functions
+        self.before = f.noted(on, self.before, self.state.learner.params)
+        if afresh:
+            self.state = f.restart(on, self.state, data)
+        if self.sizes not in self.checked:
+            refuse_types(f.traced(self.state, data), self.state)
+            self.checked.add(self.sizes)
+        self.state = f.begin(on, self.state, data)
+
+    def epoch(
+        self, lanes: Sequence[int], number: int, data: PyTree, validation: PyTree, seen: Seen | None, *, base: bool
+    ) -> tuple[PyTree, Fit]:
+        """Epoch `number` and its validation in these lanes: what it came to, and how far the update is, by lane."""
+        on, f = self.way.on(lanes), self.functions
+        self.state, info = f.epoch(on, self.state, number, data, base=base)
+        self.state = f.validate(on, self.state, validation, seen)
+        jax.block_until_ready(self.state)
+        found: tuple[PyTree, Fit] = self.way.host((info, told(self.state.fit)))
+        return found
+
+    def fit(self) -> Fit:
+        """How far the update is, [lanes] each, on the host."""
+        found: Fit = self.way.host(told(self.state.fit))
+        return found
+
+    def end(self, lanes: Sequence[int], data: PyTree) -> None:
+        """The update ends in these lanes."""
+        self.state = self.functions.end(self.way.on(lanes), self.state, data)
+        jax.block_until_ready(self.state)
+
+    def written(self) -> np.ndarray:
+        """[lanes] the parameters that differ from those at the update's start."""
+        return self.functions.written(self.before, self.state.learner.params)
+
+    def strategy_bytes(self) -> int:
+        """Of one lane's strategies."""
+        return bytes_of(self.state.strategy) // self.way.total
+
+    # -- base parts ------------------------------------------------------------------------------------------------
+
+    def begin_with(self, bases: Mapping[int, Base]) -> None:
+        """These lanes have begun the base part; it is now as if they had just trained it."""
+        fit = jax.tree.map(np.array, self.fit())
+        for lane, base in bases.items():
+            fit.epoch[lane], fit.active[lane] = base.cost.epochs, False
+        whole = self.state.fit
+        fit = self.way.device(fit)._replace(learner=whole.learner, strategy=whole.strategy)
+        self.state = self.state._replace(fit=fit)
+        self.put_learners({lane: base.learner for lane, base in bases.items()})
+
+    def learners(self) -> Callable[[int], Learner]:
+        """(lane) -> its best learner, on the host."""
+        host = self.way.host(self.state.fit.learner)
+        return lambda lane: jax.tree.map(lambda leaf: leaf[lane].copy(), host)
+
+    def put_learners(self, learners: Mapping[int, Learner]) -> None:
+        """Writes the best learners of these lanes."""
+        if not learners:
+            return
+        if len(learners) == self.way.total:
+            host = jax.tree.map(lambda *leaves: np.stack(leaves), *(learners[lane] for lane in sorted(learners)))
+        else:
+            host = jax.tree.map(np.array, self.way.host(self.state.fit.learner))
+            for lane, learner in learners.items():
+
+                def put(all_lanes: np.ndarray, own: np.ndarray, lane: int = lane) -> None:
+                    all_lanes[lane] = own
+
+                jax.tree.map(put, host, learner)
+        self.state = self.state._replace(fit=self.state.fit._replace(learner=self.way.device(host)))
+
+    # -- tests -----------------------------------------------------------------------------------------------------
+
+    def known(self) -> np.ndarray:
+        """[lanes, V] bool: the items that each lane was trained on."""
+        return np.asarray(self.way.host(self.state.learner.catalogue.seen))
+
+    def rank(self, data: PyTree, seen: Seen | None) -> list[Ranks]:
+        """Each lane's rankings, on the host."""
+        return self.functions.rank(self.state, data, seen)
+
+
+def told(fit: Fit) -> Fit:
+    """The numbers of a `Fit`, without the best epoch's weights."""
+    return fit._replace(learner=(), strategy=())  # type: ignore[arg-type]
+
+
+def refuse_types(traced: Mapping[str, Callable[[], State]], state: State) -> None:
+    """A strategy whose state changes its type is refused before training, not at a later increment."""
+    for hook, after in traced.items():
+        try:
+            changed = after().strategy
+        except TypeError as error:
+            if "carry" not in str(error):
+                raise
+            raise UserError(
+                f"a strategy changes the type of its state or of the weights in `record` or a step: {error}"
+            ) from None
+        for name, own in state.strategy.items():
+            if types_of(own) != types_of(changed[name]):
+                raise UserError(
+                    f"strategies.{name}: its state changes in `{hook}`, from {types_of(own)} to "
+                    f"{types_of(changed[name])}; shapes and dtypes must stay as `init` made them"
+                )
+
+
+def types_of(tree: Any) -> str:
+    """Structure, shapes and dtypes, to compare and to show."""
+    return str(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree))

@@ -1,0 +1,287 @@
+"""Several lanes: runs that differ only in their seed and in floats, mapped over the devices by one compiled program.
+
+Lanes are mapped over the devices by `jax.shard_map` (of which `jax.pmap` is a wrapper, in maintenance since JAX 0.8)
+and, on each device, by `jax.vmap`; on a CPU, whose batched small operations are slower than one after the other, by
+`jax.lax.map`. All lanes share the stream and the capacities. A lane that is ahead after a resume, has stopped early,
+diverged, waits for its next update or only fills a device up is off: its state stays as it is.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as Spec
+
+from incremental.core.sharding import shapes
+from incremental.core.types import Params, Program, PyTree, Ranks, Seen, Sizes, State
+from incremental.run.alone import parameters_written
+from incremental.run.capacity import into_corner
+from incremental.run.compiled import Compiled
+
+Numbers = Mapping[str, Array]  # by dotted key; [lanes] float32, or [] of one lane
+LaneBuild = Callable[[Sizes, Numbers], Program]
+
+
+def mapped_on(platform: str) -> Callable[[Callable[[Any], Any], Any], Any]:
+    """How the lanes of one device run: `map(function, lanes)`."""
+    return jax.lax.map if platform == "cpu" else lambda function, lanes: jax.vmap(function)(lanes)
+
+
+class Functions:
+    """A program's functions over lanes, at one pair of capacities, compiled as they are met.
+
+    The first arguments are the lanes' numbers and, where a state changes, which lanes are on.
+    """
+
+    def __init__(self, build: LaneBuild, sizes: Sizes, mesh: Mesh, first: Mapping[str, float]) -> None:
+        self.build, self.sizes, self.mesh = build, sizes, mesh
+        self.program = build(sizes, {key: jnp.float32(value) for key, value in first.items()})
+        self.init = self.over(lambda numbers, key: build(sizes, numbers).init(key), lanes=2)
+        self.grow = self.over(lambda numbers, state: grown(build(sizes, numbers), state), lanes=2)
+        self.restart = self.changing(lambda program, state, data: (program.restart(state, data), ()), shared=1)
+        self.begin = self.changing(lambda program, state, data: (program.begin(state, data), ()), shared=1)
+        self.run_epoch = self.changing(partial(run_epoch, "run_epoch"), shared=2)
+        self.base_epoch = self.run_epoch
+        if self.program.base_epoch is not None:
+            self.base_epoch = self.changing(partial(run_epoch, "base_epoch"), shared=2)
+        self.validate = self.changing(lambda program, *given: (program.validate(*given), ()), shared=2)
+        self.end = self.changing(lambda program, state, data: (program.end(state, data), ()), shared=1)
+        self.rank = self.over(lambda numbers, *given: build(sizes, numbers).rank(*given), lanes=2, shared=2)
+        self.written = self.over(lambda _, *params: parameters_written(*params), lanes=3)
+        self.noted = self.over(noted, lanes=4)
+
+    def over(
+        self, function: Callable[..., Any], *, lanes: int, shared: int = 0, donate: tuple[int, ...] = ()
+    ) -> Compiled:
+        """`function(numbers, …)` for each lane: the first `lanes` arguments have a lane axis, the others are shared."""
+
+        def local(*given: Any) -> Any:
+            own, common = given[:lanes], given[lanes:]
+
+            def one(own: tuple[Any, ...]) -> Any:
+                return function(*own, *common)
+
+            return mapped_on(self.mesh.devices.flat[0].platform)(one, own)
+
+        specs = (Spec("lanes"),) * lanes + (Spec(),) * shared
+        mapped = jax.shard_map(local, mesh=self.mesh, in_specs=specs, out_specs=Spec("lanes"), check_vma=False)
+        placed = tuple(NamedSharding(self.mesh, spec) for spec in specs)
+        return Compiled(mapped, donate, in_shardings=placed, out_shardings=NamedSharding(self.mesh, Spec("lanes")))
+
+    def changing(self, change: Callable[..., tuple[State, Any]], *, shared: int) -> Compiled:
+        """`change(program, state, …) -> (state, report)` for each lane that is on; others keep state, and report 0."""
+
+        @jax.jit  # traced once, for the shapes of the report and for the branch
+        def changed(numbers: Numbers, state: State, *common: Any) -> tuple[State, Any]:
+            return change(self.build(self.sizes, numbers), state, *common)
+
+        def one(numbers: Numbers, on: Any, state: State, *common: Any) -> tuple[State, Any]:
+            report = jax.eval_shape(changed, numbers, state, *common)[1]
+
+            def off(state: State) -> tuple[State, Any]:
+                return state, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), report)
+
+            return jax.lax.cond(on, lambda state: changed(numbers, state, *common), off, state)
+
+        return self.over(one, lanes=3, shared=shared, donate=(2,))
+
+    @property
+    def seconds(self) -> float:
+        """Spent on compilation."""
+        return sum(each.seconds for each in {each for each in vars(self).values() if isinstance(each, Compiled)})
+
+
+def run_epoch(kind: str, program: Program, state: State, epoch: Array, data: PyTree) -> tuple[State, Any]:
+    """The epoch's number is the same for all lanes that are on: given once, it leaves the branches on it branches."""
+    return getattr(program, kind)(state._replace(fit=state.fit._replace(epoch=epoch)), data)
+
+
+def grown(program: Program, state: State) -> State:
+    """`capacity.grow` of one lane."""
+    return jax.tree.map(into_corner, program.init(state.key), state)
+
+
+def noted(numbers: Numbers, on: Any, old: PyTree, new: PyTree) -> PyTree:
+    """`new` where a lane is on."""
+    del numbers
+    return jax.lax.cond(on, lambda: new, lambda: old)
+
+
+class Programs:
+    """What the lanes of a group share: the functions at each pair of capacities, and the devices."""
+
+    def __init__(self, build: LaneBuild, first: Mapping[str, float], lanes: int) -> None:
+        devices = jax.local_devices()[:lanes]
+        self.build, self.first = build, first
+        self.mesh = jax.make_mesh((len(devices),), ("lanes",), (AxisType.Auto,), devices=devices)
+        self.made: dict[Sizes, Functions] = {}
+
+    def at(self, sizes: Sizes) -> Functions:
+        """The functions at these capacities."""
+        if sizes not in self.made:
+            self.made[sizes] = Functions(self.build, sizes, self.mesh, self.first)
+        return self.made[sizes]
+
+    def total(self, lanes: int) -> int:
+        """The lanes, and those that only fill the devices up."""
+        return self.mesh.size * math.ceil(lanes / self.mesh.size)
+
+    def placed(self, tree: PyTree) -> PyTree:
+        """A tree with a lane axis, on the devices."""
+        return jax.device_put(tree, NamedSharding(self.mesh, Spec("lanes")))
+
+    def everywhere(self, tree: PyTree) -> PyTree:
+        """A tree that the lanes share, on every device."""
+        return jax.device_put(tree, NamedSharding(self.mesh, Spec()))
+
+
+class Lanes:
+    """How the functions of several lanes are compiled, and where their arrays lie. Each lane has its numbers and its
+    seed; those at the end that only fill a device up are the last one's."""
+
+    def __init__(self, programs: Programs, numbers: Sequence[Mapping[str, float]], seeds: Sequence[int]) -> None:
+        self.programs, self.lanes = programs, len(seeds)
+        self.total = programs.total(self.lanes)
+        filled = [*range(self.lanes), *[self.lanes - 1] * (self.total - self.lanes)]
+        self.keys = [jax.random.key(seeds[i]) for i in filled]
+        self.numbers: Numbers = programs.placed(
+            {key: np.array([numbers[i][key] for i in filled], np.float32) for key in numbers[0]}
+        )
+        self.counted = self.spent()
+
+    def at(self, sizes: Sizes) -> "Bound":
+        """The functions at these capacities."""
+        return Bound(self.programs.at(sizes), self)
+
+    def inputs(self, sizes: Sizes) -> tuple[str, ...]:
+        """What the program's examples hold."""
+        return self.at(sizes).program.inputs
+
+    def spent(self) -> float:
+        """Seconds spent on compilation."""
+        return sum(functions.seconds for functions in self.programs.made.values())
+
+    def compiling(self) -> float:
+        """Seconds spent on compilation since the last call."""
+        last, self.counted = self.counted, self.spent()
+        return self.counted - last
+
+    def on(self, lanes: Sequence[int]) -> Array:
+        """[lanes] bool, True for these."""
+        found: Array = self.programs.placed(np.isin(np.arange(self.total), lanes))
+        return found
+
+    def place(self, tree: PyTree) -> PyTree:
+        """Host arrays that the lanes share, on every device."""
+        return self.programs.everywhere(tree)
+
+    def host(self, tree: PyTree) -> PyTree:
+        """A tree on the host, with a lane axis."""
+        return jax.tree.map(np.array, jax.device_get(tree))
+
+    def device(self, tree: PyTree) -> PyTree:
+        """The inverse of `host`."""
+        return self.programs.placed(tree)
+
+    def apart(self, state: State, before: Params) -> Callable[[int], tuple[State, Params]]:
+        """(lane) -> its own state, and its parameters at the update's start."""
+        host = jax.device_get((state[:3], before))
+
+        def own(lane: int) -> tuple[State, Params]:
+            parts, before = jax.device_put(jax.tree.map(lambda leaf: leaf[lane], host))
+            return State(parts[0], parts[1], parts[2], self.keys[lane]), before
+
+        return own
+
+    def put_together(self, found: Mapping[int, tuple[State, Params]], sizes: Sizes) -> tuple[State, Params]:
+        """The lanes' states and starting parameters: new ones, and those of `found` in their places.
+
+        Tables of `found` may be smaller: one that is grown later equals one allocated beforehand.
+        """
+        f = self.at(sizes)
+        state = f.init()
+        before = f.noted(self.on([]), state.learner.params, state.learner.params)
+        if not found:
+            return state, before
+        host = self.host((state[:3], before))
+        for lane, (theirs, started) in found.items():
+
+            def put(all_lanes: np.ndarray, own: np.ndarray, lane: int = lane) -> None:
+                corner: Any = (lane, *(slice(n) for n in own.shape))
+                all_lanes[corner] = own
+
+            jax.tree.map(put, host, jax.device_get((theirs[:3], started)))  # all but the key, which the seed gives
+        parts, before = self.device(host)
+        return State(parts[0], parts[1], parts[2], state.key), before
+
+
+class Bound:
+    """The functions at one size, with the lanes' numbers. Where a state changes, `on` says in which lanes."""
+
+    def __init__(self, functions: Functions, lanes: Lanes) -> None:
+        self.functions, self.own, self.program = functions, lanes, functions.program
+        self.numbers = lanes.numbers
+
+    def init(self) -> State:
+        state: State = self.functions.init(self.numbers, self.own.programs.placed(jnp.stack(self.own.keys)))
+        return state
+
+    def like(self) -> State:
+        """One lane's state in ShapeDtypeStructs that say where each leaf lies."""
+        return shapes(self.program)
+
+    def grow(self, state: State) -> State:
+        grown: State = jax.block_until_ready(self.functions.grow(self.numbers, state))
+        return grown
+
+    def noted(self, on: Any, before: Params, params: Params) -> Params:
+        """The parameters at an update's start, those `before` for lanes that are off."""
+        return self.functions.noted(self.numbers, on, before, params)
+
+    def restart(self, on: Any, state: State, data: PyTree) -> State:
+        changed: State = self.functions.restart(self.numbers, on, state, data)[0]
+        return changed
+
+    def begin(self, on: Any, state: State, data: PyTree) -> State:
+        changed: State = self.functions.begin(self.numbers, on, state, data)[0]
+        return changed
+
+    def epoch(self, on: Any, state: State, number: int, data: PyTree, *, base: bool) -> tuple[State, Any]:
+        """The state after epoch `number`, of the base part or an increment, and what the epoch came to."""
+        run = self.functions.base_epoch if base else self.functions.run_epoch
+        changed: tuple[State, Any] = run(self.numbers, on, state, self.own.place(np.int32(number)), data)
+        return changed
+
+    def validate(self, on: Any, state: State, validation: PyTree, seen: Seen | None) -> State:
+        changed: State = self.functions.validate(self.numbers, on, state, validation, seen)[0]
+        return changed
+
+    def end(self, on: Any, state: State, data: PyTree) -> State:
+        changed: State = self.functions.end(self.numbers, on, state, data)[0]
+        return changed
+
+    def rank(self, state: State, data: PyTree, seen: Seen | None) -> list[Ranks]:
+        """Each lane's, on the host."""
+        rank, recommended, scores = jax.device_get(self.functions.rank(self.numbers, state, data, seen))
+        own = [None] * len(rank) if scores is None else scores
+        return [Ranks(*each) for each in zip(rank, recommended, own, strict=True)]
+
+    def written(self, before: Params, params: Params) -> np.ndarray:
+        """[lanes] how many parameters differ."""
+        return np.asarray(self.functions.written(self.numbers, before, params))
+
+    def traced(self, state: State, data: PyTree) -> dict[str, Callable[[], State]]:
+        """By hook, a function to the shapes of the states after it. Compiling uses the trace again."""
+        f, on, first = self.functions, self.own.on([]), self.own.place(np.int32(0))
+        return {
+            "begin": lambda: f.begin.traced(self.numbers, on, state, data)[0],
+            # An epoch of an increment, which the base part does not run: what it refuses is said before any training.
+            "record": lambda: f.run_epoch.traced(self.numbers, on, state, first, data)[0],
+            "end": lambda: f.end.traced(self.numbers, on, state, data)[0],
+        }
