@@ -61,10 +61,10 @@ def train(made: Programs, parts: Tasks, scenario: Scenario, seeds: Sequence[int]
         state, _ = functions.begin(numbers, on, state, data)
         run_epoch = functions.run_epoch if int(task.increment) else functions.base_epoch
         for epoch in range(epochs):
-            state, report = run_epoch(numbers, on, state, jnp.int32(epoch), data)
+            state, info = run_epoch(numbers, on, state, jnp.int32(epoch), data)
             state, _ = functions.validate(numbers, on, state, nothing, None)
-            if (np.asarray(report["broken"]["step"]) >= 0).any():
-                raise UserError(f"the loss is not finite in epoch {epoch}: {report['broken']}")
+            if (np.asarray(info.broken.step) >= 0).any():
+                raise UserError(f"the loss is not finite in epoch {epoch}: {info.broken}")
         state, _ = functions.end(numbers, on, state, data)
     ranks = [np.asarray(functions.rank(numbers, state, made.everywhere(task), None).rank) for task in parts.test]
     right = [(rank[:, : int(task.size)] == 0).mean(1) for rank, task in zip(ranks, parts.test, strict=True)]

@@ -1,7 +1,7 @@
 """The `loop` driver: test on an increment, train on it, go on; a plain Python loop around compiled epochs."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -17,6 +17,7 @@ from incremental.core.types import (
     Batch,
     Data,
     Fit,
+    Info,
     Learner,
     Params,
     Program,
@@ -421,13 +422,13 @@ class Driver:
         run_epoch = functions.base_epoch if t == 0 else functions.run_epoch
         fit = told(state.fit)
         while fit.active and fit.epoch < functions.program.epochs:
-            state, metrics = run_epoch(state, data)
+            state, info = run_epoch(state, data)
             state = functions.validate(state, validation, seen)
             jax.block_until_ready(state)
-            metrics, fit = jax.device_get((metrics, told(state.fit)))
-            refuse_divergence(metrics, t, int(fit.epoch))
-            progress = clocked(progress, int(metrics["examples"]))
-            progress = progress._replace(epochs=(*progress.epochs, epoch_of(t, fit, metrics)))
+            info, fit = jax.device_get((info, told(state.fit)))
+            refuse_divergence(info, t, int(fit.epoch))
+            progress = clocked(progress, int(info.examples))
+            progress = progress._replace(epochs=(*progress.epochs, epoch_of(t, fit, info)))
             self.listener.epoch(progress.epochs[-1])
             if self.saver and self.saver.due():
                 self.saver.save(state, before, sizes, progress)
@@ -590,37 +591,37 @@ def told(fit: Fit) -> Fit:
     return fit._replace(learner=(), strategy=())  # type: ignore[arg-type]
 
 
-def epoch_of(t: int, fit: Fit, metrics: Mapping[str, Any]) -> Epoch:
+def epoch_of(t: int, fit: Fit, info: Info) -> Epoch:
     """The epoch of increment t that has just been validated, from what was fetched of it."""
 
-    def floats(name: str) -> dict[str, float]:
-        return {path: float(value) for path, value in flatten_dict(metrics.get(name, {}), sep="/").items()}
+    def floats(named: dict[str, Any]) -> dict[str, float]:
+        return {path: float(value) for path, value in flatten_dict(named, sep="/").items()}
 
-    loss, value = metrics.get("loss"), float(fit.last)
+    value = float(fit.last)
     return Epoch(
         t,
         int(fit.epoch),
-        None if loss is None else float(loss),
+        None if info.loss is None else float(info.loss),
         value if np.isfinite(value) else None,
-        floats("terms"),
-        floats("reports"),
+        floats(info.terms),
+        floats(info.reports),
     )
 
 
-def refuse_divergence(metrics: dict[str, Any], t: int, epoch: int) -> None:
+def refuse_divergence(info: Info, t: int, epoch: int) -> None:
     """Stops a run whose loss is not finite, naming the place and the terms that were not."""
-    broken = metrics.get("broken")
-    if broken is None or int(broken["step"]) < 0:
+    broken = info.broken
+    if broken is None or int(broken.step) < 0:
         return
-    terms = [name for name, value in broken["terms"].items() if not np.isfinite(value)]
-    if not terms and broken["terms"]["data"] < 0:
+    terms = [name for name, value in broken.terms.items() if not np.isfinite(value)]
+    if not terms and broken.terms["data"] < 0:
         raise UserError(
-            f"the data loss became {float(broken['terms']['data']):.3g} at increment {t}, epoch {epoch}, step "
-            f"{int(broken['step'])}, but the head's loss of a row is never negative: a label is no candidate, or the "
+            f"the data loss became {float(broken.terms['data']):.3g} at increment {t}, epoch {epoch}, step "
+            f"{int(broken.step)}, but the head's loss of a row is never negative: a label is no candidate, or the "
             "head's formula is wrong. A head whose loss may be negative says so: Head(..., negative=True)"
         )
     raise UserError(
-        f"the loss became NaN or infinite at increment {t}, epoch {epoch}, step {int(broken['step'])}, in the term(s) "
+        f"the loss became NaN or infinite at increment {t}, epoch {epoch}, step {int(broken.step)}, in the term(s) "
         f"{', '.join(terms) or 'sum'} ('data' is the model's own loss, the others are strategies). The last good "
         "checkpoint is kept. Lower optimizer.learning_rate or the strategy's weight; debug=nan finds the operation"
     )

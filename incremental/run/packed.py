@@ -23,7 +23,7 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
-from incremental.core.types import Data, Fit, Params, Program, PyTree, Ranks, Sizes, State, bytes_of
+from incremental.core.types import Data, Fit, Info, Params, Program, PyTree, Ranks, Sizes, State, bytes_of
 from incremental.errors import UserError
 from incremental.run import checkpoint, loop
 from incremental.run.capacity import into_corner
@@ -370,17 +370,17 @@ class Packed:
             on = self.on(lanes)
             number = programs.everywhere(np.int32(epoch))
             run_epoch = functions.base_epoch if t == 0 else functions.run_epoch
-            self.state, metrics = run_epoch(self.numbers, on, self.state, number, data)
+            self.state, info = run_epoch(self.numbers, on, self.state, number, data)
             self.state, _ = functions.validate(self.numbers, on, self.state, validation, seen)
-            metrics, fit = jax.device_get((metrics, loop.told(self.state.fit)))
+            info, fit = jax.device_get((info, loop.told(self.state.fit)))
             clock()
             for lane in lanes:
-                ours, its = jax.tree.map(itemgetter(lane), (metrics, fit))
+                ours, its = jax.tree.map(itemgetter(lane), (info, fit))
                 if self.diverged(lane, ours, t, epoch + 1):
                     continue
                 own, ran = self.progress[lane], loop.epoch_of(t, its, ours)
                 self.progress[lane] = own._replace(
-                    examples=own.examples + int(ours["examples"]), epochs=(*own.epochs, ran)
+                    examples=own.examples + int(ours.examples), epochs=(*own.epochs, ran)
                 )
                 self.lanes[lane].listener.epoch(ran)
             here = [lane for lane in here if lane not in self.errors]
@@ -468,10 +468,10 @@ class Packed:
         """The lanes that go on in this update, and how many epochs each has behind it; `fit` on the host."""
         return {lane: int(fit.epoch[lane]) for lane in here if fit.active[lane] and fit.epoch[lane] < most}
 
-    def diverged(self, lane: int, metrics: PyTree, t: int, epoch: int) -> bool:
-        """Whether the lane's loss became NaN or infinite, as its metrics say; it is then off for good."""
+    def diverged(self, lane: int, info: Info, t: int, epoch: int) -> bool:
+        """Whether the lane's loss became NaN or infinite, as its epoch says; it is then off for good."""
         try:
-            loop.refuse_divergence(metrics, t, epoch)
+            loop.refuse_divergence(info, t, epoch)
         except UserError as error:
             self.errors[lane] = error
             self.lanes[lane].failed(error)
