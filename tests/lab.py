@@ -19,7 +19,7 @@ from incremental.app.cli import config_folder
 from incremental.core import gradient, optimizers
 from incremental.core.problem import Baseline, Head, Model, problem
 from incremental.core.strategy import Strategy
-from incremental.core.types import Data, Problem, Program, Sizes, State
+from incremental.core.types import Data, Info, Problem, Program, Sizes, State
 from incremental.data.interactions import Interactions, Table
 from incremental.data.simulator import simulate
 from incremental.data.stream import Stream, make_stream
@@ -279,15 +279,15 @@ def ran(spec: Spec) -> Result:
     return run(build(spec), stream())
 
 
-def train(f: alone.Functions, state: State, data: Data, validation: Data) -> tuple[State, list[dict[str, Any]]]:
-    """One update without a loop: the state after it, and each epoch's metrics on the host."""
+def train(f: alone.Functions, state: State, data: Data, validation: Data) -> tuple[State, list[Info]]:
+    """One update without a loop: the state after it, and what each epoch says, on the host."""
     state = f.begin(state, data)
     epochs = []
     run_epoch = f.base_epoch if int(data.increment) == 0 else f.run_epoch
     while bool(state.fit.active):
-        state, metrics = run_epoch(state, data)
+        state, info = run_epoch(state, data)
         state = f.validate(state, validation, None)
-        epochs.append(jax.tree.map(np.array, metrics))
+        epochs.append(jax.tree.map(np.array, info))
     return f.end(state, data), epochs
 
 

@@ -179,7 +179,7 @@ def test_no_strategy_is_plain_training_exactly() -> None:
     other = state._replace(strategy=own, fit=state.fit._replace(strategy=own))
     one, two = jax.jit(nothing.run_epoch)(other, data), plain.run_epoch(state, data)
     lab.assert_same(one[0].learner, two[0].learner)
-    lab.assert_same(one[1]["loss"], two[1]["loss"])
+    lab.assert_same(one[1].loss, two[1].loss)
 
 
 def test_a_strategy_leaves_the_draws_of_another_alone() -> None:

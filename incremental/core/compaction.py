@@ -27,7 +27,7 @@ from jax import Array
 from incremental.core.ids import Ids
 from incremental.core.mirrors import mirrored, path_of
 from incremental.core.strategy import Strategy
-from incremental.core.types import Batch, Learner, Memory, Outputs, Params, Problem, PyTree, Sizes, Step
+from incremental.core.types import Batch, Learner, Loss, Memory, Outputs, Params, Problem, PyTree, Sizes, Step
 from incremental.errors import UserError
 
 INPUTS = {"user": "user", "history": "item"}  # the inputs that are ids, and of what
@@ -36,8 +36,8 @@ LOSS, RECORD = Strategy().loss, Strategy().record
 
 Kind = str | None  # "item", "user", or not a row an id
 Path = jax.tree_util.KeyPath
-Descend = Callable[..., tuple[Learner, PyTree, dict[str, Any]]]
-"""(learner, shown, own, batch, noted, ids) -> (learner, own, metrics): one optimizer step on `batch`; its ids are rows
+Descend = Callable[..., tuple[Learner, PyTree, Loss]]
+"""(learner, shown, own, batch, noted, ids) -> (learner, own, loss): one optimizer step on `batch`; its ids are rows
 of the learner's tables: by kind, those of the catalogue's `ids`. `shown` are the strategies' states for the hooks that
 meet it, `own` and `noted` state and batch for `record`, which keeps the catalogue's ids."""
 
@@ -133,8 +133,8 @@ def by_type(leaf: Any) -> bool:
     return isinstance(leaf, Memory | Ids)
 
 
-def compacted(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, PyTree, dict[str, Any]]]:
-    """(descend, learner, own, batch) -> (learner, own, metrics): the step on the rows that the batch touches."""
+def compacted(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, PyTree, Loss]]:
+    """(descend, learner, own, batch) -> (learner, own, loss): the step on the rows that the batch touches."""
     params = {path_of(path): leaf for path, leaf in paths(jax.eval_shape(problem.init, jax.random.key(0)))}
     shapes = {name: leaf.shape for name, leaf in params.items()}
     kinds = {*problem.tables.values(), *problem.settled.values()}
@@ -201,14 +201,14 @@ def compacted(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, Py
                         f"but is no table with a row an id, nor like one; {REMEDY}"
                     )
 
-    def step(descend: Descend, learner: Learner, own: PyTree, batch: Batch) -> tuple[Learner, PyTree, dict[str, Any]]:
+    def step(descend: Descend, learner: Learner, own: PyTree, batch: Batch) -> tuple[Learner, PyTree, Loss]:
         refuse(learner)
         ids = touched(batch, capacity)
         small, state = taken(learner, ids), taken(own, ids)
         candidates: Any = Whole("the head reads who is a candidate, to score all (choose one that draws negatives)")
         named = renamed(batch, ids)._replace(candidates=candidates)
-        small, state, metrics = descend(small, shown(own, state), recorded(state), named, batch, ids)
-        return put_back(learner, small, ids), put_back(own, state, ids), metrics
+        small, state, loss = descend(small, shown(own, state), recorded(state), named, batch, ids)
+        return put_back(learner, small, ids), put_back(own, state, ids), loss
 
     return step
 
@@ -218,7 +218,7 @@ def paths(tree: PyTree) -> list[tuple[Path, Any]]:
     return jax.tree_util.tree_leaves_with_path(tree)
 
 
-def dense(descend: Descend, learner: Learner, own: PyTree, batch: Batch) -> tuple[Learner, PyTree, dict[str, Any]]:
+def dense(descend: Descend, learner: Learner, own: PyTree, batch: Batch) -> tuple[Learner, PyTree, Loss]:
     """The step on whole tables."""
     return descend(learner, own, own, batch, batch, {})
 

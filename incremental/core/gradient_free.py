@@ -1,15 +1,14 @@
 """Models that update without gradients, as the same `Program` that `make` returns: drivers cannot tell them apart."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.core.gradient import count_arrivals, empty_catalogue, fresh_fit
 from incremental.core.precision import multiplying
 from incremental.core.ranking import Known, known, rankable, ranker
-from incremental.core.types import Data, Learner, Params, Program, Seen, Sizes, State
+from incremental.core.steps import count_arrivals, empty_catalogue, fresh_fit
+from incremental.core.types import Data, Info, Learner, Params, Program, Seen, Sizes, State
 
 
 def gradient_free(
@@ -46,10 +45,11 @@ def gradient_free(
         learner = state.learner._replace(catalogue=catalogue, increment=data.increment)
         return State(learner, {}, fresh_fit(learner, {}), state.key)
 
-    def run_epoch(state: State, data: Data) -> tuple[State, dict[str, Any]]:
+    def run_epoch(state: State, data: Data) -> tuple[State, Info]:
         learner = state.learner._replace(params=absorb(state.learner.params, data))
         fit = state.fit._replace(learner=learner, epoch=state.fit.epoch + 1, active=jnp.array(False))
-        return state._replace(learner=learner, fit=fit), {"examples": (data.items > 0).sum()}
+        info = Info(None, {}, (data.items > 0).sum(), jnp.int32(1), None, {})
+        return state._replace(learner=learner, fit=fit), info
 
     def validate(state: State, data: Data, seen: Seen | None = None) -> State:
         del data, seen

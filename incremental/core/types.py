@@ -41,9 +41,12 @@ class Batch(NamedTuple):
     memory: Any = None  # what a strategy's `batch` hook leaves for its own `loss` and `grads`; others do not see it
 
 
+STORED = Batch._fields[:5]  # those that describe an example on its own, as a memory keeps them
+
+
 def stored(batch: Batch) -> Batch:
-    """The fields that describe a row on its own, as a memory keeps them."""
-    return Batch(*batch[:5])
+    """The fields that describe an example on its own."""
+    return Batch(**{name: getattr(batch, name) for name in STORED})
 
 
 def with_labels(candidates: Array, rows: Batch) -> Array:
@@ -141,6 +144,32 @@ class Step(NamedTuple):
         return self.new._replace(valid=self.new.valid & (self.new.increment > self.before))
 
 
+class Loss(NamedTuple):
+    """What one step says; of several steps, the sums."""
+
+    total: Array  # [] float32: the data loss and the strategies' terms
+    terms: dict[str, Any]  # by name: "data", and each strategy that has one, [] float32
+    examples: Array  # [] int32, appended ones included
+
+
+class Broken(NamedTuple):
+    """The first step of an epoch whose loss is not finite, or below 0 where it may not be."""
+
+    step: Array  # [] int32; -1: there is none
+    terms: dict[str, Any]  # of that step's loss, by name
+
+
+class Info(NamedTuple):
+    """What an epoch says."""
+
+    loss: Array | None  # [] float32, mean over the steps; None: the model has no loss
+    terms: dict[str, Any]  # its terms, by name, [] float32 each
+    examples: Array  # [] int32, appended ones included
+    steps: Array  # [] int32
+    broken: Broken | None  # None: nothing can break
+    reports: dict[str, Any]  # by "STRATEGY/KEY", scalars
+
+
 class Data(NamedTuple):
     """The examples of one update on the device, padded to a capacity so that increments share one program."""
 
@@ -197,9 +226,9 @@ class Program(NamedTuple):
     init: Callable[[Array], State]  # (key)
     restart: Callable[[State, Data], State]  # parameters, moments and catalogue afresh
     begin: Callable[[State, Data], State]
-    base_epoch: Callable[[State, Data], tuple[State, dict[str, Any]]] | None
+    base_epoch: Callable[[State, Data], tuple[State, Info]] | None
     """an epoch of the base part: plain training, of which strategies keep their books; None: it is as any other"""
-    run_epoch: Callable[[State, Data], tuple[State, dict[str, Any]]]
+    run_epoch: Callable[[State, Data], tuple[State, Info]]
     """an epoch of an increment"""
     validate: Callable[[State, Data, Seen | None], State]
     end: Callable[[State, Data], State]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.core.types import Batch, Memory, stored
+from incremental.core.types import STORED, Batch, Memory, stored
 from incremental.errors import UserError
 
 
@@ -80,4 +80,4 @@ def among(allowed: Array, number: int, key: Array) -> tuple[Array, Array]:
 def beside(new: Batch, old: Batch) -> Batch:
     """The rows of `new` with those of `old` after them, everything else as in `new`."""
     joined = jax.tree.map(lambda new, old: jnp.concatenate([new, old]), stored(new), stored(old))
-    return new._replace(**{name: getattr(joined, name) for name in joined._fields[:5]})
+    return new._replace(**{name: getattr(joined, name) for name in STORED})

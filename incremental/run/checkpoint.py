@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from incremental.core.gradient import fresh_fit
 from incremental.core.sharding import agreed
+from incremental.core.steps import fresh_fit
 from incremental.core.types import Fit, Learner, Params, PyTree, Sizes, State, bytes_of
 from incremental.errors import UserError
 from incremental.run.executor import Snapshot

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from incremental.core.types import Fit, PyTree, Ranks, Sizes
+from incremental.core.types import Fit, Info, PyTree, Ranks, Sizes
 from incremental.data.stream import Rows
 from incremental.errors import UserError
 from incremental.run.check import check, shares_base
@@ -215,14 +215,14 @@ class Run:
         most = self.executor.program.epochs
         return {lane: int(fit.epoch[lane]) for lane in lanes if fit.active[lane] and fit.epoch[lane] < most}
 
-    def epoch_over(self, lane: int, t: int, info: PyTree, fit: Fit) -> Event:
+    def epoch_over(self, lane: int, t: int, info: Info, fit: Fit) -> Event:
         """Notes a lane's epoch; a loss that became NaN or infinite puts the lane off for good."""
         error = divergence(info, t, int(fit.epoch))
         if error is not None:
             self.failed.add(lane)
             return Failed(lane, error)
         own, ran = self.progress[lane], epoch_of(t, fit, info)
-        examples = own.examples + int(info["examples"])
+        examples = own.examples + int(info.examples)
         self.progress[lane] = own._replace(examples=examples, epochs=(*own.epochs, ran))
         return EpochDone(lane, ran)
 
@@ -337,37 +337,37 @@ def of_lane(tree: PyTree, lane: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[lane], tree)
 
 
-def epoch_of(t: int, fit: Fit, info: Mapping[str, Any]) -> Epoch:
+def epoch_of(t: int, fit: Fit, info: Info) -> Epoch:
     """The epoch of increment t that has just been validated, from what was fetched of it."""
 
-    def floats(name: str) -> dict[str, float]:
-        return {path: float(value) for path, value in flatten_dict(info.get(name, {}), sep="/").items()}
+    def floats(named: Mapping[str, Any]) -> dict[str, float]:
+        return {path: float(value) for path, value in flatten_dict(named, sep="/").items()}
 
-    loss, value = info.get("loss"), float(fit.last)
+    value = float(fit.last)
     return Epoch(
         t,
         int(fit.epoch),
-        None if loss is None else float(loss),
+        None if info.loss is None else float(info.loss),
         value if np.isfinite(value) else None,
-        floats("terms"),
-        floats("reports"),
+        floats(info.terms),
+        floats(info.reports),
     )
 
 
-def divergence(info: Mapping[str, Any], t: int, epoch: int) -> UserError | None:
+def divergence(info: Info, t: int, epoch: int) -> UserError | None:
     """Why a run whose loss is not finite, or below what it can be, stops: the place, and the terms that were not."""
-    broken = info.get("broken")
-    if broken is None or int(broken["step"]) < 0:
+    broken = info.broken
+    if broken is None or int(broken.step) < 0:
         return None
-    terms = [name for name, value in broken["terms"].items() if not np.isfinite(value)]
-    if not terms and broken["terms"]["data"] < 0:
+    terms = [name for name, value in broken.terms.items() if not np.isfinite(value)]
+    if not terms and broken.terms["data"] < 0:
         return UserError(
-            f"the data loss became {float(broken['terms']['data']):.3g} at increment {t}, epoch {epoch}, step "
-            f"{int(broken['step'])}, but the head's loss of a row is never negative: a label is no candidate, or the "
+            f"the data loss became {float(broken.terms['data']):.3g} at increment {t}, epoch {epoch}, step "
+            f"{int(broken.step)}, but the head's loss of a row is never negative: a label is no candidate, or the "
             "head's formula is wrong. A head whose loss may be negative says so: Head(..., negative=True)"
         )
     return UserError(
-        f"the loss became NaN or infinite at increment {t}, epoch {epoch}, step {int(broken['step'])}, in the term(s) "
+        f"the loss became NaN or infinite at increment {t}, epoch {epoch}, step {int(broken.step)}, in the term(s) "
         f"{', '.join(terms) or 'sum'} ('data' is the model's own loss, the others are strategies). The last good "
         "checkpoint is kept. Lower optimizer.learning_rate or the strategy's weight; debug=nan finds the operation"
     )

@@ -113,11 +113,11 @@ class Subject:
         begun = program.begin(state, data)
 
         def one(run: Any, state: State) -> tuple[State, Array, Array]:
-            state, metrics = run(state, data)
+            state, info = run(state, data)
             return (
                 state,
-                sum(jax.tree.leaves(metrics["terms"].get(NAME, 0.0)), jnp.float32(0.0)),
-                metrics["terms"]["data"],
+                sum(jax.tree.leaves(info.terms.get(NAME, 0.0)), jnp.float32(0.0)),
+                info.terms["data"],
             )
 
         def epoch(state: State, _: None) -> tuple[State, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from incremental.core import gradient
+from incremental.core import gradient, steps
 from incremental.core.optimizers import sgd
 from incremental.core.problem import Head, problem
 from incremental.core.strategy import Strategy
@@ -59,10 +59,10 @@ def test_a_step_is_the_mean_gradient_over_the_batch(size: int) -> None:
     before = jax.tree.map(jnp.copy, params)
     users, labels = data.rows.inputs["user"][:size], data.rows.labels[:size]
     loss, grads = jax.value_and_grad(lambda p: reference_loss(p, users, labels, seen).mean())(before)
-    state, metrics = f.run_epoch(state, data)
+    state, info = f.run_epoch(state, data)
     lab.assert_close(state.learner.params, jax.tree.map(jnp.subtract, before, grads), rtol=1e-4, atol=1e-6)
-    assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-5)
-    assert (int(metrics["examples"]), int(metrics["steps"])) == (size, 1)
+    assert float(info.loss) == pytest.approx(float(loss), rel=1e-5)
+    assert (int(info.examples), int(info.steps)) == (size, 1)
 
 
 def test_replayed_rows_add_to_the_loss_of_the_new_ones() -> None:
@@ -70,8 +70,8 @@ def test_replayed_rows_add_to_the_loss_of_the_new_ones() -> None:
     f = lab.functions(lab.build(lab.Spec("replay", optimizer="sgd"))(SIZES))
     data = cut(data_at(0)[0], 32)
     state = f.begin(f.init(jax.random.key(0)), data)
-    state, metrics = f.run_epoch(state, data)
-    assert int(metrics["examples"]) == 32
+    state, info = f.run_epoch(state, data)
+    assert int(info.examples) == 32
     params, memory = jax.tree.map(jnp.copy, (state.learner.params, state.strategy["replay"]))
     seen = np.array(state.learner.catalogue.seen)
 
@@ -89,9 +89,9 @@ def test_replayed_rows_add_to_the_loss_of_the_new_ones() -> None:
             return new + old / 32
 
         value, grads = jax.value_and_grad(loss)(params)
-        after, metrics = f.run_epoch(lab.put_back(host, state), cut(data, size))
-        assert int(metrics["examples"]) == size + 16
-        assert float(metrics["terms"]["data"]) == pytest.approx(float(value), rel=1e-5)
+        after, info = f.run_epoch(lab.put_back(host, state), cut(data, size))
+        assert int(info.examples) == size + 16
+        assert float(info.terms["data"]) == pytest.approx(float(value), rel=1e-5)
         lab.assert_close(after.learner.params, jax.tree.map(jnp.subtract, params, grads), rtol=1e-4, atol=1e-6)
 
 
@@ -109,9 +109,9 @@ def test_a_label_that_is_trained_on_is_a_candidate() -> None:
     seen[label] = True
     new = reference_loss(params, data.rows.inputs["user"][:32], data.rows.labels[:32], seen).mean()
     old = reference_loss(params, jnp.array([user]), jnp.array([label]), seen)[0]
-    state, metrics = f.run_epoch(state._replace(strategy={"replay": memory}), data)
-    assert float(metrics["terms"]["data"]) == pytest.approx(float(new + 16 * old / 32), rel=1e-5)
-    assert int(metrics["broken"]["step"]) < 0
+    state, info = f.run_epoch(state._replace(strategy={"replay": memory}), data)
+    assert float(info.terms["data"]) == pytest.approx(float(new + 16 * old / 32), rel=1e-5)
+    assert int(info.broken.step) < 0
 
 
 def test_table_rows_of_ids_to_come_do_not_decay() -> None:
@@ -131,12 +131,12 @@ def test_a_data_loss_below_0_is_refused_unless_the_head_may(negative: bool) -> N
     tiny = problem(lab.MODELS["mf"](), head._replace(negative=negative), SIZES, lab.HISTORY)
     f = alone.Functions(lab.make(tiny, {}, SIZES, lab.Spec()))
     data = cut(data_at(0)[0], 40)
-    _, metrics = f.run_epoch(f.begin(f.init(jax.random.key(0)), data), data)
+    _, info = f.run_epoch(f.begin(f.init(jax.random.key(0)), data), data)
     refused = pytest.raises(
         UserError, match=r"the data loss became -1 at increment 0, epoch 1, step 0, .*negative=True"
     )
     with contextlib.nullcontext() if negative else refused:
-        if error := loop.divergence(metrics, 0, 1):
+        if error := loop.divergence(info, 0, 1):
             raise error
 
 
@@ -149,8 +149,8 @@ def test_row_weights_are_normalised_by_the_new_rows() -> None:
     params, seen = jax.tree.map(jnp.copy, state.learner.params), np.array(state.learner.catalogue.seen)
     users, labels = data.rows.inputs["user"][:32:2], data.rows.labels[:32:2]
     expected = reference_loss(params, users, labels, seen).mean()
-    _, metrics = f.run_epoch(state, weighted)
-    assert float(metrics["loss"]) == pytest.approx(float(expected), rel=1e-5)
+    _, info = f.run_epoch(state, weighted)
+    assert float(info.loss) == pytest.approx(float(expected), rel=1e-5)
 
 
 # -- what hooks see and may do --------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ def test_the_base_part_is_plain_training_bit_for_bit() -> None:
     states = []
     for f in (plain, probed()):
         state, epochs = lab.train(f, f.init(jax.random.key(0)), *data_at(0))
-        states.append((state.learner, f.rank(state, data_at(1)[1], None).rank, [each["loss"] for each in epochs]))
+        states.append((state.learner, f.rank(state, data_at(1)[1], None).rank, [each.loss for each in epochs]))
     lab.assert_same(*states)
     assert probed().program.following == ("notes",)
     assert probed().program.early == ()
@@ -378,14 +378,14 @@ def test_an_epoch_visits_each_row_once_in_an_order_of_its_own() -> None:
     for seed in range(3):
         order = np.zeros(0, np.int32)
         for size in (1, 7, 16):
-            order = np.asarray(gradient.shuffled(jax.random.key(seed), jnp.int32(size), 16))
+            order = np.asarray(steps.shuffled(jax.random.key(seed), jnp.int32(size), 16))
             assert sorted(order[:size].tolist()) == list(range(size))
             assert order[size:].tolist() == list(range(size, 16))
-            larger = np.asarray(gradient.shuffled(jax.random.key(seed), jnp.int32(size), 40))
+            larger = np.asarray(steps.shuffled(jax.random.key(seed), jnp.int32(size), 40))
             assert larger[:size].tolist() == order[:size].tolist()  # whatever the capacity
         orders.append(order.tolist())
     assert orders[0] != orders[1] != orders[2]
-    draws = np.array([np.asarray(gradient.shuffled(jax.random.key(i), jnp.int32(4), 4)) for i in range(600)])
+    draws = np.array([np.asarray(steps.shuffled(jax.random.key(i), jnp.int32(4), 4)) for i in range(600)])
     counts = np.array([(draws == i).sum(0) for i in range(4)])
     assert np.abs(counts - 150).max() < 5 * 10.6  # uniform: 150 ± 10.6 each
 
@@ -411,13 +411,13 @@ def test_draws_depend_on_seed_increment_and_epoch_not_on_what_went_before() -> N
 
 
 def test_the_catalogue_counts_arrivals_and_never_the_padding() -> None:
-    empty = gradient.empty_catalogue(Sizes(5, 4))
+    empty = steps.empty_catalogue(Sizes(5, 4))
     data = data_at(0)[0]._replace(users=jnp.array([1, 3, 1, 0, 0]), items=jnp.array([2, 2, 4, 0, 0]))
-    once = gradient.count_arrivals(empty, data)
+    once = steps.count_arrivals(empty, data)
     assert once.events.tolist() == [0, 0, 2, 0, 1]
     assert once.seen.tolist() == [False, False, True, False, True]
     assert once.users.tolist() == [False, True, False, True]
-    twice = gradient.count_arrivals(once, data._replace(users=jnp.array([2]), items=jnp.array([1])))
+    twice = steps.count_arrivals(once, data._replace(users=jnp.array([2]), items=jnp.array([1])))
     assert twice.events.tolist() == [0, 1, 2, 0, 1]
     assert twice.users.tolist() == [False, True, True, True]
 

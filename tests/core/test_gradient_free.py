@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from incremental.core.gradient_free import gradient_free
-from incremental.core.types import Batch, Data, Program, Sizes, State
+from incremental.core.types import Batch, Data, Info, Program, Sizes, State
 from incremental.models.cooccurrence import cooccurrence
 from incremental.models.popularity import popularity
 from tests import lab
@@ -46,22 +46,22 @@ def counting() -> Program:
     )
 
 
-def updated(program: Program, state: State, new: Data) -> tuple[State, dict[str, Any]]:
+def updated(program: Program, state: State, new: Data) -> tuple[State, Info]:
     """One update as the driver does it."""
     state = jax.jit(program.begin)(state, new)
     assert bool(state.fit.active)
     assert int(state.fit.epoch) == 0
-    state, metrics = jax.jit(program.run_epoch)(state, new)
+    state, info = jax.jit(program.run_epoch)(state, new)
     state = program.validate(state, new, None)
     assert not bool(state.fit.active)  # one epoch is all there is
     assert int(state.fit.epoch) == program.epochs == 1
-    return program.end(state, new), metrics
+    return program.end(state, new), info
 
 
 def test_an_update_absorbs_once_and_counts_what_arrived(counting: Program) -> None:
     state = counting.init(jax.random.key(0))
-    state, metrics = updated(counting, state, data([1, 2, 1], [3, 3, 5]))
-    assert int(metrics["examples"]) == 3
+    state, info = updated(counting, state, data([1, 2, 1], [3, 3, 5]))
+    assert int(info.examples) == 3
     state, _ = updated(counting, state, data([1], [4], increment=1))
     assert state.learner.params["count"].tolist() == [0, 0, 0, 2, 1, 1]
     assert state.learner.catalogue.events.tolist() == [0, 0, 0, 2, 1, 1]

@@ -119,8 +119,8 @@ def test_strategies_apply_to_its_layers_as_to_others(checkpoint: Checkpoint) -> 
     before = lab.on_host((state.learner.params, state.strategy))
     state, epochs = lab.train(f, state, *lab.update_data(events, f.program, 1))
     after = lab.on_host(state.learner.params)
-    assert all(np.isfinite(epoch["loss"]) and epoch["terms"]["ewc"] > 0 for epoch in epochs)
-    assert epochs[-1]["terms"]["teacher"] != 0
+    assert all(epoch.loss is not None and np.isfinite(epoch.loss) and epoch.terms["ewc"] > 0 for epoch in epochs)
+    assert epochs[-1].terms["teacher"] != 0
     kernel = lambda tree: tree["tower"]["layer_1"]["inner"]["kernel"]  # noqa: E731
     fisher = next(leaf for leaf in jax.tree.leaves(before[1]["ewc"]) if np.shape(leaf) == kernel(after).shape)
     assert np.abs(fisher).max() > 0

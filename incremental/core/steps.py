@@ -1,0 +1,324 @@
+"""The steps of training as functions of their own: `make` puts them together, and so may any other builder of a
+`Program`.
+
+From small to large: `data_loss`, `total_loss` and `DataGradient` say what is descended, `descend` is one optimizer step
+on some table rows, `step` one on a batch, `epoch` a loop of them over an update's examples. `begin`, `validate` and
+`end` stand around the epochs; `trained` is plain training inside an increment. All of them are pure, work under `jit`
+and `vmap`, and take a `Setup`: the problem, the strategies and the optimizer.
+
+Keys derive from (seed, increment, epoch, step), never from counters, so that going back to the best epoch cannot repeat
+draws.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from incremental.core.compaction import Whole, dense
+from incremental.core.optimizers import restarted
+from incremental.core.sharding import split
+from incremental.core.strategy import Strategy, named_key
+from incremental.core.types import (
+    STORED,
+    Batch,
+    Broken,
+    Catalogue,
+    Data,
+    Fit,
+    Info,
+    Learner,
+    Loss,
+    Outputs,
+    Params,
+    Problem,
+    PyTree,
+    Sizes,
+    State,
+    Step,
+    stored,
+    with_labels,
+)
+
+ROUNDING = 1e-3  # what rounding may take a data loss below 0
+
+
+class Setup(NamedTuple):
+    """What a step is made of."""
+
+    problem: Problem
+    strategy: Strategy
+    """a chain, the head's own strategy in it as "head" """
+    tx: optax.GradientTransformationExtraArgs
+    on_rows: Callable[..., tuple[Learner, PyTree, Loss]] = dense
+    """(descend, learner, S, batch): the step on whole tables, or on the rows that its batch touches"""
+    of_items: Callable[[Array], "Setup"] | None = None
+    """(ids [U] int32) -> the same on these items alone; None: items are not computed (`core.tower`)"""
+
+
+# -- the start of things -----------------------------------------------------------------------------------------------
+
+
+def empty_catalogue(sizes: Sizes) -> Catalogue:
+    """Nothing seen yet."""
+    return Catalogue(jnp.zeros(sizes.items, bool), jnp.zeros(sizes.items, jnp.float32), jnp.zeros(sizes.users, bool))
+
+
+def count_arrivals(catalogue: Catalogue, data: Data) -> Catalogue:
+    """The catalogue with the update's new events; id 0 is padding and stays unseen."""
+    count = catalogue.events.at[data.items].add(1.0).at[0].set(0.0)
+    return Catalogue(catalogue.seen | (count > 0), count, catalogue.users.at[data.users].set(True).at[0].set(False))
+
+
+def fresh_fit(learner: Learner, strategy: Any, least: Any = 0, offered: Any = -1) -> Fit:
+    """The start of an increment's training: no epoch run, anything is better than nothing."""
+    none, zero = jnp.float32(-jnp.inf), jnp.int32(0)
+    return Fit(learner, strategy, none, zero, zero, jnp.array(True), none, jnp.int32(least), jnp.int32(offered))
+
+
+def new_learner(setup: Setup, sizes: Sizes, key: Array) -> Learner:
+    """Random weights, before the base part."""
+    params = setup.problem.init(named_key(key, "params"))
+    return Learner(params, setup.tx.init(params), empty_catalogue(sizes), jnp.int32(-1))
+
+
+def phase_key(state: State, name: str) -> Array:
+    """The key of a part of the increment's training, such as "begin"."""
+    return named_key(jax.random.fold_in(state.key, state.learner.increment), name)
+
+
+# -- what is descended -------------------------------------------------------------------------------------------------
+
+
+def data_loss(
+    setup: Setup, params: Params, own: PyTree, increment: Array, batch: Batch, scale: Array, key: Array | None
+) -> tuple[Array, Outputs]:
+    """Σ w ℓ / `scale` over the valid examples, float32, and the outputs that ℓ is read from.
+
+    The model sees `params` through the strategies' `view`, in their states `own`; `key` is that of its dropout.
+    """
+    viewed = setup.problem.settle(setup.strategy.view(own, params, increment, True))
+    outputs = setup.problem.apply(viewed, batch.inputs, key=key)
+    rows = setup.problem.loss(viewed, outputs, batch)
+    # `where` keeps a padding row's non-finite loss out, and the second one out of the gradient.
+    weight = jnp.where(batch.valid, batch.weight, 0.0)
+    return jnp.where(batch.valid, weight * rows, 0.0).sum() / scale, outputs
+
+
+def total_weight(batch: Batch) -> Array:
+    """Σ w over the valid examples, float32."""
+    return jnp.where(batch.valid, batch.weight, 0.0).sum()
+
+
+def penalties(setup: Setup, params: Params, own: PyTree, batch: Batch, outputs: Outputs) -> Params:
+    """The gradient of the strategies' loss terms alone, the outputs held fixed."""
+
+    def terms(params: Params) -> Array:
+        given = setup.strategy.loss(own, params, batch, jax.lax.stop_gradient(outputs))
+        return jnp.float32(0.0) + sum(jax.tree.leaves(given))
+
+    return jax.grad(terms)(params)
+
+
+@dataclass(frozen=True, eq=False)
+class DataGradient:
+    """`grad_fn` of the hook `grads`: gradients of the data loss, with the step's dropout, negatives and candidates."""
+
+    setup: Setup
+    params: Params
+    own: PyTree  # the strategies' states
+    increment: Array  # [] int32
+    batch: Batch  # the step's
+    key: Array  # of dropout
+
+    def __call__(self, batch: Batch) -> Params:
+        """The gradient of Σ w ℓ / Σ w over these examples."""
+        scale = jnp.maximum(total_weight(batch), 1e-6)
+        rows = self._beside(batch)
+        return jax.grad(lambda p: data_loss(self.setup, p, self.own, self.increment, rows, scale, self.key)[0])(
+            self.params
+        )
+
+    def _beside(self, batch: Batch) -> Batch:
+        """The examples with what the step has drawn for its own."""
+        step = self.batch
+        batch = batch._replace(candidates=step.candidates, negatives=step.negatives, log_q=step.log_q)
+        if step.candidates is not None and not isinstance(step.candidates, Whole):
+            batch = batch._replace(candidates=with_labels(step.candidates, batch))
+        return batch
+
+
+# -- one step ----------------------------------------------------------------------------------------------------------
+
+
+def arrived_rows(problem: Problem, params: Params, catalogue: Catalogue, ids: Mapping[str, Array]) -> Params:
+    """Bools that broadcast to the parameters: False for the table rows of ids that are still to come. Tables of a kind
+    in `ids` hold a batch's rows only, which are none of these."""
+    seen = {"item": catalogue.seen, "user": catalogue.users}
+
+    def of(path: jax.tree_util.KeyPath, leaf: Array) -> Array:
+        kind = problem.tables.get(jax.tree_util.keystr(path, simple=True, separator="/"))
+        return jnp.array(True) if kind is None or kind in ids else seen[kind].reshape(-1, *[1] * (leaf.ndim - 1))
+
+    return jax.tree_util.tree_map_with_path(of, params)
+
+
+def step(setup: Setup, state: State, new: Batch, number: Array, key: Array) -> tuple[State, Loss]:
+    """One optimizer step: on `new` [B] and on what the strategies append; `number` [] int32 is its place in the update.
+
+    Data loss: Σ_new w ℓ / Σ_new w + Σ_appended w ℓ / B.
+    """
+    new = new._replace(candidates=state.learner.catalogue.seen, step=number)
+    batch = setup.strategy.batch(state.strategy, new, named_key(key, "batch"))
+    batch = batch._replace(**split({name: getattr(batch, name) for name in STORED}))
+    if batch.candidates is not None:
+        batch = batch._replace(candidates=with_labels(batch.candidates, batch))
+    descent = partial(descend, setup, new=new, first_pass=state.fit.epoch == 0, before=state.fit.offered, key=key)
+    learner, own, loss = setup.on_rows(descent, state.learner, state.strategy, batch)
+    return state._replace(learner=learner, strategy=own), loss
+
+
+def descend(
+    setup: Setup,
+    learner: Learner,
+    own: PyTree,
+    kept: PyTree,
+    batch: Batch,
+    noted: Batch,
+    ids: dict[str, Array],
+    *,
+    new: Batch,
+    first_pass: Array,
+    before: Array,
+    key: Array,
+) -> tuple[Learner, PyTree, Loss]:
+    """One optimizer step of `learner` on `batch`, by the strategies' states `own`; `record` gets `kept` and `noted`.
+
+    `ids` are those whose table rows the learner holds, by kind; a kind that is not in it has its whole table. `new`,
+    `first_pass` and `before` are those of `Step`.
+    """
+    if setup.of_items is not None and "item" in ids:
+        setup = setup.of_items(ids["item"])
+    strategy, params = setup.strategy, learner.params
+    scale = total_weight(new)
+    # After the division by `scale` an appended row's weight is divided by the batch size.
+    appended = jnp.arange(len(batch.labels)) >= len(new.labels)
+    weighed = batch._replace(weight=jnp.where(appended, batch.weight * (scale / len(new.labels)), batch.weight))
+    model_key = named_key(key, "model")
+
+    def objective(params: Params) -> Any:
+        data, outputs = data_loss(setup, params, own, learner.increment, weighed, scale, model_key)
+        terms = strategy.loss(own, params, batch, outputs)
+        return data + sum(jax.tree.leaves(terms)), (outputs, {"data": data, **terms})
+
+    (loss, (outputs, terms)), grads = jax.value_and_grad(objective, has_aux=True)(params)
+    penalty = penalties(setup, params, own, batch, outputs)  # where no strategy reads it, XLA drops it
+    grad_fn = DataGradient(setup, params, own, learner.increment, batch, model_key)
+    chosen = strategy.grads(own, grads, params, grad_fn, batch)
+    arrived = arrived_rows(setup.problem, params, learner.catalogue, ids)
+    updates, opt_state = setup.tx.update(chosen, learner.opt_state, params, arrived=arrived)
+    updates = strategy.updates(own, updates, params)
+    seen = Step(noted, new, outputs, grads, penalty, updates, params, first_pass, before)
+    kept = strategy.record(kept, seen, named_key(key, "record"))
+    learner = learner._replace(params=optax.apply_updates(params, updates), opt_state=opt_state)
+    return learner, kept, Loss(loss, terms, batch.valid.sum())
+
+
+# -- an increment ------------------------------------------------------------------------------------------------------
+
+
+def begin(setup: Setup, state: State, data: Data, *, reset: bool) -> State:
+    """The update with `data` begun; with `reset` the optimizer's moments are new ones."""
+    least, offered = state.fit.least, state.learner.increment
+    learner = state.learner._replace(catalogue=count_arrivals(state.learner.catalogue, data), increment=data.increment)
+    if reset:
+        learner = learner._replace(opt_state=setup.tx.init(learner.params))
+    learner = learner._replace(opt_state=restarted(learner.opt_state))
+    state = state._replace(learner=learner)
+    own, learner = setup.strategy.begin(state.strategy, learner, data, phase_key(state, "begin"))
+    return State(learner, own, fresh_fit(learner, own, least, offered), state.key)
+
+
+def end(setup: Setup, state: State, data: Data) -> State:
+    """The update finished, with its best epoch."""
+    own, learner = setup.strategy.end(state.fit.strategy, state.fit.learner, data, phase_key(state, "end"))
+    return State(learner, own, fresh_fit(learner, own), state.key)
+
+
+def shuffled(key: Array, size: Array, capacity: int) -> Array:
+    """[capacity] int32: a uniform permutation of 0..size-1, then the padding rows."""
+    draws = jax.random.uniform(key, (capacity,))
+    return jnp.argsort(jnp.where(jnp.arange(capacity) < size, draws, 2.0)).astype(jnp.int32)
+
+
+def epoch(setup: Setup, state: State, data: Data, *, batch_size: int) -> tuple[State, Info]:
+    """Steps over all examples of `data`, in a new order; a loop whose number of steps is traced."""
+    capacity = data.rows.labels.shape[0]
+    key = jax.random.fold_in(phase_key(state, "epoch"), state.fit.epoch)
+    order = shuffled(named_key(key, "order"), data.size, capacity)
+    steps = (data.size + batch_size - 1) // batch_size
+
+    def one(state: State, i: Array) -> tuple[State, Loss]:
+        place = i * batch_size + jnp.arange(batch_size)
+        new = jax.tree.map(lambda rows: rows[order[jnp.minimum(place, capacity - 1)]], stored(data.rows))
+        new = new._replace(valid=new.valid & (place < data.size))
+        return step(setup, state, new, state.fit.epoch * steps + i, jax.random.fold_in(key, i))
+
+    def body(i: Array, carry: tuple[State, Loss, Broken]) -> tuple[State, Loss, Broken]:
+        state, sums, broken = carry
+        state, loss = one(state, i)
+        below = (loss.terms["data"] < -ROUNDING) & (not setup.problem.negative)
+        wrong = ~jnp.isfinite(loss.total) | below
+        first = (broken.step < 0) & wrong
+        broken = jax.tree.map(lambda new, old: jnp.where(first, new, old), Broken(i, loss.terms), broken)
+        return state, jax.tree.map(jnp.add, sums, loss), broken
+
+    shapes = jax.eval_shape(lambda state: one(state, jnp.int32(0))[1], state)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    state, sums, broken = jax.lax.fori_loop(0, steps, body, (state, zeros, Broken(jnp.int32(-1), zeros.terms)))
+    fit = state.fit._replace(epoch=state.fit.epoch + 1, active=state.fit.active & (broken.step < 0))
+    loss, terms = jax.tree.map(lambda total: total / steps, (sums.total, sums.terms))
+    state = state._replace(fit=fit)
+    return state, Info(loss, terms, sums.examples, steps, broken, setup.strategy.report(state.strategy))
+
+
+def validate(
+    state: State, data: Data, ranks: Array, *, metric: Callable[[Array], Array], patience: int, epochs: int
+) -> State:
+    """Keeps the epoch if it is the best so far by `metric` of the `ranks` [N] float32 of the examples of `data`.
+
+    An empty validation part, or `patience` 0, keeps the last. `epochs` is their greatest number.
+    """
+    learner, own, fit, key = state
+    real = jnp.arange(data.rows.labels.shape[0]) < data.size
+    value = jnp.where(real, metric(ranks), 0.0).sum() / jnp.maximum(data.size, 1)
+    always = (data.size == 0) | (patience == 0)
+    better = always | (value > fit.value)
+    bad = jnp.where(better | (fit.epoch <= fit.least), 0, fit.bad + 1)
+    best, best_own = jax.tree.map(
+        lambda new, old: jnp.where(better, new, old), (learner, own), (fit.learner, fit.strategy)
+    )
+    best_value = jnp.where(better, value, fit.value)
+    last = jnp.where(data.size > 0, value, -jnp.inf)
+    active = fit.active & (always | (bad < patience)) & (fit.epoch < epochs)
+    fit = fit._replace(learner=best, strategy=best_own, value=best_value, bad=bad, active=active, last=last)
+    return State(learner, own, fit, key)
+
+
+# -- evaluation --------------------------------------------------------------------------------------------------------
+
+
+def evaluated(setup: Setup, state: State) -> State:
+    """The state with the parameters that the model sees in an evaluation: for a ranking they are computed once."""
+    params = setup.strategy.view(state.strategy, state.learner.params, state.learner.increment, False)
+    return state._replace(learner=state.learner._replace(params=setup.problem.settle(params)))
+
+
+def outputs(setup: Setup, state: State, inputs: dict[str, Array]) -> Outputs:
+    """What the model of an `evaluated` state says of some examples."""
+    return setup.problem.apply(state.learner.params, split(inputs))
