@@ -19,7 +19,8 @@ from incremental.app.cli import config_folder
 from incremental.core import gradient, optimizers
 from incremental.core.problem import Baseline, Head, Model, problem
 from incremental.core.strategy import Strategy
-from incremental.core.types import Data, Info, Problem, Program, Sizes, State
+from incremental.core.spec import Sizes
+from incremental.core.types import Data, Info, Problem, Program, State
 from incremental.data.interactions import Interactions, Table
 from incremental.data.simulator import simulate
 from incremental.data.stream import Stream, make_stream

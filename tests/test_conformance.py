@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from incremental.core.strategy import Strategy, chain
-from incremental.core.types import Batch, Data, Params, Program, Sizes, State
+from incremental.core.spec import Sizes
+from incremental.core.types import Batch, Data, Params, Program, State
 from incremental.memory import buffer, reservoir
 from incremental.run import alone
 from incremental.run.capacity import capacity, into_corner

@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from incremental.core.types import Batch, Data, Sizes
+from incremental.core.spec import Sizes
+from incremental.core.types import Batch, Data
 from incremental.errors import UserError
 
 Scenario = Literal["domain", "class"]

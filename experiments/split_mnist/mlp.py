@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.problem import Model
-from incremental.core.types import Sizes
+from incremental.core.spec import Sizes
 
 PIXELS, PADDED, MEAN, STD = 28, 32, 0.1000, 0.2752
 

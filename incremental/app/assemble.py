@@ -16,9 +16,10 @@ from incremental.app import config as schema
 from incremental.core.gradient import Training, make
 from incremental.core.problem import Baseline, Head, Model, problem
 from incremental.core.sharding import over
+from incremental.core.spec import Sizes
 from incremental.core.strategy import Strategy
 from incremental.core.tower import on_texts, reading
-from incremental.core.types import Problem, Program, Sizes
+from incremental.core.types import Problem, Program
 from incremental.core.untied import REMEDY
 from incremental.data.stream import Stream
 from incremental.errors import UserError

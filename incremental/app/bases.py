@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 from incremental.app.assemble import Parts, assemble
 from incremental.app.rundir import identity
-from incremental.core.types import Sizes, bytes_of
+from incremental.core.spec import Sizes
+from incremental.core.types import bytes_of
 from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.run.alone import Alone

@@ -26,11 +26,11 @@ from jax import Array
 
 from incremental.core.ids import Ids
 from incremental.core.mirrors import mirrored, path_of
+from incremental.core.spec import Sizes
 from incremental.core.strategy import Strategy
-from incremental.core.types import Batch, Learner, Loss, Memory, Outputs, Params, Problem, PyTree, Sizes, Step
+from incremental.core.types import Batch, Learner, Loss, Memory, Outputs, Params, Problem, PyTree, Step
 from incremental.errors import UserError
 
-INPUTS = {"user": "user", "history": "item"}  # the inputs that are ids, and of what
 REMEDY = "use training.rows=dense, or leave it out"
 LOSS, RECORD = Strategy().loss, Strategy().record
 
@@ -66,22 +66,25 @@ for _name in set(dir(jax.Array)) - set(dir(Whole)):  # operators, which Python l
 # -- ids ---------------------------------------------------------------------------------------------------------------
 
 
-def with_ids(function: Callable[[str, Array], Array], batch: Batch) -> Batch:
+def with_ids(function: Callable[[str, Array], Array], batch: Batch, problem: Problem) -> Batch:
     """The batch with `function(kind, ids)` for each array of ids in it, and in the rows that travel in its memory."""
 
     def within(leaf: Any) -> Any:
-        return with_ids(function, leaf) if isinstance(leaf, Batch) else leaf
+        return with_ids(function, leaf, problem) if isinstance(leaf, Batch) else leaf
 
-    inputs = batch.inputs.items()
+    def of(name: str, ids: Array) -> Array:
+        kind = problem.inputs[name].kind
+        return ids if kind is None else function(kind, ids)
+
     return batch._replace(
-        inputs={name: function(INPUTS[name], ids) if name in INPUTS else ids for name, ids in inputs},
-        labels=function("item", batch.labels),
-        negatives=None if batch.negatives is None else function("item", batch.negatives),
+        inputs={name: of(name, ids) for name, ids in batch.inputs.items()},
+        labels=function(problem.labels, batch.labels),
+        negatives=None if batch.negatives is None else function(problem.labels, batch.negatives),
         memory=jax.tree.map(within, batch.memory, is_leaf=lambda leaf: isinstance(leaf, Batch)),
     )
 
 
-def touched(batch: Batch, capacity: dict[str, int]) -> dict[str, Array]:
+def touched(batch: Batch, capacity: dict[str, int], problem: Problem) -> dict[str, Array]:
     """The ids of each kind [U] int32, ascending, row 0 among them; of a repeated one the first place counts.
 
     A kind with no more rows than the batch has ids is left out: its tables stay whole.
@@ -93,18 +96,18 @@ def touched(batch: Batch, capacity: dict[str, int]) -> dict[str, Array]:
             met[kind].append(ids.reshape(-1))
         return ids
 
-    with_ids(note, batch)
+    with_ids(note, batch, problem)
     ids = {kind: jnp.concatenate(found) for kind, found in met.items()}
     return {kind: jnp.sort(found) for kind, found in ids.items() if len(found) < capacity[kind]}
 
 
-def renamed(batch: Batch, ids: dict[str, Array]) -> Batch:
+def renamed(batch: Batch, ids: dict[str, Array], problem: Problem) -> Batch:
     """The batch with each id's first place among `ids`."""
 
     def place(kind: str, old: Array) -> Array:
         return jnp.searchsorted(ids[kind], old).astype(old.dtype) if kind in ids else old
 
-    return with_ids(place, batch)
+    return with_ids(place, batch, problem)
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
@@ -138,7 +141,7 @@ def compacted(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, Py
     params = {path_of(path): leaf for path, leaf in paths(jax.eval_shape(problem.init, jax.random.key(0)))}
     shapes = {name: leaf.shape for name, leaf in params.items()}
     kinds = {*problem.tables.values(), *problem.settled.values()}
-    capacity = {kind: number for kind, number in (("item", sizes.items), ("user", sizes.users)) if kind in kinds}
+    capacity = {kind: number for kind, number in sizes.items() if kind in kinds}
 
     def kind_of(path: Path, leaf: Any) -> Kind:
         """Of a leaf that mirrors an id table."""
@@ -151,7 +154,8 @@ def compacted(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, Py
     def taken(tree: PyTree, ids: dict[str, Array]) -> PyTree:
         def of(path: Path, leaf: Any) -> Any:
             if isinstance(leaf, Ids):
-                return Ids(take(leaf.items, "item", ids), take(leaf.users, "user", ids))
+                others = {kind: take(known, kind, ids) for kind, known in leaf.others.items()}
+                return Ids(take(leaf.labels, problem.labels, ids), others)
             return leaf if by_type(leaf) else take(leaf, kind_of(path, leaf), ids)
 
         return jax.tree_util.tree_map_with_path(of, tree, is_leaf=by_type)
@@ -182,7 +186,7 @@ def compacted(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, Py
         def of(path: Path, leaf: Any) -> Any:
             name = path_of(path).partition("/")[0]
             said: Any = Whole(f"strategies.{name} reads in `record` which ids it has met")
-            return Ids(said, said) if isinstance(leaf, Ids) else leaf
+            return Ids(said, dict.fromkeys(leaf.others, said)) if isinstance(leaf, Ids) else leaf
 
         return jax.tree_util.tree_map_with_path(of, small, is_leaf=by_type)
 
@@ -203,10 +207,10 @@ def compacted(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, Py
 
     def step(descend: Descend, learner: Learner, own: PyTree, batch: Batch) -> tuple[Learner, PyTree, Loss]:
         refuse(learner)
-        ids = touched(batch, capacity)
+        ids = touched(batch, capacity, problem)
         small, state = taken(learner, ids), taken(own, ids)
         candidates: Any = Whole("the head reads who is a candidate, to score all (choose one that draws negatives)")
-        named = renamed(batch, ids)._replace(candidates=candidates)
+        named = renamed(batch, ids, problem)._replace(candidates=candidates)
         small, state, loss = descend(small, shown(own, state), recorded(state), named, batch, ids)
         return put_back(learner, small, ids), put_back(own, state, ids), loss
 

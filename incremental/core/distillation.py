@@ -42,6 +42,6 @@ def lesson(problem: Problem, state: Taught, batch: Batch, outputs: Outputs) -> t
     n = len(batch.memory)
     inputs = jax.tree.map(lambda leaf: leaf[:n], batch.inputs)
     params = jax.lax.stop_gradient(state.teacher.params)
-    counts = batch.memory & state.known.users[inputs["user"]] if "user" in inputs else batch.memory
+    counts = batch.memory & state.known.others["user"][inputs["user"]] if "user" in inputs else batch.memory
     share = state.teacher.ready * counts / jnp.maximum(counts.sum(), 1)
     return Outputs(outputs.hidden[:n], outputs.scores[:n]), problem.apply(params, inputs), share

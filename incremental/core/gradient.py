@@ -18,9 +18,10 @@ from incremental.core import steps
 from incremental.core.compaction import compacted, dense, guarded, guarded_problem
 from incremental.core.precision import Precision, multiplying
 from incremental.core.ranking import rankable, ranker
+from incremental.core.spec import Sizes
 from incremental.core.steps import Setup
 from incremental.core.strategy import Strategy, books, chain
-from incremental.core.types import Data, Problem, Program, Seen, Sizes, State
+from incremental.core.types import Data, Problem, Program, Seen, State
 from incremental.core.untied import refuse_copies
 from incremental.errors import UserError
 from incremental.metrics.ranking import per_event
@@ -140,10 +141,10 @@ def make(
     def tables(state: State) -> dict[str, dict[str, Array]]:
         named = flatten_dict(prepare(state).learner.params, sep="/")
         kinds = {**setup.problem.tables, **setup.problem.settled}.items()
-        return {kind: {path: named[path] for path, own in kinds if own == kind} for kind in ("item", "user")}
+        return {kind: {path: named[path] for path, own in kinds if own == kind} for kind in sizes}
 
     prepare = partial(steps.evaluated, setup)
-    scores = rankable(lambda state, inputs: steps.outputs(setup, state, inputs).scores)
+    scores = rankable(lambda state, inputs: steps.outputs(setup, state, inputs).scores, problem.inputs)
     rank = partial(ranker, scores, batch_size=rank_batch_size, prepare=prepare)
     rank_validation, metric = rank(), per_event(training.metric)
 
@@ -165,7 +166,7 @@ def make(
         scores=lambda state, inputs: scores(prepare(state), inputs),
         represent=lambda state, inputs: steps.outputs(setup, prepare(state), inputs).hidden,
         tables=tables,
-        inputs=tuple(problem.example.inputs),
+        inputs=problem.inputs,
         epochs=training.epochs,
         cutoffs=cutoffs,
         sizes=sizes,

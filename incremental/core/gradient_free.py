@@ -1,20 +1,21 @@
 """Models that update without gradients, as the same `Program` that `make` returns: drivers cannot tell them apart."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.precision import multiplying
 from incremental.core.ranking import Known, known, rankable, ranker
+from incremental.core.spec import Input, Sizes
 from incremental.core.steps import count_arrivals, empty_catalogue, fresh_fit
-from incremental.core.types import Data, Info, Learner, Params, Program, Seen, Sizes, State
+from incremental.core.types import Data, Info, Learner, Params, Program, Seen, State
 
 
 def gradient_free(
     *,
     sizes: Sizes,
-    inputs: tuple[str, ...],
+    inputs: Mapping[str, Input],
     init: Callable[[], Params],
     absorb: Callable[[Params, Data], Params],
     scores: Callable[[Params, dict[str, Array]], Array],
@@ -25,8 +26,8 @@ def gradient_free(
     """A program whose one epoch is `absorb(params, data)`; `scores(params, inputs)` is [B, V] float32.
 
     Nothing stops early here: the data are all events that arrived since the last update, each once, those of the
-    validation part too, as `data.rows` and as `data.users` and `data.items`. Rows that are not `known` score by the
-    number of training events of each item.
+    validation part too, as `data.rows`, and by their ids as `data.events` and `data.arrived`. Examples that are not
+    `known` score by the number of training events of each item.
     """
 
     def draw_learner() -> Learner:
@@ -48,7 +49,7 @@ def gradient_free(
     def run_epoch(state: State, data: Data) -> tuple[State, Info]:
         learner = state.learner._replace(params=absorb(state.learner.params, data))
         fit = state.fit._replace(learner=learner, epoch=state.fit.epoch + 1, active=jnp.array(False))
-        info = Info(None, {}, (data.items > 0).sum(), jnp.int32(1), None, {})
+        info = Info(None, {}, (data.events > 0).sum(), jnp.int32(1), None, {})
         return state._replace(learner=learner, fit=fit), info
 
     def validate(state: State, data: Data, seen: Seen | None = None) -> State:
@@ -59,7 +60,7 @@ def gradient_free(
         del data
         return state._replace(learner=state.fit.learner, fit=fresh_fit(state.fit.learner, {}))
 
-    ranked = rankable(lambda state, rows: scores(state.learner.params, rows), known)
+    ranked = rankable(lambda state, rows: scores(state.learner.params, rows), inputs, known)
     program = Program(
         init=start,
         restart=restart,
@@ -71,7 +72,7 @@ def gradient_free(
         rank=ranker(ranked, batch_size=rank_batch_size, cutoffs=cutoffs),
         scores=ranked,
         represent=None,
-        tables=lambda _state: {"item": {}, "user": {}},
+        tables=lambda _state: {kind: {} for kind in sizes},
         inputs=inputs,
         epochs=1,
         cutoffs=cutoffs,

@@ -11,20 +11,20 @@ from incremental.core.types import Learner, Params, Problem
 
 
 class Ids(NamedTuple):
-    """A set of items and users."""
+    """A set of ids of every kind."""
 
-    items: Array  # [V] bool
-    users: Array  # [W] bool
+    labels: Array  # [V] bool, of the labels' kind
+    others: dict[str, Array]  # [capacity] bool by kind
 
 
 def nobody(learner: Learner) -> Ids:
     """The empty set."""
-    return Ids(jnp.zeros_like(learner.catalogue.seen), jnp.zeros_like(learner.catalogue.users))
+    return jax.tree.map(jnp.zeros_like, trained(learner))
 
 
 def trained(learner: Learner) -> Ids:
     """The ids of the learner's catalogue; in `begin` those of the upcoming increment are among them."""
-    return Ids(learner.catalogue.seen, learner.catalogue.users)
+    return Ids(learner.catalogue.seen, learner.catalogue.arrived)
 
 
 def rows_of(problem: Problem, params: Params, ids: Ids, *, others: bool) -> Params:
@@ -34,6 +34,6 @@ def rows_of(problem: Problem, params: Params, ids: Ids, *, others: bool) -> Para
         kind = problem.tables.get(path_of(path))
         if kind is None:
             return jnp.full((1,) * leaf.ndim, others)
-        return (ids.items if kind == "item" else ids.users).reshape(-1, *(1,) * (leaf.ndim - 1))
+        return (ids.labels if kind == problem.labels else ids.others[kind]).reshape(-1, *(1,) * (leaf.ndim - 1))
 
     return jax.tree_util.tree_map_with_path(mask, params)

@@ -10,9 +10,14 @@ from flax.traverse_util import flatten_dict
 from jax import Array
 
 from incremental.core.precision import Precision, arithmetic
+from incremental.core.spec import Input, Sizes, Spec
 from incremental.core.strategy import Strategy, named_key
 from incremental.core.tower import Tower
-from incremental.core.types import Batch, Outputs, Params, Problem, Program, Sizes
+from incremental.core.types import Batch, Outputs, Params, Problem, Program
+from incremental.errors import UserError
+
+LABELS = "labels"
+"""in `Model.tables`: the kind of the labels, whatever it is"""
 
 
 class Model(NamedTuple):
@@ -22,14 +27,16 @@ class Model(NamedTuple):
     The score of an item is hidden · table[item] + bias[item].
     """
 
-    module: Callable[[Sizes, int], nn.Module]
-    """(sizes, L)"""
+    module: Callable[[Sizes, Mapping[str, Input]], nn.Module]
+    """(sizes, what an example holds of its inputs)"""
     inputs: tuple[str, ...]
-    """what its rows hold: "user", "history" and what `content` names"""
+    """what it reads of an example, by the names that the data has: "user", "history", …"""
     tables: dict[str, str]
-    """path of each id table in the parameters -> "item" or "user" """
-    content: Mapping[str, jax.ShapeDtypeStruct] | None = None
-    """inputs that are no ids, such as an image: what one row holds of each"""
+    """path of each id table in the parameters -> the kind of its ids; LABELS stands for that of the labels"""
+    wants: Mapping[str, tuple[int, ...]] = {}
+    """the shapes that it needs of inputs, where they are its own parameters' and not the data's"""
+    labels: str | None = None
+    """the kind of the ids that it scores; None: any"""
     tower: Tower | None = None
     """how items' rows are computed from their texts; None: ids alone"""
     looked_up: tuple[str, ...] = ()
@@ -39,8 +46,18 @@ class Model(NamedTuple):
 class Baseline(NamedTuple):
     """A model without gradients, which brings its own program: no head, no optimizer, no strategies."""
 
-    build: Callable[[Sizes, tuple[int, ...]], Program]
-    """(sizes, cutoffs)"""
+    build: Callable[[Mapping[str, Input], Sizes, tuple[int, ...]], Program]
+    """(what an example holds of its inputs, sizes, cutoffs)"""
+    inputs: tuple[str, ...]
+    """what it reads of an example"""
+    labels: str | None = None
+    """the kind of the ids that it scores; None: any"""
+    wants: Mapping[str, tuple[int, ...]] = {}
+    """the shapes that it needs of inputs"""
+
+    def program(self, spec: Spec, sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
+        """Its program for examples as the spec says."""
+        return self.build(read(self, spec), sizes, cutoffs)
 
 
 class Items(NamedTuple):
@@ -60,7 +77,7 @@ class Head(NamedTuple):
     loss: Callable[[Any, Outputs, Batch], Array]  # (Items or own parameters, outputs, batch) -> [B] float32
     strategy: Strategy | None = None
     init: Callable[[Array, Sizes, int], Params] | None = None
-    """(key, sizes, D) -> own parameters"""
+    """(key, sizes, D) -> own parameters, for `sizes.slots` labels"""
     scores: Callable[[Params, Array], Any] | None = None
     """(own parameters, hidden [B, D]) -> [B, V]; None where the strategy's view is missing"""
     tied: Callable[[Callable[[Params], Items]], Strategy] | None = None
@@ -70,28 +87,44 @@ class Head(NamedTuple):
     """whether a row's loss may be below 0; else a step whose data loss is stops the run"""
 
 
-def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: Precision = "float32") -> Problem:
-    """The problem of `model` with `head`; `history` is L, the number of last events that a row holds."""
+def read(model: "Model | Baseline", spec: Spec) -> dict[str, Input]:
+    """What an example holds of the inputs that the model reads; a UserError says where data and model do not fit."""
+    there = ", ".join(spec.inputs)
+    for name in model.inputs:
+        if name not in spec.inputs:
+            raise UserError(f"model: it reads {name!r}, which the data's examples do not hold; they hold {there}")
+        given = spec.inputs[name]
+        if jnp.issubdtype(given.dtype, jnp.integer) and given.kind is None:
+            raise UserError(f"data.features.{name}: whole numbers index a table; say of which kind of ids they are")
+        wanted = model.wants.get(name, given.shape)
+        if wanted != given.shape:
+            raise UserError(f"model: it reads {name!r} of shape {list(wanted)}, the data makes {list(given.shape)}")
+    if model.labels not in (None, spec.labels):
+        raise UserError(
+            f"model: it scores ids of the kind {model.labels!r}, but the labels are of the kind {spec.labels!r}; "
+            "choose a model for this task, or another data.task"
+        )
+    return {name: spec.inputs[name] for name in model.inputs}
+
+
+def problem(model: Model, head: Head, spec: Spec, sizes: Sizes, *, precision: Precision = "float32") -> Problem:
+    """The problem of `model` with `head` at these capacities; `spec` says what the data's examples hold."""
     numbers = arithmetic(precision, (*model.tables, *model.looked_up))
-    row = {
-        "user": jax.ShapeDtypeStruct((), jnp.int32),
-        "history": jax.ShapeDtypeStruct((history,), jnp.int32),
-        **(model.content or {}),
-    }
-    inputs = {name: row[name] for name in model.inputs}
+    given = read(model, spec)
+    inputs = {name: jax.ShapeDtypeStruct(each.shape, each.dtype) for name, each in given.items()}
     scalars: list[Any] = [jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.float32, jnp.bool_, jnp.int32)]
     example = Batch(inputs, *scalars)
+    tables = {path: spec.labels if kind == LABELS else kind for path, kind in model.tables.items()}
 
     def of(params: Params) -> nn.Module:
         """The module at the capacities of these tables: a compact step has fewer rows (`core.compaction`)."""
         named = flatten_dict(params, sep="/")
-        rows = {kind: len(named[path]) for path, kind in tables.items()}
-        return model.module(Sizes(rows.get("item", sizes.items), rows.get("user", sizes.users)), history)
+        return model.module(sizes.replace(**{kind: len(named[path]) for path, kind in tables.items()}), given)
 
     untied = head.init is not None and head.tied is None
 
     def init(key: Array) -> Params:
-        module = model.module(sizes, history)
+        module = model.module(sizes, given)
         one = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape), leaf.dtype), inputs)
 
         def sides(module: Any, rows: Any) -> Any:
@@ -104,7 +137,6 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: 
             return made["params"]
         return {**made["params"], "head": head.init(named_key(key, "head"), sizes, hidden.shape[1])}
 
-    tables = model.tables
     if untied:
         made = flatten_dict(jax.eval_shape(lambda: init(jax.random.key(0))), sep="/")
         tables = {path: kind for path, kind in tables.items() if path in made}
@@ -155,4 +187,16 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: 
         return {path: entered.reshape(-1, entered.shape[-1]) for path, entered in met.items() if path in trained}
 
     strategy = head.tied(items) if head.tied is not None else head.strategy
-    return Problem(init, apply, loss, example, tables, strategy, features, scores, negative=head.negative)
+    return Problem(
+        init,
+        apply,
+        loss,
+        example,
+        tables,
+        strategy,
+        features,
+        scores,
+        negative=head.negative,
+        inputs=given,
+        labels=spec.labels,
+    )

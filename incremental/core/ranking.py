@@ -1,49 +1,56 @@
 """Full-catalogue ranking on the device: ranks of the labels, and what was recommended."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.spec import Input
 from incremental.core.types import Catalogue, Data, Ranks, Seen, State
 
 Scores = Callable[[State, dict[str, Array]], Array]
-Known = Callable[[Catalogue, dict[str, Array]], Array]
+Known = Callable[[Catalogue, dict[str, Array], Mapping[str, Input]], Array]
 
 CLASSES = 128  # a catalogue of so few is one of classes: their scores are kept
 
 
-def known(catalogue: Catalogue, inputs: dict[str, Array]) -> Array:
-    """[B] bool: whether the model knows anything of a row: a user it was trained on, a history that is not empty."""
+def known(catalogue: Catalogue, inputs: dict[str, Array], spec: Mapping[str, Input]) -> Array:
+    """[B] bool: whether the model knows something of an example: its user was trained on, its lists of ids hold some.
+
+    Other ids alone (a category, an hour) say nothing of who asks; an example without users and lists is known.
+    """
     answer = jnp.ones(len(next(iter(inputs.values()))), bool)
-    if "user" in inputs:
-        answer = answer & catalogue.users[inputs["user"]]
-    if "history" in inputs:
-        answer = answer & (inputs["history"] > 0).any(-1)
+    for name, ids in inputs.items():
+        kind = spec[name].kind
+        if kind is not None and ids.ndim > 1:
+            answer = answer & (ids > 0).any(-1)
+        elif kind == "user":
+            answer = answer & catalogue.arrived["user"][ids]
     return answer
 
 
-def known_by_any(catalogue: Catalogue, inputs: dict[str, Array]) -> Array:
-    """[B] bool: as `known`, for models that score a row by its user or else by its history."""
-    return jnp.stack([known(catalogue, {name: ids}) for name, ids in inputs.items()]).any(0)
+def known_by_any(catalogue: Catalogue, inputs: dict[str, Array], spec: Mapping[str, Input]) -> Array:
+    """[B] bool: as `known`, for models that score an example by its user or else by its history."""
+    return jnp.stack([known(catalogue, {name: ids}, spec) for name, ids in inputs.items()]).any(0)
 
 
-def known_to_all(catalogue: Catalogue, inputs: dict[str, Array]) -> Array:
-    """[B] bool: every row, for models whose scores are the same whatever the model knows of a row."""
-    del catalogue
+def known_to_all(catalogue: Catalogue, inputs: dict[str, Array], spec: Mapping[str, Input]) -> Array:
+    """[B] bool: every example, for models whose scores are the same whatever the model knows of it."""
+    del catalogue, spec
     return jnp.ones(len(next(iter(inputs.values()))), bool)
 
 
-def rankable(raw: Scores, known: Known = known) -> Scores:
+def rankable(raw: Scores, spec: Mapping[str, Input], known: Known = known) -> Scores:
     """Scores fit for ranking: -inf outside the items seen so far, and popularity where the model knows nothing.
 
-    The fallback for rows that are not `known` is the number of training events of each item.
+    `spec` says what the inputs are. The fallback for examples that are not `known` is the number of training events of
+    each item.
     """
 
     def scores(state: State, inputs: dict[str, Array]) -> Array:
         catalogue = state.learner.catalogue
-        fallback = ~known(catalogue, inputs)[:, None]
+        fallback = ~known(catalogue, inputs, spec)[:, None]
         values = jnp.where(fallback, catalogue.events[None, :], raw(state, inputs))
         return jnp.where(catalogue.seen[None, :], values, -jnp.inf)
 

@@ -16,7 +16,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
-from incremental.core.types import Program, PyTree, Sizes, State
+from incremental.core.spec import Sizes
+from incremental.core.types import Program, PyTree, State
 from incremental.errors import UserError
 
 BATCH, ROWS = "batch", "rows"  # the mesh's axes

@@ -23,6 +23,7 @@ from jax import Array
 from incremental.core.compaction import Whole, dense
 from incremental.core.optimizers import restarted
 from incremental.core.sharding import split
+from incremental.core.spec import Sizes
 from incremental.core.strategy import Strategy, named_key
 from incremental.core.types import (
     STORED,
@@ -38,7 +39,6 @@ from incremental.core.types import (
     Params,
     Problem,
     PyTree,
-    Sizes,
     State,
     Step,
     stored,
@@ -66,13 +66,17 @@ class Setup(NamedTuple):
 
 def empty_catalogue(sizes: Sizes) -> Catalogue:
     """Nothing seen yet."""
-    return Catalogue(jnp.zeros(sizes.items, bool), jnp.zeros(sizes.items, jnp.float32), jnp.zeros(sizes.users, bool))
+    others = {kind: jnp.zeros(size, bool) for kind, size in sizes.items() if kind != sizes.labels}
+    return Catalogue(jnp.zeros(sizes.slots, bool), jnp.zeros(sizes.slots, jnp.float32), others)
 
 
 def count_arrivals(catalogue: Catalogue, data: Data) -> Catalogue:
     """The catalogue with the update's new events; id 0 is padding and stays unseen."""
-    count = catalogue.events.at[data.items].add(1.0).at[0].set(0.0)
-    return Catalogue(catalogue.seen | (count > 0), count, catalogue.users.at[data.users].set(True).at[0].set(False))
+    count = catalogue.events.at[data.events].add(1.0).at[0].set(0.0)
+    others = {
+        kind: known.at[data.arrived[kind]].set(True).at[0].set(False) for kind, known in catalogue.arrived.items()
+    }
+    return Catalogue(catalogue.seen | (count > 0), count, others)
 
 
 def fresh_fit(learner: Learner, strategy: Any, least: Any = 0, offered: Any = -1) -> Fit:
@@ -159,7 +163,7 @@ class DataGradient:
 def arrived_rows(problem: Problem, params: Params, catalogue: Catalogue, ids: Mapping[str, Array]) -> Params:
     """Bools that broadcast to the parameters: False for the table rows of ids that are still to come. Tables of a kind
     in `ids` hold a batch's rows only, which are none of these."""
-    seen = {"item": catalogue.seen, "user": catalogue.users}
+    seen = {problem.labels: catalogue.seen, **catalogue.arrived}
 
     def of(path: jax.tree_util.KeyPath, leaf: Array) -> Array:
         kind = problem.tables.get(jax.tree_util.keystr(path, simple=True, separator="/"))
@@ -202,8 +206,8 @@ def descend(
     `ids` are those whose table rows the learner holds, by kind; a kind that is not in it has its whole table. `new`,
     `first_pass` and `before` are those of `Step`.
     """
-    if setup.of_items is not None and "item" in ids:
-        setup = setup.of_items(ids["item"])
+    if setup.of_items is not None and (kind := next(iter(setup.problem.settled.values()))) in ids:
+        setup = setup.of_items(ids[kind])
     strategy, params = setup.strategy, learner.params
     scale = total_weight(new)
     # After the division by `scale` an appended row's weight is divided by the batch size.

@@ -1,6 +1,6 @@
 """Item rows that are computed from the items' texts, and the program that reads those from its data.
 
-The texts are not trained and are no part of a state: `Data.text` brings them, one copy for all lanes, and neither the
+The texts are not trained and are no part of a state: `Data.side` brings them, one copy for all lanes, and neither the
 optimizer, nor strategies, nor the best epoch, nor checkpoints have anything for them. Model, head and strategies do not
 know: a problem's functions compute the item tables first, and those of the model without a tower do the rest.
 """
@@ -49,14 +49,14 @@ class Tower(NamedTuple):
     """inner values are computed anew in the backward pass, not kept: those of `together` items are held at a time"""
 
 
-def on_texts(core: Problem, tower: Tower, text: Array, precision: Precision = "float32") -> Problem:
-    """The problem of `core` whose items' rows come from their texts [V, ...].
+def on_texts(core: Problem, tower: Tower, text: Array, kind: str, precision: Precision = "float32") -> Problem:
+    """The problem of `core` whose items' rows come from their texts [V, ...]; items are ids of the `kind`.
 
     Its parameters are those of `core` and, under "tower", the tower's; without `tower.ids` there are no item tables.
     `settle` puts the tables, [V, ...] as in `core`, in their places; `apply` and `loss` do so where it is not yet done.
     """
     made = flatten_dict(jax.eval_shape(core.init, jax.random.key(0)), sep="/")
-    rows = {path: made[path].shape[1:] for path, kind in core.tables.items() if kind == "item"}
+    rows = {path: made[path].shape[1:] for path, own in core.tables.items() if own == kind}
     module = tower.module(sum(math.prod(shape) for shape in rows.values()))
     numbers = arithmetic(precision, ())
 
@@ -117,7 +117,7 @@ def on_texts(core: Problem, tower: Tower, text: Array, precision: Precision = "f
         trained = flatten_dict(params, sep="/")
         return {**core.features(settle(params), inputs), **{path: met[path] for path in met if path in trained}}
 
-    tables = {path: kind for path, kind in core.tables.items() if tower.ids or path not in rows}
+    tables = {path: own for path, own in core.tables.items() if tower.ids or path not in rows}
     return core._replace(
         init=init,
         apply=apply,
@@ -126,13 +126,13 @@ def on_texts(core: Problem, tower: Tower, text: Array, precision: Precision = "f
         scores=scores,
         tables=tables,
         settle=settle,
-        settled=dict.fromkeys(rows, "item"),
-        of_items=lambda ids: on_texts(core, tower, take(text, "item", {"item": ids}), precision),
+        settled=dict.fromkeys(rows, kind),
+        of_items=lambda ids: on_texts(core, tower, take(text, kind, {kind: ids}), kind, precision),
     )
 
 
-def reading(program: Callable[[Array], Program], text: jax.ShapeDtypeStruct) -> Program:
-    """One program for all texts [V, ...]: each of its functions is that of `program(data.text)`.
+def reading(program: Callable[[Array], Program], text: jax.ShapeDtypeStruct, table: str = "text") -> Program:
+    """One program for all texts [V, ...]: each of its functions is that of `program(data.side[table])`.
 
     `scores`, `represent` and `tables` take no data: `at(text)` has them.
     """
@@ -142,9 +142,7 @@ def reading(program: Callable[[Array], Program], text: jax.ShapeDtypeStruct) -> 
 
     def of(name: str) -> Callable[..., Any]:
         def called(state: State, data: Data, *rest: Any) -> Any:
-            if data.text is None:
-                raise UserError("data.text=null, but the model computes items from texts: +text@data.text=hashed_words")
-            return getattr(program(data.text), name)(state, data, *rest)
+            return getattr(program(data.side[table]), name)(state, data, *rest)
 
         return called
 

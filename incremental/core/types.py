@@ -12,15 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.spec import Input, Sizes
+
 Params = Any  # a pytree of float arrays
 PyTree = Any
-
-
-class Sizes(NamedTuple):
-    """Capacities of the id tables, padding row included."""
-
-    items: int  # V
-    users: int  # W
 
 
 class Batch(NamedTuple):
@@ -29,8 +24,8 @@ class Batch(NamedTuple):
     Memories store the first five fields; the others belong to one step.
     """
 
-    inputs: dict[str, Any]  # "user" [B] int32, "history" [B, L] int32 (left-padded with 0), by model
-    labels: Array  # [B] int32, item ids
+    inputs: dict[str, Any]  # by name, as the spec has them: "user" [B] int32, "history" [B, L] int32 (left-padded), …
+    labels: Array  # [B] int32, ids of the labels' kind
     weight: Array  # [B] float32, multiplies a row's loss
     valid: Array  # [B] bool, False = padding
     increment: Array  # [B] int32, when the row arrived
@@ -68,7 +63,7 @@ class Problem(NamedTuple):
     apply: Callable[..., Outputs]  # (params, inputs, *, key=None); key=None is deterministic
     loss: Callable[[Params, Outputs, Batch], Array]  # -> [B] float32
     example: Batch  # of ShapeDtypeStructs: one row, without the leading axis
-    tables: dict[str, str]  # path of each id table in params -> "item" or "user"
+    tables: dict[str, str]  # path of each id table in params -> the kind of its ids
     strategy: "Any"  # the head's own strategy (draws negatives, keeps counts), or None
     features: Callable[[Params, dict[str, Any]], dict[str, Array]]
     """(params, inputs) -> path of each dense kernel -> what entered it, [N, D_in] float32, N >= B; without dropout"""
@@ -78,11 +73,15 @@ class Problem(NamedTuple):
     settle: Callable[[Params], Params] = lambda params: params
     """(params) -> params with the item tables that are computed (`core.tower`); `apply` and `loss` take both"""
     settled: Mapping[str, str] = {}
-    """path of each table that `settle` computes -> "item" """
+    """path of each table that `settle` computes -> the kind of its ids"""
     of_items: "Callable[[Array], Problem] | None" = None
-    """(ids [U]) -> the problem whose item tables have these rows only; None: it reads nothing but its parameters"""
+    """(ids [U]) -> the problem whose computed tables have these rows only; None: it reads nothing but its parameters"""
     negative: bool = False
     """whether a row's loss may be below 0; else a step whose data loss is stops the run"""
+    inputs: Mapping[str, Input] = {}
+    """what an example holds of each of the model's inputs"""
+    labels: str = "item"
+    """the kind of the ids that labels, candidates and negatives are"""
 
 
 class Catalogue(NamedTuple):
@@ -90,7 +89,7 @@ class Catalogue(NamedTuple):
 
     seen: Array  # [V] bool: the items a ranking may contain
     events: Array  # [V] float32: training events an item
-    users: Array  # [W] bool
+    arrived: dict[str, Array]  # [capacity] bool by kind, those of the labels apart: trained on
 
 
 class Learner(NamedTuple):
@@ -176,9 +175,9 @@ class Data(NamedTuple):
     rows: Batch  # leading axis N >= size
     size: Array  # [] int32, real rows
     increment: Array  # [] int32
-    users: Array  # [E] int32, 0 = padding: the training events the catalogue has not counted yet
-    items: Array  # [E] int32
-    text: Array | None = None  # [V, F] or [V, L, D] float32: of the items that have occurred; None: no `data.text`
+    events: Array  # [E] int32, ids of the labels' kind, 0 = padding: the training events not yet in the catalogue
+    arrived: dict[str, Array]  # [E] int32, their ids of each other kind
+    side: Mapping[str, Array] = {}  # frozen tables by name [capacity, ...], of the ids that have occurred
     listed: Array | None = None  # [V] bool: items that a ranking may contain beside those seen
     validation: Batch | None = None  # validation rows of all its increments [M, ...], padding not valid; for `end`
 
@@ -235,8 +234,8 @@ class Program(NamedTuple):
     rank: Callable[[State, Data, Seen | None], Ranks]
     scores: Callable[[State, dict[str, Array]], Array]  # -> [B, V] float32, -inf where not a candidate
     represent: Callable[[State, dict[str, Array]], Array] | None  # -> [B, D] float32; None: the model has none
-    tables: Callable[[State], dict[str, dict[str, Array]]]  # "item" and "user" -> path -> table, rows = ids
-    inputs: tuple[str, ...]  # what a row's inputs hold
+    tables: Callable[[State], dict[str, dict[str, Array]]]  # kind -> path -> table, a row an id
+    inputs: Mapping[str, Input]  # what an example's inputs hold
     epochs: int  # at most, in one update
     cutoffs: tuple[int, ...]  # the K's whose recommendations `rank` counts
     sizes: Sizes

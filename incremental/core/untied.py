@@ -12,7 +12,7 @@ REMEDY = "choose a head that scores with the model's items (full_softmax, chunke
 
 def trained_before(catalogue: Catalogue, data: Data) -> Array:
     """[V] bool: the items with events before those that `data` brings; after a fresh start none."""
-    arrived = jnp.zeros_like(catalogue.events).at[data.items].add(1.0)
+    arrived = jnp.zeros_like(catalogue.events).at[data.events].add(1.0)
     return catalogue.seen & (catalogue.events > arrived)
 
 

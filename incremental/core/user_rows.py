@@ -18,10 +18,10 @@ class Arrived(NamedTuple):
 
 def arrived(data: Data) -> Arrived:
     """The update's new events."""
-    order = jnp.argsort(data.users)
-    users = data.users[order]
+    order = jnp.argsort(data.arrived["user"])
+    users = data.arrived["user"][order]
     first = users != jnp.concatenate([jnp.zeros(1, users.dtype), users[:-1]])  # padding, 0, comes before all
-    return Arrived(users, data.items[order], jnp.cumsum(first, dtype=jnp.int32) - 1)
+    return Arrived(users, data.events[order], jnp.cumsum(first, dtype=jnp.int32) - 1)
 
 
 def blocks(events: Arrived, size: int) -> Array:

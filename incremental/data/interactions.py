@@ -5,7 +5,7 @@ Letters in shapes: N interactions, V items and W users (padding row 0 included).
 
 import difflib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +32,21 @@ class Table(NamedTuple):
     notes: tuple[str, ...] = ()  # what the loader had to say
     law: Any = None  # the simulator's: take(events [N] int, items [V-1] int, raw numbers) -> their law
     names: Mapping[str, str] = {}  # column -> what the file calls it, where that differs
+    kinds: tuple[str, ...] = ()  # further columns of ids, str: a category, a shop
+
+
+class Kind(NamedTuple):
+    """The ids of one kind: of each event, and what they are."""
+
+    ids: np.ndarray  # [N] int32, from 1; 0: the event has none
+    names: list[str]  # raw ids by number; names[0] == ""
+
+
+class Side(NamedTuple):
+    """A frozen table: what is known of each id of a kind, such as an item's text."""
+
+    kind: str
+    values: np.ndarray  # [ids, ...], row 0 is 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +68,21 @@ class Interactions:
     behaviours: tuple[str, ...]
     notes: tuple[str, ...]
     law: Any = None
+    further: Mapping[str, Kind] = field(default_factory=dict)  # kinds of ids beside users and items
+    side: Mapping[str, Side] = field(default_factory=dict)  # frozen tables by name
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of ids."""
+        return ("item", "user", *self.further)
+
+    def ids(self, kind: str) -> np.ndarray:
+        """[N] int32, each event's id of this kind."""
+        return self.item if kind == "item" else self.user if kind == "user" else self.further[kind].ids
+
+    def vocabulary(self, kind: str) -> list[str]:
+        """The raw ids of this kind by number; the first is "" """
+        return self.items if kind == "item" else self.users if kind == "user" else self.further[kind].names
 
     def __len__(self) -> int:
         """The number of interactions, N."""
@@ -64,6 +94,8 @@ class Interactions:
         items = int(self.item[:n].max(initial=0)) + 1
         behaviour = None if self.behaviour is None else self.behaviour[:n]
         behaviours = 0 if behaviour is None else int(behaviour.max(initial=-1)) + 1
+        further = {name: _first(kind, n) for name, kind in self.further.items()}
+        known = {"item": items, "user": users, **{name: len(kind.names) for name, kind in further.items()}}
         return replace(
             self,
             user=self.user[:n],
@@ -77,7 +109,19 @@ class Interactions:
             titles=None if self.titles is None else self.titles[:items],
             behaviours=self.behaviours[:behaviours],
             law=None if self.law is None else self.law.take(np.arange(min(n, len(self))), np.arange(1, items)),
+            further=further,
+            side={
+                name: Side(
+                    of.kind, of.values[: {"item": items, "user": users}.get(of.kind) or len(further[of.kind].names)]
+                )
+                for name, of in self.side.items()
+            },
         )
+
+
+def _first(kind: Kind, n: int) -> Kind:
+    """The kind as it was after n events."""
+    return Kind(kind.ids[:n], kind.names[: int(kind.ids[:n].max(initial=0)) + 1])
 
 
 def suggestion(name: str, present: Collection[str]) -> str:
@@ -205,7 +249,17 @@ def encode(table: Table, ties: Ties = "strict") -> Interactions:
         behaviours=behaviours,
         notes=table.notes,
         law=law,
+        further={name: _kind(frame[name]) for name in table.kinds},
     )
+
+
+def _kind(values: pl.Series) -> Kind:
+    """A further kind's ids, numbered by first appearance; an empty cell is no id."""
+    empty = (values.is_null() | (values.str.strip_chars() == "")).fill_null(True).to_numpy()
+    codes, names = _number(values.filter(~pl.Series(empty)))
+    ids = np.zeros(len(values), np.int32)
+    ids[~empty] = codes + 1
+    return Kind(ids, ["", *names])
 
 
 def _number(values: pl.Series) -> tuple[np.ndarray, list[str]]:
@@ -227,6 +281,7 @@ def _typed(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
         "line": (pl.Int64, "whole numbers"),
         "event": (pl.Int64, "whole numbers"),
     }
+    wanted |= dict.fromkeys(table.kinds, (pl.String, "text or whole numbers"))
     for column, (dtype, meaning) in wanted.items():
         if column not in frame.columns or frame.schema[column] == dtype:
             continue

@@ -4,64 +4,27 @@ Nothing here looks ahead: rows of increment t depend on interactions up to t onl
 validation parts) is drawn for each increment from (seed, increment), so a stream cut short keeps its draws.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from incremental.core.spec import Input, Spec
 from incremental.data import ties as tie_rules
-from incremental.data.behaviour import Asked, Predict
 from incremental.data.cleaning import CleaningStep
-from incremental.data.interactions import Interactions, Table, encode
+from incremental.data.features import Examples, Feature, event
+from incremental.data.features import history as past_items
+from incremental.data.features import user as own_user
+from incremental.data.interactions import Interactions, Side, Table, encode
+from incremental.data.task import Make, Task, next_item
 from incremental.data.ties import Ties
 from incremental.errors import UserError
 
 Ints = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Examples on the host: N events as labels, with what a model may see of the past."""
-
-    event: Ints  # [N] places in the stream
-    user: Ints  # [N]
-    history: Ints  # [N, L] the last L items before the event, left-padded with 0; [N, 0] when not asked for
-    label: Ints  # [N]
-    increment: Ints  # [N]
-    question: Asked | None = None  # of these rows; None: items are the labels
-
-    @property
-    def past(self) -> npt.NDArray[np.float32]:
-        """[N, F] the mean of the texts in each history, 0 for an empty one."""
-        assert self.question is not None
-        text, mean = self.question.text, np.zeros((len(self), self.question.text.shape[1]), np.float32)
-        for place in range(self.history.shape[1]):  # not [N, L, F] at once
-            mean += text[self.history[:, place]]
-        return mean / np.maximum((self.history > 0).sum(1, keepdims=True), 1).astype(np.float32)
-
-    @property
-    def asked(self) -> npt.NDArray[np.float32]:
-        """[N, F] the text of the item in question."""
-        assert self.question is not None
-        return self.question.text[self.question.item]
-
-    @property
-    def tokens(self) -> Ints:
-        """[N, (1 + L) l] of titles of l tokens: the title of the item in question, then those of the history, the last
-        first, without their opening tokens, one behind the other; 0 from there on."""
-        assert self.question is not None
-        titles = self.question.text[np.concatenate([self.question.item[:, None], self.history[:, ::-1]], axis=1)]
-        titles[:, 1:, 0] = 0
-        row = titles.reshape(len(self), -1)
-        found: Ints = np.take_along_axis(row, np.argsort(row == 0, axis=1, kind="stable"), axis=1)
-        return found
-
-    def __len__(self) -> int:
-        return len(self.event)
 
 
 @dataclass(frozen=True)
@@ -83,12 +46,32 @@ class Stream:
     ties: Ties = "strict"
     cleaning: tuple[CleaningStep, ...] = ()
     notes: tuple[str, ...] = ()
-    text: npt.NDArray[np.float32] | None = None  # [items, ...] what `data.text` makes of each item's title
-    question: Asked | None = None  # `data.predict`: the labels, "items" here, are behaviours asked of items
+    task: Task = field(default_factory=Task)
+    features: Mapping[str, Feature] = field(default_factory=dict)  # what models may read of an example, by name
 
     def __len__(self) -> int:
         """T + 1: the base part and the increments."""
         return int(self.increment[-1]) + 1
+
+    @property
+    def label(self) -> Ints:
+        """[N] each event's label, an id of the task's kind."""
+        return self.interactions.ids(self.task.labels)
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels' vocabulary; the first is "" """
+        return self.interactions.vocabulary(self.task.labels)
+
+    @property
+    def spec(self) -> Spec:
+        """What an example holds."""
+        inputs = {name: feature.input for name, feature in self.features.items()}
+        side = {
+            name: Input(table.values.shape[1:], table.values.dtype, table.kind)
+            for name, table in self.interactions.side.items()
+        }
+        return Spec(inputs, self.task.labels, self.interactions.kinds, side)
 
     def prefix(self, t: int) -> "Stream":
         """The stream as it was when increment t was over."""
@@ -99,8 +82,6 @@ class Stream:
             increment=self.increment[:n],
             heldout=self.heldout[:n],
             validation=self.validation[:n],
-            text=None if self.text is None else self.text[: int(self.interactions.item[:n].max()) + 1],
-            question=None if self.question is None else _cut(self.question, n),
         )
 
     def bounds(self, t: int) -> tuple[int, int]:
@@ -114,41 +95,50 @@ class Stream:
         events = np.concatenate(places) if places else np.zeros(0, np.int32)
         return events[~self.heldout[events]]
 
-    def training_rows(self, increments: Sequence[int], *, validation: bool | None, history: bool) -> Rows:
-        """The examples to train on, to validate on, or (None) both. With `history`, those without one are left out."""
+    def training_examples(
+        self, increments: Sequence[int], *, validation: bool | None, inputs: Iterable[str] = ()
+    ) -> Examples:
+        """The examples to train on, to validate on, or (None) both; where one of the `inputs` needs what was before,
+        those without are left out."""
         events = self.training_events(increments)
         if validation is not None:
             events = events[self.validation[events] == validation]
-        rows = self._rows(events, ~self.heldout, history)
-        return self._long_enough(rows, 1) if history else rows
+        past = {self.features[name].past for name in inputs}
+        rows = self._examples(events, ~self.heldout, past != {"unread"} and bool(past))
+        return self._long_enough(rows, 1) if "needed" in past else rows
 
-    def test_rows(self, t: int, *, heldout: bool, trained_until: int, known: Bools, history: bool) -> Rows:
+    def test_examples(
+        self, t: int, *, heldout: bool, trained_until: int, known: Mapping[str, Bools], inputs: Iterable[str] = ()
+    ) -> Examples:
         """The test events of increment t: all of it, or its held-out part only.
 
-        `known` [V] bool: items the model knows; others are taken out of histories. With `unseen_items=drop` events of
-        items that no training event up to increment `trained_until` has are left out; then, in any case, those with
-        fewer than `minimum_history` earlier events of items that such a training event has.
+        `known` [capacity] bool by kind: the ids that the model knows; events of others are taken out of what was
+        before, as the `inputs` read it. With `unseen_items=drop` events whose label no training event up to increment `trained_until` has are
+        left out; then, in any case, those with fewer than `minimum_history` earlier events of such a label.
         """
         events = np.arange(*self.bounds(t), dtype=np.int32)
         if heldout:
             events = events[self.heldout[events]]
-        items = self.interactions.item
+        label = self.label
         if self.unseen_items == "drop":
-            trained = np.zeros(len(self.interactions.items), bool)
-            trained[items[self.training_events(range(trained_until + 1))]] = True
-            events = events[trained[items[events]]]
+            trained = np.zeros(len(self.labels), bool)
+            trained[label[self.training_events(range(trained_until + 1))]] = True
+            events = events[trained[label[events]]]
         if self.exclude_seen:
             events = events[~self._repeated[events]]
-        visible = belongs(known, items) if self.question is None else np.ones(len(items), bool)
+        visible = np.ones(len(label), bool)
+        for kind, ids in known.items():
+            visible &= belongs(ids, self.interactions.ids(kind))
         if self.minimum_history:
             # Of the stream, and not of what this model knows: rows of a table are tested on the same events.
-            past = self.training_events(range(trained_until + 1))
-            met = np.isin(np.arange(len(self.interactions.items)), items[past])
-            counted = belongs(met, items) if self.question is None else visible
-            events = self._long_enough(self._rows(events, counted, True), self.minimum_history).event
-        return self._rows(events, visible, history)
+            counted = np.ones(len(label), bool)
+            if not self.task.classes:
+                past = self.training_events(range(trained_until + 1))
+                counted = belongs(np.isin(np.arange(len(self.labels)), label[past]), label)
+            events = self._long_enough(self._examples(events, counted, True), self.minimum_history).event
+        return self._examples(events, visible, any(self.features[name].past != "unread" for name in inputs))
 
-    def seen_by(self, rows: Rows, *, heldout: bool) -> tuple[Ints, Ints, Ints]:
+    def seen_by(self, rows: Examples, *, heldout: bool) -> tuple[Ints, Ints, Ints]:
         """log [E], start [N], stop [N]: `log[start:stop]` are the items of a row's user before its event, those of
         held-out events only if `heldout`."""
         order, _, first = self._by_user
@@ -157,7 +147,7 @@ class Stream:
             kept &= ~self.heldout[order]
         before: Ints = np.cumsum(kept) - kept
         place = self._now[rows.event]
-        return self.interactions.item[order[kept]], before[first[place]], before[place]
+        return self.label[order[kept]], before[first[place]], before[place]
 
     def latest(self, users: Ints, known: Bools) -> Ints:
         """[users, L] int32: the last L items of each user at the end of the stream that are `known` [V] bool."""
@@ -213,7 +203,7 @@ class Stream:
     @cached_property
     def _repeated(self) -> Bools:
         """Events whose user had the same item before."""
-        pairs = self.interactions.user.astype(np.int64) * len(self.interactions.items) + self.interactions.item
+        pairs = self.interactions.user.astype(np.int64) * len(self.labels) + self.label
         _, first, pair = np.unique(pairs, return_index=True, return_inverse=True)
         if self.ties == "strict":
             time = self.interactions.time
@@ -231,33 +221,29 @@ class Stream:
             f"the time of the last of these; {tie_rules.SAID[self.ties]} (data.ties={self.ties})",
         )
 
-    def _rows(self, events: Ints, visible: Bools, history: bool) -> Rows:
-        """Rows of the events; their histories hold the last L events of the user before them that are `visible`."""
+    def _examples(self, events: Ints, visible: Bools, past: bool) -> Examples:
+        """Examples of the events; their past, where it is asked for, are the last L events of the user before them that
+        are `visible`."""
+        before_them = np.zeros((len(events), 0), np.int32)
+        if past:
+            before_them = self._past(events, visible)
+        return Examples(events, self.interactions.user[events], before_them, self.label[events], self.increment[events])
+
+    def _past(self, events: Ints, visible: Bools) -> Ints:
+        """[N, L] int32, places of the last visible events before each; -1: none."""
         order, _, first = self._by_user
-        labels = self.interactions.item
-        items = labels if self.question is None else self.question.item
-        past = np.zeros((len(events), 0), np.int32)
-        if history or self.question is not None:
-            kept = visible[order]
-            before: Ints = np.cumsum(kept) - kept  # visible events before each place
-            log = items[order[kept]]
-            place = self._now[events]
-            index = before[place][:, None] - self.history + np.arange(self.history)
-            inside = index >= before[first[place]][:, None]
-            past = np.where(inside, log[np.where(inside, index, 0)] if len(log) else 0, 0).astype(np.int32)
-        rows = Rows(events, self.interactions.user[events], past, labels[events], self.increment[events])
-        return rows if self.question is None else replace(rows, question=self.question._replace(item=items[events]))
+        kept = visible[order]
+        before: Ints = np.cumsum(kept) - kept  # visible events before each place
+        log = order[kept]
+        place = self._now[events]
+        index = before[place][:, None] - self.history + np.arange(self.history)
+        inside = index >= before[first[place]][:, None]
+        return np.where(inside, log[np.where(inside, index, 0)] if len(log) else -1, -1).astype(np.int32)
 
     @staticmethod
-    def _long_enough(rows: Rows, least: int) -> Rows:
-        keep = (rows.history > 0).sum(1) >= least
-        own = (rows.event[keep], rows.user[keep], rows.history[keep], rows.label[keep], rows.increment[keep])
-        return Rows(*own, rows.question and rows.question._replace(item=rows.question.item[keep]))
-
-
-def _cut(question: Asked, n: int) -> Asked:
-    """Of the first n events."""
-    return Asked(question.item[:n], question.text[: int(question.item[:n].max()) + 1])
+    def _long_enough(rows: Examples, least: int) -> Examples:
+        keep = (rows.past >= 0).sum(1) >= least
+        return Examples(rows.event[keep], rows.user[keep], rows.past[keep], rows.label[keep], rows.increment[keep])
 
 
 def belongs(members: Bools, ids: Ints) -> Bools:
@@ -289,7 +275,8 @@ def make_stream(
     minimum_history: int = 0,
     ties: Ties = "strict",
     text: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = None,
-    predict: Predict | None = None,
+    task: Make | None = None,
+    features: Mapping[str, Feature] | None = None,
     seed: int = 0,
     until: int | None = None,
 ) -> Stream:
@@ -299,7 +286,8 @@ def make_stream(
     matrix R needs one above 0); `validation`: the share of the rest for early stopping; both drawn by event from
     `seed`. `ties`: events of one user at the same time are no history of one another (strict), or are in the order of
     the file, of the item ids or of a hash (`incremental.data.ties`). `text` turns titles into numbers [items, ...],
-    each title on its own. `predict` makes behaviours the labels (`incremental.data.behaviour`).
+    each title on its own. `task` says what is predicted (`incremental.data.task`; by default the next item); `features`
+    are inputs for models by name, beside "user", "history" and what the task brings (`incremental.data.features`).
 
     `until`: the stream ends with this increment, as `prefix` has it. Of what comes later the cut alone reads anything:
     how many events the source has, once it is cleaned, and its last time, so that the increments before are the same
@@ -333,13 +321,12 @@ def make_stream(
     if text is not None and interactions.titles is None:
         where = f"data.text: {table.origin} has no titles"
         raise UserError(f"{where}; name their column in data.source, or set data.text=null")
-    vectors = None if text is None else text(interactions.titles or [])
-    question = None
-    if predict is not None:
-        if exclude_seen:
-            raise UserError("data.predict with data.exclude_seen=true: a behaviour may come again; set it to false")
-        interactions, question = predict(interactions, vectors)
-        vectors = None
+    if text is not None:
+        interactions = replace(interactions, side={"text": Side("item", text(interactions.titles or []))})
+    interactions, own = (task or next_item())(interactions, history)
+    if own.classes and exclude_seen:
+        raise UserError("data.task with data.exclude_seen=true: such a label may come again; set it to false")
+    given = {"user": own_user(), "history": past_items(history), "event": event(), **own.features, **(features or {})}
     held = share_of_each(increment, heldout, seed, 1)
     return Stream(
         interactions,
@@ -353,6 +340,6 @@ def make_stream(
         ties,
         steps,
         notes,
-        vectors,
-        question,
+        own,
+        given,
     )

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.problem import Head, Items
+from incremental.core.spec import Sizes
 from incremental.core.strategy import Strategy
-from incremental.core.types import Batch, Data, Learner, Outputs, Params, Sizes, Step
+from incremental.core.types import Batch, Data, Learner, Outputs, Params, Step
 from incremental.core.untied import refuse_without_view, trained_before
 from incremental.errors import UserError
 from incremental.heads import chunked_softmax, full_softmax
@@ -62,7 +63,7 @@ def adaptive_softmax(*, cutoffs: tuple[int, ...] = CUTOFFS, shrink: int = 1) -> 
     def init(key: Array, sizes: Sizes, width: int) -> Params:
         del key
         return {
-            "bias": jnp.zeros(sizes.items),
+            "bias": jnp.zeros(sizes.slots),
             "clusters": jnp.zeros((len(cutoffs), width)),
             "cluster_bias": jnp.zeros(len(cutoffs)),
         }

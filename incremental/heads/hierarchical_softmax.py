@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.problem import Head
+from incremental.core.spec import Sizes
 from incremental.core.strategy import Strategy
-from incremental.core.types import Batch, Data, Learner, Outputs, Params, Sizes
+from incremental.core.types import Batch, Data, Learner, Outputs, Params
 from incremental.core.untied import refuse_without_view, trained_before
 from incremental.errors import UserError
 
@@ -42,10 +43,10 @@ def hierarchical_softmax(*, depth: int = 80, limit: float = 0.02) -> Head:
         raise UserError(f"head.depth={depth}: expected at least {2 * LEAST_DEPTH}")
 
     def init(key: Array, sizes: Sizes, width: int) -> Params:
-        if sizes.items > GOLDEN ** (depth // 2 - 3):
-            raise UserError(f"head.depth={depth}: too small for {sizes.items:,} items; 80 is enough for 10^7")
-        rows = jax.random.uniform(key, (sizes.items, width), minval=-limit, maxval=limit)
-        return {"nodes": rows, "bias": jnp.zeros(sizes.items)}
+        if sizes.slots > GOLDEN ** (depth // 2 - 3):
+            raise UserError(f"head.depth={depth}: too small for {sizes.slots:,} items; 80 is enough for 10^7")
+        rows = jax.random.uniform(key, (sizes.slots, width), minval=-limit, maxval=limit)
+        return {"nodes": rows, "bias": jnp.zeros(sizes.slots)}
 
     def loss(own: Params, outputs: Outputs, batch: Batch) -> Array:
         refuse_without_view("hierarchical_softmax", own, "tree")

@@ -1,14 +1,13 @@
 """Which behaviour follows, from the texts of a user's last items and of the item in question."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.dropout import multipliers
 from incremental.core.embedding import uniform_rows
-from incremental.core.problem import Model
-from incremental.core.types import Sizes
+from incremental.core.problem import LABELS, Model
+from incremental.core.spec import Sizes
 
 
 class Behaviour(nn.Module):
@@ -20,8 +19,8 @@ class Behaviour(nn.Module):
 
     def setup(self) -> None:
         self.inner = nn.Dense(self.width)
-        self.item = nn.Embed(self.sizes.items, self.width, embedding_init=uniform_rows(self.width**-0.5))
-        self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes.items,))
+        self.item = nn.Embed(self.sizes.slots, self.width, embedding_init=uniform_rows(self.width**-0.5))
+        self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes.slots,))
 
     def __call__(self, inputs: dict[str, Array], key: Array | None) -> Array:
         """{"past" [B, F], "asked" [B, F]} float32 -> [B, D]: relu(W [past, asked, √F past · asked]), F times alike."""
@@ -35,11 +34,10 @@ class Behaviour(nn.Module):
 
 
 def behaviour(*, features: int = 256, width: int = 64, dropout: float = 0.2) -> Model:
-    """`features` F, the numbers that `data.text` makes of a title; `width` D. For a stream with `data.predict`."""
-    vector = jax.ShapeDtypeStruct((features,), jnp.float32)
+    """`features` F, the numbers that `data.text` makes of a title; `width` D. For `data.task=behaviour` or `click`."""
     return Model(
-        lambda sizes, _history: Behaviour(sizes, width, dropout),
+        lambda sizes, _inputs: Behaviour(sizes, width, dropout),
         ("past", "asked"),
-        {"item/embedding": "item", "item_bias": "item"},
-        {"past": vector, "asked": vector},
+        {"item/embedding": LABELS, "item_bias": LABELS},
+        {"past": (features,), "asked": (features,)},
     )

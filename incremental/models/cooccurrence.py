@@ -1,12 +1,15 @@
 """Item-to-item co-occurrence: what followed the items of the history (cf. Ludewig & Jannach 2018)."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.gradient_free import gradient_free
 from incremental.core.problem import Baseline
-from incremental.core.types import Data, Params, Program, Sizes
+from incremental.core.spec import Input, Sizes
+from incremental.core.types import Data, Params, Program
 from incremental.errors import UserError
 
 
@@ -21,7 +24,7 @@ def cooccurrence(*, neighbours: int = 64, window: int = 5, decay: float = 0.8) -
     if neighbours < 1 or window < 1:
         raise UserError(f"model: expected neighbours and window of at least 1, got {neighbours} and {window}")
 
-    def build(sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
+    def build(inputs: Mapping[str, Input], sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
         def count(n: Array, carry: tuple[Array, Array], data: Data) -> tuple[Array, Array]:
             ids, weights = carry
             row, p = n // window, n % window
@@ -46,18 +49,18 @@ def cooccurrence(*, neighbours: int = 64, window: int = 5, decay: float = 0.8) -
             weights = weights / jnp.maximum(weights.sum(2, keepdims=True), 1e-9)
             weights = weights / (1.0 + jnp.arange(recent.shape[1]))[:, None]
             rows = jnp.arange(len(recent))[:, None, None]
-            return jnp.zeros((len(recent), sizes.items)).at[rows, params["ids"][recent]].add(weights)
+            return jnp.zeros((len(recent), sizes.slots)).at[rows, params["ids"][recent]].add(weights)
 
         return gradient_free(
             sizes=sizes,
-            inputs=("history",),
+            inputs=inputs,
             init=lambda: {
-                "ids": jnp.zeros((sizes.items, neighbours), jnp.int32),
-                "weights": jnp.zeros((sizes.items, neighbours)),
+                "ids": jnp.zeros((sizes.slots, neighbours), jnp.int32),
+                "weights": jnp.zeros((sizes.slots, neighbours)),
             },
             absorb=absorb,
             scores=scores,
             cutoffs=cutoffs,
         )
 
-    return Baseline(build)
+    return Baseline(build, ("history",), labels="item")

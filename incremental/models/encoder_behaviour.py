@@ -9,8 +9,9 @@ from jax import Array
 
 from incremental.core.dropout import multipliers
 from incremental.core.embedding import uniform_rows
-from incremental.core.problem import Model
-from incremental.core.types import Params, Sizes
+from incremental.core.problem import LABELS, Model
+from incremental.core.spec import Sizes
+from incremental.core.types import Params
 from incremental.encoders.layers import Config
 from incremental.encoders.load import mean
 from incremental.encoders.top import through, top
@@ -40,8 +41,8 @@ class EncoderBehaviour(nn.Module):
     dropout: float
 
     def setup(self) -> None:
-        self.item = nn.Embed(self.sizes.items, self.width, embedding_init=uniform_rows(self.width**-0.5))
-        self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes.items,))
+        self.item = nn.Embed(self.sizes.slots, self.width, embedding_init=uniform_rows(self.width**-0.5))
+        self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes.slots,))
 
     def __call__(self, inputs: dict[str, Array], key: Array | None) -> Array:
         """{"tokens" [B, T] int32, 1 + ids, 0 = none} -> [B, D]."""
@@ -68,7 +69,7 @@ def encoder_behaviour(
     remat: bool = False,
 ) -> Model:
     """The BERT-family encoder at `path` over rows of `tokens` T tokens: the titles of the item in question and of the
-    user's last ones, one behind the other. For a stream with `data.predict` and `data.text=tokens`.
+    user's last ones, one behind the other. For `data.task=behaviour` or `click`, and `data.text=tokens`.
 
     Its top `layers` are trained from where the checkpoint has them, or with a `rank` LoRA matrices in them
     (`incremental.encoders.top`, `merges` too); what is below is frozen, constants of the program. `dropout` of the
@@ -96,8 +97,8 @@ def encoder_behaviour(
         return mean((jax.checkpoint(above) if remat else above)(params, entering), mask)
 
     return Model(
-        lambda sizes, _history: EncoderBehaviour(sizes, config.width, own.start, pooled, dropout),
+        lambda sizes, _inputs: EncoderBehaviour(sizes, config.width, own.start, pooled, dropout),
         ("tokens",),
-        {"item/embedding": "item", "item_bias": "item"},
-        {"tokens": jax.ShapeDtypeStruct((tokens,), jnp.int32)},
+        {"item/embedding": LABELS, "item_bias": LABELS},
+        {"tokens": (tokens,)},
     )

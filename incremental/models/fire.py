@@ -1,5 +1,7 @@
 """FIRE: a graph filter over decayed interactions, without training (Xia et al. 2022, WWW, 10.1145/3485447.3512108)."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -7,7 +9,8 @@ from jax import Array
 from incremental.core.gradient_free import gradient_free
 from incremental.core.problem import Baseline
 from incremental.core.ranking import known_by_any
-from incremental.core.types import Data, Params, Program, Sizes
+from incremental.core.spec import Input, Sizes
+from incremental.core.types import Data, Params, Program
 from incremental.errors import UserError
 
 NOISE = 1e-5  # eigenvalues below this share of the largest are rounding
@@ -28,19 +31,19 @@ def fire(*, decay: float = 0.9, principal: float = 0.2, rank: int = 128, limit: 
     if rank < 1:
         raise UserError(f"model.rank={rank}: expected at least 1")
 
-    def build(sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
-        cells = sizes.items * max(sizes)
+    def build(inputs: Mapping[str, Input], sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
+        cells = sizes.slots * max(sizes["user"], sizes.slots)
         if cells > limit:
             raise UserError(
-                f"model: FIRE is dense, and {sizes.users} users and {sizes.items} items make a matrix of {cells} "
+                f"model: FIRE is dense, and {sizes['user']} users and {sizes.slots} items make a matrix of {cells} "
                 f"cells, above model.limit={limit}; choose a smaller stream or frequent_directions, or raise the "
                 "limit if three such matrices of 4-byte floats fit into memory"
             )
-        if rank > sizes.items:
-            raise UserError(f"model.rank={rank}: expected at most the number of items, {sizes.items}")
+        if rank > sizes.slots:
+            raise UserError(f"model.rank={rank}: expected at most the number of items, {sizes.slots}")
 
         def absorb(params: Params, data: Data) -> Params:
-            new = jnp.zeros((sizes.users, sizes.items)).at[data.users, data.items].add(1.0).at[0].set(0.0)
+            new = jnp.zeros((sizes["user"], sizes.slots)).at[data.arrived["user"], data.events].add(1.0).at[0].set(0.0)
             recent = decay * params["recent"] + new
             by_user, by_item = inverse_root(recent.sum(1)), inverse_root(recent.sum(0))
             normal = by_user[:, None] * recent * by_item
@@ -60,11 +63,11 @@ def fire(*, decay: float = 0.9, principal: float = 0.2, rank: int = 128, limit: 
 
         return gradient_free(
             sizes=sizes,
-            inputs=("user", "history"),
+            inputs=inputs,
             init=lambda: {
-                "events": jnp.zeros((sizes.users, sizes.items)),
-                "recent": jnp.zeros((sizes.users, sizes.items)),
-                "filter": jnp.zeros((sizes.items, sizes.items)),
+                "events": jnp.zeros((sizes["user"], sizes.slots)),
+                "recent": jnp.zeros((sizes["user"], sizes.slots)),
+                "filter": jnp.zeros((sizes.slots, sizes.slots)),
             },
             absorb=absorb,
             scores=scores,
@@ -72,7 +75,7 @@ def fire(*, decay: float = 0.9, principal: float = 0.2, rank: int = 128, limit: 
             known=known_by_any,
         )
 
-    return Baseline(build)
+    return Baseline(build, ("user", "history"), labels="item")
 
 
 def inverse_root(degree: Array) -> Array:

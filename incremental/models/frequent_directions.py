@@ -1,12 +1,15 @@
 """Frequent Directions: the item space in a small sketch of all user rows (Ghashami et al. 2016, arXiv 1501.01711)."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.gradient_free import gradient_free
 from incremental.core.problem import Baseline
-from incremental.core.types import Data, Params, Program, Sizes
+from incremental.core.spec import Input, Sizes
+from incremental.core.types import Data, Params, Program
 from incremental.core.user_rows import arrived, block, blocks
 from incremental.errors import UserError
 
@@ -28,12 +31,12 @@ def frequent_directions(*, sketch: int = 128, rank: int = 64) -> Baseline:
             f"model: expected 1 <= rank < sketch, got rank={rank} and sketch={sketch} (the last row of a sketch is 0)"
         )
 
-    def build(sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
+    def build(inputs: Mapping[str, Input], sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
         def absorb(params: Params, data: Data) -> Params:
             events = arrived(data)
 
             def add(n: Array, kept: Array) -> Array:
-                return shrunk(jnp.concatenate([kept, block(events, n, sketch, sizes.items)[1]]))
+                return shrunk(jnp.concatenate([kept, block(events, n, sketch, sizes.slots)[1]]))
 
             return {"sketch": jax.lax.fori_loop(0, blocks(events, sketch), add, params["sketch"])}
 
@@ -46,14 +49,14 @@ def frequent_directions(*, sketch: int = 128, rank: int = 64) -> Baseline:
 
         return gradient_free(
             sizes=sizes,
-            inputs=("history",),
-            init=lambda: {"sketch": jnp.zeros((sketch, sizes.items))},
+            inputs=inputs,
+            init=lambda: {"sketch": jnp.zeros((sketch, sizes.slots))},
             absorb=absorb,
             scores=scores,
             cutoffs=cutoffs,
         )
 
-    return Baseline(build)
+    return Baseline(build, ("history",), labels="item")
 
 
 def shrunk(rows: Array) -> Array:

@@ -8,7 +8,7 @@ from incremental.core.dropout import multipliers
 from incremental.core.embedding import uniform_rows
 from incremental.core.lengths import by_length
 from incremental.core.problem import Model
-from incremental.core.types import Sizes
+from incremental.core.spec import Sizes
 
 
 class Cell(nn.Module):
@@ -33,8 +33,8 @@ class GRU4Rec(nn.Module):
     limit: float
 
     def setup(self) -> None:
-        self.item = nn.Embed(self.sizes.items, self.width, embedding_init=uniform_rows(self.limit))
-        self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes.items,))
+        self.item = nn.Embed(self.sizes["item"], self.width, embedding_init=uniform_rows(self.limit))
+        self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes["item"],))
         self.cell = nn.scan(Cell, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1)(
             self.width
         )
@@ -65,7 +65,8 @@ class GRU4Rec(nn.Module):
 def gru4rec(*, width: int = 64, dropout: float = 0.2, limit: float = 0.05) -> Model:
     """`width` D of item vectors and of the recurrent state; `limit` of the uniform start of the item table."""
     return Model(
-        lambda sizes, _history: GRU4Rec(sizes, width, dropout, limit),
+        lambda sizes, _inputs: GRU4Rec(sizes, width, dropout, limit),
         ("history",),
         {"item/embedding": "item", "item_bias": "item"},
+        labels="item",
     )

@@ -1,5 +1,7 @@
 """Truncated SVD of the user-item matrix, updated increment by increment (Brand 2006, Linear Algebra Appl. 415)."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -7,7 +9,8 @@ from jax import Array
 from incremental.core.gradient_free import gradient_free
 from incremental.core.problem import Baseline
 from incremental.core.ranking import known_by_any
-from incremental.core.types import Data, Params, Program, Sizes
+from incremental.core.spec import Input, Sizes
+from incremental.core.types import Data, Params, Program
 from incremental.core.user_rows import arrived, block, blocks
 from incremental.errors import UserError
 
@@ -30,10 +33,10 @@ def incremental_svd(*, rank: int = 64, users: int = 256) -> Baseline:
     if rank < 1 or users < 1:
         raise UserError(f"model: expected rank and users of at least 1, got {rank} and {users}")
 
-    def build(sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
-        if rank > min(sizes):
+    def build(inputs: Mapping[str, Input], sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
+        if rank > min(sizes["user"], sizes.slots):
             raise UserError(
-                f"model.rank={rank}: the user-item matrix has room for {sizes.users} users and {sizes.items} items; "
+                f"model.rank={rank}: the user-item matrix has room for {sizes['user']} users and {sizes.slots} items; "
                 "choose a rank of at most the smaller number"
             )
 
@@ -42,8 +45,8 @@ def incremental_svd(*, rank: int = 64, users: int = 256) -> Baseline:
 
             def add(n: Array, svd: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
                 u, s, v = svd
-                ids, new = block(events, n, users, sizes.items)
-                units = jnp.zeros((sizes.users, users)).at[ids, jnp.arange(users)].set(1.0)
+                ids, new = block(events, n, users, sizes.slots)
+                units = jnp.zeros((sizes["user"], users)).at[ids, jnp.arange(users)].set(1.0)
                 q_left, left = jnp.linalg.qr(jnp.concatenate([u, units], 1))
                 q_right, right = jnp.linalg.qr(jnp.concatenate([v, new.T], 1))
                 middle = (left * jnp.concatenate([s, jnp.ones(users)])) @ right.T
@@ -52,7 +55,7 @@ def incremental_svd(*, rank: int = 64, users: int = 256) -> Baseline:
 
             svd = (params["left"], params["values"], params["right"])
             left, values, right = jax.lax.fori_loop(0, blocks(events, users), add, svd)
-            known = params["known"].at[data.users].set(True).at[0].set(False)
+            known = params["known"].at[data.arrived["user"]].set(True).at[0].set(False)
             return {"left": left, "values": values, "right": right, "known": known}
 
         def scores(params: Params, inputs: dict[str, Array]) -> Array:
@@ -65,12 +68,12 @@ def incremental_svd(*, rank: int = 64, users: int = 256) -> Baseline:
 
         return gradient_free(
             sizes=sizes,
-            inputs=("user", "history"),
+            inputs=inputs,
             init=lambda: {
-                "left": jnp.zeros((sizes.users, rank)),
+                "left": jnp.zeros((sizes["user"], rank)),
                 "values": jnp.zeros(rank),
-                "right": jnp.zeros((sizes.items, rank)),
-                "known": jnp.zeros(sizes.users, bool),
+                "right": jnp.zeros((sizes.slots, rank)),
+                "known": jnp.zeros(sizes["user"], bool),
             },
             absorb=absorb,
             scores=scores,
@@ -78,4 +81,4 @@ def incremental_svd(*, rank: int = 64, users: int = 256) -> Baseline:
             known=known_by_any,
         )
 
-    return Baseline(build)
+    return Baseline(build, ("user", "history"), labels="item")

@@ -4,8 +4,8 @@ import flax.linen as nn
 from jax import Array
 
 from incremental.core.embedding import uniform_rows
-from incremental.core.problem import Model
-from incremental.core.types import Sizes
+from incremental.core.problem import LABELS, Model
+from incremental.core.spec import Sizes
 
 
 class MatrixFactorization(nn.Module):
@@ -17,9 +17,9 @@ class MatrixFactorization(nn.Module):
 
     def setup(self) -> None:
         rows = uniform_rows(self.limit)
-        self.user = nn.Embed(self.sizes.users, self.width, embedding_init=rows)
-        self.item = nn.Embed(self.sizes.items, self.width, embedding_init=rows)
-        self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes.items,))
+        self.user = nn.Embed(self.sizes["user"], self.width, embedding_init=rows)
+        self.item = nn.Embed(self.sizes.slots, self.width, embedding_init=rows)
+        self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes.slots,))
 
     def __call__(self, inputs: dict[str, Array], key: Array | None) -> Array:
         """{"user": [B] int32} -> [B, D]."""
@@ -33,7 +33,7 @@ class MatrixFactorization(nn.Module):
 def matrix_factorization(*, width: int = 64, limit: float = 0.05) -> Model:
     """`width` D; `limit` of the uniform start of the tables."""
     return Model(
-        lambda sizes, _history: MatrixFactorization(sizes, width, limit),
+        lambda sizes, _inputs: MatrixFactorization(sizes, width, limit),
         ("user",),
-        {"user/embedding": "user", "item/embedding": "item", "item_bias": "item"},
+        {"user/embedding": "user", "item/embedding": LABELS, "item_bias": LABELS},
     )

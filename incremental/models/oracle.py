@@ -1,12 +1,15 @@
 """The oracle of a simulated stream: ranks by the law that drew the events, the best that any model could reach."""
 
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.gradient_free import gradient_free
 from incremental.core.problem import Baseline
 from incremental.core.ranking import known_to_all
-from incremental.core.types import Data, Params, Program, Sizes
+from incremental.core.spec import Input, Sizes
+from incremental.core.types import Data, Params, Program
 from incremental.data.stream import Stream
 from incremental.errors import UserError
 
@@ -17,12 +20,12 @@ def oracle(stream: Stream) -> Baseline:
     if law is None:
         raise UserError("model=oracle: only the built-in stream (data=builtin) knows its law; choose another model")
 
-    def build(sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
+    def build(inputs: Mapping[str, Input], sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
         def fitted(values: Array, fill: float) -> Array:
             """The last axis cut or padded to V."""
-            missing = max(sizes.items - values.shape[-1], 0)
+            missing = max(sizes.slots - values.shape[-1], 0)
             widths = [(0, 0)] * (values.ndim - 1) + [(0, missing)]
-            return jnp.pad(jnp.asarray(values), widths, constant_values=fill)[..., : sizes.items]
+            return jnp.pad(jnp.asarray(values), widths, constant_values=fill)[..., : sizes.slots]
 
         def init() -> Params:
             return {
@@ -42,7 +45,7 @@ def oracle(stream: Stream) -> Baseline:
 
         return gradient_free(
             sizes=sizes,
-            inputs=("event",),
+            inputs=inputs,
             init=init,
             absorb=absorb,
             scores=scores,
@@ -50,4 +53,4 @@ def oracle(stream: Stream) -> Baseline:
             known=known_to_all,
         )
 
-    return Baseline(build)
+    return Baseline(build, ("event",), labels="item")

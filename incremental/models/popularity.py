@@ -1,12 +1,15 @@
 """Popularity with decay: the same ranking for everyone."""
 
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.gradient_free import gradient_free
 from incremental.core.problem import Baseline
 from incremental.core.ranking import known_to_all
-from incremental.core.types import Data, Params, Program, Sizes
+from incremental.core.spec import Input, Sizes
+from incremental.core.types import Data, Params, Program
 
 
 def popularity(*, decay: float = 0.5) -> Baseline:
@@ -15,21 +18,21 @@ def popularity(*, decay: float = 0.5) -> Baseline:
     It is the score for every user, one that the model has not met included.
     """
 
-    def build(sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
+    def build(inputs: Mapping[str, Input], sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
         def absorb(params: Params, data: Data) -> Params:
-            return {"weight": (decay * params["weight"]).at[data.items].add(1.0).at[0].set(0.0)}
+            return {"weight": (decay * params["weight"]).at[data.events].add(1.0).at[0].set(0.0)}
 
         def scores(params: Params, inputs: dict[str, Array]) -> Array:
-            return jnp.broadcast_to(params["weight"], (len(inputs["user"]), sizes.items))
+            return jnp.broadcast_to(params["weight"], (len(inputs["user"]), sizes.slots))
 
         return gradient_free(
             sizes=sizes,
-            inputs=("user",),
-            init=lambda: {"weight": jnp.zeros(sizes.items)},
+            inputs=inputs,
+            init=lambda: {"weight": jnp.zeros(sizes.slots)},
             absorb=absorb,
             scores=scores,
             cutoffs=cutoffs,
             known=known_to_all,
         )
 
-    return Baseline(build)
+    return Baseline(build, ("user",))

@@ -16,7 +16,7 @@ from incremental.core.dropout import multipliers
 from incremental.core.embedding import uniform_rows
 from incremental.core.packing import Tokens, by_tokens, padded
 from incremental.core.problem import Model
-from incremental.core.types import Sizes
+from incremental.core.spec import Sizes
 from incremental.errors import UserError
 
 Masks = Literal["own", "shared"]
@@ -72,7 +72,7 @@ class SASRec(nn.Module):
     position_limit: float
 
     def setup(self) -> None:
-        self.item = nn.Embed(self.sizes.items, self.width, embedding_init=uniform_rows(self.limit))
+        self.item = nn.Embed(self.sizes["item"], self.width, embedding_init=uniform_rows(self.limit))
         self.position = self.param("position", uniform_rows(self.position_limit), (self.history, self.width))
         self.layers = [Block(self.width, self.heads) for _ in range(self.blocks)]
         self.norm = nn.LayerNorm(epsilon=1e-8)
@@ -125,7 +125,7 @@ class SASRec(nn.Module):
         return by_tokens(encode, inputs["history"], key)
 
     def items(self) -> tuple[Array, Array]:
-        return self.item.embedding, jnp.zeros(self.sizes.items)
+        return self.item.embedding, jnp.zeros(self.sizes["item"])
 
 
 def sasrec(
@@ -153,8 +153,11 @@ def sasrec(
         raise UserError(f"model.dropout_masks={dropout_masks!r}: expected one of {', '.join(get_args(Masks))}")
     starts = limit, limit if position_limit is None else position_limit
     return Model(
-        lambda sizes, history: SASRec(sizes, history, width, blocks, heads, dropout, dropout_masks, *starts),
+        lambda sizes, inputs: SASRec(
+            sizes, inputs["history"].shape[0], width, blocks, heads, dropout, dropout_masks, *starts
+        ),
         ("history",),
         {"item/embedding": "item"},
+        labels="item",
         looked_up=("position",),
     )

@@ -10,7 +10,8 @@ import numpy as np
 from jax import Array
 
 from incremental.core.sharding import put, shapes
-from incremental.core.types import Params, Program, PyTree, Ranks, Seen, Sizes, State
+from incremental.core.spec import Input, Sizes
+from incremental.core.types import Params, Program, PyTree, Ranks, Seen, State
 from incremental.run.capacity import grow
 from incremental.run.compiled import Compiled
 
@@ -68,7 +69,7 @@ class Alone:
             self.made, self.counted = {sizes: Bound(functions, self.key)}, functions.seconds
         return self.made[sizes]
 
-    def inputs(self, sizes: Sizes) -> tuple[str, ...]:
+    def inputs(self, sizes: Sizes) -> Mapping[str, Input]:
         """What the program's examples hold."""
         return self.build(sizes).inputs
 

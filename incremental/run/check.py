@@ -34,9 +34,8 @@ def check(
             "evaluation.candidates=listed tests items that the model has not seen, data.unseen_items=drop leaves "
             "them out; set data.unseen_items=miss"
         )
-    inputs = executor.way.inputs(feed.sizes(0, ("user",)))
-    refuse_inputs(feed, inputs)
-    base_items = int(stream.interactions.item[: stream.bounds(0)[1]].max())
+    inputs = executor.way.inputs(feed.sizes(0))
+    base_items = int(stream.label[: stream.bounds(0)[1]].max())
     if max(ks) > base_items:
         raise UserError(
             f"evaluation.metrics: K={max(ks)} is larger than the catalogue of the base part "
@@ -62,21 +61,13 @@ def check(
         )
     for t in range(len(stream)):
         plan = policy._replace(drop=None, budget=None, every=1).plan(t, range(t) or [0], {}, 0)
-        rows = stream.training_rows(plan.increments, validation=False, history=False)
+        rows = stream.training_examples(plan.increments, validation=False)
         if batch_size and 0 < len(rows) < batch_size:
             part = "the base part" if t == 0 else f"increment {t}"
             raise UserError(
                 f"training.batch_size={batch_size} is larger than {part} ({len(rows)} training events); "
                 "lower it, or cut the stream coarser (data.cut)"
             )
-
-
-def refuse_inputs(feed: Feed, inputs: tuple[str, ...]) -> None:
-    """A model that does not read what the stream's rows hold."""
-    if feed.stream.question is None and {"asked", "tokens"} & {*inputs}:
-        raise UserError("model: it predicts behaviours, but the stream's labels are items; +predict@data.predict=...")
-    if feed.stream.question is not None and "history" in inputs:
-        raise UserError("model: its history is of labels, which data.predict makes behaviours; use model=behaviour")
 
 
 def shares_base(program: Program) -> bool:

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from incremental.core.sharding import agreed
+from incremental.core.spec import Sizes
 from incremental.core.steps import fresh_fit
-from incremental.core.types import Fit, Learner, Params, PyTree, Sizes, State, bytes_of
+from incremental.core.types import Fit, Learner, Params, PyTree, State, bytes_of
 from incremental.errors import UserError
 from incremental.run.executor import Snapshot
 from incremental.run.progress import Cost, Epoch, Progress, Record
@@ -68,7 +69,7 @@ class Checkpoints:
         about = {
             "version": VERSION,
             "identity": self.identity,
-            "sizes": list(sizes),
+            "sizes": {"labels": sizes.labels, **sizes},
             "progress": to_json(progress),
         }
         args = self.ocp.args
@@ -102,7 +103,7 @@ class Checkpoints:
                 f"{self.identity}); {advice}"
             )
         try:
-            sizes, progress = Sizes(*about["sizes"]), from_json(about["progress"])
+            sizes, progress = Sizes(**about["sizes"]), from_json(about["progress"])
             state = like(sizes)
             wanted: dict[str, Any] = {"learner": state.learner, "strategy": state.strategy, "key": state.key}
             if progress.begun:

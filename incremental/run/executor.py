@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from incremental.core.types import Fit, Learner, Params, Program, PyTree, Ranks, Seen, Sizes, State, bytes_of
+from incremental.core.spec import Sizes
+from incremental.core.types import Fit, Learner, Params, Program, PyTree, Ranks, Seen, State, bytes_of
 from incremental.errors import UserError
 from incremental.run.alone import Alone, Build
 from incremental.run.alone import Bound as BoundAlone
@@ -30,16 +31,7 @@ class Base(NamedTuple):
 
     learner: Learner
     cost: Cost
-
-    @property
-    def sizes(self) -> Sizes:
-        """The capacities of its tables."""
-        return sizes_of(self.learner)
-
-
-def sizes_of(learner: Learner) -> Sizes:
-    """The capacities of a learner's tables."""
-    return Sizes(*(ids.shape[-1] for ids in (learner.catalogue.seen, learner.catalogue.users)))
+    sizes: Sizes
 
 
 class Executor:
@@ -52,7 +44,7 @@ class Executor:
 
     def __init__(self, way: Alone | Lanes) -> None:
         self.way, self.lanes = way, way.lanes
-        self.sizes = Sizes(0, 0)
+        self.sizes = Sizes(labels="", **{"": 0})  # none yet
         self.state: Any = None
         self.before: Params = None
         self.checked: set[Sizes] = set()
@@ -68,7 +60,9 @@ class Executor:
 
     def load(self, found: Mapping[int, Snapshot], sizes: Sizes) -> None:
         """The states: new ones, at least of these sizes, and in their places those of the snapshots."""
-        self.sizes = Sizes(*map(max, sizes, *[each.sizes for each in found.values()])) if found else sizes
+        self.sizes = sizes
+        for each in found.values():
+            self.sizes = self.sizes.at_least(each.sizes)
         self.way.at(self.sizes)
         together = {lane: (each.state, each.before) for lane, each in found.items()}
         self.state, self.before = self.way.put_together(together, self.sizes)
@@ -161,9 +155,11 @@ class Executor:
 
     # -- tests -----------------------------------------------------------------------------------------------------
 
-    def known(self) -> np.ndarray:
-        """[lanes, V] bool: the items that each lane was trained on."""
-        return np.asarray(self.way.host(self.state.learner.catalogue.seen))
+    def known(self) -> dict[str, np.ndarray]:
+        """[lanes, capacity] bool by kind: the ids that each lane was trained on."""
+        seen, _, arrived = self.state.learner.catalogue
+        found: dict[str, np.ndarray] = self.way.host({self.sizes.labels: seen, **arrived})
+        return found
 
     def rank(self, data: PyTree, seen: Seen | None) -> list[Ranks]:
         """Each lane's rankings, on the host."""

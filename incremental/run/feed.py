@@ -1,19 +1,19 @@
 """The feed: increments of a stream as padded examples on the device."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from incremental.core.types import Batch, Data, Program, PyTree, Seen, Sizes
-from incremental.data.stream import Rows, Stream
+from incremental.core.spec import Input, Sizes
+from incremental.core.types import Batch, Data, Program, PyTree, Seen
+from incremental.data.features import Examples
+from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.run.capacity import capacity
 from incremental.run.policy import Plan
 
 BYTES_AN_INTERACTION = 16  # user, item: 4 bytes each; time: 8
-NOBODY = (np.zeros(0, np.int32), np.zeros(0, np.int32))
 
 Place = Callable[[PyTree], PyTree]
 """puts host arrays where the programs are"""
@@ -60,7 +60,7 @@ class Feed:
         capacities: Capacities = Capacities(),
     ) -> None:
         self.stream, self.listed, self.whole, self.capacities = stream, listed, whole, capacities
-        self.texts: tuple[Any, Any] = None, None  # (known items, V, place) and their texts on the device
+        self.placed: dict[str, tuple[Any, Any]] = {}  # by side table: (known ids, capacity, place) and its values there
 
     def wait(self, t: int) -> bool:
         """Whether there is, or will have been, an increment t; returns once it is complete."""
@@ -68,19 +68,20 @@ class Feed:
 
     # -- capacities ------------------------------------------------------------------------------------------------
 
-    def sizes(self, t: int, inputs: tuple[str, ...], least: Sizes = Sizes(0, 0)) -> Sizes:
+    def sizes(self, t: int, inputs: Mapping[str, Input] | None = None, least: Mapping[str, int] = {}) -> Sizes:
         """The tables' capacities for the ids that occurred up to increment t, not below those of `least`.
 
-        That of users is coarser where no table has a row a user (`inputs`), to compile less.
+        Those of a kind that no input reads are coarser, to compile less; without `inputs` each is read.
         """
         last = self.stream.bounds(len(self.stream) - 1 if self.whole else t)[1]
-        ids, sizes = self.stream.interactions, self.capacities
-        of_items = sizes.table if self.stream.question is None else sizes.classes
-        items, users = (int(each[:last].max()) + 1 for each in (ids.item, ids.user))
-        found = Sizes(capacity(items, of_items), capacity(users, sizes.table))
-        if "user" not in inputs:
-            found = found._replace(users=sizes.rows(found.users))
-        return Sizes(*map(max, found, least))
+        task, room, found = self.stream.task, self.capacities, {}
+        for kind in self.stream.interactions.kinds:
+            number = int(self.stream.interactions.ids(kind)[:last].max()) + 1
+            of_classes = task.classes and kind == task.labels
+            found[kind] = capacity(number, room.classes if of_classes else room.table)
+            read = inputs is None or kind in {task.labels, *(each.kind for each in inputs.values())}
+            found[kind] = found[kind] if read else room.rows(found[kind])
+        return Sizes(labels=task.labels, **found).at_least(least)
 
     # -- training --------------------------------------------------------------------------------------------------
 
@@ -89,71 +90,77 @@ class Feed:
 
         Validated on is what no update has trained on yet; a memory may keep validation examples of all its increments.
         """
-        stream, history = self.stream, "history" in program.inputs
+        stream, inputs = self.stream, program.inputs
         if program.counting:
-            rows = stream.training_rows(plan.arrived, validation=None, history=history)
+            rows = stream.training_examples(plan.arrived, validation=None, inputs=inputs)
         else:
-            rows = stream.training_rows(plan.increments, validation=False, history=history)
+            rows = stream.training_examples(plan.increments, validation=False, inputs=inputs)
         if not len(rows):
             raise UserError(
                 f"increment {t} has no training example"
-                + (" with an earlier event of its user; a sequence model needs one" if history else "")
+                + (" with an earlier event of its user; a sequence model needs one" if any(stream.features[name].past == "needed" for name in inputs) else "")
                 + "; cut the stream coarser (data.cut)"
             )
         new = stream.training_events(plan.arrived)
-        arrived = stream.interactions.user[new], stream.interactions.item[new]
-        newest = stream.training_rows(plan.newest, validation=True, history=history)
+        newest = stream.training_examples(plan.newest, validation=True, inputs=inputs)
         seen = self.seen(newest, heldout=False) if stream.exclude_seen else None
-        checked = every = self.examples(newest, program.inputs, t)
+        checked = every = self.examples(newest, inputs, t)
         if plan.increments != plan.newest:
-            older = stream.training_rows(plan.increments, validation=True, history=history)
-            every = self.examples(older, program.inputs, t)
-        data = self.examples(rows, program.inputs, t, arrived)._replace(validation=every.rows)
+            older = stream.training_examples(plan.increments, validation=True, inputs=inputs)
+            every = self.examples(older, inputs, t)
+        data = self.examples(rows, inputs, t, new)._replace(validation=every.rows)
         data, validation, seen = place((data, checked, seen))
-        text = self.text(t, program.sizes, place)
-        return Given(data._replace(text=text), validation._replace(text=text), seen)
+        side = self.side(t, program.sizes, place)
+        return Given(data._replace(side=side), validation._replace(side=side), seen)
 
     def past_bytes(self, plan: Plan, t: int) -> int:
         """Bytes of the past interactions that an update at t reads."""
         past = [i for i in plan.increments if i < t]
         return BYTES_AN_INTERACTION * len(self.stream.training_events(past))
 
-    def text(self, t: int, sizes: Sizes, place: Place) -> Any:
-        """[V, ...] the texts of the items that occurred up to increment t, on the device; 0 for the future's items."""
-        stream, room = self.stream, sizes.items
-        if stream.text is None:
-            return None
-        arrived = int(stream.interactions.item[: stream.bounds(t)[1]].max(initial=0)) + 1
-        known = min(arrived, room), room, place
-        if self.texts[0] != known:
-            self.texts = known, place(padded(stream.text[: known[0]], room))
-        return self.texts[1]
+    def side(self, t: int, sizes: Sizes, place: Place) -> dict[str, Any]:
+        """The side tables [capacity, ...] by name, on the device, of the ids that occurred up to increment t; those of
+        the future's ids are 0."""
+        log, last, found = self.stream.interactions, self.stream.bounds(t)[1], {}
+        for name, table in log.side.items():
+            room = sizes[table.kind]
+            known = min(int(log.ids(table.kind)[:last].max(initial=0)) + 1, room)
+            if self.placed.get(name, (None,))[0] != (known, room, place):
+                self.placed[name] = (known, room, place), place(padded(table.values[:known], room))
+            found[name] = self.placed[name][1]
+        return found
 
     # -- tests -----------------------------------------------------------------------------------------------------
 
     def tests(
-        self, program: Program, known: np.ndarray, t: int, trained_until: int, place: Place, *, heldout: bool
-    ) -> tuple[Rows, Data, Seen | None]:
+        self, program: Program, known: Mapping[str, np.ndarray], t: int, trained_until: int, place: Place, *, heldout: bool
+    ) -> tuple[Examples, Data, Seen | None]:
         """The test examples of increment t, on the host and on the device, and what their rankings leave out.
 
-        `known` [V] bool: the items that the model was trained on.
+        `known` [capacity] bool by kind: the ids that the model was trained on.
         """
-        rows = self.stream.test_rows(
-            t, heldout=heldout, trained_until=trained_until, known=known, history="history" in program.inputs
+        stream, inputs, sizes = self.stream, program.inputs, program.sizes
+        read = {each.kind for each in inputs.values() if each.shape} & {*known}
+        rows = stream.test_examples(
+            t, heldout=heldout, trained_until=trained_until, known={kind: known[kind] for kind in read}, inputs=inputs
         )
-        # Users beyond the table are unknown: row 0.
-        users = np.where(rows.user < program.sizes.users, rows.user, 0)
-        seen = self.seen(rows, heldout=True) if self.stream.exclude_seen else None
-        data = self.examples(replace(rows, user=users), program.inputs, t)
+        seen = self.seen(rows, heldout=True) if stream.exclude_seen else None
+        data = self.examples(rows, inputs, t)
+        # Ids beyond the tables are unknown: row 0.
+        kinds = {name: each.kind for name, each in inputs.items() if each.kind in sizes}
+        own = {
+            name: np.where(values < sizes[kinds[name]], values, 0) if name in kinds else values
+            for name, values in data.rows.inputs.items()
+        }
+        data = data._replace(rows=data.rows._replace(inputs=own))
         new = self.listed and not heldout
         if new:
-            items = np.unique(self.stream.interactions.item[slice(*self.stream.bounds(t))])
-            listed: Any = np.isin(np.arange(program.sizes.items), items)
+            listed: Any = np.isin(np.arange(sizes.slots), np.unique(stream.label[slice(*stream.bounds(t))]))
             data = data._replace(listed=listed)
         data, seen = place((data, seen))
-        return rows, data._replace(text=self.text(t if new else trained_until, program.sizes, place)), seen
+        return rows, data._replace(side=self.side(t if new else trained_until, sizes, place)), seen
 
-    def seen(self, rows: Rows, *, heldout: bool) -> Seen:
+    def seen(self, rows: Examples, *, heldout: bool) -> Seen:
         """The items to leave out of each example's ranking."""
         log, start, stop = self.stream.seen_by(rows, heldout=heldout)
         most = capacity(int((stop - start).max(initial=1)))
@@ -163,21 +170,22 @@ class Feed:
         return Seen(padded(log, log_length), first, last, window)
 
     def examples(
-        self, rows: Rows, inputs: tuple[str, ...], increment: int, arrived: tuple[np.ndarray, np.ndarray] = NOBODY
+        self, rows: Examples, inputs: Iterable[str], increment: int, new: np.ndarray = np.zeros(0, np.int32)
     ) -> Data:
-        """Rows as `Data` on the host, padded to a capacity; `arrived` are the users and items of new events [E]."""
-        size, events = self.capacities.rows(len(rows)), self.capacities.rows(len(arrived[0]))
+        """Examples as `Data` on the host, padded to a capacity; `new` [E] are the events not yet in the catalogue."""
+        stream, size, events = self.stream, self.capacities.rows(len(rows)), self.capacities.rows(len(new))
+        log, labels = stream.interactions, stream.task.labels
         whole: Any = (np.ones(size, np.float32), np.arange(size) < len(rows), np.int32(len(rows)), np.int32(increment))
         weight, valid, number, now = whole
         batch = Batch(
-            inputs={name: padded(getattr(rows, name), size) for name in inputs},
+            inputs={name: padded(stream.features[name].of(log, rows), size) for name in inputs},
             labels=padded(rows.label, size),
             weight=weight,
             valid=valid,
             increment=padded(rows.increment, size),
         )
-        users, items = (padded(ids, events) for ids in arrived)
-        return Data(batch, number, now, users, items)
+        arrived = {kind: padded(log.ids(kind)[new], events) for kind in log.kinds if kind != labels}
+        return Data(batch, number, now, padded(log.ids(labels)[new], events), arrived)
 
 
 def padded(values: np.ndarray, rows: int) -> Any:

@@ -19,7 +19,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
 from incremental.core.sharding import shapes
-from incremental.core.types import Params, Program, PyTree, Ranks, Seen, Sizes, State
+from incremental.core.spec import Input, Sizes
+from incremental.core.types import Params, Program, PyTree, Ranks, Seen, State
 from incremental.run.alone import parameters_written
 from incremental.run.capacity import into_corner
 from incremental.run.compiled import Compiled
@@ -159,7 +160,7 @@ class Lanes:
         """The functions at these capacities."""
         return Bound(self.programs.at(sizes), self)
 
-    def inputs(self, sizes: Sizes) -> tuple[str, ...]:
+    def inputs(self, sizes: Sizes) -> Mapping[str, Input]:
         """What the program's examples hold."""
         return self.at(sizes).program.inputs
 

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from incremental.core.types import Fit, Info, PyTree, Ranks, Sizes
-from incremental.data.stream import Rows
+from incremental.core.spec import Sizes
+from incremental.core.types import Fit, Info, PyTree, Ranks
+from incremental.data.features import Examples
 from incremental.errors import UserError
 from incremental.run.check import check, shares_base
 from incremental.run.executor import Base, Executor, Snapshot
@@ -99,7 +100,7 @@ class Run:
     ) -> None:
         self.feed, self.executor, self.policy, self.metrics = feed, executor, policy, metrics
         self.matrix, self.bases = matrix, bases
-        self.inputs = executor.way.inputs(feed.sizes(0, ("user",)))
+        self.inputs = executor.way.inputs(feed.sizes(0))
         self.progress = [Progress() for _ in range(executor.lanes)]
         self.failed: set[int] = set()
         self.since = 0.0
@@ -284,7 +285,7 @@ class Run:
                 there[lane] = base.learner
             else:
                 cost = Cost(0, own.seconds, 0.0, own.examples, int(fit.epoch[lane]), 0, 0)
-                self.bases[lane].keep(Base(learner(lane), cost))
+                self.bases[lane].keep(Base(learner(lane), cost, self.executor.sizes))
         self.executor.put_learners(there)
 
     # -- tests -----------------------------------------------------------------------------------------------------
@@ -308,14 +309,14 @@ class Run:
 
     def ranked(
         self, lanes: Sequence[int], t: int, trained_until: int, *, heldout: bool
-    ) -> Iterator[tuple[Rows, int, Ranks]]:
+    ) -> Iterator[tuple[Examples, int, Ranks]]:
         """The test rows of increment t, and each lane's rankings; lanes that know other items have other rows."""
         known, executor = self.executor.known(), self.executor
         alike: dict[bytes, list[int]] = {}
         for lane in lanes:
-            alike.setdefault(known[lane].tobytes(), []).append(lane)
+            alike.setdefault(b"".join(ids[lane].tobytes() for ids in known.values()), []).append(lane)
         for group in alike.values():
-            own, place = known[group[0]], executor.way.place
+            own, place = {kind: ids[group[0]] for kind, ids in known.items()}, executor.way.place
             rows, data, seen = self.feed.tests(executor.program, own, t, trained_until, place, heldout=heldout)
             found = executor.rank(data, seen)
             for lane in group:

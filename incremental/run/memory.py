@@ -37,7 +37,7 @@ def splits(programs: Programs, feed: Feed, policy: Update, numbers: Sequence[Map
     They are compiled for shapes: nothing is computed yet. What cannot run as a lane at all fails here.
     """
     total = programs.total(len(numbers))
-    inputs = programs.at(feed.sizes(0, ("user",))).program.inputs
+    inputs = programs.at(feed.sizes(0)).program.inputs
     sizes, keys = feed.sizes(0, inputs), jnp.stack([jax.random.key(0)] * total)
     functions, place = programs.at(sizes), programs.everywhere
     given = {key: np.zeros(total, np.float32) for key in numbers[0]}
@@ -64,5 +64,5 @@ def splits(programs: Programs, feed: Feed, policy: Update, numbers: Sequence[Map
         needed *= programs.mesh.size
     # The state grows in proportion to its tables.
     last = feed.sizes(len(feed.stream) - 1, inputs)
-    needed *= max(last.items / sizes.items, last.users / sizes.users)
+    needed *= max(last[kind] / sizes[kind] for kind in sizes)
     return min(math.ceil(needed / (MARGIN * available(programs.mesh.devices.flat[0]))), len(numbers))

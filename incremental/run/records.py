@@ -6,7 +6,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from incremental.core.types import Ranks
-from incremental.data.stream import Rows, Stream, belongs
+from incremental.data.features import Examples
+from incremental.data.stream import Stream, belongs
 from incremental.metrics import classes
 from incremental.metrics.ranking import parse, per_event
 from incremental.run.progress import Record
@@ -24,7 +25,7 @@ def prequential(
     stream: Stream,
     t: int,
     trained_until: int,
-    rows: Rows,
+    rows: Examples,
     ranked: Ranks,
     *,
     listed: bool = False,
@@ -37,8 +38,8 @@ def prequential(
     compares its rows on the same events.
     """
     ranks, recommended = np.asarray(ranked.rank), np.asarray(ranked.recommended)
-    past, items = stream.training_events(range(t)), stream.interactions.item
-    count = np.bincount(items[past], minlength=recommended.shape[1])
+    past, label = stream.training_events(range(t)), stream.label
+    count = np.bincount(label[past], minlength=recommended.shape[1])
     met = np.bincount(stream.interactions.user[past]) > 0
     groups = {
         "": np.ones(len(rows), bool),
@@ -51,15 +52,14 @@ def prequential(
         values = per_event(metric)(ranks)
         for name, group in groups.items():
             records.append(Record(trained_until, t, metric + name, mean(values[group]), int(group.sum())))
-    names = stream.interactions.items
-    if stream.question is not None and len(rows):
-        names = names[: stream.interactions.item[: stream.bounds(t)[1]].max() + 1]
+    if stream.task.classes and len(rows):
+        names = stream.labels[: label[: stream.bounds(t)[1]].max() + 1]
         scores = np.asarray(ranked.scores)[:, : len(names)]
         lacking = len(names) - scores.shape[1]  # behaviours that t brings and the table has no room for
         scores = np.pad(scores, [(0, 0), (0, lacking)], constant_values=-np.inf)
         told = classes.report(scores, rows.label, names)
         records += [Record(trained_until, t, metric, value, events) for metric, (value, events) in told.items()]
-    new = np.isin(np.arange(len(count)), items[slice(*stream.bounds(t))]) if listed else False
+    new = np.isin(np.arange(len(count)), label[slice(*stream.bounds(t))]) if listed else False
     candidates = (count > 0) | new
     percentile = percentiles(count[candidates])
     for k, given in zip(cutoffs(metrics), recommended, strict=True):

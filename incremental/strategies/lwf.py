@@ -23,7 +23,7 @@ def lwf(problem: Problem, *, weight: float = 1.0, temperature: float = 2.0) -> S
         del params
         student, teacher, share = lesson(problem, state, batch, outputs)
         # Before the teacher knows any item its share is 0; over no items the softmax would be NaN.
-        known = state.known.items | ~state.known.items.any()
+        known = state.known.labels | ~state.known.labels.any()
         p = jax.nn.softmax(jnp.where(known, teacher.scores / temperature, -jnp.inf))
         scores = student.scores / temperature
         normaliser = jax.nn.logsumexp(jnp.where(known, scores, -jnp.inf), 1)

@@ -20,7 +20,7 @@ def shrink_perturb(problem: Problem, *, shrink: float = 0.8, perturb: float = 0.
     def begin(state: Ids, learner: Learner, data: Data, key: Array) -> tuple[Ids, Learner]:
         del data
         mine = rows_of(problem, learner.params, state, others=True)
-        later = state.items.any()
+        later = state.labels.any()
 
         def mixed(old: Array, fresh: Array, mine: Array) -> Array:
             return jnp.where(mine & later, shrink * old + perturb * fresh, old)

@@ -44,22 +44,22 @@ def warm_rows(problem: Problem, *, source: Source = "mean", ridge: float = 1.0) 
         del key
         seen = learner.catalogue.seen
         new = seen & ~known & known.any()
-        if source == "text" and (data.text is None or data.text.ndim != 2):
+        if source == "text" and ("text" not in data.side or data.side["text"].ndim != 2):
             raise UserError(
                 "strategies.warm_rows: source=text needs a vector for each item's text: +text@data.text=hashed_words "
                 "or encoded"
             )
 
         def warmed(path: jax.tree_util.KeyPath, leaf: Array) -> Array:
-            if problem.tables.get(path_of(path)) != "item":
+            if problem.tables.get(path_of(path)) != problem.labels:
                 return leaf
             table = leaf.reshape(len(leaf), -1)
             rows = jnp.where(known[:, None], table, 0.0).sum(0) / jnp.maximum(known.sum(), 1)
             if source == "neighbours":
-                total, count = beside(table, known, data, len(learner.catalogue.users))
+                total, count = beside(table, known, data, len(learner.catalogue.arrived["user"]))
                 rows = jnp.where(count > 0, total / jnp.maximum(count, 1.0), rows)
-            elif data.text is not None and source == "text":
-                rows = from_text(table, known, rows, data.text)
+            elif "text" in data.side and source == "text":
+                rows = from_text(table, known, rows, data.side["text"])
             return jnp.where(new[:, None], rows, table).reshape(leaf.shape)
 
         params = jax.tree_util.tree_map_with_path(warmed, learner.params)

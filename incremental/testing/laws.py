@@ -10,8 +10,9 @@ import numpy as np
 from jax import Array
 
 from incremental.core.problem import Model
+from incremental.core.spec import Sizes
 from incremental.core.strategy import Strategy
-from incremental.core.types import Anchor, Batch, Data, Memory, Params, PyTree, Sizes, State, Step, Teacher
+from incremental.core.types import Anchor, Batch, Data, Memory, Params, PyTree, State, Step, Teacher
 from incremental.run.capacity import grow
 from incremental.testing.looks import (
     brief,

@@ -14,8 +14,9 @@ from jax import Array
 from incremental.core.gradient import Training, make
 from incremental.core.optimizers import adam
 from incremental.core.problem import Model, problem
+from incremental.core.spec import Sizes
 from incremental.core.strategy import Strategy
-from incremental.core.types import Batch, Data, Params, Problem, Program, PyTree, Sizes, State
+from incremental.core.types import Batch, Data, Params, Problem, Program, PyTree, State
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.matrix_factorization import matrix_factorization

@@ -14,7 +14,8 @@ from incremental.core import compaction, optimizers
 from incremental.core.gradient import make, training
 from incremental.core.problem import Head, Model, problem
 from incremental.core.strategy import Strategy
-from incremental.core.types import Batch, Data, Program, Sizes, State
+from incremental.core.spec import Sizes
+from incremental.core.types import Batch, Data, Program, State
 from incremental.errors import UserError
 from incremental.heads.adaptive_softmax import adaptive_softmax
 from incremental.heads.bce import bce

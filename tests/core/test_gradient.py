@@ -12,7 +12,8 @@ from incremental.core import gradient, steps
 from incremental.core.optimizers import sgd
 from incremental.core.problem import Head, problem
 from incremental.core.strategy import Strategy
-from incremental.core.types import Batch, Data, Learner, Outputs, Params, Program, Sizes, State, Step
+from incremental.core.spec import Sizes
+from incremental.core.types import Batch, Data, Learner, Outputs, Params, Program, State, Step
 from incremental.errors import UserError
 from incremental.heads.sampled_softmax import sampled_softmax
 from incremental.run import alone, loop

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from incremental.core.gradient_free import gradient_free
-from incremental.core.types import Batch, Data, Info, Program, Sizes, State
+from incremental.core.spec import Sizes
+from incremental.core.types import Batch, Data, Info, Program, State
 from incremental.models.cooccurrence import cooccurrence
 from incremental.models.popularity import popularity
 from tests import lab

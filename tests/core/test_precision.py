@@ -16,7 +16,8 @@ from incremental.core.gradient import make, training
 from incremental.core.optimizers import adam
 from incremental.core.precision import low, product
 from incremental.core.problem import Model, problem
-from incremental.core.types import Problem, Sizes
+from incremental.core.spec import Sizes
+from incremental.core.types import Problem
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.frequent_directions import frequent_directions
 from incremental.models.gru4rec import gru4rec

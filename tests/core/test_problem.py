@@ -8,7 +8,7 @@ import pytest
 
 from incremental.core.precision import Precision
 from incremental.core.problem import problem
-from incremental.core.types import Sizes
+from incremental.core.spec import Sizes
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.matrix_factorization import matrix_factorization
 

@@ -25,7 +25,8 @@ from incremental.core.optimizers import adam
 from incremental.core.problem import Model, problem
 from incremental.core.sharding import BATCH, Layout, devices, mesh_of, over, rules_of, shapes, sharded, split
 from incremental.core.strategy import Strategy, chain
-from incremental.core.types import Program, Sizes
+from incremental.core.spec import Sizes
+from incremental.core.types import Program
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.gru4rec import gru4rec

@@ -21,7 +21,8 @@ from incremental.core.optimizers import adam, sgd
 from incremental.core.problem import Model, problem
 from incremental.core.sharding import sharded
 from incremental.core.tower import Tower, on_texts, reading
-from incremental.core.types import Batch, Problem, Program, Sizes
+from incremental.core.spec import Sizes
+from incremental.core.types import Batch, Problem, Program
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
 from incremental.data.text import hashed_words

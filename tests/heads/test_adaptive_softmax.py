@@ -10,7 +10,8 @@ import pytest
 from incremental.core.gradient import make, training
 from incremental.core.problem import Head, Items, problem
 from incremental.core.strategy import Strategy
-from incremental.core.types import Batch, Catalogue, Data, Learner, Outputs, Params, Sizes, Step
+from incremental.core.spec import Sizes
+from incremental.core.types import Batch, Catalogue, Data, Learner, Outputs, Params, Step
 from incremental.errors import UserError
 from incremental.heads.adaptive_softmax import FORGETTING, ROWS, State, adaptive_softmax, arranged
 from incremental.models.matrix_factorization import matrix_factorization

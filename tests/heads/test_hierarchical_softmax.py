@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from incremental.core.problem import Head
-from incremental.core.types import Batch, Catalogue, Data, Learner, Outputs, Sizes
+from incremental.core.spec import Sizes
+from incremental.core.types import Batch, Catalogue, Data, Learner, Outputs
 from incremental.errors import UserError
 from incremental.heads.hierarchical_softmax import NOBODY, Tree, hierarchical_softmax, huffman
 from incremental.run.capacity import into_corner

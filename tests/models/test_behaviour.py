@@ -14,7 +14,8 @@ from incremental.app.experiment import execute
 from incremental.core import optimizers
 from incremental.core.gradient import make, training
 from incremental.core.problem import Head, problem
-from incremental.core.types import Program, Sizes
+from incremental.core.spec import Sizes
+from incremental.core.types import Program
 from incremental.data.behaviour import behaviour as predict
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream

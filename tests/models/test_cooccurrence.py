@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from incremental.core.types import Batch, Data, Sizes
+from incremental.core.spec import Sizes
+from incremental.core.types import Batch, Data
 from incremental.errors import UserError
 from incremental.models.cooccurrence import cooccurrence
 

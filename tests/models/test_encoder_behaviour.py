@@ -15,7 +15,8 @@ from incremental.core.gradient import make, training
 from incremental.core.optimizers import adam
 from incremental.core.precision import Precision
 from incremental.core.problem import problem
-from incremental.core.types import Memory, Problem, Program, Sizes
+from incremental.core.spec import Sizes
+from incremental.core.types import Memory, Problem, Program
 from incremental.data.behaviour import behaviour as predict
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream

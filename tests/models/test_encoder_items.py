@@ -12,7 +12,8 @@ from incremental.core.gradient import make, training
 from incremental.core.optimizers import adam
 from incremental.core.problem import Head, problem
 from incremental.core.tower import on_texts, reading
-from incremental.core.types import Problem, Program, Sizes, bytes_of
+from incremental.core.spec import Sizes
+from incremental.core.types import Problem, Program, bytes_of
 from incremental.data.encoded import states
 from incremental.encoders.encode import encode
 from incremental.encoders.load import load

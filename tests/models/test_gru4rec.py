@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from incremental.core.problem import problem
-from incremental.core.types import Sizes
+from incremental.core.spec import Sizes
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.gru4rec import gru4rec
 

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from incremental.core.types import Batch, Data, Sizes
+from incremental.core.spec import Sizes
+from incremental.core.types import Batch, Data
 from incremental.errors import UserError
 from incremental.models.incremental_svd import incremental_svd
 

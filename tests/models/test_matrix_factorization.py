@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from incremental.core.problem import problem
-from incremental.core.types import Problem, Sizes
+from incremental.core.spec import Sizes
+from incremental.core.types import Problem
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.matrix_factorization import matrix_factorization
 

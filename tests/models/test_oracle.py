@@ -5,7 +5,8 @@ import jax
 import numpy as np
 import pytest
 
-from incremental.core.types import Data, Sizes
+from incremental.core.spec import Sizes
+from incremental.core.types import Data
 from incremental.data.cutting import equal_counts
 from incremental.data.simulator import simulate
 from incremental.data.stream import Stream, make_stream

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from incremental.core.types import Data, Sizes
+from incremental.core.spec import Sizes
+from incremental.core.types import Data
 from incremental.models.popularity import popularity
 
 SIZES = Sizes(8, 4)

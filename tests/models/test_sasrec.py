@@ -7,7 +7,7 @@ import pytest
 
 from incremental.core.packing import packed, padded
 from incremental.core.problem import problem
-from incremental.core.types import Sizes
+from incremental.core.spec import Sizes
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.sasrec import Block, sasrec

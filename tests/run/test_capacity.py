@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from incremental.core.embedding import uniform_rows
-from incremental.core.types import Data, Program, Sizes, State
+from incremental.core.spec import Sizes
+from incremental.core.types import Data, Program, State
 from incremental.models.popularity import popularity
 from incremental.run.capacity import capacity, grow, into_corner
 

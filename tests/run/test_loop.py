@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from incremental.core.strategy import Strategy
-from incremental.core.types import Anchor, Batch, Learner, Program, Sizes, bytes_of
+from incremental.core.spec import Sizes
+from incremental.core.types import Anchor, Batch, Learner, Program, bytes_of
 from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.metrics.ranking import per_event

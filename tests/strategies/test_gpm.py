@@ -7,7 +7,8 @@ import pytest
 
 from incremental.core.leaves import kernels
 from incremental.core.problem import problem
-from incremental.core.types import Batch, Catalogue, Data, Learner, Problem, Sizes
+from incremental.core.spec import Sizes
+from incremental.core.types import Batch, Catalogue, Data, Learner, Problem
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.gru4rec import gru4rec

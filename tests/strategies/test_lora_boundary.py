@@ -15,7 +15,8 @@ from incremental.core.optimizers import adagrad, adam
 from incremental.core.problem import Model, problem
 from incremental.core.quadratic import penalty
 from incremental.core.strategy import Strategy, chain
-from incremental.core.types import Data, Learner, Params, Problem, Sizes, State
+from incremental.core.spec import Sizes
+from incremental.core.types import Data, Learner, Params, Problem, State
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.run import alone

@@ -25,6 +25,7 @@ def columns(
     items_path: str | None = None,
     items_id: str = "item",
     text: str | None = None,
+    kinds: dict[str, str] | None = None,
 ) -> Table:
     """Read a table with one interaction a row.
 
@@ -36,6 +37,7 @@ def columns(
     items_path:  a second file with the items' titles, absolute or beside the first
     items_id:    its column with the item's id
     text:        its column with the title; without items_path a column of the first file
+    kinds:       further kinds of ids and their columns, e.g. {category: cat}; an empty cell is no id
 
     Raises UserError that names file, row and column for a missing file or column and for unreadable values.
     """
@@ -50,6 +52,7 @@ def columns(
         behaviour=behaviour,
         time_format=time_format,
         time_unit=time_unit,
+        kinds=kinds or {},
     )
     if items_path is None:
         if text is None:

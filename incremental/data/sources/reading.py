@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -172,12 +172,16 @@ def table(
     behaviour: str | None = None,
     time_format: str | None = None,
     time_unit: str = "s",
+    kinds: Mapping[str, str] = {},
 ) -> Table:
-    """The Table of a sheet with one interaction a row.
+    """The Table of a sheet with one interaction a row; `kinds` are further kinds of ids and their columns.
 
     Raises UserError for missing columns and for values that cannot be read.
     """
-    require_named(sheet, user=user, item=item, time=time, rating=rating, behaviour=behaviour)
+    taken = {"user", "item", "time", "rating", "behaviour", "period", "line", "event", "labels"} & {*kinds}
+    if taken:
+        raise UserError(f"data.source.kinds.{min(taken)}: the name is taken; choose another for this kind of ids")
+    require_named(sheet, user=user, item=item, time=time, rating=rating, behaviour=behaviour, **kinds)
     frame = pl.DataFrame(
         {
             "user": ids(sheet, user),
@@ -193,7 +197,10 @@ def table(
     if behaviour is not None:
         frame = frame.with_columns(ids(sheet, behaviour).alias("behaviour"))
         names["behaviour"] = behaviour
-    return Table(frame, sheet.origin, names=names)
+    for kind, column in kinds.items():
+        frame = frame.with_columns(ids(sheet, column).alias(kind))
+        names[kind] = column
+    return Table(frame, sheet.origin, names=names, kinds=tuple(kinds))
 
 
 def titles(sheet: Sheet, item: str, text: str) -> dict[str, str]:

@@ -1,0 +1,71 @@
+"""What the data says of an example: its inputs, the kinds of ids, how many there are of each. It needs no jax."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+
+class Sizes(Mapping[str, int]):
+    """Capacity of the id tables of each kind, padding row included; hashable.
+
+    >>> sizes = Sizes(item=9, user=5)
+    >>> sizes["user"], sizes.slots, sizes.replace(user=8)
+    (5, 9, Sizes(item=9, user=8, labels='item'))
+    """
+
+    def __init__(self, *, labels: str = "item", **capacity: int) -> None:
+        self.labels = labels
+        """the kind of the labels"""
+        self._capacity = capacity
+
+    @property
+    def slots(self) -> int:
+        """V, the capacity of the labels' kind."""
+        return self._capacity[self.labels]
+
+    def replace(self, **capacity: int) -> "Sizes":
+        """With other capacities of some kinds."""
+        return Sizes(labels=self.labels, **{**self._capacity, **capacity})
+
+    def at_least(self, other: Mapping[str, int]) -> "Sizes":
+        """Not below the capacities of `other`, where it has the kind."""
+        return self.replace(**{kind: max(size, other.get(kind, 0)) for kind, size in self.items()})
+
+    def __getitem__(self, kind: str) -> int:
+        return self._capacity[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._capacity)
+
+    def __len__(self) -> int:
+        return len(self._capacity)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sizes) and (self.labels, self._capacity) == (other.labels, other._capacity)
+
+    def __hash__(self) -> int:
+        return hash((self.labels, *sorted(self._capacity.items())))
+
+    def __repr__(self) -> str:
+        return f"Sizes({', '.join(f'{kind}={size}' for kind, size in self.items())}, labels={self.labels!r})"
+
+
+class Input(NamedTuple):
+    """What one example holds of an input; or one id of a side table."""
+
+    shape: tuple[int, ...]
+    dtype: Any  # of numpy
+    kind: str | None = None  # whose ids the whole numbers are, or whose side table it is
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What an example is, as the data says it; hashable."""
+
+    inputs: Mapping[str, Input]
+    labels: str = "item"  # the kind of the ids that labels and candidates are
+    kinds: tuple[str, ...] = ("item", "user")  # of ids that grow; all of them
+    side: Mapping[str, Input] = field(default_factory=dict)  # frozen tables by name: what one id of the kind has
+
+    def __hash__(self) -> int:
+        return hash((*self.inputs.items(), self.labels, self.kinds, *self.side.items()))

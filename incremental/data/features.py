@@ -1,0 +1,109 @@
+"""Features: what a model may read of an example. Each is what it holds (an `Input`), and how it comes from the log."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from incremental.core.spec import Input
+from incremental.data.interactions import Interactions
+
+Ints = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Events with what was before them, on the host. What a model reads of them are features."""
+
+    event: Ints  # [N] places in the log
+    user: Ints  # [N]
+    past: Ints  # [N, L] places of the user's last L events before, the last one last, -1: none; [N, 0] not asked for
+    label: Ints  # [N]
+    increment: Ints  # [N]
+
+    def __len__(self) -> int:
+        return len(self.event)
+
+
+class Feature(NamedTuple):
+    """One input of a model."""
+
+    input: Input
+    of: Callable[[Interactions, Examples], np.ndarray]
+    """(log, examples) -> [N, ...]; it may read the examples' own events and their past, and nothing later"""
+    past: Literal["unread", "read", "needed"] = "unread"
+    """whether it reads what was before; where that is needed, examples without are left out of training"""
+
+
+def before(ids: np.ndarray, examples: Examples) -> Ints:
+    """[N, L] the ids ([events]) of each example's past, 0 where there is none."""
+    return np.where(examples.past >= 0, ids[examples.past] if len(ids) else 0, 0).astype(np.int32)
+
+
+def user() -> Feature:
+    """ "user" [] int32."""
+    return Feature(Input((), np.dtype(np.int32), "user"), lambda _log, examples: examples.user)
+
+
+def history(length: int, kind: str = "item") -> Feature:
+    """[length] int32: the ids of a kind of the user's last events, the last one last, left-padded with 0."""
+
+    def of(log: Interactions, examples: Examples) -> np.ndarray:
+        return before(log.ids(kind), examples)
+
+    return Feature(Input((length,), np.dtype(np.int32), kind), of, past="needed")
+
+
+def current(kind: str) -> Feature:
+    """[] int32: the event's own id of a kind, which must be known before its label is: a shop, a category asked for."""
+
+    def of(log: Interactions, examples: Examples) -> np.ndarray:
+        found: np.ndarray = log.ids(kind)[examples.event]
+        return found
+
+    return Feature(Input((), np.dtype(np.int32), kind), of)
+
+
+def event() -> Feature:
+    """ "event" [] int32: the place in the log, by which the oracle finds the law."""
+    return Feature(Input((), np.dtype(np.int32), "event"), lambda _log, examples: examples.event)
+
+
+def mean_text(text: npt.NDArray[Any]) -> Feature:
+    """[F] float32: the mean of the texts ([items, F]) in the past, 0 for an empty one."""
+
+    def of(log: Interactions, examples: Examples) -> np.ndarray:
+        past, table = before(log.item, examples), log.side["text"].values
+        mean = np.zeros((len(examples), table.shape[1]), np.float32)
+        for place in range(past.shape[1]):  # not [N, L, F] at once
+            mean += table[past[:, place]]
+        return mean / np.maximum((past > 0).sum(1, keepdims=True), 1).astype(np.float32)
+
+    return Feature(Input((text.shape[1],), np.dtype(np.float32)), of, past="read")
+
+
+def own_text(text: npt.NDArray[Any]) -> Feature:
+    """[F] float32: the text of the event's item."""
+
+    def of(log: Interactions, examples: Examples) -> np.ndarray:
+        found: np.ndarray = log.side["text"].values[log.item[examples.event]]
+        return found
+
+    return Feature(Input((text.shape[1],), np.dtype(np.float32)), of)
+
+
+def tokens(text: npt.NDArray[Any], length: int) -> Feature:
+    """[(1 + length) l] int32, of titles of l tokens: the title of the event's item, then those of the past, the last
+    first, without their opening tokens, one behind the other; 0 from there on."""
+
+    def of(log: Interactions, examples: Examples) -> np.ndarray:
+        past, table = before(log.item, examples), log.side["text"].values
+        titles = table[np.concatenate([log.item[examples.event][:, None], past[:, ::-1]], axis=1)]
+        titles[:, 1:, 0] = 0
+        row = titles.reshape(len(examples), -1)
+        found: Ints = np.take_along_axis(row, np.argsort(row == 0, axis=1, kind="stable"), axis=1)
+        return found
+
+    return Feature(Input(((1 + length) * text.shape[1],), np.dtype(np.int32), "token"), of, past="read")
