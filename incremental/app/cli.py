@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -36,6 +36,29 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(f"the configuration does not resolve: {str(error).splitlines()[0]}") from None
     return dict(values)
+
+
+def composed(overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, str]]:
+    """The config of an `incremental` command line, open and not yet resolved, and what was chosen for its groups."""
+    try:
+        with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+            config: Any = hydra.compose("config", list(overrides), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from None
+    choices = dict(config.hydra.runtime.choices)
+    OmegaConf.set_readonly(config, False)
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    return config, choices
+
+
+def study(file: Path, arguments: Sequence[str]) -> DictConfig:
+    """A study's own configuration, a file outside the configs, with the overrides of its command line."""
+    try:
+        with hydra.initialize_config_dir(str(file.parent.resolve()), version_base="1.3"):
+            return hydra.compose(file.stem, list(arguments))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{file.parent}/run: {str(error).splitlines()[0]}") from None
 
 
 def refuse_contradictions(runtime: Any) -> None:

@@ -1,3 +1,5 @@
+import ast
+import graphlib
 import resource
 import subprocess
 import sys
@@ -6,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from incremental import report
 from incremental.report.cli import main
 
 
@@ -122,3 +125,17 @@ def test_a_whole_report_needs_no_jax(study: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
+
+
+def test_the_report_has_no_circle_of_imports() -> None:
+    folder = Path(report.__file__).parent
+    places = {
+        ".".join(("incremental.report", *path.relative_to(folder).with_suffix("").parts)): path
+        for path in folder.rglob("*.py")
+    }
+    graph = {}
+    for name, path in places.items():
+        imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        of = {node.module or "" for node in imports}
+        graph[name] = (of | {f"{node.module}.{each.name}" for node in imports for each in node.names}) & places.keys()
+    graphlib.TopologicalSorter(graph).prepare()
