@@ -98,6 +98,15 @@ def _parser() -> argparse.ArgumentParser:
         help="how to print the table (default: terminal)",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the table here, not to stdout")
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        metavar="FOLDER",
+        help="also write every picture of the page into this folder, as a file",
+    )
+    parser.add_argument(
+        "--figure-format", choices=["pdf", "svg", "png"], default="pdf", help="of these files (default: pdf)"
+    )
     page = parser.add_mutually_exclusive_group()
     page.add_argument(
         "--html",
@@ -145,6 +154,11 @@ def _report(options: argparse.Namespace) -> None:
     else:
         _write(options.output, made)
 
+    if options.figures:
+        from incremental.report.figures import write
+
+        files = write(compared, options.figures, options.figure_format)
+        print(f"figures: {len(files)} files in {options.figures}", file=sys.stderr)
     if not options.no_html:
         from incremental.report.page import page
 
