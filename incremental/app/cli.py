@@ -1,6 +1,7 @@
 """The `incremental` command: Hydra composes a configuration, `incremental.app.experiment` runs it."""
 
 import contextlib
+import difflib
 import errno
 import os
 import sys
@@ -61,23 +62,46 @@ def study(file: Path, arguments: Sequence[str]) -> DictConfig:
         raise UserError(f"{file.parent}/run: {str(error).splitlines()[0]}") from None
 
 
+OPTIONAL = ("method", "experiment", "sweep")
+"""groups without a choice by default: a choice that there is not Hydra leaves out without a word"""
+
+
+def items(folder: Any) -> list[Any]:
+    """The files of a folder, which need not be there."""
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
 def refuse_contradictions(runtime: Any) -> None:
-    """What Hydra would settle without a word: one name in two folders, and a row whose own choice is overridden."""
-    roots: list[Any] = []
-    for source in runtime.config_sources:
-        if source.schema in ("file", "pkg") and not source.path.startswith("hydra."):
-            roots.append(files(source.path) if source.schema == "pkg" else Path(source.path))
+    """What Hydra would settle without a word: one name in two folders or in none, a row whose choice is overridden."""
+    from hydra_plugins.incremental_methods.source import defaults, names
+
+    sources = [
+        source
+        for source in runtime.config_sources
+        if source.schema in ("file", "pkg") and not source.path.startswith("hydra.")
+    ]
+    roots: list[Any] = [files(one.path) if one.schema == "pkg" else Path(one.path) for one in sources]
     for group, choice in runtime.choices.items():
         file = f"{group.partition('@')[0]}/{choice}.yaml"
         found = [root.joinpath(file) for root in roots if root.joinpath(file).is_file()]
         if len(found) > 1:
             raise UserError(f"{' and '.join(map(str, found))} have the same name; rename the one that is yours")
-        if found and group == "method":
-            for default in OmegaConf.create(found[0].read_text()).defaults:
+        addresses = [f"{one.schema}://{one.path}" for one in sources]
+        if group in OPTIONAL and choice and not found and not (group == "method" and defaults(choice, addresses)):
+            there = {
+                file.name[:-5] for root in roots for file in items(root.joinpath(group)) if file.name[-5:] == ".yaml"
+            }
+            known = sorted(there | set(names(addresses) if group == "method" else ()))
+            close = difflib.get_close_matches(choice, known, n=1)
+            guess = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(f"{group}={choice}: there is {', '.join(known)}{guess}")
+        if group == "method" and choice:
+            meant = OmegaConf.create(found[0].read_text()).get("defaults", []) if found else defaults(choice, addresses)
+            for default in meant:
                 ((key, wanted),) = default.items()
-                taken = runtime.choices.get(key.removeprefix("override /"), wanted)
+                name = key.removeprefix("override /")
+                taken = runtime.choices.get(name, wanted)
                 if taken != wanted:
-                    name = key.removeprefix("override /")
                     raise UserError(f"method={choice} means {name}={wanted}, the command line says {name}={taken}")
 
 
