@@ -1,5 +1,6 @@
 """Every config file composes, and builds what it says."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from omegaconf import OmegaConf
 from hydra_plugins.incremental_methods.source import names
 from incremental.app import cli, config
 from incremental.app.assemble import completed, refuse_unknown
+from incremental.data.stream import make_stream
 
 FOLDER = cli.config_folder()
 CHOICES = sorted(
@@ -60,6 +62,23 @@ def test_every_choice_fits_its_factory(group: str, choice: str) -> None:
 @pytest.mark.parametrize("choice", sorted(path.stem for path in (FOLDER / "data").glob("*.yaml")))
 def test_every_data_config_fits_its_factories(choice: str) -> None:
     check(composed(f"data={choice}"))
+
+
+def test_the_protocols_defaults_are_those_of_make_stream() -> None:
+    """The config names each key, so that a command line can set it; what it says is what Python users get."""
+    said = dict(OmegaConf.load(FOLDER / "config.yaml").data)
+    signature = inspect.signature(make_stream).parameters
+    assert said.pop("heldout") is None  # follows from evaluation.matrix
+    assert said == {key: signature[key].default for key in said}
+    assert set(said) | {"heldout"} == set(signature) - {"source", "cut", "cleaning", "text", "predict"}
+
+
+def test_a_data_set_says_where_it_differs_only() -> None:
+    protocol = dict(OmegaConf.load(FOLDER / "config.yaml").data)
+    kept = {"ties", "exclude_seen"}  # said by each: they follow from what the data are
+    for file in (FOLDER / "data").glob("*.yaml"):
+        own = dict(OmegaConf.load(file))
+        assert not {key for key in own.keys() & protocol.keys() - kept if own[key] == protocol[key]}, file.name
 
 
 METHODS = names([str(FOLDER)])

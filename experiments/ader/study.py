@@ -70,7 +70,7 @@ def job(study: dict[str, Any], row: str, seed: int, periods: int | None, *own: A
     ]
     given.append(f"runs={study['runs']}/{study['dataset']}/{study['variant']}")
     if periods is not None:
-        given += [f"data.source.periods={periods + 1}", f"data.cut.last={periods}"]
+        given += [f"data.source.periods={periods + 1}", f"data.until={periods}"]
     overrides = list(flat(given))
     config, choices = cli.composed(overrides)
     return Job(row, seed, overrides, named(cli.resolved(config), choices))

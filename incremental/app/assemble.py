@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from functools import partial as fixed
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -43,18 +43,16 @@ class Evaluation(NamedTuple):
     metrics: tuple[str, ...]
     matrix: bool
     """the whole matrix R on the held-out parts, after every update"""
-    listed: bool
-    """whether a prequential test's candidates are also the items that its increment brings"""
+    listed: bool = False
+    """whether a prequential test's candidates are also the items that its increment brings: data.unseen_items=listed"""
 
 
-def evaluation(
-    *, metrics: list[str], matrix: bool = False, candidates: Literal["seen", "listed"] = "seen"
-) -> Evaluation:
+def evaluation(*, metrics: list[str], matrix: bool = False) -> Evaluation:
     """`Evaluation`, checked."""
     if not metrics:
         raise UserError("evaluation.metrics is empty: name at least one, e.g. [ndcg@10]")
     cutoffs(metrics)
-    return Evaluation(tuple(metrics), matrix, candidates == "listed")
+    return Evaluation(tuple(metrics), matrix)
 
 
 class Parts(NamedTuple):
@@ -109,7 +107,7 @@ def assemble(config: Mapping[str, Any]) -> Parts:
     config = completed(config)
     stream = _stream(json.dumps(config["data"]))
     update = schema.build(config["update"], "update")
-    measured = schema.build(config["evaluation"], "evaluation")
+    measured = schema.build(config["evaluation"], "evaluation")._replace(listed=stream.unseen_items == "listed")
     steps = schema.build(config["training"], "training")
     spread = schema.build(config["devices"], "devices")
     factory = schema.partial(config["model"], "model")

@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from incremental.app.replaced import replaced
 from incremental.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,10 +47,11 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, str]]:
             config: Any = hydra.compose("config", list(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from None
-    choices = dict(config.hydra.runtime.choices)
+    choices, given = dict(config.hydra.runtime.choices), list(config.hydra.overrides.task)
     OmegaConf.set_readonly(config, False)
     OmegaConf.set_struct(config, False)
     del config["hydra"]
+    replaced(config, given, choices)
     return config, choices
 
 
@@ -62,7 +64,7 @@ def study(file: Path, arguments: Sequence[str]) -> DictConfig:
         raise UserError(f"{file.parent}/run: {str(error).splitlines()[0]}") from None
 
 
-OPTIONAL = ("method", "experiment", "sweep")
+OPTIONAL = ("method", "experiment", "sweep", "data/cut")
 """groups without a choice by default: a choice that there is not Hydra leaves out without a word"""
 
 
@@ -118,6 +120,7 @@ def compilation_cache() -> None:
 def read(config: DictConfig) -> dict[str, Any]:
     """One job's configuration, resolved and checked against what Hydra knows of it."""
     values = resolved(config)
+    replaced(values, HydraConfig.get().overrides.task, HydraConfig.get().runtime.choices)
     refuse_contradictions(HydraConfig.get().runtime)
     compilation_cache()
     from incremental.app.experiment import named
