@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from omegaconf import OmegaConf
 
+from incremental.app.contents import without_places
 from incremental.core.sharding import first_process
 from incremental.errors import UserError
 from incremental.metrics.continual import summarise
@@ -31,8 +32,8 @@ def identity(config: Mapping[str, Any]) -> str:
 
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config without the keys of `NOT_IDENTITY`; of the devices only how tables are made."""
-    kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+    """The config without local paths and the keys of `NOT_IDENTITY`; of the devices only how tables are made."""
+    kept = {key: value for key, value in without_places(config).items() if key not in NOT_IDENTITY}
     return {**kept, "tables": config["devices"].get("tables", "grow")}
 
 
