@@ -28,7 +28,7 @@ from incremental.run.records import cutoffs
 
 NODES = ("model", "head", "optimizer", "update", "tracking", "training", "devices", "evaluation")
 """the top level's nodes, beside the data and the strategies"""
-OWN = ("name", "row", "seed", "runs", "base", "debug", "profile", "dry_run")
+OWN = ("name", "row", "label", "study", "seed", "runs", "base", "debug", "profile", "dry_run")
 KEYS = ("data", *NODES, "strategies", *OWN)
 PLACES = {"strategy": "strategies.{}", "text": "data.text", "predict": "data.predict"}
 """where a group's choice belongs that Hydra puts at the top level"""

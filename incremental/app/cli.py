@@ -121,6 +121,10 @@ def read(config: DictConfig) -> dict[str, Any]:
     """One job's configuration, resolved and checked against what Hydra knows of it."""
     values = resolved(config)
     replaced(values, HydraConfig.get().overrides.task, HydraConfig.get().runtime.choices)
+    if values.get("study"):
+        raise UserError(
+            f"study={values['study']}: a study is a sweep: incremental -m study=… (with hydra/sweeper=study)"
+        )
     refuse_contradictions(HydraConfig.get().runtime)
     compilation_cache()
     from incremental.app.experiment import named
