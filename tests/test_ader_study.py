@@ -113,8 +113,8 @@ def test_the_ten_rows_are_said_as_the_protocol_has_them(periods: Path, tmp_path:
         assert config["data"]["cut"] == {
             "_target_": "incremental.data.cutting.given_periods",
             "base": 1,
-            "last": 1 if row.startswith("base") else None,
         }
+        assert config["data"]["until"] == (1 if row.startswith("base") else None)
     # Of four files three are tested; nothing tests an update on the last one.
     assert planned["ADER"]["update"]["last"] == planned["Joint"]["update"]["last"] == 2
     parts = {row: config["strategies"] for row, config in planned.items() if config["strategies"]}
@@ -183,7 +183,7 @@ def test_other_data_and_the_fast_variant(periods: Path, tmp_path: Path) -> None:
     assert ader.config["strategies"]["ader"]["weight"] == 1.0
     assert ader.config["strategies"]["ader"]["over"] == "drawn"
     assert ader.config["head"]["_target_"].endswith("sampled_softmax")
-    assert ader.config["data"]["cut"]["last"] == 3
+    assert ader.config["data"]["until"] == 3
     assert base.config["seed"] == ader.config["seed"] == 1
     assert base.directory.parent == ader.directory.parent == tmp_path / "yoochoose" / "fast"
 

@@ -1,5 +1,6 @@
 """Every config file composes, and builds what it says."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,10 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
+from hydra_plugins.incremental_methods.source import names
 from incremental.app import cli, config
 from incremental.app.assemble import completed, refuse_unknown
+from incremental.data.stream import make_stream
 
 FOLDER = cli.config_folder()
 CHOICES = sorted(
@@ -61,10 +64,37 @@ def test_every_data_config_fits_its_factories(choice: str) -> None:
     check(composed(f"data={choice}"))
 
 
+def test_the_protocols_defaults_are_those_of_make_stream() -> None:
+    """The config names each key, so that a command line can set it; what it says is what Python users get."""
+    said = dict(OmegaConf.load(FOLDER / "config.yaml").data)
+    signature = inspect.signature(make_stream).parameters
+    assert said.pop("heldout") is None  # follows from evaluation.matrix
+    assert said == {key: signature[key].default for key in said}
+    assert set(said) | {"heldout"} == set(signature) - {"source", "cut", "cleaning", "text", "predict"}
+
+
+def test_a_data_set_says_where_it_differs_only() -> None:
+    protocol = dict(OmegaConf.load(FOLDER / "config.yaml").data)
+    kept = {"ties", "exclude_seen"}  # said by each: they follow from what the data are
+    for file in (FOLDER / "data").glob("*.yaml"):
+        own = dict(OmegaConf.load(file))
+        assert not {key for key in own.keys() & protocol.keys() - kept if own[key] == protocol[key]}, file.name
+
+
+METHODS = names([str(FOLDER)])
+
+
 @pytest.mark.parametrize("choice", sorted(path.stem for path in (FOLDER / "experiment").glob("*.yaml")))
-@pytest.mark.parametrize("method", sorted(path.stem for path in (FOLDER / "method").glob("*.yaml")))
-def test_every_experiment_takes_every_method(choice: str, method: str) -> None:
+@pytest.mark.parametrize("method", ["retrain", "replay", "popularity"])
+def test_every_experiment_takes_every_kind_of_method(choice: str, method: str) -> None:
     values = composed(f"experiment={choice}", f"method={method}")
+    check(values)
+    assert values["row"] == method
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_a_row(method: str) -> None:
+    values = composed(f"method={method}")
     check(values)
     assert values["row"] == method
 

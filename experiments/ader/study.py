@@ -5,13 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hydra
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from experiments.ader import table
-from incremental.app.cli import compilation_cache, config_folder, reported, resolved
+from incremental.app import cli
+from incremental.app.cli import compilation_cache, reported
 from incremental.app.experiment import execute, named
 from incremental.app.rundir import RunDirectory
 from incremental.errors import UserError
@@ -35,11 +31,7 @@ class Job(NamedTuple):
 
 def read(arguments: Sequence[str]) -> dict[str, Any]:
     """The study's configuration, checked."""
-    try:
-        with hydra.initialize_config_dir(str(Path(__file__).parent.resolve()), version_base="1.3"):
-            config = hydra.compose("study", list(arguments))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"experiments/ader/run: {str(error).splitlines()[0]}") from None
+    config = cli.study(Path(__file__).with_name("study.yaml"), arguments)
     if config.path is None:
         raise UserError("path: a value is needed, the folder with period_0.txt, period_1.txt, …: path=FOLDER")
     if config.increments is not None and (not isinstance(config.increments, int) or config.increments < 1):
@@ -50,7 +42,7 @@ def read(arguments: Sequence[str]) -> dict[str, Any]:
         for name in given:
             if name not in names:
                 raise UserError(f"{key}: {name!r} is not one of {', '.join(names)}")
-    return resolved(config)
+    return cli.resolved(config)
 
 
 def flat(overrides: Any) -> Iterator[str]:
@@ -78,23 +70,10 @@ def job(study: dict[str, Any], row: str, seed: int, periods: int | None, *own: A
     ]
     given.append(f"runs={study['runs']}/{study['dataset']}/{study['variant']}")
     if periods is not None:
-        given += [f"data.source.periods={periods + 1}", f"data.cut.last={periods}"]
+        given += [f"data.source.periods={periods + 1}", f"data.until={periods}"]
     overrides = list(flat(given))
-    return Job(row, seed, overrides, composed(overrides))
-
-
-def composed(overrides: list[str]) -> dict[str, Any]:
-    """The config of an `incremental` command line."""
-    try:
-        with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-            config: Any = hydra.compose("config", overrides, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from None
-    choices = dict(config.hydra.runtime.choices)
-    OmegaConf.set_readonly(config, False)
-    OmegaConf.set_struct(config, False)
-    del config["hydra"]
-    return named(resolved(config), choices)
+    config, choices = cli.composed(overrides)
+    return Job(row, seed, overrides, named(cli.resolved(config), choices))
 
 
 def base(study: dict[str, Any], name: str, seed: int) -> Job:

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from incremental.data.sources.diginetica import diginetica
 from incremental.report.numbers import seconds, size, whole
-from incremental.report.pictures.drawing import COLOURS, LINES, MARKERS, WIDTH, legend
+from incremental.report.pictures.drawing import COLOURS, LINES, MARKERS, WIDTH, handles, legend
 
 METRICS = ("recall@20", "mrr@20")
 MOST = {"recall@20": (1.0, 1.5), "mrr@20": (0.6, 0.9)}  # allowed differences: of all periods' mean, of one period
@@ -262,7 +262,7 @@ def draw(found: Found, folder: Path, known: Published) -> Path:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#e5e5e5", linewidth=0.8)
-    legend(figure, panels[0], shown)
+    legend(figure, handles(panels[0]), shown)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "curves.png"
     figure.savefig(path, metadata={"Software": None})

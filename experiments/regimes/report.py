@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.regimes.choice import Choice
 from incremental.report import Table, read_runs, table
 from incremental.report.comparison import BOUNDS
 from incremental.report.differences import differences, explained
@@ -18,8 +19,6 @@ from incremental.report.settings import read_config
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from experiments.regimes.study import Choice
 
 BASELINE, FRONT, OTHER = "#D55E00", "#0072B2", "#999999"
 HERE = Path(__file__).parent
@@ -43,7 +42,7 @@ def compared(study: dict[str, Any], runs: Sequence[tuple[str, Path]]) -> Table:
     return replace(made, columns=[regime for regime in study["regimes"] if regime in made.columns])
 
 
-def lines_of_choices(study: dict[str, Any], choices: Sequence["Choice"]) -> list[str]:
+def lines_of_choices(study: dict[str, Any], choices: Sequence[Choice]) -> list[str]:
     """A line a row: what was chosen in each regime; in bold where it is the first or last candidate."""
     lines = [f"| chosen | {' | '.join(study['regimes'])} |", "|---|" + "---:|" * len(study["regimes"])]
     for row in dict.fromkeys(each.row for each in choices):
@@ -56,7 +55,7 @@ def lines_of_choices(study: dict[str, Any], choices: Sequence["Choice"]) -> list
     return lines
 
 
-def markdown(study: dict[str, Any], made: Table, choices: Sequence["Choice"]) -> str:
+def markdown(study: dict[str, Any], made: Table, choices: Sequence[Choice]) -> str:
     """The table of differences, what holds for it, and what was chosen."""
     notes = [explained(made, study["metric"]), *made.notes]
     parts = [
@@ -119,7 +118,7 @@ def draw_front(axes: "Axes", made: Table, metric: str, column: str) -> list[Name
     ]
 
 
-def write(study: dict[str, Any], choices: Sequence["Choice"], runs: Sequence[tuple[str, Path]]) -> None:
+def write(study: dict[str, Any], choices: Sequence[Choice], runs: Sequence[tuple[str, Path]]) -> None:
     """Prints the table; writes it, the page and the picture beside the runs and, if asked for, into the documents."""
     made = compared(study, runs)
     text = markdown(study, made, choices)

@@ -12,18 +12,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hydra
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from experiments.regimes import report
-from incremental.app import sweep
-from incremental.app.cli import compilation_cache, config_folder, headline, reported, resolved
+from experiments.regimes.choice import Choice
+from incremental.app import cli, sweep
+from incremental.app.cli import compilation_cache, headline, reported
 from incremental.app.experiment import named
 from incremental.errors import UserError
-
-HERE = Path(__file__).parent
 
 
 class Job(NamedTuple):
@@ -49,33 +45,14 @@ class Job(NamedTuple):
         return f"{self.regime} {self.row} seed {self.config['seed']}"
 
 
-class Choice(NamedTuple):
-    """What was chosen for a row in a regime."""
-
-    regime: str
-    row: str
-    key: str
-    means: dict[float, float]
-    """of each candidate, over the seeds"""
-
-    @property
-    def number(self) -> float:
-        """The candidate of the highest mean."""
-        return max(self.means, key=self.means.__getitem__)
-
-
 # -- what is to be run -----------------------------------------------------------------------------------------------
 
 
 def read(arguments: Sequence[str]) -> dict[str, Any]:
     """The study's configuration, checked."""
-    try:
-        with hydra.initialize_config_dir(str(HERE.resolve()), version_base="1.3"):
-            study = resolved(hydra.compose("study", list(arguments)))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"experiments/regimes/run: {str(error).splitlines()[0]}") from None
+    study = cli.resolved(cli.study(Path(__file__).with_name("study.yaml"), arguments))
     for name in study["regimes"]:
-        if not (config_folder() / "data" / f"{name}.yaml").exists():
+        if not (cli.config_folder() / "data" / f"{name}.yaml").exists():
             raise UserError(f"regimes: there is no configs/data/{name}.yaml")
     for name in study["rows"]:
         if name not in study["table"]:
@@ -88,19 +65,7 @@ def read(arguments: Sequence[str]) -> dict[str, Any]:
     return study
 
 
-@cache
-def composed(overrides: tuple[str, ...]) -> tuple[Any, dict[str, Any]]:
-    """The config of an `incremental` command line, not yet resolved, and what was chosen for its groups."""
-    try:
-        with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-            config: Any = hydra.compose("config", list(overrides), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from None
-    choices = dict(config.hydra.runtime.choices)
-    OmegaConf.set_readonly(config, False)
-    OmegaConf.set_struct(config, False)
-    del config["hydra"]
-    return config, choices
+composed = cache(cli.composed)  # rows and seeds of one regime differ in numbers only
 
 
 def job(study: dict[str, Any], regime: str, row: str, numbers: Mapping[str, Any], number: float | None = None) -> Job:
@@ -112,7 +77,7 @@ def job(study: dict[str, Any], regime: str, row: str, numbers: Mapping[str, Any]
     runs = f"{study['runs']}/{'reported' if number is None else 'tuning'}/{regime}"
     for key, value in {**numbers, "runs": runs}.items():
         OmegaConf.update(config, key, value)
-    return Job(regime, row, number, named(resolved(config), choices))
+    return Job(regime, row, number, named(cli.resolved(config), choices))
 
 
 def trials(study: dict[str, Any], regime: str, row: str, numbers: Mapping[str, Any]) -> list[Job]:

@@ -36,7 +36,7 @@ def launch(
 
 def names(job_overrides: Sequence[Sequence[str]]) -> list[str]:
     """Each job's overrides that not all jobs have."""
-    shown = [list(filter_overrides(overrides)) for overrides in job_overrides]
+    shown = [[one for one in filter_overrides(own) if not one.startswith("label=")] for own in job_overrides]
     common = set.intersection(*map(set, shown))
     return [" ".join(override for override in own if override not in common) for own in shown]
 

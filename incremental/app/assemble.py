@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from functools import partial as fixed
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -29,7 +29,7 @@ from incremental.run.records import cutoffs
 
 NODES = ("model", "head", "optimizer", "update", "tracking", "training", "devices", "evaluation")
 """the top level's nodes, beside the data and the strategies"""
-OWN = ("name", "row", "seed", "runs", "base", "debug", "profile", "dry_run")
+OWN = ("name", "row", "label", "study", "seed", "runs", "base", "debug", "profile", "dry_run")
 KEYS = ("data", *NODES, "strategies", *OWN)
 PLACES = {"strategy": "strategies.{}", "text": "data.text", "predict": "data.predict"}
 """where a group's choice belongs that Hydra puts at the top level"""
@@ -44,18 +44,16 @@ class Evaluation(NamedTuple):
     metrics: tuple[str, ...]
     matrix: bool
     """the whole matrix R on the held-out parts, after every update"""
-    listed: bool
-    """whether a prequential test's candidates are also the items that its increment brings"""
+    listed: bool = False
+    """whether a prequential test's candidates are also the items that its increment brings: data.unseen_items=listed"""
 
 
-def evaluation(
-    *, metrics: list[str], matrix: bool = False, candidates: Literal["seen", "listed"] = "seen"
-) -> Evaluation:
+def evaluation(*, metrics: list[str], matrix: bool = False) -> Evaluation:
     """`Evaluation`, checked."""
     if not metrics:
         raise UserError("evaluation.metrics is empty: name at least one, e.g. [ndcg@10]")
     cutoffs(metrics)
-    return Evaluation(tuple(metrics), matrix, candidates == "listed")
+    return Evaluation(tuple(metrics), matrix)
 
 
 class Parts(NamedTuple):
@@ -110,7 +108,7 @@ def assemble(config: Mapping[str, Any]) -> Parts:
     config = completed(config)
     stream = _stream(json.dumps(config["data"]))
     update = schema.build(config["update"], "update")
-    measured = schema.build(config["evaluation"], "evaluation")
+    measured = schema.build(config["evaluation"], "evaluation")._replace(listed=stream.unseen_items == "listed")
     steps = schema.build(config["training"], "training")
     spread = schema.build(config["devices"], "devices")
     factory = schema.partial(config["model"], "model")

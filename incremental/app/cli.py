@@ -1,10 +1,11 @@
 """The `incremental` command: Hydra composes a configuration, `incremental.app.experiment` runs it."""
 
 import contextlib
+import difflib
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from incremental.app.replaced import replaced
 from incremental.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,23 +40,70 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     return dict(values)
 
 
+def composed(overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, str]]:
+    """The config of an `incremental` command line, open and not yet resolved, and what was chosen for its groups."""
+    try:
+        with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+            config: Any = hydra.compose("config", list(overrides), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from None
+    choices, given = dict(config.hydra.runtime.choices), list(config.hydra.overrides.task)
+    OmegaConf.set_readonly(config, False)
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    replaced(config, given, choices)
+    return config, choices
+
+
+def study(file: Path, arguments: Sequence[str]) -> DictConfig:
+    """A study's own configuration, a file outside the configs, with the overrides of its command line."""
+    try:
+        with hydra.initialize_config_dir(str(file.parent.resolve()), version_base="1.3"):
+            return hydra.compose(file.stem, list(arguments))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{file.parent}/run: {str(error).splitlines()[0]}") from None
+
+
+OPTIONAL = ("method", "experiment", "sweep", "data/cut")
+"""groups without a choice by default: a choice that there is not Hydra leaves out without a word"""
+
+
+def items(folder: Any) -> list[Any]:
+    """The files of a folder, which need not be there."""
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
 def refuse_contradictions(runtime: Any) -> None:
-    """What Hydra would settle without a word: one name in two folders, and a row whose own choice is overridden."""
-    roots: list[Any] = []
-    for source in runtime.config_sources:
-        if source.schema in ("file", "pkg") and not source.path.startswith("hydra."):
-            roots.append(files(source.path) if source.schema == "pkg" else Path(source.path))
+    """What Hydra would settle without a word: one name in two folders or in none, a row whose choice is overridden."""
+    from hydra_plugins.incremental_methods.source import defaults, names
+
+    sources = [
+        source
+        for source in runtime.config_sources
+        if source.schema in ("file", "pkg") and not source.path.startswith("hydra.")
+    ]
+    roots: list[Any] = [files(one.path) if one.schema == "pkg" else Path(one.path) for one in sources]
     for group, choice in runtime.choices.items():
         file = f"{group.partition('@')[0]}/{choice}.yaml"
         found = [root.joinpath(file) for root in roots if root.joinpath(file).is_file()]
         if len(found) > 1:
             raise UserError(f"{' and '.join(map(str, found))} have the same name; rename the one that is yours")
-        if found and group == "method":
-            for default in OmegaConf.create(found[0].read_text()).defaults:
+        addresses = [f"{one.schema}://{one.path}" for one in sources]
+        if group in OPTIONAL and choice and not found and not (group == "method" and defaults(choice, addresses)):
+            there = {
+                file.name[:-5] for root in roots for file in items(root.joinpath(group)) if file.name[-5:] == ".yaml"
+            }
+            known = sorted(there | set(names(addresses) if group == "method" else ()))
+            close = difflib.get_close_matches(choice, known, n=1)
+            guess = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(f"{group}={choice}: there is {', '.join(known)}{guess}")
+        if group == "method" and choice:
+            meant = OmegaConf.create(found[0].read_text()).get("defaults", []) if found else defaults(choice, addresses)
+            for default in meant:
                 ((key, wanted),) = default.items()
-                taken = runtime.choices.get(key.removeprefix("override /"), wanted)
+                name = key.removeprefix("override /")
+                taken = runtime.choices.get(name, wanted)
                 if taken != wanted:
-                    name = key.removeprefix("override /")
                     raise UserError(f"method={choice} means {name}={wanted}, the command line says {name}={taken}")
 
 
@@ -71,6 +120,11 @@ def compilation_cache() -> None:
 def read(config: DictConfig) -> dict[str, Any]:
     """One job's configuration, resolved and checked against what Hydra knows of it."""
     values = resolved(config)
+    replaced(values, HydraConfig.get().overrides.task, HydraConfig.get().runtime.choices)
+    if values.get("study"):
+        raise UserError(
+            f"study={values['study']}: a study is a sweep: incremental -m study=… (with hydra/sweeper=study)"
+        )
     refuse_contradictions(HydraConfig.get().runtime)
     compilation_cache()
     from incremental.app.experiment import named

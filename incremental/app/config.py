@@ -17,7 +17,9 @@ import functools
 import importlib
 import inspect
 import math
+import os
 import pkgutil
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -72,6 +74,11 @@ def partial(node: Any, where: str, /, **provided: Any) -> functools.partial[Any]
     return functools.partial(target, **keywords)
 
 
+def keywords(node: Mapping[str, Any], where: str) -> list[str]:
+    """The keys that the node's factory takes."""
+    return list(_keys(_find(node["_target_"], f"{where}._target_")))
+
+
 def floats(node: Mapping[str, Any], where: str) -> dict[str, float]:
     """The numbers in `node` and in the nodes below that may be traced, by dotted key: those annotated `float`."""
     call = partial(node, where)
@@ -118,6 +125,8 @@ def _find(name: Any, where: str) -> Callable[..., Any]:
     module_name, _, attribute = str(name).rpartition(".")
     if not module_name:
         raise UserError(f"{where}: {name!r} is not a dotted name, as in package.module.factory")
+    if os.getcwd() not in sys.path:  # a console script's path begins with the folder of the script
+        sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

@@ -7,19 +7,21 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from omegaconf import OmegaConf
 
+from incremental.app.contents import without_places
 from incremental.core.sharding import first_process
 from incremental.errors import UserError
 from incremental.metrics.continual import summarise
 from incremental.run.progress import Epoch, Record, Result
 
 # What may differ between two starts of the same run.
-NOT_IDENTITY = ("runs", "devices", "tracking", "debug", "profile", "dry_run")
+NOT_IDENTITY = ("runs", "label", "study", "devices", "tracking", "debug", "profile", "dry_run")
 COLUMNS = ("trained_until", "evaluated_on", "metric", "value", "count")
 
 
@@ -31,8 +33,8 @@ def identity(config: Mapping[str, Any]) -> str:
 
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config without the keys of `NOT_IDENTITY`; of the devices only how tables are made."""
-    kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+    """The config without local paths and the keys of `NOT_IDENTITY`; of the devices only how tables are made."""
+    kept = {key: value for key, value in without_places(config).items() if key not in NOT_IDENTITY}
     return {**kept, "tables": config["devices"].get("tables", "grow")}
 
 
@@ -41,7 +43,10 @@ class RunDirectory:
 
     def __init__(self, root: Path, name: str, config: Mapping[str, Any]) -> None:
         self.identity = identity(config)
-        self.path = root / f"{name}-seed{config['seed']}-{self.identity}"
+        end = f"seed{config['seed']}-{self.identity}"
+        before = [*root.glob(f"*-{end}")]  # a run begun alone has no label, and is the same run
+        label = re.sub(r"[^\w.=,+-]+", "-", "-".join([name, *filter(None, [config.get("label")])]))
+        self.path = before[0] if before else root / f"{label}-{end}"
         self.config = dict(config)
         self.lock: TextIO | None = None
 

@@ -80,11 +80,8 @@ def calendar(*, interval: str = "1w", base: float = 0.5) -> Cut:
     return cut
 
 
-def given_periods(*, base: int = 1, last: int | None = None) -> Cut:
+def given_periods(*, base: int = 1) -> Cut:
     """One increment for each period of the source after the first `base` periods, which are the base part.
-
-    last: the number of the last period to use (the source counts them from 0). The stream is cut off after
-          it: the result is then shorter than the stream, n < N, and is that of `stream.prefix(n)`.
 
     Missing period numbers are merged with the one before, and noted. Raises UserError for a source without
     periods, for periods that do not follow the time, and if no period is left after the base part.
@@ -106,12 +103,12 @@ def given_periods(*, base: int = 1, last: int | None = None) -> Cut:
                 f"{stream.period[row]}, after one of period {stream.period[row - 1]}; "
                 "correct the period or the time"
             )
-        kept = stream.period if last is None else stream.period[: np.searchsorted(stream.period, last, "right")]
-        number = np.concatenate([[0], np.cumsum(np.diff(kept) > 0)]) if len(kept) else np.zeros(1)
+        kept = stream.period
+        number = np.concatenate([[0], np.cumsum(np.diff(kept) > 0)])
         if number[-1] < base:
             raise UserError(
                 f"no increment is left after cutting: {int(number[-1]) + 1} periods are there "
-                f"(data.source.periods, data.cut.last), and the base part takes {base}; lower data.cut.base"
+                f"(data.source.periods), and the base part takes {base}; lower data.cut.base"
             )
         after = np.unique(kept[number >= base - 1])
         empty = np.setdiff1d(np.arange(after[0], after[-1]), after)

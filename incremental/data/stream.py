@@ -41,7 +41,7 @@ class Stream:
     validation: Bools  # [N] training events set aside for early stopping
     history: int  # L
     exclude_seen: bool
-    unseen_items: str  # "miss" or "drop"
+    unseen_items: str  # "miss", "drop" or "listed"
     minimum_history: int
     ties: Ties = "strict"
     cleaning: tuple[CleaningStep, ...] = ()
@@ -271,7 +271,7 @@ def make_stream(
     heldout: float = 0.0,
     validation: float = 0.1,
     exclude_seen: bool = False,
-    unseen_items: Literal["miss", "drop"] = "miss",
+    unseen_items: Literal["miss", "drop", "listed"] = "miss",
     minimum_history: int = 0,
     ties: Ties = "strict",
     text: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = None,
@@ -300,8 +300,8 @@ def make_stream(
         raise UserError(f"data.history={history}: expected at least 1")
     if not 0 <= minimum_history <= history:
         raise UserError(f"data.minimum_history={minimum_history}: expected 0 to data.history={history}")
-    if unseen_items not in ("miss", "drop"):
-        raise UserError(f"data.unseen_items={unseen_items!r}: expected miss or drop")
+    if unseen_items not in ("miss", "drop", "listed"):
+        raise UserError(f"data.unseen_items={unseen_items!r}: expected miss, drop or listed")
     if ties not in tie_rules.SAID:
         raise UserError(f"data.ties={ties!r}: expected one of {', '.join(tie_rules.SAID)}")
     table, steps = (source, ()) if cleaning is None else cleaning(source)

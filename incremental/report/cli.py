@@ -76,12 +76,37 @@ def _parser() -> argparse.ArgumentParser:
         help="leave increments 1 to N out of the qualities: those that hyper-parameters were chosen on",
     )
     parser.add_argument(
+        "--show",
+        type=_keys,
+        default=[],
+        metavar="NAME,...",
+        help="what stands in the table, in this order: metrics, p, seeds, measures by their names in the CSV, such as "
+        "ndcg@10,p,slope,seconds_per_update",
+    )
+    parser.add_argument(
+        "--label",
+        action="append",
+        type=_label,
+        default=[],
+        metavar="OLD=NEW",
+        help="another name for a row, a column, a metric or a measure, in table, page and figures; may be repeated",
+    )
+    parser.add_argument(
         "--format",
         choices=FORMATS,
         default="terminal",
         help="how to print the table (default: terminal)",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the table here, not to stdout")
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        metavar="FOLDER",
+        help="also write every picture of the page into this folder, as a file",
+    )
+    parser.add_argument(
+        "--figure-format", choices=["pdf", "svg", "png"], default="pdf", help="of these files (default: pdf)"
+    )
     page = parser.add_mutually_exclusive_group()
     page.add_argument(
         "--html",
@@ -94,9 +119,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from incremental.report import formats
-    from incremental.report.comparison import table
-    from incremental.report.runs import read_runs
+    from incremental.report import read_runs, table, text
 
     found = read_runs(options.directories)
     left_out = [f"Left out: {directory} ({why})." for directory, why in found.unfinished]
@@ -119,22 +142,23 @@ def _report(options: argparse.Namespace) -> None:
         columns=options.columns,
         sensitivity=options.sensitivity,
         after=options.after,
+        labels=dict(options.label),
     )
     for line in left_out:
         print(line, file=sys.stderr)
 
-    if options.format == "terminal":
-        on_screen = options.output is None and sys.stdout.isatty()
-        text = formats.terminal(compared, width=_columns() if on_screen else None, styled=on_screen)
-    else:
-        text = {"markdown": formats.markdown, "latex": formats.latex, "csv": formats.csv_table}[options.format](
-            compared
-        )
+    on_screen = options.output is None and sys.stdout.isatty()
+    made = text(compared, options.format, show=options.show, width=_width() if on_screen else None, bold=on_screen)
     if options.output is None:
-        sys.stdout.write(text)
+        sys.stdout.write(made)
     else:
-        _write(options.output, text)
+        _write(options.output, made)
 
+    if options.figures:
+        from incremental.report.figures import write
+
+        files = write(compared, options.figures, options.figure_format)
+        print(f"figures: {len(files)} files in {options.figures}", file=sys.stderr)
     if not options.no_html:
         from incremental.report.page import page
 
@@ -147,7 +171,14 @@ def _keys(text: str) -> list[str]:
     return [key.strip() for key in text.split(",") if key.strip()]
 
 
-def _columns() -> int:
+def _label(text: str) -> tuple[str, str]:
+    old, _, new = text.rpartition("=")  # a row's own name may have one: "ewc weight=10"
+    if not (old and new):
+        raise argparse.ArgumentTypeError(f"expected OLD=NEW, got {text!r}")
+    return old, new
+
+
+def _width() -> int:
     import shutil
 
     return shutil.get_terminal_size().columns

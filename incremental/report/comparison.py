@@ -1,7 +1,7 @@
 """The comparison behind every format: rows of runs, their means over seeds, and tests against a baseline."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from incremental.errors import UserError
@@ -58,7 +58,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """What the formats render. Without column factors there is one column, named ""."""
+    """What the formats render. Without column factors there is one column, named "".
+
+    ``after``: increments up to it are left out of the qualities. ``titles`` has what stands for the name of a metric
+    or measure, where it is not the name itself.
+    """
 
     metrics: Sequence[str]
     baseline: str
@@ -67,7 +71,9 @@ class Table:
     row_factors: Sequence[str]
     column_factors: Sequence[str]
     sensitivity: str | None
-    notes: Sequence[str]
+    after: int = 0
+    notes: Sequence[str] = ()
+    titles: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def labels(self) -> list[str]:
@@ -78,56 +84,23 @@ class Table:
         """The rows of a column, from the top."""
         return [row for row in self.rows if row.column == column]
 
-    def __str__(self) -> str:
-        from incremental.report.formats import terminal
+    def title(self, name: str) -> str:
+        """What stands for a metric or measure."""
+        return self.titles.get(name, name)
 
-        return terminal(self)
 
-
-def table(
+def compare(
     runs: Sequence[Run],
     *,
-    metrics: Sequence[str] = (),
-    baseline: str | None = None,
-    rows: Sequence[str] = (),
-    columns: Sequence[str] = (),
-    sensitivity: str | None = None,
-    after: int = 0,
+    metrics: Sequence[str],
+    baseline: str | None,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    sensitivity: str | None,
+    after: int,
+    labels: Mapping[str, str],
 ) -> Table:
-    """Compare ``runs`` by their prequential ``metrics`` (by default ndcg@10, or else the first there is).
-
-    ``rows`` and ``columns`` are dotted keys of the runs' configurations: a row, and a column, for each combination
-    of their values (by default a row for each ``row``, or for each ``name`` where runs of one row share a seed).
-    ``sensitivity`` is the key of a number: it becomes a row factor, and the page draws the metrics against it.
-    Increments up to ``after`` are left out of the qualities: those that something was chosen on.
-
-    Rows are ordered by the mean of the first metric, highest first. Each is tested against ``baseline`` (by
-    default finetune, or else the first row) by a paired t-test over the seeds both have, with Holm's correction
-    over the rows of a metric and column. ``print`` the result, or give it to a function of
-    ``incremental.report.formats``.
-
-    >>> runs = [
-    ...     Run(row, seed, {"ndcg@10": {"prequential": value}})
-    ...     for row, values in {"finetune": [0.10, 0.12], "replay": [0.20, 0.24]}.items()
-    ...     for seed, value in enumerate(values)
-    ... ]
-    >>> best = table(runs).rows[0]
-    >>> best.label, round(best.quality["ndcg@10"]["prequential"].mean, 2), best.comparisons["ndcg@10"].pairs
-    ('replay', 0.22, 2)
-
-    With the keys of the configuration as factors:
-
-    >>> sweep = [
-    ...     Run("ewc", 0, {"ndcg@10": {"prequential": value}}, config={"strategies": {"anchor": {"weight": weight}}})
-    ...     for weight, value in {0.1: 0.11, 1.0: 0.13, 10.0: 0.12}.items()
-    ... ]
-    >>> [row.label for row in table(sweep, rows=["row", "strategies.anchor.weight"]).rows]
-    ['ewc weight=1', 'ewc weight=10', 'ewc weight=0.1']
-    >>> [row.label for row in table(sweep, sensitivity="strategies.anchor.weight").rows]  # by value
-    ['ewc weight=0.1', 'ewc weight=1', 'ewc weight=10']
-    """
-    from incremental.report.notes import notes
-
+    """The numbers of :func:`incremental.report.table`, without its notes."""
     if not runs:
         raise UserError("no finished runs to compare")
     if after < 0:
@@ -142,8 +115,11 @@ def table(
     for group in sorted(groups, key=lambda group: order(group.factors, factors.columns)):
         by_column.setdefault(group.column, []).append(group)
     found = [row for column in by_column.values() for row in _column(column, wanted, reference, factors, sensitivity)]
-    height = _heights(found, wanted[0], "line"), _heights(found, wanted[0], "label")
     places = list(by_column)
+    renamed = _renamed(found, labels)
+    found = [_named(row, renamed) for row in found]
+    places = [renamed.get(place, place) for place in places]
+    height = _heights(found, wanted[0], "line"), _heights(found, wanted[0], "label")
     found.sort(
         key=lambda row: (
             # The lines of a sensitivity stay together, from its lowest value to the highest.
@@ -153,23 +129,42 @@ def table(
             places.index(row.column),
         )
     )
+    titles = {name: title for name, title in labels.items() if name not in renamed}
     return Table(
         wanted,
-        reference,
+        renamed.get(reference, reference),
         found,
         places,
         factors.rows,
         factors.columns,
         sensitivity,
-        [*notes(found, groups, wanted, reference, sensitivity), *([_after(after)] if after else [])],
+        after,
+        titles=titles,
     )
 
 
-def _after(increment: int) -> str:
-    return (
-        f"Only increments after {increment} count. What is of the matrix R (forgetting, transfer) is of the part of it "
-        f"that begins with increment {increment + 1}. Seconds, examples and memory are of all updates."
-    )
+def _renamed(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str]:
+    """The ``labels`` of rows and columns; the others are titles. Two rows or two columns of one name are refused."""
+    for names in ({row.label for row in rows}, {row.column for row in rows}):
+        new = [labels.get(name, name) for name in names]
+        if twice := sorted({name for name in new if new.count(name) > 1}):
+            raise UserError(f"--label: {twice[0]} would stand for several rows or columns; choose another")
+    known = {name for row in rows for name in (row.label, row.line, row.column)}
+    measures = {name for row in rows for part in (row.cost, row.quality, *row.quality.values()) for name in part}
+    for name in labels:
+        if name not in known | measures | {"p", "seeds", "strategy"}:
+            raise UserError(
+                f"--label {name}=...: nothing has this name; rows and columns are {', '.join(sorted(known - {''}))}; "
+                f"metrics and measures are {', '.join(sorted(measures))}, p, seeds"
+            )
+    return {name: label for name, label in labels.items() if name in known}
+
+
+def _named(row: Row, names: Mapping[str, str]) -> Row:
+    """The row under its names; its factors are those that the CSV shows."""
+    factors = {key: names.get(value, value) if isinstance(value, str) else value for key, value in row.factors.items()}
+    label, column, line = (names.get(name, name) for name in (row.label, row.column, row.line))
+    return replace(row, label=label, column=column, line=line, factors=factors)
 
 
 def prequential(row: Row, metric: str) -> float | None:

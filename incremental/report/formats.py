@@ -9,14 +9,14 @@ from incremental.report.grid import Cell, Grid, grid
 from incremental.report.settings import shown
 
 
-def terminal(table: Table, *, width: int | None = None, styled: bool = False) -> str:
+def terminal(table: Table, *, show: Sequence[str] = (), width: int | None = None, styled: bool = False) -> str:
     """A table by rich, its notes below. ``width`` None is as wide as it needs; ``styled`` allows bold."""
     from rich import box
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    layout = grid(table)
+    layout = grid(table, show)
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     several = len(layout.spans) > 1
     for place, head in enumerate(layout.header):
@@ -38,9 +38,9 @@ def terminal(table: Table, *, width: int | None = None, styled: bool = False) ->
     return text.strip("\n") + "\n\n" + "\n".join(table.notes) + "\n"
 
 
-def markdown(table: Table) -> str:
+def markdown(table: Table, *, show: Sequence[str] = ()) -> str:
     """A GitHub table, numbers aligned right, the notes below as a list."""
-    return markdown_grid(grid(table)) + "\n" + "".join(f"- {note}\n" for note in table.notes)
+    return markdown_grid(grid(table, show)) + "\n" + "".join(f"- {note}\n" for note in table.notes)
 
 
 def markdown_grid(layout: Grid) -> str:
@@ -54,9 +54,9 @@ def markdown_grid(layout: Grid) -> str:
     return line(list(map(str, layout.header))) + rule + "".join(map(line, body))
 
 
-def latex(table: Table) -> str:
+def latex(table: Table, *, show: Sequence[str] = ()) -> str:
     r"""A ``tabular`` for ``\usepackage{booktabs}``, the notes above it as comments."""
-    layout = grid(table)
+    layout = grid(table, show)
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join(cells) + " \\\\\n"
@@ -92,13 +92,15 @@ def _spans(layout: Grid) -> str:
 CSV_COLUMNS = ["metric", "measure", "mean", "half_width", "n", "difference", "p", "p_holm", "pairs", "lanes", "runs"]
 
 
-def csv_table(table: Table) -> str:
+def csv_table(table: Table, *, show: Sequence[str] = ()) -> str:
     """One line a number, unrounded, empty where not measured; tests are on the ``prequential`` lines.
 
     The factors come first. ``metric`` is "cost" for costs. ``difference``, ``p``, ``p_holm`` and ``pairs`` are
     against the baseline. ``lanes`` say how many runs shared the seconds, and ``runs`` are the directories behind the
-    number; several are apart by ";".
+    number; several are apart by ";". With ``show`` only the numbers of these columns are there, in the table's order.
     """
+    if show:
+        grid(table, show)  # says which names there are
     factors = [*table.row_factors, *table.column_factors]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -108,11 +110,15 @@ def csv_table(table: Table) -> str:
         runs = [";".join(map(str, row.lanes)), _directories(row)]
         for metric, measures in row.quality.items():
             for measure, value in measures.items():
+                if show and (metric if measure == "prequential" else measure) not in show:
+                    continue
                 tested = row.comparisons.get(metric) if measure == "prequential" else None
                 test = [None] * 4 if tested is None else tested[:4]
-                writer.writerow([*own, metric, measure, *value, *test, *runs])
+                writer.writerow([*own, table.title(metric), table.title(measure), *value, *test, *runs])
         for measure, value in row.cost.items():
-            writer.writerow([*own, "cost", measure, *value, *[None] * 4, *runs])
+            if show and measure not in show:
+                continue
+            writer.writerow([*own, "cost", table.title(measure), *value, *[None] * 4, *runs])
     return out.getvalue()
 
 

@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 
-from incremental.report.comparison import BOUNDS, SIGNIFICANT, Row
+from incremental.report.comparison import BOUNDS, SIGNIFICANT, Row, Table
 from incremental.report.direction import direction, is_quality
 from incremental.report.factors import Group, mixed
 from incremental.report.front import front
 from incremental.report.grid import APART, COSTS, EXPLAINED_BY
 
 
-def notes(
-    rows: Sequence[Row], groups: Sequence[Group], metrics: Sequence[str], baseline: str, sensitivity: str | None
-) -> list[str]:
+def notes(table: Table) -> list[str]:
     """The notes of a table, one sentence or two each."""
+    rows, metrics, baseline, sensitivity = table.rows, table.metrics, table.baseline, table.sensitivity
     columns = list(dict.fromkeys(row.column for row in rows))
     ordered = f"by {metrics[0]}{', its mean over the columns' * (len(columns) > 1)}, highest first"
     if sensitivity:
@@ -59,9 +58,15 @@ def notes(
     if len({run.increments for row in rows for run in row.runs}) > 1:
         lengths = [f"{_name(row)} {'/'.join(_lengths(row))}" for row in rows]
         found.append(f"The runs do not have the same number of increments: {', '.join(lengths)}.")
-    for row, keys in mixed(groups).items():
+    groups = [Group(row.label, row.column, row.factors, row.runs) for row in rows]
+    for label, keys in mixed(groups).items():
         differ = "; ".join(f"{key} ({', '.join(values)})" for key, values in keys.items())
-        found.append(f"{row} is a mean over runs that differ in more than the seed: {differ}.")
+        found.append(f"{label} is a mean over runs that differ in more than the seed: {differ}.")
+    if table.after:
+        found.append(
+            f"Only increments after {table.after} count. What is of the matrix R (forgetting, transfer) is of the part "
+            f"of it that begins with increment {table.after + 1}. Seconds, examples and memory are of all updates."
+        )
     return found
 
 

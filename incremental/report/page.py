@@ -34,8 +34,12 @@ def page(table: Table, *, title: str = "Update strategies compared", notes: Sequ
         ],
         anchor=anchor,
         notes=[*table.notes, *notes],
+        curves=[
+            (column, _address(pictures.loss_curves(table, column)), _address(pictures.validation_curves(table, column)))
+            for column in table.columns
+        ],
         parts=[_part(table, metric, column) for column in table.columns for metric in table.metrics],
-        metrics=table.metrics,
+        metrics=[*map(table.title, table.metrics)],
         runs=[(place[id(row)], _name(row), _runs(row, table.metrics)) for row in table.rows],
     )
 
@@ -49,7 +53,7 @@ def _part(table: Table, metric: str, column: str) -> dict[str, Any]:
     first = len(table.columns) > 1 and metric == table.metrics[0]
     details: Grid | None = detailed(table, column) if first else None
     return {
-        "name": f"{metric}, {column}" if column else metric,
+        "name": f"{table.title(metric)}, {column}" if column else table.title(metric),
         "details": details,
         "many": len(table.of(column)) > pictures.MANY,
         "more_is_better": is_quality(metric),

@@ -16,6 +16,7 @@ from incremental.report.settings import Settings, flat, read_config
 
 SUMMARY = "summary.json"
 EVALUATIONS = "evaluations.csv"
+EPOCHS = "epochs.csv"
 CONFIG = "config.yaml"
 COLUMNS = ["trained_until", "evaluated_on", "metric", "value", "count"]
 
@@ -58,6 +59,12 @@ class Run:
         """The rows of ``evaluations.csv``, read when first asked for; none without a directory."""
         found = [] if self.directory is None else read_evaluations(self.directory / EVALUATIONS)
         return [row for row in found if row[1] > self.past] if self.past else found
+
+    @cached_property
+    def epochs(self) -> list[dict[str, float]]:
+        """The rows of ``epochs.csv`` by column, without the empty cells; none without the file."""
+        path = None if self.directory is None else self.directory / EPOCHS
+        return [] if path is None or not path.exists() else read_epochs(path)
 
     def after(self, increment: int) -> "Run":
         """The run with its qualities measured again, on the increments after this one; its costs stay those of all.
@@ -129,6 +136,25 @@ def read_evaluations(path: Path) -> list[Evaluation]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     return rows
+
+
+def read_epochs(path: Path) -> list[dict[str, float]]:
+    """Rows of an ``epochs.csv``: increment, epoch, loss, validation, terms and reports, where they were measured."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = csv.DictReader(file)
+            if (lines.fieldnames or [])[:2] != ["increment", "epoch"]:
+                raise UserError(f"{path}: the header must begin with increment,epoch, found {lines.fieldnames}")
+            return [
+                {
+                    name: _number(cell, f"{path}, line {lines.line_num}, column {name}")
+                    for name, cell in cells.items()
+                    if cell
+                }
+                for cells in lines
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
 
 
 def _evaluation(cells: list[str], where: str) -> Evaluation:

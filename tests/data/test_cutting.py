@@ -97,9 +97,6 @@ def test_given_periods() -> None:
     events = stream([0, 0, 1, 2, 2, 3], periods)
     np.testing.assert_array_equal(cutting.given_periods()(events)[0], periods)
     np.testing.assert_array_equal(cutting.given_periods(base=2)(events)[0], [0, 0, 0, 1, 1, 2])
-    increment, _ = cutting.given_periods(last=2)(events)
-    lawful(increment, 5)
-    np.testing.assert_array_equal(increment, [0, 0, 1, 2, 2])
 
 
 def test_missing_periods_are_merged_and_noted() -> None:
@@ -114,7 +111,6 @@ def test_missing_periods_are_merged_and_noted() -> None:
     ("cut", "message"),
     [
         (cutting.given_periods(base=4), "no increment is left after cutting: 4 periods"),
-        (cutting.given_periods(last=0), "no increment is left after cutting: 1 periods"),
         (cutting.calendar(interval="1d"), "no increment is left after cutting: the base part"),
     ],
 )

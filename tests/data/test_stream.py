@@ -432,7 +432,7 @@ def test_a_cleaning_that_reads_on_is_refused_where_the_stream_ends_early(step: d
         ({"history": 0}, r"data\.history=0: expected at least 1"),
         ({"history": 3, "minimum_history": 4}, r"data\.minimum_history=4: expected 0 to data\.history=3"),
         ({"minimum_history": -1}, r"data\.minimum_history=-1: expected 0 to"),
-        ({"unseen_items": "dropped"}, r"data\.unseen_items='dropped': expected miss or drop"),
+        ({"unseen_items": "dropped"}, r"data\.unseen_items='dropped': expected miss, drop or listed"),
         ({"ties": "id"}, r"data\.ties='id': expected one of strict, file, item, hash"),
         ({"until": 2}, r"data\.until=2: expected an increment of the stream, 1 to 1"),
         ({"until": 0}, r"data\.until=0: expected an increment of the stream"),

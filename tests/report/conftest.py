@@ -26,6 +26,7 @@ def write_run(tmp_path: Path) -> Write:
         R: list[list[float]] | None = None,
         config: str = "",
         folder: str = "",
+        epochs: str = "",
         **over: Any,
     ) -> Path:
         directory = tmp_path / "runs" / folder / f"sasrec-{row}-{seed}"
@@ -38,6 +39,8 @@ def write_run(tmp_path: Path) -> Write:
         ]
         (directory / "evaluations.csv").write_text("\n".join(lines) + "\n")
         (directory / "config.yaml").write_text(f"seed: {seed}\n{config}")
+        if epochs:
+            (directory / "epochs.csv").write_text(epochs)
         content = {
             "name": f"sasrec-{row}",
             "row": row,

@@ -1,3 +1,5 @@
+import ast
+import graphlib
 import resource
 import subprocess
 import sys
@@ -6,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from incremental import report
 from incremental.report.cli import main
 
 
@@ -122,3 +125,42 @@ def test_a_whole_report_needs_no_jax(study: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
+
+
+def test_the_report_has_no_circle_of_imports() -> None:
+    folder = Path(report.__file__).parent
+    places = {
+        ".".join(("incremental.report", *path.relative_to(folder).with_suffix("").parts)): path
+        for path in folder.rglob("*.py")
+    }
+    graph = {}
+    for name, path in places.items():
+        imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        of = {node.module or "" for node in imports}
+        graph[name] = (of | {f"{node.module}.{each.name}" for node in imports for each in node.names}) & places.keys()
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+EPOCHS = """increment,epoch,loss,validation,term/data,term/ewc
+0,1,3.0,0.1,3.0,0.0
+0,2,2.0,,2.0,0.0
+1,1,4.0,0.2,3.5,0.5
+"""
+
+
+def test_the_pages_pictures_are_files_too(write_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = write_run("ewc", 0, [0.1, 0.2], R=[[0.5, 0.2, 0.1]] * 3, epochs=EPOCHS)
+    names = {"loss", "validation", "over-time-ndcg-10", "against-cost-ndcg-10", "matrix-ndcg-10-ewc"}
+    for ending, start in (("pdf", b"%PDF"), ("png", b"\x89PNG"), ("svg", b"<?xml")):
+        options = ["--no-html", "--figures", str(tmp_path / ending), "--figure-format", ending]
+        assert main([str(directory), *options]) == 0
+        files = {path.name: path.read_bytes() for path in (tmp_path / ending).iterdir()}
+        assert files.keys() == {f"{name}.{ending}" for name in names}
+        assert all(content.startswith(start) for content in files.values())
+        assert f"figures: 5 files in {tmp_path / ending}" in capsys.readouterr().err
+        assert main([str(directory), *options]) == 0
+        assert files == {path.name: path.read_bytes() for path in (tmp_path / ending).iterdir()}
+    capsys.readouterr()
+    (tmp_path / "file").write_text("")
+    assert main([str(directory), "--no-html", "--figures", str(tmp_path / "file")]) == 2
+    assert f"{tmp_path / 'file'}: cannot be written" in capsys.readouterr().err

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from incremental.errors import UserError
 from incremental.report import Run, Table, formats, read_runs, table
+from incremental.report import text as render
 from incremental.report.grid import grid
 
 NDCG = "ndcg@10"
@@ -47,7 +49,7 @@ def test_best_is_marked_in_every_text_format(compared: Table) -> None:
 
 
 def test_plain_terminal_text_is_whole_and_has_no_codes(compared: Table) -> None:
-    text = str(compared)
+    text = render(compared)
     assert "\x1b" not in text
     assert "…" not in text
     assert "2.0 KiB" in text
@@ -147,3 +149,34 @@ def test_csv_has_a_column_for_each_factor(sweep: list[Run]) -> None:
         for model in ("sasrec", "gru4rec")
         for row, weight in [("finetune", ""), ("ewc", "0.1"), ("ewc", "1"), ("ewc", "10")]
     }
+
+
+def test_the_columns_of_a_paper_are_chosen_and_named(compared: Table, study: Path) -> None:
+    shown = ["ndcg@10", "forgetting", "p"]
+    header = grid(compared, shown).header
+    assert [head.title for head in header] == ["strategy", NDCG, "forgetting", f"p ({NDCG})"]
+    names = {"finetune": "Fine-tuning", NDCG: "NDCG@10", "forgetting": "F"}
+    named = table(read_runs([study]).finished, labels=names)
+    assert named.baseline == "Fine-tuning"
+    lines = render(named, "markdown", show=shown).splitlines()
+    assert lines[0] == "| strategy | NDCG@10 | F | p (NDCG@10) |"
+    assert lines[3].startswith("| Fine-tuning | 0.2000 ± 0.0497 | – | baseline |")
+    assert "strategy & NDCG@10 & F & p (NDCG@10) \\\\" in render(named, "latex", show=shown)
+    written = list(csv.DictReader(io.StringIO(render(named, "csv", show=["ndcg@10", "memory_bytes"]))))
+    assert {(line["metric"], line["measure"]) for line in written} == {
+        ("NDCG@10", "prequential"),
+        ("cost", "memory_bytes"),
+    }
+    assert {line["row"] for line in written} == {"replay", "Fine-tuning", "static"}
+    assert "paired t-test against Fine-tuning" in named.notes[1] + named.notes[2]
+
+
+def test_unknown_names_and_columns_say_what_there_is(compared: Table, study: Path) -> None:
+    with pytest.raises(UserError, match="--show accuracy: no such column; there is seeds, ndcg@10, p, "):
+        render(compared, "csv", show=["accuracy"])
+    with pytest.raises(
+        UserError, match=r"--label plain=\.\.\.: nothing has this name; rows and columns are finetune, rep"
+    ):
+        table(read_runs([study]).finished, labels={"plain": "x"})
+    with pytest.raises(UserError, match="replay would stand for several"):
+        table(read_runs([study]).finished, labels={"static": "replay"})

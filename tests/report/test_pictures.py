@@ -192,3 +192,28 @@ def test_data_uri_is_the_same_svg_each_time(compared: Table) -> None:
     head, data = one.split(",")
     assert head == "data:image/svg+xml;base64"
     assert ET.fromstring(base64.b64decode(data)).tag.endswith("svg")
+
+
+def test_loss_curves_are_a_line_a_seed_and_increment(write_run: Any, tmp_path: Path) -> None:
+    header = "increment,epoch,loss,validation,term/data,term/ewc\n"
+    write_run("ewc", 0, [0.1], epochs=header + "0,1,3,0.1,3,0\n0,2,2,,2,0\n1,1,4,0.2,3.5,0.5\n")
+    write_run("ewc", 1, [0.1], epochs=header + "0,1,5,0.1,5,0\n1,1,6,0.3,5,1\n1,2,5.5,0.3,5,0.5\n")
+    write_run("finetune", 0, [0.1], epochs="increment,epoch,loss,validation,term/data\n1,1,7,,7\n")
+    write_run("popularity", 0, [0.1])
+    made = table(read_runs([tmp_path]).finished)
+    figure = pictures.loss_curves(made)
+    assert figure is not None
+    panels = {axes.get_title(): axes for axes in figure.axes}
+    assert panels.keys() == {"ewc", "finetune"}
+    named: dict[str, list[list[list[float]]]] = {}
+    for line in panels["ewc"].lines[1:]:  # the first is the boundary
+        named.setdefault(str(line.get_color()), []).append(np.asarray(line.get_xydata()).tolist())
+    assert named.pop("black") == [[[1, 3], [2, 2]], [[3, 4]], [[1, 5]], [[3, 6], [4, 5.5]]]
+    assert [[[3, 0.5]]] in [[line] for line in named[pictures.styles("ab")["b"].colour]]
+    boundary = panels["ewc"].lines[0]
+    assert (list(boundary.get_xdata()), boundary.get_linestyle()) == ([2.5, 2.5], ":")
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"loss", "data", "ewc"}
+    assert [line.get_color() for line in panels["finetune"].lines[1:]] == ["black"]  # its data are its loss
+    validation = pictures.validation_curves(made)
+    assert validation is not None
+    assert [axes.get_title() for axes in validation.axes] == ["ewc"]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from incremental.report.comparison import Table
 from incremental.report.front import Point, front, point
-from incremental.report.pictures.drawing import MANY, WIDTH, empty, legend, styles
+from incremental.report.pictures.drawing import MANY, WIDTH, empty, handles, legend, styles
 from incremental.report.pictures.naming import Name, name_points
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def quality_against_cost(table: Table, metric: str, column: str = "") -> "Figure
     if max(costs) < SAME * min(costs):
         axes.set_xlim(min(costs) / 2, max(costs) * 2)
     axes.set_xlabel("seconds an increment, log scale (dotted line: no update cost)")
-    axes.set_ylabel(f"{metric}, mean over increments")
+    axes.set_ylabel(f"{table.title(metric)}, mean over increments")
     _draw_front(axes, best)
     first = [one for one in points if one in best or one.row.label == table.baseline]
     _plain_ticks(axes)
@@ -66,7 +66,7 @@ def quality_against_cost(table: Table, metric: str, column: str = "") -> "Figure
         for one in [*first, *(one for one in points if one not in first)]
     ]
     if left_out := name_points(figure, axes, names):
-        legend(figure, axes, [label for label in table.labels if label in left_out])
+        legend(figure, handles(axes), [label for label in table.labels if label in left_out])
     return figure
 
 

@@ -1,14 +1,16 @@
-"""What the pictures share: a row's style, the empty axes, the legend, and the figure as SVG."""
+"""What the pictures share: a row's style, the empty axes, the legend, and the figure as a file or an address."""
 
 import base64
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -66,10 +68,16 @@ def panels_of(across: int, down: int, width: float, height: float) -> "tuple[Fig
     return figure, panels
 
 
-def legend(figure: "Figure", axes: "Axes", labels: Sequence[str]) -> None:
-    """Names what was drawn as one of ``labels``, below the axes; the figure grows by as much."""
-    named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    shown = [label for label in labels if label in named]
+def handles(axes: "Axes") -> "dict[str, Artist]":
+    """What was drawn under each label."""
+    return dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+
+
+def legend(
+    figure: "Figure", drawn: "Mapping[str, Artist]", labels: Sequence[str], side: Literal["lower", "upper"] = "lower"
+) -> None:
+    """Names what was drawn, as far as it is one of ``labels``, on a side of the axes; the figure grows by as much."""
+    shown = [label for label in labels if label in drawn]
     if not shown:
         return
     columns = max(1, min(len(shown), int(WIDTH / (0.55 + 0.075 * max(map(len, shown))))))
@@ -77,15 +85,24 @@ def legend(figure: "Figure", axes: "Axes", labels: Sequence[str]) -> None:
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, height + 0.18 * lines + 0.1)
     figure.legend(
-        [named[label] for label in shown],
+        [drawn[label] for label in shown],
         shown,
-        loc="outside lower center",
+        loc=f"outside {side} center",
         ncols=columns,
         frameon=False,
         fontsize=9,
         columnspacing=1.2,
         labelspacing=0.3,
     )
+
+
+def write(figure: "Figure", path: Path) -> None:
+    """The figure as a file, the same bytes for the same figure; the ending says how: pdf, svg or png (300 dpi)."""
+    import matplotlib
+
+    undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with matplotlib.rc_context({"svg.hashsalt": "incremental", "pdf.fonttype": 42}):
+        figure.savefig(path, metadata=undated[path.suffix[1:]], dpi=300)
 
 
 def data_uri(figure: "Figure") -> str:

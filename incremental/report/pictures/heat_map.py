@@ -29,7 +29,7 @@ def heat_map(table: Table, row: Row, metric: str) -> "Figure | None":
     axes.grid(False)
     axes.set_facecolor("#dddddd")
     image = axes.imshow(mean, cmap="cividis", vmin=values.min(), vmax=values.max())
-    figure.colorbar(image, ax=axes, label=f"{metric} on held-out parts")
+    figure.colorbar(image, ax=axes, label=f"{table.title(metric)} on held-out parts")
     axes.set_title(row.label)
     axes.set_xlabel("evaluated on increment (0: base part)")
     axes.set_ylabel("trained until increment")

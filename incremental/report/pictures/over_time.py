@@ -7,7 +7,7 @@ import numpy as np
 
 from incremental.metrics.continual import matrices
 from incremental.report.comparison import Row, Table
-from incremental.report.pictures.drawing import COLOURS, MANY, WIDTH, Array, empty, legend, panels_of, styles
+from incremental.report.pictures.drawing import COLOURS, MANY, WIDTH, Array, empty, handles, legend, panels_of, styles
 from incremental.report.statistics import Estimate, estimate
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def _together(table: Table, curves: Curves, metric: str) -> "Figure":
             axes.plot(x, mean, line, color=colour, marker=marker, markersize=4.5, label=label)
     _increments(axes)
     axes.set_xlabel("increment (tested before training on it)")
-    axes.set_ylabel(metric)
-    legend(figure, axes, table.labels)
+    axes.set_ylabel(table.title(metric))
+    legend(figure, handles(axes), table.labels)
     return figure
 
 
@@ -72,7 +72,7 @@ def _apart(table: Table, curves: Curves, metric: str) -> "Figure":
         _increments(axes)
         axes.tick_params(labelsize=8)
     figure.supxlabel("increment (tested before training on it)", fontsize=9)
-    figure.supylabel(metric, fontsize=9)
+    figure.supylabel(table.title(metric), fontsize=9)
     return figure
 
 

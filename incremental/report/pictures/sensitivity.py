@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from incremental.report.comparison import Table
-from incremental.report.pictures.drawing import MANY, WIDTH, empty, legend, styles
+from incremental.report.pictures.drawing import MANY, WIDTH, empty, handles, legend, styles
 from incremental.report.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def sensitivity(table: Table, metric: str, column: str = "") -> "Figure | None":
         axes.axhline(level.mean or 0.0, color=style[name].colour, linestyle=style[name].line, linewidth=0.9, label=name)
     _scale(axes, sorted({value for points in lines.values() for value, _ in points}))
     axes.set_xlabel(key)
-    axes.set_ylabel(f"{metric}, mean over increments")
-    legend(figure, axes, names)
+    axes.set_ylabel(f"{table.title(metric)}, mean over increments")
+    legend(figure, handles(axes), names)
     return figure
 
 

@@ -1,0 +1,129 @@
+"""What Hydra finds when it looks for plugins: light, for it looks at each start.
+
+Hydra's own sweeper with two things more: `study=FILE` sweeps over the rows of a file, each with grids of its own, and
+each job is told what it differs in (`label`), for the name of its folder.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+UNTOLD = ("seed", "method", "model", "row", "name", "runs", "label", "study")
+"""keys that a folder's name has anyway, or that do not belong there"""
+
+
+class StudySweeper(BasicSweeper):  # type: ignore[misc]
+    """All combinations of the values given on the command line, for each row of the study where there is one."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from incremental.app.cli import reported
+
+        with reported():
+            return super().sweep(arguments)
+
+    def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
+        """The jobs' overrides, in batches."""
+        file = next((str(one.value()) for one in overrides if one.get_key_element() == "study"), None)
+        given = [one for one in overrides if one.get_key_element() != "study"]
+        labels = [one.get_key_element() for one in given if one.is_sweep_override() and told(one.get_key_element())]
+        jobs = []
+        for name, own in (rows(Path(file)) if file else {"": []}).items():
+            parsed = self.parse(own)
+            grid = [one.get_key_element() for one in parsed if one.is_sweep_override()]
+            for job in combined([*parsed, *given]):
+                row = " ".join([name, *(f"{short(key)}={job[key]}" for key in grid if key != "seed")])
+                if name:
+                    job.setdefault("row", quoted(row))
+                if labels:
+                    job.setdefault("label", quoted(",".join(f"{short(key)}={job[key]}" for key in labels)))
+                jobs.append([f"{key}={value}" for key, value in job.items()])
+        return [*self.split_overrides_to_chunks(jobs, max_batch_size)]
+
+    def parse(self, overrides: list[str]) -> list[Override]:
+        """A row's overrides; the rules are those of the command line."""
+        from hydra.errors import OverrideParseException
+
+        from incremental.errors import UserError
+
+        parser = OverridesParser.create(config_loader=self.hydra_context and self.hydra_context.config_loader)
+        try:
+            return parser.parse_overrides(overrides)
+        except OverrideParseException as error:
+            raise UserError(f"study: {error.override!r} is no override: {str(error).splitlines()[0]}") from None
+
+
+def combined(overrides: Sequence[Override]) -> list[dict[str, str]]:
+    """Every combination of the values, by key; of a key given twice the last counts. Intervals have no combinations."""
+    from incremental.errors import UserError
+
+    values: dict[str, list[str]] = {}
+    for one in overrides:
+        if not one.is_sweep_override():
+            values[one.get_key_element()] = [one.get_value_element_as_str()]
+        elif one.is_discrete_sweep():
+            values[one.get_key_element()] = [*one.sweep_string_iterator()]
+        else:
+            raise UserError(f"{one.input_line}: an interval is searched by hydra/sweeper=optuna (docs/sweeps.md)")
+    return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
+
+
+def rows(file: Path) -> dict[str, list[str]]:
+    """The rows of a study's file, each with the overrides that make it, those of `common` first."""
+    from incremental.errors import UserError
+
+    if not file.is_file():
+        raise UserError(f"study={file}: no such file; expected a YAML file with rows: {{NAME: [OVERRIDE, ...]}}")
+    try:
+        read: Any = OmegaConf.to_container(OmegaConf.load(file))
+    except (OmegaConfBaseException, ValueError, OSError) as error:
+        raise UserError(f"study={file}: cannot be read ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # of the YAML parser, which has no common class in OmegaConf
+        raise UserError(f"study={file}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(read, Mapping) or not isinstance(read.get("rows"), Mapping) or not read["rows"]:
+        raise UserError(f"study={file}: expected rows: {{NAME: [OVERRIDE, ...]}}")
+    if unknown := sorted(read.keys() - {"rows", "common"}):
+        raise UserError(f"study={file}: {unknown[0]}: unknown key; a study has rows and common")
+    found = {}
+    for name, own in {"common": read.get("common") or [], **read["rows"]}.items():
+        if not isinstance(own, list) or not all(isinstance(one, str) for one in own):
+            raise UserError(f"study={file}: {name}: expected a list of overrides as on the command line, got {own!r}")
+        found[str(name)] = own
+    common = found.pop("common")
+    return {name: [*common, *own] for name, own in found.items()}
+
+
+def told(key: str) -> bool:
+    """Whether a key that differs is part of a folder's name."""
+    return key not in UNTOLD and "@" not in key and not key.startswith("hydra.")
+
+
+def short(key: str) -> str:
+    """The end of a dotted key."""
+    return key.lstrip("+~").rpartition(".")[2]
+
+
+def quoted(text: str) -> str:
+    """A text as a value on the command line."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+@dataclass
+class StudyConfig:
+    """Hydra's own settings."""
+
+    _target_: str = "hydra_plugins.incremental_study.sweeper.StudySweeper"
+    max_batch_size: int | None = None
+    params: dict[str, str] | None = None
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudyConfig, provider="incremental")

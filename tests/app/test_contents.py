@@ -1,0 +1,89 @@
+"""A run is found again on another machine: its identity has what its files hold, and not where they lie."""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from incremental.app.contents import of
+from incremental.app.rundir import identity
+
+
+def config(data: Path, base: Path | None = None, encoder: Path | None = None) -> dict[str, Any]:
+    text = (
+        {"_target_": "incremental.data.encoded.encoded", "path": str(encoder), "cache": str(data)} if encoder else None
+    )
+    source = {"_target_": "columns", "path": str(data / "events.csv"), "items_path": "items.csv", "text": "title"}
+    return {
+        "seed": 0,
+        "runs": str(data),
+        "base": None if base is None else str(base),
+        "devices": {},
+        "strategies": {},
+        "data": {"source": source, "text": text},
+        "model": {"_target_": "encoder_items", "path": str(encoder)} if encoder else {"_target_": "sasrec"},
+    }
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "events.csv").write_text("user,item,time\n1,2,3\n")
+    (folder / "items.csv").write_text("item,title\n2,Two\n")
+    return folder
+
+
+def test_the_same_files_elsewhere_are_the_same_run(data: Path, tmp_path: Path) -> None:
+    there = shutil.copytree(data, tmp_path / "other" / "there")
+    assert identity(config(data)) == identity(config(there))
+    for name, text in (("items.csv", "item,title\n2,Too\n"), ("events.csv", "user,item,time\n1,2,4\n")):
+        before = (there / name).read_text()
+        (there / name).write_text(text)
+        assert identity(config(data)) != identity(config(there))
+        (there / name).write_text(before)
+        assert identity(config(data)) == identity(config(there))
+
+
+def test_encoders_and_base_runs_too(data: Path, tmp_path: Path) -> None:
+    made = []
+    for place in ("one", "two"):
+        encoder, base = tmp_path / place / "encoder", tmp_path / place / "base"
+        encoder.mkdir(parents=True)
+        base.mkdir()
+        (encoder / "model.safetensors").write_bytes(b"weights")
+        (base / "summary.json").write_text(json.dumps({"config": "0123abcd"}))
+        made.append(config(data, base, encoder))
+    assert identity(made[0]) == identity(made[1])
+    other = copy.deepcopy(made[1])
+    (tmp_path / "two" / "base" / "summary.json").write_text(json.dumps({"config": "ffffffff"}))
+    assert identity(made[0]) != identity(other)
+    (tmp_path / "two" / "base" / "summary.json").write_text(json.dumps({"config": "0123abcd"}))
+    (tmp_path / "two" / "encoder" / "model.safetensors").write_bytes(b"others!")  # as long
+    assert identity(made[0]) != identity(made[1])
+
+
+def test_a_folder_is_its_files_but_hidden_ones(data: Path) -> None:
+    before = of(data)
+    (data / ".DS_Store").write_text("")
+    (data / ".cache").mkdir()
+    (data / ".cache" / "x").write_text("x")
+    assert of(data) == before
+    (data / "more").mkdir()
+    (data / "more" / "period_1.txt").write_text("1 2\n")
+    assert of(data) != before
+
+
+def test_a_name_that_is_no_path_stays(data: Path, tmp_path: Path) -> None:
+    one, two = config(data, encoder=Path("a/checkpoint")), config(data, encoder=Path("another/checkpoint"))
+    assert identity(one) != identity(two)
+    assert of(tmp_path / "nothing") is None
+
+
+def test_the_order_of_strategies_is_part_of_a_run(data: Path) -> None:
+    a, b = {"_target_": "a"}, {"_target_": "b"}
+    one, two = config(data) | {"strategies": {"x": a, "y": b}}, config(data) | {"strategies": {"y": b, "x": a}}
+    assert identity(one) != identity(two)
