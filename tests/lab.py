@@ -18,8 +18,8 @@ from incremental.app import config
 from incremental.app.cli import config_folder
 from incremental.core import gradient, optimizers
 from incremental.core.problem import Baseline, Head, Model, problem
+from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy
-from incremental.core.spec import Sizes
 from incremental.core.types import Data, Info, Problem, Program, State
 from incremental.data.interactions import Interactions, Table
 from incremental.data.simulator import simulate
@@ -71,8 +71,8 @@ class Dense(nn.Module):
     sizes: Sizes
 
     def setup(self) -> None:
-        self.user = nn.Embed(self.sizes.users, 8)
-        self.item = nn.Embed(self.sizes.items, 8)
+        self.user = nn.Embed(self.sizes["user"], 8)
+        self.item = nn.Embed(self.sizes.slots, 8)
         self.layer = nn.Dense(8)
 
     def __call__(self, inputs: dict[str, jax.Array], key: Any) -> jax.Array:
@@ -80,7 +80,7 @@ class Dense(nn.Module):
         return self.layer(nn.relu(self.user(inputs["user"])))
 
     def items(self) -> tuple[jax.Array, jax.Array]:
-        return self.item.embedding, jnp.zeros(self.sizes.items)
+        return self.item.embedding, jnp.zeros(self.sizes.slots)
 
 
 def dense() -> Model:
@@ -215,7 +215,7 @@ def make(problem: Problem, parts: Mapping[str, Strategy], sizes: Sizes, spec: Sp
 
 def problem_of(spec: Spec, sizes: Sizes) -> Problem:
     """The spec's model and head at these capacities."""
-    return problem(MODELS[spec.model](), HEADS[spec.head](), sizes, HISTORY)
+    return problem(MODELS[spec.model](), HEADS[spec.head](), next_item(HISTORY), sizes)
 
 
 @functools.cache

@@ -53,7 +53,7 @@ def check(values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_fits_its_factory(group: str, choice: str) -> None:
-    place = {"strategy": "+strategy@strategies.it", "text": "+text@data.text", "predict": "+predict@data.predict"}.get(
+    place = {"strategy": "+strategy@strategies.it", "text": "+text@data.text", "predict": "+task@data.task"}.get(
         group, group
     )
     check(composed(f"{place}={choice}", *NEEDED.get(choice, [])))

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from incremental.core.strategy import Strategy, chain
 from incremental.core.spec import Sizes
+from incremental.core.strategy import Strategy, chain
 from incremental.core.types import Batch, Data, Params, Program, State
 from incremental.memory import buffer, reservoir
 from incremental.run import alone
@@ -25,7 +25,7 @@ from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 strategies = pytest.mark.parametrize("strategy", lab.STRATEGIES)
-SIZES = Sizes(1024, 1024)  # of the tiny stream: `loop.LEAST_CAPACITY`
+SIZES = Sizes(item=1024, user=1024)  # of the tiny stream: `loop.LEAST_CAPACITY`
 BASELINES = ("popularity", "cooccurrence", "oracle")
 
 
@@ -254,7 +254,12 @@ def growing() -> Any:
 def test_grown_equals_allocated_beforehand(spec: lab.Spec) -> None:
     tight, roomy = (Capacities(table=least, examples=128) for least in (8, 52))
     grown, beforehand = (lab.run(lab.build(spec), growing(), feed={"capacities": own}) for own in (tight, roomy))
-    assert Feed(growing(), capacities=roomy).sizes(0, ("user",)) == Sizes(52, 52) == grown.sizes == beforehand.sizes
+    assert (
+        Feed(growing(), capacities=roomy).sizes(0, ("user",))
+        == Sizes(item=52, user=52)
+        == grown.sizes
+        == beforehand.sizes
+    )
     assert max(Feed(growing(), capacities=tight).sizes(0, ("user",))) < 30
     for one, other in zip(grown.records, beforehand.records, strict=True):
         assert one[:3] == other[:3]
@@ -277,13 +282,13 @@ def test_tables_for_the_whole_stream_give_the_same_results_with_one_capacity() -
 
 def test_tables_that_a_state_has_already_are_not_made_smaller() -> None:
     feed = Feed(growing())
-    assert feed.sizes(0, ("user",), Sizes(4096, 8)) == Sizes(4096, feed.sizes(0, ("user",)).users)
+    assert feed.sizes(0, ("user",), Sizes(item=4096, user=8)) == Sizes(4096, feed.sizes(0, ("user",)).users)
 
 
 @pytest.mark.parametrize("model", lab.MODELS)
 def test_a_row_starts_the_same_in_every_capacity(model: str) -> None:
     small, large = (
-        jax.jit(lab.problem_of(lab.Spec(model=model), Sizes(n, n)).init)(jax.random.key(0)) for n in (18, 40)
+        jax.jit(lab.problem_of(lab.Spec(model=model), Sizes(item=n, user=n)).init)(jax.random.key(0)) for n in (18, 40)
     )
     corner = jax.tree.map(lambda few, many: many[tuple(slice(n) for n in few.shape)], small, large)
     lab.assert_same(corner, small)

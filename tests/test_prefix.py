@@ -44,10 +44,10 @@ Builds = Callable[[Stream], Build]
 def row_kinds(t: int, last: int, known: np.ndarray) -> dict[str, Callable[[Stream], stream_module.Rows]]:
     """All kinds of rows of increment t."""
     return {
-        "train": lambda s: s.training_rows(range(t + 1), validation=False, history=True),
-        "validation": lambda s: s.training_rows([t], validation=True, history=True),
-        "test": lambda s: s.test_rows(t, heldout=False, trained_until=t - 1, known=known, history=True),
-        "heldout": lambda s: s.test_rows(t, heldout=True, trained_until=last, known=known, history=False),
+        "train": lambda s: s.training_examples(range(t + 1), validation=False, history=True),
+        "validation": lambda s: s.training_examples([t], validation=True, history=True),
+        "test": lambda s: s.test_examples(t, heldout=False, trained_until=t - 1, known=known, history=True),
+        "heldout": lambda s: s.test_examples(t, heldout=True, trained_until=last, known=known, history=False),
     }
 
 
@@ -214,13 +214,13 @@ def omniscient(stream: Stream) -> Build:
     """Popularity that counts the whole stream, the future included."""
 
     def build(sizes: Any, cutoffs: tuple[int, ...]) -> Any:
-        counts = np.bincount(stream.interactions.item, minlength=sizes.items)[: sizes.items]
+        counts = np.bincount(stream.interactions.item, minlength=sizes.slots)[: sizes.slots]
         return gradient_free(
             sizes=sizes,
             inputs=("user",),
             init=lambda: {"count": jnp.asarray(counts, jnp.float32)},
             absorb=lambda params, _data: params,
-            scores=lambda params, rows: jnp.broadcast_to(params["count"], (len(rows["user"]), sizes.items)),
+            scores=lambda params, rows: jnp.broadcast_to(params["count"], (len(rows["user"]), sizes.slots)),
             cutoffs=cutoffs,
         )
 

@@ -15,7 +15,10 @@ from incremental.errors import UserError
 
 Scenario = Literal["domain", "class"]
 TASKS = ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
-SIZES: dict[Scenario, Sizes] = {"domain": Sizes(1 + 2, 1), "class": Sizes(1 + 10, 1)}  # row 0 is padding
+SIZES: dict[Scenario, Sizes] = {
+    "domain": Sizes(item=1 + 2, user=1),
+    "class": Sizes(item=1 + 10, user=1),
+}  # row 0 is padding
 
 
 class Digits(NamedTuple):

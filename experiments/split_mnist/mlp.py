@@ -30,8 +30,8 @@ class MLP(nn.Module):
             return nn.Dense(self.width, kernel_init=uniform(fan_in), bias_init=uniform(fan_in))
 
         self.first, self.second = dense(PADDED**2), dense(self.width)
-        self.item = nn.Embed(self.sizes.items, self.width, embedding_init=uniform(self.width))
-        self.item_bias = self.param("item_bias", uniform(self.width), (self.sizes.items,))
+        self.item = nn.Embed(self.sizes.slots, self.width, embedding_init=uniform(self.width))
+        self.item_bias = self.param("item_bias", uniform(self.width), (self.sizes.slots,))
 
     def __call__(self, inputs: dict[str, Array], key: Array | None) -> Array:
         """{"image": [B, 784] uint8} -> [B, D]; padded to 32 × 32 and normalised here, for a memory keeps the bytes."""

@@ -9,14 +9,13 @@ from functools import partial as fixed
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax import Array
 
 from incremental.app import config as schema
 from incremental.core.gradient import Training, make
-from incremental.core.problem import Baseline, Head, Model, problem
+from incremental.core.problem import Baseline, Head, Model, problem, read
 from incremental.core.sharding import over
-from incremental.core.spec import Sizes
+from incremental.core.spec import Sizes, Spec
 from incremental.core.strategy import Strategy
 from incremental.core.tower import on_texts, reading
 from incremental.core.types import Problem, Program
@@ -31,7 +30,7 @@ NODES = ("model", "head", "optimizer", "update", "tracking", "training", "device
 """the top level's nodes, beside the data and the strategies"""
 OWN = ("name", "row", "label", "study", "seed", "runs", "base", "debug", "profile", "dry_run")
 KEYS = ("data", *NODES, "strategies", *OWN)
-PLACES = {"strategy": "strategies.{}", "text": "data.text", "predict": "data.predict"}
+PLACES = {"strategy": "strategies.{}", "text": "data.text", "task": "data.task"}
 """where a group's choice belongs that Hydra puts at the top level"""
 HELDOUT = 0.1
 """share of each increment for the matrix R"""
@@ -114,8 +113,7 @@ def assemble(config: Mapping[str, Any]) -> Parts:
     factory = schema.partial(config["model"], "model")
     # The oracle takes the stream, whose law it knows; a learned model must not.
     model = factory(stream) if "stream" in inspect.signature(factory.func).parameters else factory()
-    if isinstance(model, Model) and stream.question is not None and model.content:
-        _refuse_texts(model.content, stream.question.text, stream.history)
+    read(model, stream.spec)
     names = sorted(config["strategies"] or {})
     if isinstance(model, Baseline):
         if names:
@@ -125,37 +123,16 @@ def assemble(config: Mapping[str, Any]) -> Parts:
             )
         if spread.batch * spread.rows > 1:
             raise UserError(f"devices: {config['model']['_target_']} runs on one device; leave devices out")
-        baseline = fixed(_baseline, model, cutoffs(measured.metrics))
+        baseline = fixed(_baseline, model, stream.spec, cutoffs(measured.metrics))
         return Parts(stream, baseline, update, measured, None, config["seed"], spread.tables == "whole")
     described = json.dumps({name: config[name] for name in (*TRACED, "training")})
-    build = over(
-        _shared(described, cutoffs(measured.metrics), stream.history, text_of(stream)), spread, tuple(model.tables)
-    )
+    build = over(_shared(described, cutoffs(measured.metrics), stream.spec), spread, tuple(model.tables))
     if steps.batch_size % spread.batch:
         raise UserError(
             f"training.batch_size={steps.batch_size} cannot be split over devices.batch={spread.batch} devices; "
             "choose a multiple of it"
         )
     return Parts(stream, build, update, measured, steps.batch_size, config["seed"], spread.tables == "whole")
-
-
-def _refuse_texts(content: Mapping[str, jax.ShapeDtypeStruct], text: np.ndarray, history: int) -> None:
-    """Texts [items, ...] that are not what the behaviour model reads."""
-    if "tokens" in content:
-        if text.dtype != np.int32:
-            raise UserError("data.text makes vectors, but the model reads tokens: text@data.text=tokens")
-        said, made = content["tokens"].shape[-1], (1 + history) * text.shape[1]
-        if said != made:
-            raise UserError(
-                f"model.tokens={said}: data.text.length={text.shape[1]} and data.history={history} make "
-                f"{made} tokens a row; set it to {made}"
-            )
-        return
-    features, made = content["asked"].shape[-1], text.shape[1]
-    if text.dtype == np.int32:
-        raise UserError("data.text makes tokens, which model=encoder_behaviour reads: text@data.text=hashed_words")
-    if features != made:
-        raise UserError(f"model.features={features}: data.text makes {made} numbers of a title; set it to {made}")
 
 
 def floats(config: Mapping[str, Any]) -> dict[str, float]:
@@ -177,7 +154,7 @@ def lanes(configs: Sequence[Mapping[str, Any]], stream: Stream) -> tuple[LaneBui
     ks = cutoffs(schema.build(first["evaluation"], "evaluation").metrics)
 
     def build(sizes: Sizes, own: Mapping[str, Array]) -> Program:
-        return _learned(with_numbers(first, own), ks, stream.history, text_of(stream))(sizes)
+        return _learned(with_numbers(first, own), ks, stream.spec)(sizes)
 
     return build, [{key: each[key] for key in varied} for each in numbers]
 
@@ -200,22 +177,13 @@ def _stream(described: str) -> Stream:
     return schema.build(json.loads(described), "data")
 
 
-Text = jax.ShapeDtypeStruct | None
-"""What one item's text is: [F], or None where `data.text` is null."""
-
-
-def text_of(stream: Stream) -> Text:
-    """What one item's text is in the stream."""
-    return None if stream.text is None else jax.ShapeDtypeStruct(stream.text.shape[1:], stream.text.dtype)
-
-
 @lru_cache(maxsize=1)
-def _shared(described: str, ks: tuple[int, ...], history: int, text: Text) -> Build:
+def _shared(described: str, ks: tuple[int, ...], spec: Spec) -> Build:
     """`_learned`; runs that differ in their seed only share it, and with it compiled programs."""
-    return _learned(json.loads(described), ks, history, text)
+    return _learned(json.loads(described), ks, spec)
 
 
-def _learned(config: Mapping[str, Any], ks: tuple[int, ...], history: int, text: Text) -> Build:
+def _learned(config: Mapping[str, Any], ks: tuple[int, ...], spec: Spec) -> Build:
     """The build of a learned model."""
     model, head = schema.build(config["model"], "model"), schema.build(config["head"], "head")
     optimizer, steps = schema.partial(config["optimizer"], "optimizer"), schema.build(config["training"], "training")
@@ -223,15 +191,16 @@ def _learned(config: Mapping[str, Any], ks: tuple[int, ...], history: int, text:
         name: schema.partial(node, f"strategies.{name}") for name, node in (config["strategies"] or {}).items()
     }
     if model.tower is None:
-        return fixed(_program, model, head, optimizer, factories, steps, ks, history)
-    if text is None:
+        return fixed(_program, model, head, optimizer, factories, steps, ks, spec)
+    if "text" not in spec.side:
         raise UserError("model: it computes items from their texts, but data.text=null: +text@data.text=hashed_words")
     if head.init is not None:
         raise UserError(f"model: it computes items from their texts, but the head has parameters of its own; {REMEDY}")
 
     def build(sizes: Sizes) -> Program:
-        given = jax.ShapeDtypeStruct((sizes.items, *text.shape), text.dtype)
-        return reading(fixed(_program, model, head, optimizer, factories, steps, ks, history, sizes), given)
+        text = spec.side["text"]
+        given = jax.ShapeDtypeStruct((sizes[text.kind or ""], *text.shape), text.dtype)
+        return reading(fixed(_program, model, head, optimizer, factories, steps, ks, spec, sizes), given)
 
     return build
 
@@ -249,8 +218,8 @@ def _made(name: str, factory: Any, own: Problem) -> Strategy:
     return strategy
 
 
-def _baseline(model: Baseline, ks: tuple[int, ...], sizes: Sizes) -> Program:
-    return model.build(sizes, ks)
+def _baseline(model: Baseline, spec: Spec, ks: tuple[int, ...], sizes: Sizes) -> Program:
+    return model.program(spec, sizes, ks)
 
 
 def _program(
@@ -260,13 +229,13 @@ def _program(
     factories: Mapping[str, Any],
     steps: Training,
     ks: tuple[int, ...],
-    history: int,
+    spec: Spec,
     sizes: Sizes,
     text: Array | None = None,
 ) -> Program:
-    own = problem(model, head, sizes, history, precision=steps.precision)
+    own = problem(model, head, spec, sizes, precision=steps.precision)
     if model.tower is not None and text is not None:
-        own = on_texts(own, model.tower, text, steps.precision)
+        own = on_texts(own, model.tower, text, spec.side["text"].kind or "", steps.precision)
 
     def strategies(own: Problem) -> dict[str, Strategy]:
         return {name: _made(name, factory, own) for name, factory in factories.items()}

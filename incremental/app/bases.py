@@ -98,15 +98,21 @@ def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: S
     if not same_rows(parts.stream.prefix(0), stream.prefix(0)):
         raise UserError(f"base={run}: its base part has other training rows; data must be the same up to its end")
     reads = way.at(theirs_at).program.at is not None
-    if reads and not np.array_equal(parts.stream.prefix(0).text, stream.prefix(0).text):  # type: ignore[arg-type]
+    texts = [each.prefix(0).interactions.side for each in (parts.stream, stream)]
+    if reads and not np.array_equal(texts[0]["text"].values, texts[1]["text"].values):
         raise UserError(f"base={run}: its items' texts are others; data.text must be the same")
-    if any(has > wanted for has, wanted in zip(theirs_at, sizes, strict=True)):
+    if any(theirs_at[kind] > sizes[kind] for kind in sizes):
         raise UserError(
-            f"base={run}: its tables are made for more ids ({theirs_at.items} items, {theirs_at.users} users) than "
-            f"this run begins with ({sizes.items}, {sizes.users}); set devices.tables=whole here too"
+            f"base={run}: its tables are made for more ids ({said(theirs_at)}) than this run begins with "
+            f"({said(sizes)}); set devices.tables=whole here too"
         )
     grown = state if theirs_at == sizes else way.at(sizes).grow(state)
-    return Base(grown.learner, progress.costs[0])
+    return Base(grown.learner, progress.costs[0], sizes)
+
+
+def said(sizes: Sizes) -> str:
+    """Capacities in words."""
+    return ", ".join(f"{kind} {size:,}" for kind, size in sizes.items())
 
 
 def same_rows(one: Stream, other: Stream) -> bool:

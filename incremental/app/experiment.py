@@ -10,7 +10,7 @@ import jax
 
 from incremental.app import config as schema
 from incremental.app.assemble import NODES, Parts, assemble, completed, refuse_unknown
-from incremental.app.bases import OfRun, Store
+from incremental.app.bases import OfRun, Store, said
 from incremental.app.console import Console
 from incremental.app.rundir import RunDirectory
 from incremental.app.tracking import Tracker, tracked
@@ -175,7 +175,7 @@ def run_in(
         raise result
     summary = execution.finish(result)
     quality = summary["metrics"][headline]["prequential"]
-    then = f"  or  incremental-recommend {directory.path} --user ID" if stream.question is None else ""
+    then = f"  or  incremental-recommend {directory.path} --user ID" if not stream.task.classes else ""
     print(
         f"  finished: prequential {headline} {quality:.4f}, {summary['cost']['seconds_per_update']:.2f} s an update\n"
         f"  written: {directory.path}/summary.json, evaluations.csv, epochs.csv, checkpoint/"
@@ -210,13 +210,13 @@ def dry_run(parts: Parts) -> None:
     metrics, matrix = parts.evaluation.metrics, parts.evaluation.matrix
     executor = Executor(way)
     check(feed, executor, parts.update, metrics, matrix=matrix, batch_size=parts.batch_size)
-    sizes = feed.sizes(0, way.inputs(feed.sizes(0, ("user",))))
+    sizes = feed.sizes(0, way.inputs(feed.sizes(0)))
     executor.load({}, sizes)
     state, functions = executor.state, way.at(sizes).functions
     data = feed.update(functions.program, 0, parts.update.plan(0, [], {}, 0), way.place).data
     compiled = functions.run_epoch.program(state, data)
     leaves = jax.tree.leaves(state.learner.params)
-    print(f"dry run: {len(parts.stream) - 1} increments; tables of {sizes.items:,} items and {sizes.users:,} users")
+    print(f"dry run: {len(parts.stream) - 1} increments; tables of {said(sizes)} ids")
     print(f"  parameters: {sum(leaf.size for leaf in leaves):,} ({bytes_of(state.learner.params):,} bytes)")
     print(f"  the whole state, with moments, strategies and the best epoch: {bytes_of(state):,} bytes")
     print(f"  the base part's examples on the device: {bytes_of(data):,} bytes")

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 
 class Sizes(Mapping[str, int]):
     """Capacity of the id tables of each kind, padding row included; hashable.
@@ -69,3 +71,9 @@ class Spec:
 
     def __hash__(self) -> int:
         return hash((*self.inputs.items(), self.labels, self.kinds, *self.side.items()))
+
+
+def next_item(history: int) -> Spec:
+    """Examples of a user, the items of the last `history` events and the next item, as every log has them."""
+    whole = np.dtype(np.int32)
+    return Spec({"user": Input((), whole, "user"), "history": Input((history,), whole, "item")})

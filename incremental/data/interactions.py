@@ -110,12 +110,7 @@ class Interactions:
             behaviours=self.behaviours[:behaviours],
             law=None if self.law is None else self.law.take(np.arange(min(n, len(self))), np.arange(1, items)),
             further=further,
-            side={
-                name: Side(
-                    of.kind, of.values[: {"item": items, "user": users}.get(of.kind) or len(further[of.kind].names)]
-                )
-                for name, of in self.side.items()
-            },
+            side={name: Side(of.kind, of.values[: known[of.kind]]) for name, of in self.side.items()},
         )
 
 

@@ -113,8 +113,9 @@ class Stream:
         """The test events of increment t: all of it, or its held-out part only.
 
         `known` [capacity] bool by kind: the ids that the model knows; events of others are taken out of what was
-        before, as the `inputs` read it. With `unseen_items=drop` events whose label no training event up to increment `trained_until` has are
-        left out; then, in any case, those with fewer than `minimum_history` earlier events of such a label.
+        before, as the `inputs` read it. With `unseen_items=drop` events whose label no training event up to increment
+        `trained_until` has are left out; then, in any case, those with fewer than `minimum_history` earlier events of
+        such a label.
         """
         events = np.arange(*self.bounds(t), dtype=np.int32)
         if heldout:
@@ -149,14 +150,22 @@ class Stream:
         place = self._now[rows.event]
         return self.label[order[kept]], before[first[place]], before[place]
 
-    def latest(self, users: Ints, known: Bools) -> Ints:
-        """[users, L] int32: the last L items of each user at the end of the stream that are `known` [V] bool."""
-        past = np.zeros((len(users), self.history), np.int32)
+    def latest(self, users: Ints, known: Mapping[str, Bools]) -> Examples:
+        """Examples of these users at the end of the stream: what is asked of them has not happened (event -1, label 0).
+
+        `known` [capacity] bool by kind: the ids that the model knows; events of others are no past.
+        """
+        visible = np.ones(len(self.label), bool)
+        for kind, ids in known.items():
+            visible &= belongs(ids, self.interactions.ids(kind))
+        order, sorted_users, _ = self._by_user
+        past = np.full((len(users), self.history), -1, np.int32)
         for row, user in zip(past, users, strict=True):
-            items = self.items_of(user)
-            items = items[belongs(known, items)][-self.history :]
-            row[self.history - len(items) :] = items
-        return past
+            events = order[slice(*np.searchsorted(sorted_users, [user, user + 1]))]
+            events = events[visible[events]][-self.history :]
+            row[self.history - len(events) :] = events
+        nothing = np.zeros(len(users), np.int32)
+        return Examples(nothing - 1, users, past, nothing, nothing)
 
     def items_of(self, user: int) -> Ints:
         """All items of a user, in time order."""

@@ -96,9 +96,10 @@ class Feed:
         else:
             rows = stream.training_examples(plan.increments, validation=False, inputs=inputs)
         if not len(rows):
+            past = any(stream.features[name].past == "needed" for name in inputs)
             raise UserError(
                 f"increment {t} has no training example"
-                + (" with an earlier event of its user; a sequence model needs one" if any(stream.features[name].past == "needed" for name in inputs) else "")
+                + (" with an earlier event of its user; a sequence model needs one" if past else "")
                 + "; cut the stream coarser (data.cut)"
             )
         new = stream.training_events(plan.arrived)
@@ -133,26 +134,27 @@ class Feed:
     # -- tests -----------------------------------------------------------------------------------------------------
 
     def tests(
-        self, program: Program, known: Mapping[str, np.ndarray], t: int, trained_until: int, place: Place, *, heldout: bool
+        self,
+        program: Program,
+        known: Mapping[str, np.ndarray],
+        t: int,
+        trained_until: int,
+        place: Place,
+        *,
+        heldout: bool,
     ) -> tuple[Examples, Data, Seen | None]:
         """The test examples of increment t, on the host and on the device, and what their rankings leave out.
 
         `known` [capacity] bool by kind: the ids that the model was trained on.
         """
         stream, inputs, sizes = self.stream, program.inputs, program.sizes
-        read = {each.kind for each in inputs.values() if each.shape} & {*known}
+        read = {*known} & {each.kind for each in inputs.values() if each.shape}
         rows = stream.test_examples(
             t, heldout=heldout, trained_until=trained_until, known={kind: known[kind] for kind in read}, inputs=inputs
         )
         seen = self.seen(rows, heldout=True) if stream.exclude_seen else None
         data = self.examples(rows, inputs, t)
-        # Ids beyond the tables are unknown: row 0.
-        kinds = {name: each.kind for name, each in inputs.items() if each.kind in sizes}
-        own = {
-            name: np.where(values < sizes[kinds[name]], values, 0) if name in kinds else values
-            for name, values in data.rows.inputs.items()
-        }
-        data = data._replace(rows=data.rows._replace(inputs=own))
+        data = data._replace(rows=data.rows._replace(inputs=within(data.rows.inputs, inputs, sizes)))
         new = self.listed and not heldout
         if new:
             listed: Any = np.isin(np.arange(sizes.slots), np.unique(stream.label[slice(*stream.bounds(t))]))
@@ -186,6 +188,15 @@ class Feed:
         )
         arrived = {kind: padded(log.ids(kind)[new], events) for kind in log.kinds if kind != labels}
         return Data(batch, number, now, padded(log.ids(labels)[new], events), arrived)
+
+
+def within(values: Mapping[str, np.ndarray], inputs: Mapping[str, Input], sizes: Sizes) -> dict[str, np.ndarray]:
+    """The inputs' values with ids beyond the tables, which are unknown, as row 0."""
+    found = {}
+    for name, ids in values.items():
+        kind = inputs[name].kind
+        found[name] = ids if kind is None or kind not in sizes else np.where(ids < sizes[kind], ids, 0)
+    return found
 
 
 def padded(values: np.ndarray, rows: int) -> Any:

@@ -19,7 +19,7 @@ from incremental.app.bases import restored
 from incremental.core.types import Program, State
 from incremental.data.stream import Stream
 from incremental.errors import UserError
-from incremental.run.feed import Feed
+from incremental.run.feed import Feed, within
 
 BATCH = 256
 
@@ -36,9 +36,13 @@ class Trained:
     """The model of a run as its last checkpoint has it, and the part of the stream that it was trained on."""
 
     def __init__(self, program: Program, state: State, stream: Stream) -> None:
-        if "event" in program.inputs:
-            raise UserError("the oracle knows the law of past events only; choose the run of a model")
-        if stream.question is not None:
+        of_event = [name for name in program.inputs if name != "user" and stream.features[name].past == "unread"]
+        if of_event:
+            raise UserError(
+                f"the run's model reads {of_event[0]!r} of the event itself, which has not happened when items are "
+                "recommended (the oracle knows the law of past events only); choose the run of another model"
+            )
+        if stream.task.labels != "item":
             raise UserError("the run predicts behaviours and recommends no items; choose the run of a recommender")
         self.program, self.state, self.stream = program, state, stream
         self.seen = np.asarray(state.learner.catalogue.seen)
@@ -78,12 +82,10 @@ class Trained:
         """The model's inputs for these users at the end of the stream, padded to `BATCH` rows."""
         padded = np.zeros(BATCH, np.int32)
         padded[: len(users)] = users
-        values: dict[str, np.ndarray] = {}
-        if "user" in self.program.inputs:
-            values["user"] = np.where(padded < self.program.sizes.users, padded, 0)
-        if "history" in self.program.inputs:
-            values["history"] = self.stream.latest(padded, self.seen)
-        return values
+        log, sizes = self.stream.interactions, self.program.sizes
+        examples = self.stream.latest(padded, {"item": self.seen})
+        values = {name: self.stream.features[name].of(log, examples) for name in self.program.inputs}
+        return within(values, self.program.inputs, sizes)
 
     def scores(self, users: Sequence[str], *, exclude_seen: bool = True) -> np.ndarray:
         """[users, V] float32, at most 256 users: -inf for items that are no candidates, or were had before."""
@@ -122,5 +124,5 @@ def load(run: str | Path) -> Trained:
     _, parts, way, (state, _, sizes, progress) = restored(run)
     program, t = way.at(sizes).program, progress.increment - 1
     if program.at is not None:
-        program = program.at(Feed(parts.stream).text(t, sizes, way.place))
+        program = program.at(Feed(parts.stream).side(t, sizes, way.place)["text"])
     return Trained(program, state, parts.stream.prefix(t))

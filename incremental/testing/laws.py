@@ -401,10 +401,10 @@ def _quota(subject: Subject, memories: Sequence[Memory]) -> Iterator[str]:
     """After the base part: within one of capacity * share, by label, and never more than there are."""
     rows = subject.data[0].rows
     labels = np.asarray(rows.labels)[np.asarray(rows.valid)]
-    counts = np.bincount(labels, minlength=LARGE.items)
+    counts = np.bincount(labels, minlength=LARGE.slots)
     for memory in memories:
         valid = np.asarray(memory.rows.valid)
-        kept = np.bincount(np.asarray(memory.rows.labels)[valid], minlength=LARGE.items)
+        kept = np.bincount(np.asarray(memory.rows.labels)[valid], minlength=LARGE.slots)
         share = min(len(valid), len(labels)) * counts / counts.sum()
         wrong = np.flatnonzero((kept > np.ceil(share - 1e-4)) | (kept < np.floor(share + 1e-4)))
         if len(wrong):

@@ -13,8 +13,8 @@ from jax import Array
 
 from incremental.core.gradient import Training, make
 from incremental.core.optimizers import adam
-from incremental.core.problem import Model, problem
-from incremental.core.spec import Sizes
+from incremental.core.problem import Model, problem, read
+from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Params, Problem, Program, PyTree, State
 from incremental.errors import UserError
@@ -27,7 +27,11 @@ Factory = Callable[..., Strategy]
 INCREMENTS, EPOCHS, BATCH, HISTORY = 3, 3, 16, 6
 ROWS = (60, 44, 52)  # unequal, and no multiples of a batch
 CAPACITY = 64
-SMALL, LARGE = Sizes(14, 16), Sizes(20, 22)  # the ids of increments 0 and 1; those of increment 2 as well
+SMALL, LARGE = (
+    Sizes(item=14, user=16),
+    Sizes(item=20, user=22),
+)  # the ids of increments 0 and 1; those of increment 2 as well
+SPEC = next_item(HISTORY)
 NAME = "checked"
 MODEL = matrix_factorization(width=8)
 
@@ -59,7 +63,7 @@ def _data(model: Model) -> tuple[Data, ...]:
     for t in range(INCREMENTS):
         rows: Any = _rows(model, t, sum(ROWS[:t]))
         users = rows.inputs.get("user", rows.labels * 0)
-        parts.append(Data(rows, np.int32(ROWS[t]), np.int32(t), users, rows.labels))  # type: ignore[arg-type]
+        parts.append(Data(rows, np.int32(ROWS[t]), np.int32(t), rows.labels, {"user": users}))  # type: ignore[arg-type]
     return tuple(jax.tree.map(jnp.asarray, parts))
 
 
@@ -92,11 +96,12 @@ class Subject:
         if left and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             raise UserError(f"check_strategy: arguments {sorted(left)} are no parameters of the factory")
         self.floats, self.fixed = floats, fixed
+        read(model, SPEC)
         self.data = _data(model)
         self.programs: dict[Sizes, tuple[Any, Any]] = {}
 
     def problem(self, sizes: Sizes) -> Problem:
-        return problem(self.model, full_softmax(), sizes, HISTORY)
+        return problem(self.model, full_softmax(), SPEC, sizes)
 
     def strategy(self, floats: Mapping[str, Any], sizes: Sizes = LARGE) -> Strategy:
         return self.factory(self.problem(sizes), **self.fixed, **floats)

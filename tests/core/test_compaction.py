@@ -13,8 +13,8 @@ import pytest
 from incremental.core import compaction, optimizers
 from incremental.core.gradient import make, training
 from incremental.core.problem import Head, Model, problem
+from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy
-from incremental.core.spec import Sizes
 from incremental.core.types import Batch, Data, Program, State
 from incremental.errors import UserError
 from incremental.heads.adaptive_softmax import adaptive_softmax
@@ -50,7 +50,7 @@ from incremental.strategies.spectral_norm import spectral_norm
 from incremental.strategies.warm_rows import warm_rows
 from tests import lab
 
-SIZES = Sizes(items=251, users=263)  # of nothing else here; more than the ids of any batch
+SIZES = Sizes(item=251, user=263)  # of nothing else here; more than the ids of any batch
 ROWS, BATCH, HISTORY, INCREMENTS, EPOCHS = 40, 16, 4, 3, 2  # the last batch is half padding
 
 MODELS: dict[str, Callable[[], Model]] = {
@@ -116,7 +116,7 @@ def program_of(
     sizes: Sizes = SIZES,
     weight: Any = 0.0,
 ) -> Program:
-    own = problem(MODELS[model](), head or sampled_softmax(negatives=8), sizes, HISTORY)
+    own = problem(MODELS[model](), head or sampled_softmax(negatives=8), next_item(HISTORY), sizes)
     steps = training(batch_size=BATCH, patience=0, rows="compact" if compact else "dense")
     known = PARTS | {name: functools.partial(factory, weight=weight) for name, factory in PENALTIES.items()}
     named = parts if isinstance(parts, dict) else {name: known[name] for name in parts}
@@ -205,15 +205,15 @@ def test_heads_that_draw_negatives_train_as_with_whole_tables(head: Callable[[],
 
 @pytest.mark.slow
 def test_a_table_with_fewer_rows_than_the_batch_has_ids_stays_whole() -> None:
-    Runs(sizes=Sizes(items=82, users=83), head=bpr(negatives=100)).assert_equal()
+    Runs(sizes=Sizes(item=82, user=83), head=bpr(negatives=100)).assert_equal()
 
 
 @pytest.mark.slow
 def test_grown_equals_allocated_beforehand() -> None:
-    small, large = Runs("replay"), Runs("replay", sizes=Sizes(300, 301))
+    small, large = Runs("replay"), Runs("replay", sizes=Sizes(item=300, user=301))
     data = [part(t, small.inputs) for t in range(2)]
     start = [each.update(each.init(jax.random.key(0)), data[0], compact=True) for each in (small, large)]
-    grown = grow(start[0], program_of(("replay",), compact=True, sizes=Sizes(300, 301)))
+    grown = grow(start[0], program_of(("replay",), compact=True, sizes=Sizes(item=300, user=301)))
     ends = [large.update(state, data[1], compact=True) for state in (grown, start[1])]
     lab.assert_close(*ends)
 
@@ -383,7 +383,7 @@ def test_what_needs_the_whole_catalogue_is_refused_by_name(message: str, argumen
 
 
 def test_an_optimizer_whose_state_is_not_a_row_an_id_is_refused() -> None:
-    own = problem(MODELS["mf"](), bpr(negatives=8), SIZES, HISTORY)
+    own = problem(MODELS["mf"](), bpr(negatives=8), next_item(HISTORY), SIZES)
     tx = optax.adafactor(0.1, min_dim_size_to_factor=4)
     program = make(own, tx, sizes=SIZES, training=training(batch_size=BATCH, rows="compact"))
     state = jax.eval_shape(program.init, jax.random.key(0))

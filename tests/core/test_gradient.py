@@ -11,8 +11,8 @@ import pytest
 from incremental.core import gradient, steps
 from incremental.core.optimizers import sgd
 from incremental.core.problem import Head, problem
+from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy
-from incremental.core.spec import Sizes
 from incremental.core.types import Batch, Data, Learner, Outputs, Params, Program, State, Step
 from incremental.errors import UserError
 from incremental.heads.sampled_softmax import sampled_softmax
@@ -20,7 +20,7 @@ from incremental.run import alone, loop
 from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
-SIZES = Sizes(1024, 1024)
+SIZES = Sizes(item=1024, user=1024)
 PLAIN = lab.Spec()
 
 
@@ -129,7 +129,7 @@ def test_table_rows_of_ids_to_come_do_not_decay() -> None:
 @pytest.mark.parametrize("negative", [False, True])
 def test_a_data_loss_below_0_is_refused_unless_the_head_may(negative: bool) -> None:
     head = Head(lambda _items, outputs, batch: -jnp.ones(len(batch.labels)) + 0.0 * outputs.hidden.sum(1))
-    tiny = problem(lab.MODELS["mf"](), head._replace(negative=negative), SIZES, lab.HISTORY)
+    tiny = problem(lab.MODELS["mf"](), head._replace(negative=negative), next_item(lab.HISTORY), SIZES)
     f = alone.Functions(lab.make(tiny, {}, SIZES, lab.Spec()))
     data = cut(data_at(0)[0], 40)
     _, info = f.run_epoch(f.begin(f.init(jax.random.key(0)), data), data)
@@ -301,7 +301,7 @@ def test_evaluation_sees_the_view() -> None:
 
 
 def test_the_name_of_the_head_is_taken() -> None:
-    tiny = problem(lab.MODELS["mf"](), sampled_softmax(negatives=4), SIZES, lab.HISTORY)
+    tiny = problem(lab.MODELS["mf"](), sampled_softmax(negatives=4), next_item(lab.HISTORY), SIZES)
     with pytest.raises(UserError, match=r"strategies\.head: the name 'head' belongs to the model's head"):
         gradient.make(tiny, optax.sgd(0.1), {"head": Strategy()}, sizes=SIZES)
     with pytest.raises(UserError, match=r"strategies\.mine: expected a Strategy, got int"):
@@ -412,7 +412,7 @@ def test_draws_depend_on_seed_increment_and_epoch_not_on_what_went_before() -> N
 
 
 def test_the_catalogue_counts_arrivals_and_never_the_padding() -> None:
-    empty = steps.empty_catalogue(Sizes(5, 4))
+    empty = steps.empty_catalogue(Sizes(item=5, user=4))
     data = data_at(0)[0]._replace(users=jnp.array([1, 3, 1, 0, 0]), items=jnp.array([2, 2, 4, 0, 0]))
     once = steps.count_arrivals(empty, data)
     assert once.events.tolist() == [0, 0, 2, 0, 1]
@@ -439,7 +439,7 @@ def test_impossible_training_is_refused(arguments: dict[str, Any], message: str)
 
 def test_a_problem_covers_its_capacity() -> None:
     """Outputs cover the capacity; the loss is one number a row."""
-    tiny = lab.problem_of(PLAIN, Sizes(16, 8))
+    tiny = lab.problem_of(PLAIN, Sizes(item=16, user=8))
     params = tiny.init(jax.random.key(0))
     outputs = tiny.apply(params, {"user": jnp.array([1, 2])})
     assert isinstance(outputs, Outputs)

@@ -12,7 +12,7 @@ from incremental.models.cooccurrence import cooccurrence
 from incremental.models.popularity import popularity
 from tests import lab
 
-SIZES = Sizes(items=6, users=4)
+SIZES = Sizes(item=6, user=4)
 
 
 def data(users: list[int], items: list[int], increment: int = 0) -> Data:
@@ -39,9 +39,9 @@ def counting() -> Program:
     return gradient_free(
         sizes=SIZES,
         inputs=("user",),
-        init=lambda: {"count": jnp.zeros(SIZES.items)},
+        init=lambda: {"count": jnp.zeros(SIZES.slots)},
         absorb=absorb,
-        scores=lambda params, rows: jnp.broadcast_to(-params["count"], (len(rows["user"]), SIZES.items)),
+        scores=lambda params, rows: jnp.broadcast_to(-params["count"], (len(rows["user"]), SIZES.slots)),
         cutoffs=(2,),
         rank_batch_size=2,
     )
@@ -67,7 +67,7 @@ def test_an_update_absorbs_once_and_counts_what_arrived(counting: Program) -> No
     assert state.learner.params["count"].tolist() == [0, 0, 0, 2, 1, 1]
     assert state.learner.catalogue.events.tolist() == [0, 0, 0, 2, 1, 1]
     assert state.learner.catalogue.seen.tolist() == [False, False, False, True, True, True]
-    assert state.learner.catalogue.users.tolist() == [False, True, True, False]
+    assert state.learner.catalogue.arrived["user"].tolist() == [False, True, True, False]
     assert int(state.learner.increment) == 1
     lab.assert_same(state.fit.learner, state.learner)
     assert state.strategy == {}

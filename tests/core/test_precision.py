@@ -16,7 +16,7 @@ from incremental.core.gradient import make, training
 from incremental.core.optimizers import adam
 from incremental.core.precision import low, product
 from incremental.core.problem import Model, problem
-from incremental.core.spec import Sizes
+from incremental.core.spec import Sizes, next_item
 from incremental.core.types import Problem
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.frequent_directions import frequent_directions
@@ -30,7 +30,7 @@ from incremental.testing.subject import HISTORY, NAME, Subject
 from tests import lab
 from tests.app.test_experiment import composed
 
-SIZES = Sizes(24, 24)
+SIZES = Sizes(item=24, user=24)
 MODELS = {
     "mf": matrix_factorization(width=8),
     "sasrec": sasrec(width=8, blocks=1, dropout=0.2),
@@ -41,8 +41,8 @@ MODELS = {
 def problems(model: Model) -> tuple[Problem, Problem]:
     """In bfloat16 and in float32."""
     return (
-        problem(model, full_softmax(), SIZES, 6, precision="bfloat16"),
-        problem(model, full_softmax(), SIZES, 6, precision="float32"),
+        problem(model, full_softmax(), next_item(6), SIZES, precision="bfloat16"),
+        problem(model, full_softmax(), next_item(6), SIZES, precision="float32"),
     )
 
 
@@ -101,7 +101,7 @@ def test_loss_and_gradient_are_near_those_of_float32(name: str) -> None:
 
 def test_a_row_that_occurs_often_gets_its_whole_gradient() -> None:
     """Added up in bfloat16, 1 + 1 + ... ends at 256."""
-    own = problem(matrix_factorization(width=8), full_softmax(), SIZES, 6, precision="bfloat16")
+    own = problem(matrix_factorization(width=8), full_softmax(), next_item(6), SIZES, precision="bfloat16")
     params = jax.jit(own.init)(jax.random.key(0))
     inputs = {"user": jnp.ones(1000, jnp.int32)}
     grads = jax.jit(jax.grad(lambda params: own.apply(params, inputs).hidden.sum()))(params)
@@ -112,7 +112,10 @@ def test_a_row_that_occurs_often_gets_its_whole_gradient() -> None:
 def test_what_is_broadcast_over_a_batch_gets_its_whole_gradient(name: str) -> None:
     """The gradient on n equal rows is n times that on one, for biases, norms' scales and positions."""
     model = lab.dense() if name == "dense" else MODELS[name]
-    own, n = problem(model, full_softmax(), SIZES, 6, precision="bfloat16"), 40_000 if name == "dense" else 2048
+    own, n = (
+        problem(model, full_softmax(), next_item(6), SIZES, precision="bfloat16"),
+        40_000 if name == "dense" else 2048,
+    )
     params = jax.jit(own.init)(jax.random.key(0))
 
     def gradient(n: int) -> Any:
@@ -139,7 +142,7 @@ def exactness(text: str) -> set[str]:
 
 @pytest.mark.parametrize(("precision", "said"), [("float32", "HIGHEST"), ("tf32", "HIGH"), ("bfloat16", "HIGHEST")])
 def test_every_product_of_an_epoch_and_of_a_ranking_says_how_exact_it_is(precision: Any, said: str) -> None:
-    own = problem(MODELS["sasrec"], full_softmax(), SIZES, HISTORY, precision=precision)
+    own = problem(MODELS["sasrec"], full_softmax(), next_item(HISTORY), SIZES, precision=precision)
     parts = {"gpm": gpm(own, samples=8), "lwf": lwf(own)}
     program = make(own, adam(), parts, sizes=SIZES, training=training(batch_size=8, precision=precision))
     state = jax.eval_shape(program.init, jax.random.key(0))
@@ -181,7 +184,7 @@ def test_a_run_takes_its_precision_from_its_config(tmp_path: Path) -> None:
 def test_parameters_moments_and_fishers_stay_float32() -> None:
     class Low(Subject):
         def problem(self, sizes: Sizes) -> Problem:
-            return problem(self.model, full_softmax(), sizes, 6, precision="bfloat16")
+            return problem(self.model, full_softmax(), next_item(6), sizes, precision="bfloat16")
 
     subject = Low(ewc, {"samples": 8}, MODELS["mf"])
     state = jax.eval_shape(lambda: subject.init(subject.floats, jnp.uint32(0), SIZES))

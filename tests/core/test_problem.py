@@ -8,7 +8,7 @@ import pytest
 
 from incremental.core.precision import Precision
 from incremental.core.problem import problem
-from incremental.core.spec import Sizes
+from incremental.core.spec import Sizes, next_item
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.matrix_factorization import matrix_factorization
 
@@ -17,7 +17,9 @@ ROWS = jnp.array([3, 0, 3])
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_scores_of_some_rows_are_those_of_all_and_cost_less(precision: Precision) -> None:
-    own = problem(matrix_factorization(width=4), full_softmax(), Sizes(4000, 30), 0, precision=precision)
+    own = problem(
+        matrix_factorization(width=4), full_softmax(), next_item(0), Sizes(item=4000, user=30), precision=precision
+    )
     params: Any = jax.jit(own.init)(jax.random.key(0))
 
     def some(params: Any, *, alone: bool) -> jax.Array:

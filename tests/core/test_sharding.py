@@ -24,8 +24,8 @@ from incremental.core.lengths import by_length
 from incremental.core.optimizers import adam
 from incremental.core.problem import Model, problem
 from incremental.core.sharding import BATCH, Layout, devices, mesh_of, over, rules_of, shapes, sharded, split
+from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy, chain
-from incremental.core.spec import Sizes
 from incremental.core.types import Program
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
@@ -95,9 +95,9 @@ def test_a_recurrent_model_does_on_eight_devices_what_it_does_on_one() -> None:
 
 
 def test_what_mirrors_a_table_lies_with_it_and_all_else_on_every_device() -> None:
-    own = problem(lab.dense(), full_softmax(), Sizes(1024, 1024), 8)
+    own = problem(lab.dense(), full_softmax(), next_item(8), Sizes(item=1024, user=1024))
     parts = {name: lab.configured(name)(own) for name in ("replay", "ewc", "gpm")}
-    program = make(own, adam(), parts, sizes=Sizes(1024, 1024))
+    program = make(own, adam(), parts, sizes=Sizes(item=1024, user=1024))
     state = shapes(sharded(program, layout(2, 4)))
     split_ones = {
         jax.tree_util.keystr(path, simple=True, separator="/")
@@ -117,7 +117,7 @@ def test_what_mirrors_a_table_lies_with_it_and_all_else_on_every_device() -> Non
 def test_a_table_that_grows_stays_split() -> None:
     def program(items: int) -> Program:
         sizes = Sizes(items, 1024)
-        own = problem(lab.dense(), full_softmax(), sizes, 8)
+        own = problem(lab.dense(), full_softmax(), next_item(8), sizes)
         return sharded(make(own, adam(), {"ewc": lab.configured("ewc")(own)}, sizes=sizes), layout(2, 4))
 
     state = jax.jit(program(1024).init)(jax.random.key(0))
@@ -144,7 +144,7 @@ def test_a_step_reduces_gradients_and_gathers_no_table(rows: int, tmp_path: Path
     capacity, width, size, drawn = 1024, 8, 64 + 16, 24
     asked = [f"devices.batch={8 // rows}", f"devices.rows={rows}", "head=sampled_softmax", f"head.negatives={drawn}"]
     asked += ["+strategy@strategies.memory=replay", "strategies.memory.rows=16"]
-    program = assemble(composed(tmp_path, *asked)).build(Sizes(capacity, capacity))
+    program = assemble(composed(tmp_path, *asked)).build(Sizes(item=capacity, user=capacity))
     data, _ = lab.update_data(lab.stream(), program, 1)
     compiled = jax.jit(program.run_epoch).lower(shapes(program), data).compile().as_text() or ""
     moved = communication(compiled)

@@ -20,8 +20,8 @@ from incremental.core.gradient import make, training
 from incremental.core.optimizers import adam, sgd
 from incremental.core.problem import Model, problem
 from incremental.core.sharding import sharded
+from incremental.core.spec import Sizes, next_item
 from incremental.core.tower import Tower, on_texts, reading
-from incremental.core.spec import Sizes
 from incremental.core.types import Batch, Problem, Program
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
@@ -49,9 +49,9 @@ from tests.test_prefix import evaluation_differences
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 F = 16
-SIZES = Sizes(12, 9)
+SIZES = Sizes(item=12, user=9)
 BOTH = text_items(model=lab.dense(), ids=True)  # with a dense kernel besides the tower's
-TEXTS: Any = np.random.default_rng(0).normal(size=(SIZES.items, F)).astype(np.float32)
+TEXTS: Any = np.random.default_rng(0).normal(size=(SIZES.slots, F)).astype(np.float32)
 
 
 def stream(**protocol: Any) -> Stream:
@@ -60,7 +60,7 @@ def stream(**protocol: Any) -> Stream:
 
 def of(model: Model, text: Any, sizes: Sizes = SIZES) -> tuple[Problem, Problem]:
     """Without the tower, and with it."""
-    core = problem(model, full_softmax(), sizes, lab.HISTORY)
+    core = problem(model, full_softmax(), next_item(lab.HISTORY), sizes)
     assert model.tower is not None
     return core, on_texts(core, model.tower, text)
 
@@ -80,7 +80,7 @@ def program(
             rank_batch_size=64,
         )
 
-    return reading(at, jax.ShapeDtypeStruct((sizes.items, F), jnp.float32))
+    return reading(at, jax.ShapeDtypeStruct((sizes.slots, F), jnp.float32))
 
 
 @functools.cache
@@ -164,8 +164,8 @@ def test_the_prefix_law() -> None:
 
 
 def test_grown_equals_allocated_beforehand() -> None:
-    events, large = stream(), Sizes(1152, 1152)
-    small = lab.functions(build()(Sizes(1024, 1024)))
+    events, large = stream(), Sizes(item=1152, user=1152)
+    small = lab.functions(build()(Sizes(item=1024, user=1024)))
     data = lambda f, t: lab.update_data(events, f.program, t)  # noqa: E731
     f = lab.functions(build()(large))
     grown, _ = lab.train(small, small.init(jax.random.key(0)), *data(small, 0))
@@ -187,7 +187,7 @@ def test_a_lane_is_the_run_alone() -> None:
 @pytest.mark.parametrize("ids", [True, False])
 def test_a_compact_step_computes_the_batchs_items_only_and_does_what_the_dense_one_does(ids: bool) -> None:
     """Under SGD, with replayed rows and their old hidden vectors; a batch has fewer ids than the tables rows."""
-    model, sizes = text_items(model=matrix_factorization(width=4), ids=ids), Sizes(1024, 1024)
+    model, sizes = text_items(model=matrix_factorization(width=4), ids=ids), Sizes(item=1024, user=1024)
     met: set[int] = set()
 
     def parts(own: Problem) -> dict[str, Any]:
@@ -196,12 +196,12 @@ def test_a_compact_step_computes_the_batchs_items_only_and_does_what_the_dense_o
 
     def run(rows: Any) -> Any:
         def at(text: jax.Array) -> Program:
-            core = problem(model, bpr(negatives=8), sizes, lab.HISTORY)
+            core = problem(model, bpr(negatives=8), next_item(lab.HISTORY), sizes)
             own = on_texts(core, model.tower, text)  # type: ignore[arg-type]
             steps = training(batch_size=16, epochs=2, patience=0, rows=rows)
             return make(own, sgd(learning_rate=0.5), parts, sizes=sizes, training=steps)
 
-        f = lab.functions(reading(at, jax.ShapeDtypeStruct((sizes.items, F), jnp.float32)))
+        f = lab.functions(reading(at, jax.ShapeDtypeStruct((sizes.slots, F), jnp.float32)))
         state = f.init(jax.random.key(0))
         for t in (0, 1):
             state, _ = lab.train(f, state, *lab.update_data(stream(), f.program, t))
@@ -237,11 +237,13 @@ def test_a_new_item_scores_from_its_text_before_its_first_interaction() -> None:
 
     def cold(model: Model, listed: bool) -> list[float]:
         if model.tower is None:
-            core = problem(model, full_softmax(), Sizes(1024, 1024), lab.HISTORY)
+            core = problem(model, full_softmax(), next_item(lab.HISTORY), Sizes(item=1024, user=1024))
             steps = training(batch_size=32, epochs=3, patience=0)
-            made = make(core, adam(learning_rate=0.03), sizes=Sizes(1024, 1024), training=steps, cutoffs=(12,))
+            made = make(
+                core, adam(learning_rate=0.03), sizes=Sizes(item=1024, user=1024), training=steps, cutoffs=(12,)
+            )
         else:
-            made = program(model, (), Sizes(1024, 1024), {}, (12,))
+            made = program(model, (), Sizes(item=1024, user=1024), {}, (12,))
         result = lab.run(lambda _: made, two_kinds(), metrics=("recall@12",), listed=listed)
         return [record.value for record in result.records if record.metric == "recall@12/cold_items"]
 
@@ -285,7 +287,7 @@ def test_a_run_from_its_config_is_loaded_recommends_and_is_exported(tmp_path: Pa
 
 
 def test_a_program_without_its_texts_says_so() -> None:
-    alone = build()(Sizes(1024, 1024))
+    alone = build()(Sizes(item=1024, user=1024))
     for function in (alone.scores, alone.represent, alone.tables):
         with pytest.raises(UserError, match=r"program.at\(text\)"):
             function(None)  # type: ignore[misc, call-arg, arg-type]

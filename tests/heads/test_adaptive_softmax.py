@@ -9,8 +9,8 @@ import pytest
 
 from incremental.core.gradient import make, training
 from incremental.core.problem import Head, Items, problem
+from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy
-from incremental.core.spec import Sizes
 from incremental.core.types import Batch, Catalogue, Data, Learner, Outputs, Params, Step
 from incremental.errors import UserError
 from incremental.heads.adaptive_softmax import FORGETTING, ROWS, State, adaptive_softmax, arranged
@@ -80,7 +80,7 @@ def started(shrink: int = 3, size: int = V) -> tuple[State, Learner]:
     """The first increment has begun; then every parameter gets random values."""
     made, strategy = head(shrink), strategy_of(shrink)
     assert made.init is not None
-    own = made.init(jax.random.key(0), Sizes(size, 8), D)
+    own = made.init(jax.random.key(0), Sizes(item=size, user=8), D)
     pad = (0, size - V)
     counts, seen = np.pad(events(0), pad), np.pad(SEEN, pad)
     everything = np.repeat(np.arange(size), counts.astype(int))
@@ -229,7 +229,7 @@ def test_the_start_is_the_items_share_of_the_events() -> None:
     made = head()
     assert made.init is not None
     none = jnp.zeros((V, D))
-    learner = learner_of(made.init(jax.random.key(0), Sizes(V, 8), D), events(0), rows=none)
+    learner = learner_of(made.init(jax.random.key(0), Sizes(item=V, user=8), D), events(0), rows=none)
     everything = np.repeat(np.arange(V), events(0).astype(int))
     ends = begin()(strategy_of().init(learner), learner, arrivals(everything), NONE)
     share = events(0) / events(0).sum()
@@ -284,7 +284,7 @@ def test_grown_is_allocated_beforehand() -> None:
     np.testing.assert_allclose(log_p(whole, whole_learner)[:, :V], log_p(state, learner), atol=1e-6)
     made = head()
     assert made.init is not None
-    own = made.init(jax.random.key(0), Sizes(large, 8), D)
+    own = made.init(jax.random.key(0), Sizes(item=large, user=8), D)
     own["bias"] = jax.random.normal(jax.random.key(1), (64,))[:large]
     new = learner_of(own, jnp.zeros(large), jnp.zeros(large, bool))
     grown = jax.tree.map(into_corner, (strategy_of().init(new), own), (state, learner.params["head"]))
@@ -302,7 +302,7 @@ def test_a_catalogue_smaller_than_the_cutoffs_has_empty_tails() -> None:
     assert made.init is not None
     assert made.tied is not None
     assert made.scores is not None
-    learner = learner_of(made.init(jax.random.key(0), Sizes(V, 8), D), events(0))
+    learner = learner_of(made.init(jax.random.key(0), Sizes(item=V, user=8), D), events(0))
     everything = np.repeat(np.arange(V), events(0).astype(int))
     strategy = made.tied(items)
     state, after = jax.jit(strategy.begin)(strategy.init(learner), learner, arrivals(everything), NONE)
@@ -320,15 +320,15 @@ def test_a_catalogue_smaller_than_the_cutoffs_has_empty_tails() -> None:
 
 @pytest.mark.parametrize("part", [ewc, l2_to_last, lwf])
 def test_strategies_that_copy_the_head_are_refused(part: Any) -> None:
-    sizes = Sizes(V, 8)
-    own = problem(matrix_factorization(width=D), head(), sizes, 4)
+    sizes = Sizes(item=V, user=8)
+    own = problem(matrix_factorization(width=D), head(), next_item(4), sizes)
     program = make(own, optax.sgd(0.1), {"it": part(own)}, sizes=sizes, training=training(batch_size=4, epochs=1))
     with pytest.raises(UserError, match=r"strategies\.it keeps.*head/.*full_softmax"):
         jax.eval_shape(program.init, jax.eval_shape(lambda: jax.random.key(0)))
 
 
 def test_the_loss_without_the_slots_is_refused() -> None:
-    own = problem(matrix_factorization(width=D), head(), Sizes(V, 8), 4)
+    own = problem(matrix_factorization(width=D), head(), next_item(4), Sizes(item=V, user=8))
     params = jax.eval_shape(own.init, jax.eval_shape(lambda: jax.random.key(0)))
     with pytest.raises(UserError, match=r"head=adaptive_softmax.*EWC"):
         jax.eval_shape(own.loss, params, Outputs(HIDDEN, NONE), Batch({}, NONE, NONE, NONE, NONE))

@@ -107,7 +107,7 @@ def started(limit: float = 1.0, size: int = V) -> tuple[Tree, Any, Any]:
     """Tree, head and counts after the start of the first increment."""
     made = head(limit)
     assert made.init is not None
-    own = made.init(jax.random.key(0), Sizes(size, 8), D)
+    own = made.init(jax.random.key(0), Sizes(item=size, user=8), D)
     counts = counts_of(0, np.pad(FIRST, (0, size - V)))
     tree, own = increment(empty(size), own, np.zeros(size, int), counts)
     return tree, own, counts
@@ -223,7 +223,7 @@ def test_many_grafts_stay_within_the_depth() -> None:
     assert made.init is not None
     assert made.strategy is not None
     size = 64
-    own: Any = made.init(jax.random.key(0), Sizes(size, 8), D)
+    own: Any = made.init(jax.random.key(0), Sizes(item=size, user=8), D)
     step = jax.jit(made.strategy.begin)
     tree = empty(size)
     counts: Any = np.zeros(size)
@@ -258,7 +258,7 @@ def test_grown_is_allocated_beforehand() -> None:
     np.testing.assert_allclose(log_p(whole, tables)[:, :V], log_p(tree, own), atol=1e-6)
     made = head()
     assert made.init is not None
-    fresh = made.init(jax.random.key(0), Sizes(large, 8), D)
+    fresh = made.init(jax.random.key(0), Sizes(item=large, user=8), D)
     grown = jax.tree.map(into_corner, (empty(large), fresh), (tree, own))
     new = counts_of(2, np.arange(large) > 41)
     ends = [increment(tree, own, more, new) for tree, own in ((whole, tables), grown)]
@@ -271,7 +271,7 @@ def test_impossible_settings_are_refused_by_name() -> None:
     made = hierarchical_softmax(depth=40)
     assert made.init is not None
     with pytest.raises(UserError, match=r"head\.depth=40: too small for 1,000,000 items"):
-        made.init(jax.random.key(0), Sizes(1_000_000, 8), D)
+        made.init(jax.random.key(0), Sizes(item=1_000_000, user=8), D)
 
 
 def test_the_loss_without_the_tree_is_refused() -> None:

@@ -14,7 +14,7 @@ from incremental.app.experiment import execute
 from incremental.core import optimizers
 from incremental.core.gradient import make, training
 from incremental.core.problem import Head, problem
-from incremental.core.spec import Sizes
+from incremental.core.spec import Sizes, next_item
 from incremental.core.types import Program
 from incremental.data.behaviour import behaviour as predict
 from incremental.data.interactions import Table
@@ -38,7 +38,9 @@ FEATURES = 16
 
 
 def test_hidden_is_as_written() -> None:
-    own = problem(behaviour(features=FEATURES, width=4, dropout=0.5), full_softmax(), Sizes(3, 8), 2)
+    own = problem(
+        behaviour(features=FEATURES, width=4, dropout=0.5), full_softmax(), next_item(2), Sizes(item=3, user=8)
+    )
     params = own.init(jax.random.key(0))
     rng = np.random.default_rng(0)
     past, asked = rng.normal(size=(2, 5, FEATURES)).astype(np.float32)
@@ -75,7 +77,7 @@ def shop() -> Stream:
 
 
 def build(sizes: Sizes, head: Head) -> Program:
-    own = problem(behaviour(features=FEATURES, width=16, dropout=0.0), head, sizes, 1)
+    own = problem(behaviour(features=FEATURES, width=16, dropout=0.0), head, next_item(1), sizes)
     parts = {"memory": replay(own, capacity=64, rows=16), "anchor": ewc(own, weight=1.0, samples=16), "basis": gpm(own)}
     steps = training(batch_size=32, epochs=10, patience=0)
     return make(own, optimizers.adam(learning_rate=0.02), parts, sizes=sizes, training=steps, cutoffs=(1,))
@@ -85,7 +87,7 @@ def build(sizes: Sizes, head: Head) -> Program:
 def test_it_learns_what_the_texts_say_under_strategies(head: Head) -> None:
     stream = shop()
     result = lab.run(partial(build, head=head), stream, update(), metrics=("recall@1",))
-    assert result.sizes.items == 8
+    assert result.sizes.slots == 8
     found = {record.metric: record for record in result.records if record.evaluated_on == 2}
     assert found["recall@1"].value > 0.95  # accuracy
     assert found["auc"].value > 0.97
@@ -106,16 +108,12 @@ def test_the_commoner_class_is_the_baseline() -> None:
 
 def test_a_model_that_reads_something_else() -> None:
     def of(model: Any, sizes: Sizes) -> Program:
-        own = problem(model, full_softmax(), sizes, 1)
+        own = problem(model, full_softmax(), next_item(1), sizes)
         return make(own, optimizers.adam(), {}, sizes=sizes, training=training(batch_size=8), cutoffs=(1,))
 
-    with pytest.raises(
-        UserError, match=r"its history is of labels, which data.predict makes behaviours; use model=behav"
-    ):
+    with pytest.raises(UserError, match=r"its history is of labels, which data.task makes behaviours; use model=behav"):
         lab.run(partial(of, sasrec(width=8)), shop(), update(), metrics=("recall@1",))
-    with pytest.raises(
-        UserError, match=r"it predicts behaviours, but the stream's labels are items; \+predict@data.pre"
-    ):
+    with pytest.raises(UserError, match=r"it predicts behaviours, but the stream's labels are items; \+task@data.pre"):
         lab.run(partial(of, behaviour()), lab.stream(), update(), metrics=("recall@1",))
     with pytest.raises(UserError, match=r"model.features=256: data.text makes 32 numbers of a title; set it to 32"):
         assemble(composed("experiment=behaviour", "data.text.width=32", "data.source.events=500"))

@@ -13,7 +13,7 @@ from incremental.core.types import Batch, Data
 from incremental.errors import UserError
 from incremental.models.cooccurrence import cooccurrence
 
-SIZES = Sizes(9, 3)
+SIZES = Sizes(item=9, user=3)
 L, ROWS, WINDOW = 4, 12, 3
 DECAY = 0.7
 Counts = dict[tuple[int, int], float]
@@ -26,7 +26,7 @@ def data(rows: list[tuple[list[int], int]], increment: int) -> Data:
     for i, (past, label) in enumerate(rows):
         history[i] = ([0] * L + past)[-L:]
         labels[i] = label
-    items = np.arange(SIZES.items, dtype=np.int32)
+    items = np.arange(SIZES.slots, dtype=np.int32)
     fields: list[Any] = [labels, None, None, None]
     events: list[Any] = [np.int32(len(rows)), np.int32(increment), items, items]
     return Data(Batch({"history": history}, *fields), *events)
@@ -46,7 +46,7 @@ def followers(increments: list[list[tuple[list[int], int]]], decay: float = DECA
 def some(rng: np.random.Generator) -> list[tuple[list[int], int]]:
     size = int(rng.integers(4, ROWS + 1))
     return [
-        (rng.integers(1, SIZES.items, rng.integers(1, L + 1)).tolist(), int(rng.integers(1, SIZES.items)))
+        (rng.integers(1, SIZES.slots, rng.integers(1, L + 1)).tolist(), int(rng.integers(1, SIZES.slots)))
         for _ in range(size)
     ]
 
@@ -77,7 +77,7 @@ class Made:
 
 @pytest.fixture(scope="module")
 def roomy() -> Made:
-    return Made(SIZES.items)
+    return Made(SIZES.slots)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_score_weighs_each_recent_items_followers_by_its_place(roomy: Made, incr
     histories = [[0, 0, 0, 3], [1, 2, 3, 4], [0, 7, 7, 2]]
     scores = roomy.scores(state, {"history": np.array(histories, np.int32)})
     for history, row in zip(histories, np.asarray(scores), strict=True):
-        expected = np.zeros(SIZES.items)
+        expected = np.zeros(SIZES.slots)
         for p, item in enumerate([item for item in reversed(history) if item][:WINDOW], 1):
             total = sum(weight for (first, _), weight in counts.items() if first == item)
             for (first, second), weight in counts.items():
@@ -124,7 +124,7 @@ def test_an_overflowing_count_is_at_most_too_high_by_the_lightest(seed: int) -> 
     for (item, label), weight in true.items():
         if (item, label) not in held:
             assert weight <= weights[item].min() + 1e-5
-    for item in range(1, SIZES.items):  # nothing is lost: what a dropped follower weighed, its successor carries
+    for item in range(1, SIZES.slots):  # nothing is lost: what a dropped follower weighed, its successor carries
         total = sum(weight for (first, _), weight in true.items() if first == item)
         assert weights[item].sum() == pytest.approx(total, abs=1e-5)
 

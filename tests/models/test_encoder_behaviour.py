@@ -15,7 +15,7 @@ from incremental.core.gradient import make, training
 from incremental.core.optimizers import adam
 from incremental.core.precision import Precision
 from incremental.core.problem import problem
-from incremental.core.spec import Sizes
+from incremental.core.spec import Sizes, next_item
 from incremental.core.types import Memory, Problem, Program
 from incremental.data.behaviour import behaviour as predict
 from incremental.data.interactions import Table
@@ -70,7 +70,7 @@ def shop(folder: Path, **chosen: Any) -> Stream:
 
 def test_a_row_holds_the_titles_one_behind_the_other(checkpoint: Checkpoint) -> None:  # noqa: F811
     stream = shop(checkpoint("bert"), heldout=0.0, validation=0.0)
-    rows = stream.training_rows([0], validation=False, history=False)
+    rows = stream.training_examples([0], validation=False, history=False)
     titles = [f"{COLOURS[int(name[1]) % 2]} {KINDS[int(name[1]) // 2]}" for name in raw_items()]
     last: dict[int, list[str]] = {}
     for user, title, found in zip(rows.user, titles, rows.tokens, strict=True):
@@ -100,13 +100,13 @@ def test_a_title_is_cut_and_one_without_words_has_no_tokens(checkpoint: Checkpoi
         tokens(path=str(checkpoint("distilbert")))(["", "red \udcff"])
 
 
-SIZES, PARTS = Sizes(3, 8), ("query", "key", "value", "output", "inner", "outer")
+SIZES, PARTS = Sizes(item=3, user=8), ("query", "key", "value", "output", "inner", "outer")
 SETTINGS: list[dict[str, Any]] = [{"layers": 1}, {"layers": 2}, {"layers": 1, "rank": 2}]
 
 
 def of(folder: Path, precision: Precision = "float32", sizes: Sizes = SIZES, **settings: Any) -> Problem:
     model = encoder_behaviour(path=str(folder), tokens=3 * L, dropout=0.0, **settings)
-    return problem(model, full_softmax(), sizes, 2, precision=precision)
+    return problem(model, full_softmax(), next_item(2), sizes, precision=precision)
 
 
 def batch() -> dict[str, Any]:

@@ -11,8 +11,8 @@ import pytest
 from incremental.core.gradient import make, training
 from incremental.core.optimizers import adam
 from incremental.core.problem import Head, problem
+from incremental.core.spec import Sizes, next_item
 from incremental.core.tower import on_texts, reading
-from incremental.core.spec import Sizes
 from incremental.core.types import Problem, Program, bytes_of
 from incremental.data.encoded import states
 from incremental.encoders.encode import encode
@@ -32,7 +32,7 @@ from tests.core.test_tower import two_kinds
 from tests.encoders.conftest import Checkpoint, checkpoint  # noqa: F401
 
 TITLES = ["", "lip balm", "red nail polish", "blue lip", "nail balm red lip"]
-SIZES, L = Sizes(1024, 1024), 6
+SIZES, L = Sizes(item=1024, user=1024), 6
 LAYER = "tower/layer_1"
 
 
@@ -43,14 +43,14 @@ def text_of(folder: Path, titles: list[str], layers: int) -> Any:
 def of(folder: Path, text: Any, sizes: Sizes, head: Head, **settings: Any) -> Problem:
     model = encoder_items(model=matrix_factorization(width=4), path=str(folder), **settings)
     assert model.tower is not None
-    return on_texts(problem(model, head, sizes, 2), model.tower, text)
+    return on_texts(problem(model, head, next_item(2), sizes), model.tower, text)
 
 
 @pytest.mark.parametrize("settings", [{"layers": 1}, {"layers": 2}, {"layers": 1, "rank": 2}])
 def test_items_start_as_the_whole_encoder_has_them(checkpoint: Checkpoint, settings: dict[str, int]) -> None:  # noqa: F811
     folder = checkpoint("bert")
     text = text_of(folder, TITLES, settings["layers"])
-    own = of(folder, text, Sizes(len(TITLES), 3), full_softmax(), **settings)
+    own = of(folder, text, Sizes(item=len(TITLES), user=3), full_softmax(), **settings)
     params = own.init(jax.random.key(0))
     whole = encode(load(folder), TITLES[1:], length=L, normalise=True)
     expected = whole @ params["tower"]["text"]["kernel"]
@@ -67,7 +67,7 @@ def test_rematerialised_layers_have_the_same_gradient(checkpoint: Checkpoint) ->
     text = text_of(folder, TITLES, 1)
 
     def gradient(remat: bool) -> Any:
-        own = of(folder, text, Sizes(len(TITLES), 3), full_softmax(), layers=1, remat=remat)
+        own = of(folder, text, Sizes(item=len(TITLES), user=3), full_softmax(), layers=1, remat=remat)
         return own, jax.grad(lambda params: (own.settle(params)["item"]["embedding"] ** 2).sum())
 
     (own, kept), (_, anew) = (gradient(remat) for remat in (False, True))
@@ -80,7 +80,7 @@ def test_adapters_are_added_to_query_and_value(checkpoint: Checkpoint) -> None: 
     """As if the checkpoint had the moved kernels."""
     folder = checkpoint("bert")
     text = text_of(folder, TITLES, 1)
-    sizes = Sizes(len(TITLES), 3)
+    sizes = Sizes(item=len(TITLES), user=3)
     adapted = of(folder, text, sizes, full_softmax(), layers=1, rank=2, alpha=6.0)
     trained = of(folder, text, sizes, full_softmax(), layers=1)
     params, moved = adapted.init(jax.random.key(0)), trained.init(jax.random.key(0))
@@ -100,7 +100,7 @@ def program(folder: Path, text: Any, head: Head, parts: Any, rows: Any, **settin
         own = of(folder, text, SIZES, head, **settings)
         return make(own, adam(learning_rate=0.01), parts, sizes=SIZES, training=steps, cutoffs=(12,))
 
-    return reading(at, jax.ShapeDtypeStruct((SIZES.items, *text.shape[1:]), jnp.float32))
+    return reading(at, jax.ShapeDtypeStruct((SIZES.slots, *text.shape[1:]), jnp.float32))
 
 
 def test_strategies_apply_to_its_layers_as_to_others(checkpoint: Checkpoint) -> None:  # noqa: F811

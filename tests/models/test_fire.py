@@ -9,7 +9,7 @@ from incremental.core.types import Batch, Data
 from incremental.errors import UserError
 from incremental.models.fire import fire, leading
 
-SIZES = Sizes(items=9, users=7)
+SIZES = Sizes(item=9, user=7)
 E, RANK, DECAY, PRINCIPAL = 48, 2, 0.6, 0.3
 NONE: Any = None
 
@@ -108,7 +108,7 @@ def test_leading_vectors_are_those_of_the_decomposition() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(UserError, match=r"70 users and 9 items .* 630 cells, above model.limit=629; choose"):
-        fire(rank=RANK, limit=629).build(Sizes(items=9, users=70), ())
+        fire(rank=RANK, limit=629).build(Sizes(item=9, user=70), ())
     with pytest.raises(UserError, match=r"81 cells, above model.limit=80"):
         fire(rank=RANK, limit=80).build(SIZES, ())
     with pytest.raises(UserError, match=r"model\.rank=0"):

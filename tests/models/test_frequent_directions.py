@@ -9,7 +9,7 @@ from incremental.core.types import Batch, Data
 from incremental.errors import UserError
 from incremental.models.frequent_directions import frequent_directions
 
-SIZES = Sizes(items=10, users=80)
+SIZES = Sizes(item=10, user=80)
 E, SKETCH, RANK = 256, 4, 3
 NONE: Any = None
 PROGRAM = frequent_directions(sketch=SKETCH, rank=RANK).build(SIZES, ())

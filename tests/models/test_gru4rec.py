@@ -5,19 +5,19 @@ import numpy as np
 import pytest
 
 from incremental.core.problem import problem
-from incremental.core.spec import Sizes
+from incremental.core.spec import Sizes, next_item
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.gru4rec import gru4rec
 
 B, L, D = 64, 32, 5
-SIZES = Sizes(12, 3)
+SIZES = Sizes(item=12, user=3)
 GROUPED = [32] * 4 + [8] * 8 + [6] * 4 + [5] * 6 + [4] * 10 + [3] * 14 + [1] * 10 + [0] * 8
 WHOLE = [30] * 20 + [2] * 40 + [0] * 4
 
 
 def histories(lengths: list[int]) -> Any:
     rng = np.random.default_rng(2)
-    items = rng.integers(1, SIZES.items, (len(lengths), L))
+    items = rng.integers(1, SIZES.slots, (len(lengths), L))
     filled = np.where(np.arange(L) >= L - np.array(lengths)[:, None], items, 0).astype(np.int32)
     return rng.permutation(filled)
 
@@ -42,7 +42,7 @@ def hidden_of(items: Any, params: Any) -> Any:
 @pytest.fixture(scope="module")
 def params() -> Any:
     """Every parameter away from its start, so that biases count."""
-    made = problem(gru4rec(width=D, dropout=0.0), full_softmax(), SIZES, L)
+    made = problem(gru4rec(width=D, dropout=0.0), full_softmax(), next_item(L), SIZES)
     rng = np.random.default_rng(3)
     shapes = jax.eval_shape(made.init, jax.random.key(0))
     return jax.tree.map(lambda leaf: rng.normal(scale=0.6, size=leaf.shape).astype(np.float32), shapes)
@@ -55,7 +55,7 @@ def forward(params: Any, history: Any, target: Any, key: Any, rate: Any) -> Any:
     module = model.module(SIZES, L)
 
     def by_length(params: Any) -> Any:
-        outputs = problem(model, full_softmax(), SIZES, L).apply(params, {"history": history})
+        outputs = problem(model, full_softmax(), next_item(L), SIZES).apply(params, {"history": history})
         return (outputs.hidden * target).sum(), outputs
 
     def whole(params: Any) -> Any:
@@ -113,7 +113,8 @@ def test_dropout_takes_a_traced_rate_and_needs_the_key(computed: Any) -> None:
 def test_grown_tables_start_as_allocated_beforehand() -> None:
     model = gru4rec(width=D)
     small, large = (
-        jax.jit(problem(model, full_softmax(), Sizes(items, 3), 4).init)(jax.random.key(0)) for items in (9, 13)
+        jax.jit(problem(model, full_softmax(), next_item(4), Sizes(items, 3)).init)(jax.random.key(0))
+        for items in (9, 13)
     )
     assert small["item"]["embedding"].shape == (9, D)
     assert small["item_bias"].shape == (9,)

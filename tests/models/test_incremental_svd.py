@@ -9,7 +9,7 @@ from incremental.core.types import Batch, Data
 from incremental.errors import UserError
 from incremental.models.incremental_svd import incremental_svd
 
-SIZES = Sizes(items=14, users=12)
+SIZES = Sizes(item=14, user=12)
 E, BLOCK = 256, 3  # events of an increment, with padding; users of a block
 NONE: Any = None
 

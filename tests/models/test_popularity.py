@@ -8,7 +8,7 @@ from incremental.core.spec import Sizes
 from incremental.core.types import Data
 from incremental.models.popularity import popularity
 
-SIZES = Sizes(8, 4)
+SIZES = Sizes(item=8, user=4)
 INCREMENTS = [[1, 1, 2, 3, 3, 3], [2, 2, 4], [1, 4, 4, 4, 4]]
 KNOWN: Any = np.ones(1, np.int32)
 DECAYS: Any = np.array([0.0, 0.5, 0.9, 1.0], np.float32)
@@ -43,7 +43,7 @@ def computed() -> Any:
 
 @pytest.mark.parametrize("case", range(len(DECAYS)))
 def test_score_is_the_decayed_sum_of_the_increments_counts(computed: Any, case: int) -> None:
-    counts = [np.bincount(items, minlength=SIZES.items) for items in INCREMENTS]
+    counts = [np.bincount(items, minlength=SIZES.slots) for items in INCREMENTS]
     for now in range(len(INCREMENTS)):
         expected: Any = sum(float(DECAYS[case]) ** (now - t) * counts[t] for t in range(now + 1))
         seen = sum(counts[: now + 1]) > 0

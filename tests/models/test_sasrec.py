@@ -7,13 +7,13 @@ import pytest
 
 from incremental.core.packing import packed, padded
 from incremental.core.problem import problem
-from incremental.core.spec import Sizes
+from incremental.core.spec import Sizes, next_item
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.sasrec import Block, sasrec
 
 B, L, D, HEADS, BLOCKS = 64, 32, 6, 2, 2
-SIZES = Sizes(20, 3)
+SIZES = Sizes(item=20, user=3)
 PACKED = [32] * 2 + [17] * 2 + [9] * 3 + [4] * 8 + [3] * 9 + [1] * 30 + [0] * 10  # 214 tokens fit, WHOLE's 680 do not
 KINDS: Any = ("own", "shared")
 WHOLE = [30] * 20 + [2] * 40 + [0] * 4
@@ -21,7 +21,7 @@ WHOLE = [30] * 20 + [2] * 40 + [0] * 4
 
 def histories(lengths: list[int]) -> Any:
     rng = np.random.default_rng(2)
-    items = rng.integers(1, SIZES.items, (len(lengths), L))
+    items = rng.integers(1, SIZES.slots, (len(lengths), L))
     filled = np.where(np.arange(L) >= L - np.array(lengths)[:, None], items, 0).astype(np.int32)
     return rng.permutation(filled)
 
@@ -67,7 +67,9 @@ def hidden_of(items: Any, p: Any) -> Any:
 @pytest.fixture(scope="module")
 def params() -> Any:
     """Every parameter away from its start, so that biases and scales count."""
-    made = problem(sasrec(width=D, heads=HEADS, blocks=BLOCKS, dropout=0.0, limit=0.5), full_softmax(), SIZES, L)
+    made = problem(
+        sasrec(width=D, heads=HEADS, blocks=BLOCKS, dropout=0.0, limit=0.5), full_softmax(), next_item(L), SIZES
+    )
     rng = np.random.default_rng(3)
     shapes = jax.eval_shape(made.init, jax.random.key(0))
     return jax.tree.map(lambda leaf: rng.normal(scale=0.6, size=leaf.shape).astype(np.float32), shapes)
@@ -82,7 +84,7 @@ def forward(params: Any, history: Any, key: Any, rate: Any) -> Any:
     def encode(history: Any, key: Any) -> Any:
         return module.apply({"params": params}, padded(history), key, method="encode")
 
-    outputs = problem(model, full_softmax(), SIZES, L).apply(params, {"history": history})
+    outputs = problem(model, full_softmax(), next_item(L), SIZES).apply(params, {"history": history})
     return outputs, encode(history, None), jax.vmap(encode, (None, 0))(history, jax.random.split(key))
 
 
@@ -90,7 +92,7 @@ def forward(params: Any, history: Any, key: Any, rate: Any) -> Any:
 def slopes(params: Any, direction: Any, history: Any) -> Any:
     """How the hidden vectors of one block change with the parameters, in the model's layout and padded."""
     model = sasrec(width=D, heads=HEADS, blocks=1)
-    made, module = problem(model, full_softmax(), SIZES, L), model.module(SIZES, L)
+    made, module = problem(model, full_softmax(), next_item(L), SIZES), model.module(SIZES, L)
 
     def chosen(params: Any) -> Any:
         return made.apply(params, {"history": history}).hidden
@@ -270,7 +272,8 @@ def test_shared_masks_give_packed_histories_the_distribution_of_padded_ones(mask
 def test_grown_tables_start_as_allocated_beforehand() -> None:
     model = sasrec(width=D, blocks=1)
     small, large = (
-        jax.jit(problem(model, full_softmax(), Sizes(items, 3), 4).init)(jax.random.key(0)) for items in (9, 13)
+        jax.jit(problem(model, full_softmax(), next_item(4), Sizes(items, 3)).init)(jax.random.key(0))
+        for items in (9, 13)
     )
     shapes = jax.tree.map(jnp.shape, small)
     cut = jax.tree.map(lambda leaf, old: leaf[: old.shape[0]], large, small)
@@ -281,7 +284,12 @@ def test_grown_tables_start_as_allocated_beforehand() -> None:
 
 def test_items_and_positions_start_in_ranges_of_their_own() -> None:
     """Uniform in ±a has the standard deviation a / √3. Without a range of their own positions start as items do."""
-    made = problem(sasrec(width=64, blocks=1, limit=0.01, position_limit=0.2), full_softmax(), Sizes(99, 3), 50)
+    made = problem(
+        sasrec(width=64, blocks=1, limit=0.01, position_limit=0.2),
+        full_softmax(),
+        next_item(50),
+        Sizes(item=99, user=3),
+    )
     tables = jax.jit(made.init)(jax.random.key(0))
     for values, limit in ((tables["item"]["embedding"], 0.01), (tables["position"], 0.2)):
         assert np.abs(values).max() == pytest.approx(limit, rel=0.01)

@@ -46,7 +46,7 @@ def test_the_old_lies_in_the_leading_corner_of_the_new(shape: tuple[int, int]) -
 
 
 def test_grown_equals_allocated_beforehand() -> None:
-    small, large = Sizes(5, 3), Sizes(8, 6)
+    small, large = Sizes(item=5, user=3), Sizes(item=8, user=6)
 
     def updated(program: Program, state: State, t: int) -> State:
         items = np.array([[1, 2, 2, 4], [3, 6, 7, 7]][t], np.int32)

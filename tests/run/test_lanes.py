@@ -12,7 +12,7 @@ from incremental.app import cli
 from incremental.core.gradient import make, training
 from incremental.core.optimizers import adam
 from incremental.core.problem import problem
-from incremental.core.spec import Sizes
+from incremental.core.spec import Sizes, next_item
 from incremental.core.types import Program
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
@@ -30,7 +30,7 @@ STRATEGIES = sorted(path.stem for path in (cli.config_folder() / "strategy").glo
 
 def build(names: tuple[str, ...], sizes: Sizes, own: Mapping[str, Any]) -> Program:
     """Strategies on the least model with a dense kernel; `own` may hold `rate`, and `NAME.key`."""
-    tiny = problem(lab.dense(), full_softmax(), sizes, lab.HISTORY)
+    tiny = problem(lab.dense(), full_softmax(), next_item(lab.HISTORY), sizes)
     parts = {}
     for name in names:
         numbers = {key.removeprefix(f"{name}."): value for key, value in own.items() if key.startswith(f"{name}.")}

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from incremental.core.strategy import Strategy
 from incremental.core.spec import Sizes
+from incremental.core.strategy import Strategy
 from incremental.core.types import Anchor, Batch, Learner, Program, bytes_of
 from incremental.data.stream import Stream
 from incremental.errors import UserError
@@ -220,7 +220,7 @@ def test_a_report_of_anything_but_scalars_is_refused() -> None:
 
 
 def rows_of(stream: Stream, *increments: int) -> int:
-    return len(stream.training_rows(increments, validation=False, history=False))
+    return len(stream.training_examples(increments, validation=False, history=False))
 
 
 def test_costs_of_the_policies() -> None:
@@ -319,7 +319,7 @@ def test_continuing_counts_each_event_once() -> None:
         counts = np.bincount(stream.interactions.item[kept], minlength=len(catalogue.events))
         np.testing.assert_array_equal(catalogue.events, counts)
         np.testing.assert_array_equal(catalogue.seen, counts > 0)
-        assert set(np.flatnonzero(catalogue.users)) == set(stream.interactions.user[kept])
+        assert set(np.flatnonzero(catalogue.arrived["user"])) == set(stream.interactions.user[kept])
 
 
 def test_what_is_held_out_is_never_read() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from incremental.core.types import Ranks
-from incremental.data.stream import Rows, Stream
+from incremental.data.stream import Stream
 from incremental.run.progress import Record
 from incremental.run.records import percentiles, prequential
 from tests import lab

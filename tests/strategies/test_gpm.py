@@ -7,7 +7,7 @@ import pytest
 
 from incremental.core.leaves import kernels
 from incremental.core.problem import problem
-from incremental.core.spec import Sizes
+from incremental.core.spec import Sizes, next_item
 from incremental.core.types import Batch, Catalogue, Data, Learner, Problem
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
@@ -178,7 +178,7 @@ def test_before_the_first_end_nothing_changes(wide: Jitted) -> None:
 
 
 def of(model: Any) -> Problem:
-    return problem(model, full_softmax(), Sizes(16, 16), 4)
+    return problem(model, full_softmax(), next_item(4), Sizes(item=16, user=16))
 
 
 def test_every_dense_kernel_of_a_transformer_is_protected() -> None:

@@ -14,8 +14,8 @@ from incremental.core.gradient import make, training
 from incremental.core.optimizers import adagrad, adam
 from incremental.core.problem import Model, problem
 from incremental.core.quadratic import penalty
+from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy, chain
-from incremental.core.spec import Sizes
 from incremental.core.types import Data, Learner, Params, Problem, State
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
@@ -36,7 +36,7 @@ from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 NONE: Any = None
-SIZES, RANK = Sizes(1024, 1024), 2
+SIZES, RANK = Sizes(item=1024, user=1024), 2
 ROWS: Any = {"user": np.arange(1, 20, dtype=np.int32)}
 PAIR = "lora/layer"
 
@@ -63,7 +63,9 @@ class Adapted(lab.Dense):
 
 def of(**own: bool) -> Problem:
     tables = {"user/embedding": "user", "item/embedding": "item"}
-    return problem(Model(lambda sizes, _: Adapted(sizes, **own), ("user",), tables), full_softmax(), SIZES, lab.HISTORY)
+    return problem(
+        Model(lambda sizes, _: Adapted(sizes, **own), ("user",), tables), full_softmax(), next_item(lab.HISTORY), SIZES
+    )
 
 
 PROBLEM = of()
