@@ -238,7 +238,7 @@ def baseline_build(name: str) -> Build:
 
 def of_baseline(made: Baseline) -> Build:
     """Programs of a baseline that belongs to one stream."""
-    return functools.cache(lambda sizes: made.build(sizes, (10,)))
+    return functools.cache(lambda sizes: made.program(next_item(8), sizes, (10,)))
 
 
 def build_for(name: str, events: Stream) -> Build:

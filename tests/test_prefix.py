@@ -44,10 +44,12 @@ Builds = Callable[[Stream], Build]
 def row_kinds(t: int, last: int, known: np.ndarray) -> dict[str, Callable[[Stream], stream_module.Rows]]:
     """All kinds of rows of increment t."""
     return {
-        "train": lambda s: s.training_examples(range(t + 1), validation=False, history=True),
-        "validation": lambda s: s.training_examples([t], validation=True, history=True),
-        "test": lambda s: s.test_examples(t, heldout=False, trained_until=t - 1, known=known, history=True),
-        "heldout": lambda s: s.test_examples(t, heldout=True, trained_until=last, known=known, history=False),
+        "train": lambda s: s.training_examples(range(t + 1), validation=False, inputs=("history",)),
+        "validation": lambda s: s.training_examples([t], validation=True, inputs=("history",)),
+        "test": lambda s: s.test_examples(
+            t, heldout=False, trained_until=t - 1, known={"item": known}, inputs=("history",)
+        ),
+        "heldout": lambda s: s.test_examples(t, heldout=True, trained_until=last, known={"item": known}),
     }
 
 

@@ -103,7 +103,7 @@ def part(t: int, names: tuple[str, ...]) -> Data:
     inputs = {name: {"user": users, "history": history}[name] for name in names}
     weight = rng.uniform(0.5, 1.5, ROWS).astype(np.float32)
     batch: Any = Batch(inputs, labels, weight, np.ones(ROWS, bool), np.full(ROWS, t, np.int32))  # type: ignore[arg-type]
-    return jax.tree.map(jnp.asarray, Data(batch, np.int32(ROWS), np.int32(t), users, labels))  # type: ignore[arg-type]
+    return jax.tree.map(jnp.asarray, Data(batch, np.int32(ROWS), np.int32(t), labels, {"user": users}))  # type: ignore[arg-type]
 
 
 def program_of(

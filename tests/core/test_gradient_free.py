@@ -26,7 +26,7 @@ def data(users: list[int], items: list[int], increment: int = 0) -> Data:
         jnp.arange(n) < len(items),
         jnp.full(n, increment, jnp.int32),
     )
-    return Data(rows, jnp.int32(len(items)), jnp.int32(increment), rows.inputs["user"], labels)
+    return Data(rows, jnp.int32(len(items)), jnp.int32(increment), labels, {"user": rows.inputs["user"]})
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ def test_every_product_of_an_epoch_and_of_a_ranking_says_how_exact_it_is(precisi
 
 
 def test_models_without_gradients_multiply_exactly_too() -> None:
-    program = frequent_directions(sketch=8, rank=4).build(SIZES, (5,))
+    program = frequent_directions(sketch=8, rank=4).program(next_item(8), SIZES, (5,))
     state = jax.eval_shape(program.init, jax.random.key(0))
     data = Subject(ewc, {"samples": 8}, MODELS["sasrec"]).data[0]
     assert exactness(jax.jit(program.run_epoch).lower(state, data).as_text()) == {"HIGHEST"}

@@ -45,7 +45,7 @@ def data(size: Any) -> Data:
     real = jnp.arange(N) < size
     x = jnp.where(real[:, None], X, jnp.nan)
     rows = Batch({"x": x}, jnp.asarray(LABELS), jnp.ones(N), real, jnp.zeros(N, jnp.int32))
-    return Data(rows, size, jnp.int32(0), jnp.zeros(1, jnp.int32), jnp.zeros(1, jnp.int32))
+    return Data(rows, size, jnp.int32(0), jnp.zeros(1, jnp.int32), {"user": jnp.zeros(1, jnp.int32)})
 
 
 def squares(rows: Any) -> dict[str, Any]:

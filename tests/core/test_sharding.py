@@ -116,7 +116,7 @@ def test_what_mirrors_a_table_lies_with_it_and_all_else_on_every_device() -> Non
 
 def test_a_table_that_grows_stays_split() -> None:
     def program(items: int) -> Program:
-        sizes = Sizes(items, 1024)
+        sizes = Sizes(item=items, user=1024)
         own = problem(lab.dense(), full_softmax(), next_item(8), sizes)
         return sharded(make(own, adam(), {"ewc": lab.configured("ewc")(own)}, sizes=sizes), layout(2, 4))
 

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from incremental.core.spec import next_item
 from incremental.data.behaviour import behaviour
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
@@ -58,7 +59,7 @@ def mean(*items: str) -> Any:
 
 
 def test_an_event_asks_for_its_behaviour_after_the_texts_before_it() -> None:
-    rows = made().training_examples(range(2), validation=False, history=False)
+    rows = made().training_examples(range(2), validation=False)
     assert rows.label.tolist() == [1, 2, 2, 1, 3, 3]
     assert made().interactions.items == ["", "view", "buy", "cart"]
     np.testing.assert_array_equal(rows.asked, [OF[item] for _, item, *_ in EVENTS])
@@ -70,23 +71,23 @@ def test_an_event_asks_for_its_behaviour_after_the_texts_before_it() -> None:
 def test_what_has_the_same_time_is_not_asked_after() -> None:
     wanted = {"strict": [mean("a"), mean("a"), mean("b", "c")], "file": [mean("a"), mean("a", "b"), mean("b", "c")]}
     for ties, past in wanted.items():
-        rows = made(times=[0, 1, 2, 2, 3, 4], ties=ties).training_examples(range(2), validation=False, history=False)
+        rows = made(times=[0, 1, 2, 2, 3, 4], ties=ties).training_examples(range(2), validation=False)
         np.testing.assert_allclose(rows.past[[2, 3, 5]], past, atol=1e-7)
 
 
 def test_training_does_not_read_the_heldout_events() -> None:
     stream = made(heldout=[2])
-    rows = stream.training_examples(range(2), validation=False, history=False)
+    rows = stream.training_examples(range(2), validation=False)
     assert rows.event.tolist() == [0, 1, 3, 4, 5]
     np.testing.assert_allclose(rows.past[[2, 4]], [mean("a"), mean("a", "c")], atol=1e-7)
     known = np.zeros(8, bool)  # a test reads all that came before, of items the model knows or not
-    tested = stream.test_examples(1, heldout=False, trained_until=0, known=known, history=False)
+    tested = stream.test_examples(1, heldout=False, trained_until=0, known={"item": known})
     np.testing.assert_allclose(tested.past[2], mean("b", "c"), atol=1e-7)
 
 
 def test_a_cut_stream_asks_the_same() -> None:
     whole, short = made(), made().prefix(0)
-    rows, other = (each.training_examples([0], validation=False, history=False) for each in (whole, short))
+    rows, other = (each.training_examples([0], validation=False) for each in (whole, short))
     for name in ("label", "past", "asked"):
         np.testing.assert_array_equal(getattr(rows, name), getattr(other, name))
     assert short.interactions.items == ["", "view", "buy"]
@@ -97,8 +98,8 @@ def test_a_cut_stream_asks_the_same() -> None:
 def test_liked_or_not() -> None:
     stream = made(predict=behaviour(liked=8.0), minimum_history=1)
     assert stream.interactions.items == ["", "disliked", "liked"]
-    assert stream.training_examples(range(2), validation=False, history=False).label.tolist() == [1, 2, 2, 1, 1, 2]
-    tested = stream.test_examples(0, heldout=False, trained_until=0, known=np.ones(8, bool), history=False)
+    assert stream.training_examples(range(2), validation=False).label.tolist() == [1, 2, 2, 1, 1, 2]
+    tested = stream.test_examples(0, heldout=False, trained_until=0, known={"item": np.ones(8, bool)})
     assert tested.event.tolist() == [2]
     np.testing.assert_allclose(tested.asked, [OF["b"]])
 
@@ -139,7 +140,7 @@ def late(until: int | None = None) -> Stream:
 
 def test_a_behaviour_that_comes_with_an_increment_is_a_miss_there_and_a_candidate_behind_it() -> None:
     model = popularity()
-    build = lambda sizes: model.build(sizes, (1,))  # noqa: E731
+    build = lambda sizes: model.program(next_item(8), sizes, (1,))  # noqa: E731
     result = lab.run(build, late(), update(), metrics=("recall@1",))
     assert result.sizes.slots == 10  # nine and the padding row
     found = {(record.evaluated_on, record.metric): record for record in result.records}

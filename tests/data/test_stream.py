@@ -84,7 +84,7 @@ def history_of(stream: Stream, e: int, visible: Callable[[int], bool]) -> list[i
 def test_training_rows(stream: Stream, data: st.DataObject) -> None:
     increments = data.draw(st.lists(st.integers(0, len(stream) - 1), unique=True).map(sorted))
     validation, history = data.draw(st.sampled_from([False, True, None])), data.draw(st.booleans())
-    rows = stream.training_examples(increments, validation=validation, history=history)
+    rows = stream.training_examples(increments, validation=validation, inputs=("history",) * history)
 
     histories = {e: history_of(stream, e, lambda i: not stream.heldout[i]) for e in range(len(stream.increment))}
     expected = [
@@ -114,7 +114,9 @@ def test_test_rows(stream: Stream, data: st.DataObject) -> None:
     heldout, history = data.draw(st.booleans()), data.draw(st.booleans())
     names = len(stream.interactions.items)
     known = np.array(data.draw(st.lists(st.booleans(), min_size=1, max_size=names + 2)))
-    rows = stream.test_examples(t, heldout=heldout, trained_until=until, known=known, history=history)
+    rows = stream.test_examples(
+        t, heldout=heldout, trained_until=until, known={"item": known}, inputs=("history",) * history
+    )
 
     items = stream.interactions.item
     trained = {int(items[i]) for i in range(len(items)) if stream.increment[i] <= until and not stream.heldout[i]}
@@ -142,7 +144,7 @@ def test_test_rows(stream: Stream, data: st.DataObject) -> None:
 def test_seen_by(stream: Stream, heldout: bool, data: st.DataObject) -> None:
     t = data.draw(st.integers(0, len(stream) - 1))
     names = np.ones(len(stream.interactions.items), bool)
-    rows = stream.test_examples(t, heldout=False, trained_until=t, known=names, history=False)
+    rows = stream.test_examples(t, heldout=False, trained_until=t, known={"item": names})
     log, start, stop = stream.seen_by(rows, heldout=heldout)
     for e, first, last in zip(rows.event.tolist(), start, stop, strict=True):
         past = [i for i in past_of(stream, e) if heldout or not stream.heldout[i]]
@@ -161,9 +163,9 @@ def test_bounds_and_prefix(stream: Stream, data: st.DataObject) -> None:
     assert short.interactions.item.tolist() == stream.interactions.item[:last].tolist()
     known = np.ones(len(stream.interactions.items), bool)
     for a, b in (
-        (part.training_examples(range(t + 1), validation=False, history=True) for part in (short, stream)),
+        (part.training_examples(range(t + 1), validation=False, inputs=("history",)) for part in (short, stream)),
         (
-            part.test_examples(t, heldout=False, trained_until=t - 1, known=known, history=True)
+            part.test_examples(t, heldout=False, trained_until=t - 1, known={"item": known}, inputs=("history",))
             for part in (short, stream)
         ),
     ):
@@ -191,9 +193,9 @@ def inputs_of(stream: Stream, e: int) -> dict[str, Any]:
     t = int(stream.increment[e])
     known = np.ones(100, bool)
     kinds = {
-        "train": stream.training_examples([t], validation=False, history=True),
-        "validation": stream.training_examples([t], validation=True, history=True),
-        "test": stream.test_examples(t, heldout=False, trained_until=t, known=known, history=True),
+        "train": stream.training_examples([t], validation=False, inputs=("history",)),
+        "validation": stream.training_examples([t], validation=True, inputs=("history",)),
+        "test": stream.test_examples(t, heldout=False, trained_until=t, known={"item": known}, inputs=("history",)),
     }
     found: dict[str, Any] = {}
     for kind, rows in kinds.items():
@@ -272,8 +274,8 @@ def test_what_is_held_out_reaches_no_training_row(stream: Stream) -> None:
     every = range(len(stream))
     for validation in (False, True):
         for history in (False, True):
-            one = stream.training_examples(every, validation=validation, history=history)
-            two = other.training_examples(every, validation=validation, history=history)
+            one = stream.training_examples(every, validation=validation, inputs=("history",) * history)
+            two = other.training_examples(every, validation=validation, inputs=("history",) * history)
             for a, b in zip(vars(one).values(), vars(two).values(), strict=True):
                 np.testing.assert_array_equal(a, b)
             for a, b in zip(stream.seen_by(one, heldout=False), other.seen_by(two, heldout=False), strict=True):
@@ -291,17 +293,17 @@ def test_the_protocol_by_hand() -> None:
     cut = cut_at([0, 0, 0, 1, 1, 1, 1])
     events = make_stream(source=table(pairs), cut=cut, history=2, heldout=0.0, validation=0.0)
     known = np.array([False, True, True, True])  # item 4 (raw i3) came with increment 1
-    rows = events.test_examples(1, heldout=False, trained_until=0, known=known, history=True)
+    rows = events.test_examples(1, heldout=False, trained_until=0, known={"item": known}, inputs=("history",))
     assert rows.event.tolist() == [3, 4, 5, 6]
     assert rows.label.tolist() == [1, 4, 4, 2]
     assert rows.history.tolist() == [[1, 3], [0, 2], [3, 1], [0, 2]]  # event 4, of an unseen item, is taken out
     dropped = make_stream(
         source=table(pairs), cut=cut, history=2, heldout=0.0, validation=0.0, unseen_items="drop", exclude_seen=True
     )
-    rows = dropped.test_examples(1, heldout=False, trained_until=0, known=known, history=True)
+    rows = dropped.test_examples(1, heldout=False, trained_until=0, known={"item": known}, inputs=("history",))
     assert len(rows) == 0  # two are of an unseen item, two repeat the user's own
     longer = make_stream(source=table(pairs), cut=cut, history=2, heldout=0.0, validation=0.0, minimum_history=2)
-    rows = longer.test_examples(1, heldout=False, trained_until=0, known=known, history=False)
+    rows = longer.test_examples(1, heldout=False, trained_until=0, known={"item": known})
     assert rows.event.tolist() == [3, 5]
     assert rows.history.shape == (2, 0)
     assert events.notes == ("a note",)
@@ -318,7 +320,7 @@ def test_items_of_heldout_events_alone_are_unseen() -> None:
     events = replace(events, heldout=np.array([False, False, True, False, False, False]))
     known = np.ones(5, bool)
     for until, kept in ((0, [3]), (1, [3, 4, 5]), (-1, [])):  # i2 is trained on in increment 1 only
-        rows = events.test_examples(1, heldout=False, trained_until=until, known=known, history=False)
+        rows = events.test_examples(1, heldout=False, trained_until=until, known={"item": known})
         assert rows.event.tolist() == kept
 
 
@@ -326,7 +328,7 @@ def test_a_history_crosses_increments_and_holds_the_last_events() -> None:
     events = make_stream(
         source=table([(0, i) for i in range(6)]), cut=cut_at([0, 0, 1, 1, 2, 2]), history=3, heldout=0, validation=0
     )
-    rows = events.training_examples([2], validation=False, history=True)
+    rows = events.training_examples([2], validation=False, inputs=("history",))
     assert rows.history.tolist() == [[2, 3, 4], [3, 4, 5]]
 
 

@@ -36,7 +36,8 @@ def made(ties: Ties, log: list[tuple[str, str, int]] = LOG, **protocol: Any) -> 
 def told(stream: Stream) -> list[tuple[str, str, str]]:
     """(user, item, history) of each event, raw ids."""
     every = [
-        stream.test_examples(t, heldout=False, trained_until=t, known=KNOWN, history=True) for t in range(len(stream))
+        stream.test_examples(t, heldout=False, trained_until=t, known={"item": KNOWN}, inputs=("history",))
+        for t in range(len(stream))
     ]
     names, users = stream.interactions.items, stream.interactions.users
     return [
@@ -76,7 +77,7 @@ def test_what_a_user_has_had_is_strictly_before_too() -> None:
     pasts: dict[Ties, str] = {"strict": "9", "file": "9 30 x"}
     for ties, had in pasts.items():
         stream = made(ties)
-        rows = stream.test_examples(1, heldout=False, trained_until=0, known=KNOWN, history=False)
+        rows = stream.test_examples(1, heldout=False, trained_until=0, known={"item": KNOWN})
         log, start, stop = stream.seen_by(rows, heldout=True)
         assert " ".join(stream.interactions.items[i] for i in log[start[1] : stop[1]]) == had
 
@@ -87,8 +88,7 @@ def test_an_item_is_repeated_where_it_was_had_at_an_earlier_time() -> None:
     for ties, kept in first.items():
         stream = made(ties, twice, exclude_seen=True)
         parts = [
-            stream.test_examples(t, heldout=False, trained_until=t, known=KNOWN, history=False)
-            for t in range(len(stream))
+            stream.test_examples(t, heldout=False, trained_until=t, known={"item": KNOWN}) for t in range(len(stream))
         ]
         assert [event for rows in parts for event in rows.event.tolist()] == kept
 
@@ -97,7 +97,7 @@ def test_the_least_history_counts_what_is_before() -> None:
     long_enough: dict[Ties, list[int]] = {"strict": [5], "file": [4, 5]}
     for ties, kept in long_enough.items():
         stream = made(ties, minimum_history=2)
-        rows = stream.test_examples(1, heldout=False, trained_until=0, known=KNOWN, history=False)
+        rows = stream.test_examples(1, heldout=False, trained_until=0, known={"item": KNOWN})
         assert rows.event.tolist() == kept
 
 

@@ -67,7 +67,7 @@ def arrivals(items: Any) -> Data:
     """Padded, so that one program serves all."""
     padded = np.zeros(2048, np.int32)
     padded[: len(items)] = items
-    return Data(NONE, NONE, NONE, NONE, jnp.asarray(padded))
+    return Data(NONE, NONE, NONE, jnp.asarray(padded), NONE)
 
 
 @functools.cache

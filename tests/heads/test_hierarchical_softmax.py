@@ -94,7 +94,7 @@ def increment(state: Tree, own: Any, counts: Any, new: Any) -> tuple[Tree, Any]:
     padded = np.zeros(512, np.int32)
     items = np.repeat(np.arange(len(new)), new)
     padded[: len(items)] = items
-    state, learner = begin()(state, learner, Data(NONE, NONE, NONE, NONE, jnp.asarray(padded)), NONE)
+    state, learner = begin()(state, learner, Data(NONE, NONE, NONE, jnp.asarray(padded), NONE), NONE)
     return state, learner.params["head"]
 
 
@@ -234,7 +234,7 @@ def test_many_grafts_stay_within_the_depth() -> None:
         params = {"head": own}
         learner = Learner(params, (), Catalogue(counts > 0, jnp.asarray(counts, jnp.float32), NONE), NONE)
         tree, learner = step(
-            tree, learner, Data(NONE, NONE, NONE, NONE, jnp.asarray(np.flatnonzero(new), jnp.int32)), NONE
+            tree, learner, Data(NONE, NONE, NONE, jnp.asarray(np.flatnonzero(new), jnp.int32), NONE), NONE
         )
         own = learner.params["head"]
     assert len(depths(tree)) == 60

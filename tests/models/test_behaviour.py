@@ -98,12 +98,12 @@ def test_it_learns_what_the_texts_say_under_strategies(head: Head) -> None:
 
 def test_the_commoner_class_is_the_baseline() -> None:
     model = popularity()
-    result = lab.run(lambda sizes: model.build(sizes, (1,)), shop(), update(), metrics=("recall@1",))
+    result = lab.run(lambda sizes: model.program(next_item(8), sizes, (1,)), shop(), update(), metrics=("recall@1",))
     found = {record.metric: record.value for record in result.records if record.evaluated_on == 2}
     assert sorted([found["recall/buy"], found["recall/view"]]) == [0.0, 1.0]
     assert found["auc"] == 0.5
     with pytest.raises(UserError, match="predicts behaviours and recommends no items; choose the run of a recommender"):
-        Trained(model.build(result.sizes, (1,)), result.state, shop())
+        Trained(model.program(next_item(8), result.sizes, (1,)), result.state, shop())
 
 
 def test_a_model_that_reads_something_else() -> None:

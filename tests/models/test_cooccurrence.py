@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from incremental.core.spec import Sizes
+from incremental.core.spec import Sizes, next_item
 from incremental.core.types import Batch, Data
 from incremental.errors import UserError
 from incremental.models.cooccurrence import cooccurrence
@@ -28,7 +28,7 @@ def data(rows: list[tuple[list[int], int]], increment: int) -> Data:
         labels[i] = label
     items = np.arange(SIZES.slots, dtype=np.int32)
     fields: list[Any] = [labels, None, None, None]
-    events: list[Any] = [np.int32(len(rows)), np.int32(increment), items, items]
+    events: list[Any] = [np.int32(len(rows)), np.int32(increment), items, {"user": items}]
     return Data(Batch({"history": history}, *fields), *events)
 
 
@@ -55,7 +55,7 @@ class Made:
     """The model with room for `neighbours`; increments are trained on one after the other."""
 
     def __init__(self, neighbours: int) -> None:
-        program = cooccurrence(neighbours=neighbours, window=WINDOW, decay=DECAY).build(SIZES, ())
+        program = cooccurrence(neighbours=neighbours, window=WINDOW, decay=DECAY).program(next_item(8), SIZES, ())
         self.init = jax.jit(program.init)
         self.scores = jax.jit(program.scores)
         self.update = jax.jit(lambda state, data: program.run_epoch(program.begin(state, data), data)[0])

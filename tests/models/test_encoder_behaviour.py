@@ -70,7 +70,7 @@ def shop(folder: Path, **chosen: Any) -> Stream:
 
 def test_a_row_holds_the_titles_one_behind_the_other(checkpoint: Checkpoint) -> None:  # noqa: F811
     stream = shop(checkpoint("bert"), heldout=0.0, validation=0.0)
-    rows = stream.training_examples([0], validation=False, history=False)
+    rows = stream.training_examples([0], validation=False)
     titles = [f"{COLOURS[int(name[1]) % 2]} {KINDS[int(name[1]) // 2]}" for name in raw_items()]
     last: dict[int, list[str]] = {}
     for user, title, found in zip(rows.user, titles, rows.tokens, strict=True):

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from incremental.core.spec import Sizes
+from incremental.core.spec import Sizes, next_item
 from incremental.core.types import Batch, Data
 from incremental.errors import UserError
 from incremental.models.fire import fire, leading
@@ -21,17 +21,17 @@ def data(counts: Any, t: int) -> Data:
     assert len(pairs) < E
     pairs = np.random.default_rng(t).permutation(np.pad(pairs, [(0, E - len(pairs)), (0, 0)]))
     users, items = pairs.T.astype(np.int32)
-    events: list[Any] = [np.int32(0), np.int32(t), users, items]
+    events: list[Any] = [np.int32(0), np.int32(t), items, {"user": users}]
     return Data(Batch(NONE, NONE, NONE, NONE, NONE), *events)
 
 
 @jax.jit
 def update(state: Any, data: Any, decay: Any, principal: Any) -> Any:
-    program = fire(decay=decay, principal=principal, rank=RANK).build(SIZES, ())
+    program = fire(decay=decay, principal=principal, rank=RANK).program(next_item(8), SIZES, ())
     return program.run_epoch(program.begin(state, data), data)[0]
 
 
-PROGRAM = fire(rank=RANK).build(SIZES, ())
+PROGRAM = fire(rank=RANK).program(next_item(8), SIZES, ())
 SCORES = jax.jit(PROGRAM.scores)
 
 
@@ -108,10 +108,10 @@ def test_leading_vectors_are_those_of_the_decomposition() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(UserError, match=r"70 users and 9 items .* 630 cells, above model.limit=629; choose"):
-        fire(rank=RANK, limit=629).build(Sizes(item=9, user=70), ())
+        fire(rank=RANK, limit=629).program(next_item(8), Sizes(item=9, user=70), ())
     with pytest.raises(UserError, match=r"81 cells, above model.limit=80"):
-        fire(rank=RANK, limit=80).build(SIZES, ())
+        fire(rank=RANK, limit=80).program(next_item(8), SIZES, ())
     with pytest.raises(UserError, match=r"model\.rank=0"):
         fire(rank=0)
     with pytest.raises(UserError, match=r"model\.rank=10: expected at most the number of items, 9"):
-        fire(rank=10).build(SIZES, ())
+        fire(rank=10).program(next_item(8), SIZES, ())

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from incremental.core.spec import Sizes
+from incremental.core.spec import Sizes, next_item
 from incremental.core.types import Batch, Data
 from incremental.errors import UserError
 from incremental.models.frequent_directions import frequent_directions
@@ -12,7 +12,7 @@ from incremental.models.frequent_directions import frequent_directions
 SIZES = Sizes(item=10, user=80)
 E, SKETCH, RANK = 256, 4, 3
 NONE: Any = None
-PROGRAM = frequent_directions(sketch=SKETCH, rank=RANK).build(SIZES, ())
+PROGRAM = frequent_directions(sketch=SKETCH, rank=RANK).program(next_item(8), SIZES, ())
 UPDATE = jax.jit(lambda state, data: PROGRAM.run_epoch(PROGRAM.begin(state, data), data)[0])
 
 
@@ -23,7 +23,7 @@ def data(rows: Any, t: int) -> Data:
     assert len(pairs) <= E
     pairs = np.random.default_rng(t).permutation(np.pad(pairs, [(0, E - len(pairs)), (0, 0)]))
     users, items = pairs.T.astype(np.int32)
-    events: list[Any] = [np.int32(0), np.int32(t), users, items]
+    events: list[Any] = [np.int32(0), np.int32(t), items, {"user": users}]
     return Data(Batch(NONE, NONE, NONE, NONE, NONE), *events)
 
 

@@ -52,7 +52,7 @@ def params() -> Any:
 def forward(params: Any, history: Any, target: Any, key: Any, rate: Any) -> Any:
     """The outputs by length and the hidden vectors whole, both with a gradient, and hidden vectors with dropout."""
     model = gru4rec(width=D, dropout=rate)
-    module = model.module(SIZES, L)
+    module = model.module(SIZES, next_item(L).inputs)
 
     def by_length(params: Any) -> Any:
         outputs = problem(model, full_softmax(), next_item(L), SIZES).apply(params, {"history": history})
@@ -113,7 +113,7 @@ def test_dropout_takes_a_traced_rate_and_needs_the_key(computed: Any) -> None:
 def test_grown_tables_start_as_allocated_beforehand() -> None:
     model = gru4rec(width=D)
     small, large = (
-        jax.jit(problem(model, full_softmax(), next_item(4), Sizes(items, 3)).init)(jax.random.key(0))
+        jax.jit(problem(model, full_softmax(), next_item(4), Sizes(item=items, user=3)).init)(jax.random.key(0))
         for items in (9, 13)
     )
     assert small["item"]["embedding"].shape == (9, D)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from incremental.core.spec import Sizes
+from incremental.core.spec import Sizes, next_item
 from incremental.core.types import Batch, Data
 from incremental.errors import UserError
 from incremental.models.incremental_svd import incremental_svd
@@ -21,7 +21,7 @@ def data(counts: Any, t: int = 0) -> Data:
     assert len(pairs) <= E
     pairs = np.random.default_rng(t).permutation(np.pad(pairs, [(0, E - len(pairs)), (0, 0)]))
     users, items = pairs.T.astype(np.int32)
-    events: list[Any] = [np.int32(0), np.int32(t), users, items]
+    events: list[Any] = [np.int32(0), np.int32(t), items, {"user": users}]
     return Data(Batch(NONE, NONE, NONE, NONE, NONE), *events)
 
 
@@ -29,7 +29,7 @@ class Made:
     """The model at one rank; increments are trained on one after the other."""
 
     def __init__(self, rank: int) -> None:
-        program = incremental_svd(rank=rank, users=BLOCK).build(SIZES, ())
+        program = incremental_svd(rank=rank, users=BLOCK).program(next_item(8), SIZES, ())
         self.init = jax.jit(program.init)
         self.scores = jax.jit(program.scores)
         self.update = jax.jit(lambda state, data: program.run_epoch(program.begin(state, data), data)[0])
@@ -131,4 +131,4 @@ def test_impossible_sizes_are_refused() -> None:
     with pytest.raises(UserError, match="rank and users of at least 1, got 0 and 256"):
         incremental_svd(rank=0)
     with pytest.raises(UserError, match=r"model.rank=13: .* 12 users and 14 items; choose"):
-        incremental_svd(rank=13).build(SIZES, ())
+        incremental_svd(rank=13).program(next_item(8), SIZES, ())

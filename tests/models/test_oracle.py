@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from incremental.core.spec import Sizes
+from incremental.core.spec import Sizes, next_item
 from incremental.core.types import Data
 from incremental.data.cutting import equal_counts
 from incremental.data.simulator import simulate
@@ -22,11 +22,11 @@ def stream() -> Stream:
 
 def test_scores_are_the_laws_own_logits_over_the_items_seen(stream: Stream) -> None:
     items = len(stream.interactions.items)
-    sizes = Sizes(items + 5, len(stream.interactions.users))
-    program = oracle(stream).build(sizes, ())
+    sizes = Sizes(item=items + 5, user=len(stream.interactions.users))
+    program = oracle(stream).program(stream.spec, sizes, ())
     arrived = stream.interactions.item[: stream.bounds(0)[1]]
     events = np.arange(*stream.bounds(1), dtype=np.int32)[::7]
-    fields: list[Any] = [None, np.int32(1), np.int32(0), np.ones_like(arrived), arrived]
+    fields: list[Any] = [None, np.int32(1), np.int32(0), arrived, {"user": np.ones_like(arrived)}]
     data = Data(*fields)
 
     @jax.jit
@@ -47,7 +47,7 @@ def test_scores_are_the_laws_own_logits_over_the_items_seen(stream: Stream) -> N
 
 
 def test_a_catalogue_smaller_than_the_streams_scores_its_own_items(stream: Stream) -> None:
-    program = oracle(stream).build(Sizes(item=8, user=8), ())
+    program = oracle(stream).program(next_item(8), Sizes(item=8, user=8), ())
     params = jax.jit(program.init)(jax.random.key(0)).learner.params
     assert stream.interactions.law is not None
     np.testing.assert_array_equal(params["vectors"], stream.interactions.law.vectors[:8].T)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from incremental.core.spec import Sizes
+from incremental.core.spec import Sizes, next_item
 from incremental.core.types import Data
 from incremental.models.popularity import popularity
 
@@ -17,7 +17,7 @@ DECAYS: Any = np.array([0.0, 0.5, 0.9, 1.0], np.float32)
 def data(t: int) -> Data:
     """Increment t's events, with padding behind."""
     items = np.pad(np.array(INCREMENTS[t], np.int32), (0, 8 - len(INCREMENTS[t])))
-    fields: list[Any] = [None, np.int32(1), np.int32(t), np.minimum(items, 1), items]
+    fields: list[Any] = [None, np.int32(1), np.int32(t), items, {"user": np.minimum(items, 1)}]
     return Data(*fields)
 
 
@@ -25,7 +25,7 @@ def data(t: int) -> Data:
 @jax.vmap
 def scores(decay: Any) -> Any:
     """[T, V]: the scores for a known user after each increment, with a decay that is traced."""
-    program = popularity(decay=decay).build(SIZES, ())
+    program = popularity(decay=decay).program(next_item(8), SIZES, ())
     state = program.init(jax.random.key(0))
     after = []
     for t in range(len(INCREMENTS)):
@@ -59,7 +59,7 @@ def test_padding_and_items_not_yet_seen_are_no_candidates(computed: Any) -> None
 def test_a_user_who_was_never_met_has_the_same_scores_as_others() -> None:
     """Not the undecayed number of events, which would be one ranking whatever the decay."""
     for decay in (0.0, 0.5):
-        program = popularity(decay=decay).build(SIZES, ())
+        program = popularity(decay=decay).program(next_item(8), SIZES, ())
         state = program.init(jax.random.key(0))
         for t in range(len(INCREMENTS)):
             state = program.begin(state, data(t))

@@ -79,7 +79,7 @@ def params() -> Any:
 def forward(params: Any, history: Any, key: Any, rate: Any) -> Any:
     """The outputs, the hidden vectors of padded histories, and those with dropout."""
     model = sasrec(width=D, heads=HEADS, blocks=BLOCKS, dropout=rate)
-    module = model.module(SIZES, L)
+    module = model.module(SIZES, next_item(L).inputs)
 
     def encode(history: Any, key: Any) -> Any:
         return module.apply({"params": params}, padded(history), key, method="encode")
@@ -92,7 +92,7 @@ def forward(params: Any, history: Any, key: Any, rate: Any) -> Any:
 def slopes(params: Any, direction: Any, history: Any) -> Any:
     """How the hidden vectors of one block change with the parameters, in the model's layout and padded."""
     model = sasrec(width=D, heads=HEADS, blocks=1)
-    made, module = problem(model, full_softmax(), next_item(L), SIZES), model.module(SIZES, L)
+    made, module = problem(model, full_softmax(), next_item(L), SIZES), model.module(SIZES, next_item(L).inputs)
 
     def chosen(params: Any) -> Any:
         return made.apply(params, {"history": history}).hidden
@@ -272,7 +272,7 @@ def test_shared_masks_give_packed_histories_the_distribution_of_padded_ones(mask
 def test_grown_tables_start_as_allocated_beforehand() -> None:
     model = sasrec(width=D, blocks=1)
     small, large = (
-        jax.jit(problem(model, full_softmax(), next_item(4), Sizes(items, 3)).init)(jax.random.key(0))
+        jax.jit(problem(model, full_softmax(), next_item(4), Sizes(item=items, user=3)).init)(jax.random.key(0))
         for items in (9, 13)
     )
     shapes = jax.tree.map(jnp.shape, small)

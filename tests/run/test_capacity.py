@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from incremental.core.embedding import uniform_rows
-from incremental.core.spec import Sizes
+from incremental.core.spec import Sizes, next_item
 from incremental.core.types import Data, Program, State
 from incremental.models.popularity import popularity
 from incremental.run.capacity import capacity, grow, into_corner
@@ -50,7 +50,7 @@ def test_grown_equals_allocated_beforehand() -> None:
 
     def updated(program: Program, state: State, t: int) -> State:
         items = np.array([[1, 2, 2, 4], [3, 6, 7, 7]][t], np.int32)
-        fields: list[Any] = [None, np.int32(1), np.int32(t), np.minimum(items, 1 + t), items]
+        fields: list[Any] = [None, np.int32(1), np.int32(t), items, {"user": np.minimum(items, 1 + t)}]
         data = Data(*fields)
 
         @jax.jit
@@ -61,7 +61,7 @@ def test_grown_equals_allocated_beforehand() -> None:
         return update(state)
 
     model = popularity(decay=0.5)
-    before, after = model.build(small, ()), model.build(large, ())
+    before, after = model.program(next_item(8), small, ()), model.program(next_item(8), large, ())
     key = jax.random.key(0)
     grown = updated(after, grow(updated(before, jax.jit(before.init)(key), 0), after), 1)
     beforehand = updated(after, updated(after, jax.jit(after.init)(key), 0), 1)
@@ -74,7 +74,7 @@ def test_grown_equals_allocated_beforehand() -> None:
 
 def test_new_rows_start_as_the_runs_own_key_draws_them() -> None:
     def made(items: int) -> Program:
-        program = popularity().build(Sizes(items, 3), ())
+        program = popularity().program(next_item(8), Sizes(item=items, user=3), ())
 
         def init(key: jax.Array) -> State:
             state = program.init(key)
