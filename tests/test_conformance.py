@@ -12,6 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from incremental.run import loop
+from incremental.run.executor import Snapshot
+from incremental.run.progress import Event, Paused
 from incremental.core.spec import Sizes
 from incremental.core.strategy import Strategy, chain
 from incremental.core.types import Batch, Data, Params, Program, State
@@ -91,37 +94,30 @@ def test_one_trace_for_all_increments(strategy: str, monkeypatch: pytest.MonkeyP
 # -- state is everything --------------------------------------------------------------------------------------------
 
 
-class Keep:
-    """Copies every state that a run offers, at each epoch and each increment's end."""
-
-    def __init__(self) -> None:
-        self.kept: list[Any] = []
-
-    def due(self) -> bool:
-        return True
-
-    def save(self, state: State, before: Params, sizes: Sizes, progress: Progress) -> None:
-        self.kept.append((lab.on_host(state), lab.on_host(before), sizes, progress))
-
-
 @pytest.mark.parametrize("name", [*lab.STRATEGIES, "popularity", "cooccurrence"])
 def test_saved_restored_continued_is_uninterrupted(name: str) -> None:
-    program = program_of(name)
-    keep = Keep()
-    whole = lab.run(lambda _: program, lab.stream(), saver=keep)
-    places = [progress for *_, progress in keep.kept]
+    program, kept = program_of(name), []
+
+    def build(_: Sizes) -> Program:
+        return program
+
+    def keeping(events: Iterable[Event]) -> Iterator[Event]:
+        for event in events:
+            if isinstance(event, Paused):
+                state, before, sizes, progress = event.snapshot(0)
+                kept.append((lab.on_host(state), lab.on_host(before), sizes, progress))
+            yield event
+
+    whole = loop.finished(keeping(lab.events(build, lab.stream())))
+    places = [progress for *_, progress in kept]
     assert {place.begun for place in places} == {True, False}
     middle = next(i for i, place in enumerate(places) if place.begun and place.increment == 2)
     boundary = next(i for i, place in enumerate(places) if not place.begun and place.increment == 2)
     for chosen in {middle, boundary, len(places) - 1}:
-        state, before, sizes, progress = keep.kept[chosen]
-
-        def resume(functions: Any) -> Any:
-            like = jax.eval_shape(functions(sizes).program.init, jax.random.key(0))  # noqa: B023
-            restored = lab.put_back(state, like)  # noqa: B023
-            return restored, lab.put_back(before, like.learner.params), sizes, progress  # noqa: B023
-
-        continued = lab.run(lambda _: program, lab.stream(), resume=resume)
+        state, before, sizes, progress = kept[chosen]
+        like = jax.eval_shape(program.init, jax.random.key(0))
+        restored = Snapshot(lab.put_back(state, like), lab.put_back(before, like.learner.params), sizes, progress)
+        continued = lab.run(build, lab.stream(), start={0: restored})
         lab.assert_same(continued.state, whole.state)
         assert list(map(str, continued.records)) == list(map(str, whole.records))
         for one, other in zip(continued.costs, whole.costs, strict=True):

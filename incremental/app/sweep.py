@@ -129,8 +129,8 @@ def apart(config: Config) -> str | None:
 
 
 def program_of(config: Config) -> str:
-    """The config as text, without what lanes may differ in: seed, names and traced numbers."""
-    kept = {key: value for key, value in deciding(config).items() if key not in ("seed", "name", "row")}
+    """The config as text, without what lanes may differ in: seed, names, base parts and traced numbers."""
+    kept = {key: value for key, value in deciding(config).items() if key not in ("seed", "name", "row", "base")}
     return json.dumps(with_numbers(kept, dict.fromkeys(floats(config), "a float")))
 
 

@@ -27,7 +27,7 @@ from incremental.run.progress import (
     Record,
     Result,
     Resumed,
-    Tested,
+    Evaluated,
     Trained,
 )
 from incremental.run.records import matrix_entries, prequential
@@ -324,11 +324,11 @@ class Run:
                 scores = None if scores is None else scores[: len(rows)]
                 yield rows, lane, Ranks(rank[: len(rows)], recommended, scores)
 
-    def noted(self, lane: int, records: list[Record]) -> Tested:
+    def noted(self, lane: int, records: list[Record]) -> Evaluated:
         """Adds evaluations to a lane's progress."""
         own = self.progress[lane]
         self.progress[lane] = own._replace(records=(*own.records, *records))
-        return Tested(lane, tuple(records))
+        return Evaluated(lane, tuple(records))
 
 
 def of_lane(tree: PyTree, lane: int) -> Any:

