@@ -318,7 +318,7 @@ def test_a_projection_of_gradients_under_adam(factory: Any) -> None:
     def early(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
         return good._replace(
             updates=Strategy().updates,
-            grads=lambda own, grads, params, _grad_fn, _batch: good.updates(own, grads, params),
+            grads=lambda own, grads, params, _grad_fn, _batch, _key: good.updates(own, grads, params),
         )
 
     assert_rejected(factory, early, "does not bind Adam")

@@ -68,6 +68,9 @@ class Head(NamedTuple):
     `scores` find the `Items` among the own parameters, as "items"."""
     negative: bool = False
     """whether a row's loss may be below 0; else a step whose data loss is stops the run"""
+    together: bool = False
+    """whether a row's loss reads the batch's other rows, as where their labels are its negatives; gradients of single
+    examples are then refused"""
 
 
 def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: Precision = "float32") -> Problem:
@@ -155,4 +158,6 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: 
         return {path: entered.reshape(-1, entered.shape[-1]) for path, entered in met.items() if path in trained}
 
     strategy = head.tied(items) if head.tied is not None else head.strategy
-    return Problem(init, apply, loss, example, tables, strategy, features, scores, negative=head.negative)
+    return Problem(
+        init, apply, loss, example, tables, strategy, features, scores, negative=head.negative, together=head.together
+    )

@@ -83,6 +83,8 @@ class Problem(NamedTuple):
     """(ids [U]) -> the problem whose item tables have these rows only; None: it reads nothing but its parameters"""
     negative: bool = False
     """whether a row's loss may be below 0; else a step whose data loss is stops the run"""
+    together: bool = False
+    """whether a row's loss reads the batch's other rows; gradients of single examples are then refused"""
 
 
 class Catalogue(NamedTuple):

@@ -556,7 +556,7 @@ def _projection(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
 
     @jax.jit
     def projected(step: Params) -> Params:
-        step = strategy.grads(own, step, before, lambda _rows: step, batch)
+        step = strategy.grads(own, step, before, lambda _rows, _params=None: step, batch, jax.random.key(1))
         return strategy.updates(own, step, before)
 
     if gap_between(projected(noise), noise) < 1e-4:
