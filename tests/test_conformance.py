@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from incremental.core.strategy import Strategy, chain
-from incremental.core.types import Batch, Data, Params, Program, Sizes, State
+from incremental.core.types import STORED, Batch, Data, Params, Program, Sizes, State
 from incremental.memory import buffer, reservoir
 from incremental.run import loop
 from incremental.run.capacity import capacity, into_corner
@@ -138,9 +138,10 @@ def test_padding_rows_change_nothing(strategy: str) -> None:
         assert not bool(real.all())
         inputs = {name: jnp.where(real, ids, 77) for name, ids in rows.inputs.items()}
         weight = jnp.where(real, rows.weight, 5.0)
-        labels = jnp.where(real, rows.labels, 99)
+        labels, owner = jnp.where(real, rows.labels, 99), jnp.where(real, rows.owner, 98)
+        increment = rows.increment + ~real
         return data._replace(
-            rows=rows._replace(inputs=inputs, labels=labels, weight=weight, increment=rows.increment + ~real)
+            rows=rows._replace(inputs=inputs, labels=labels, weight=weight, increment=increment, owner=owner)
         )
 
     clean, metrics = lab.train(f, after(f, 1), data, validation)
@@ -310,5 +311,19 @@ def test_growing_keeps_the_old_corner() -> None:
 
 
 def test_a_batch_of_rows_may_hold_more_than_memories_keep() -> None:
-    """Memories and programs agree on the five fields of a row."""
-    assert Batch._fields[:5] == ("inputs", "labels", "weight", "valid", "increment")
+    """Memories and programs agree on the fields of a row."""
+    assert STORED == Batch._fields[:6] == ("inputs", "labels", "weight", "valid", "increment", "owner")
+
+
+@pytest.mark.parametrize("model", ["mf", "sasrec"])
+def test_every_example_knows_its_user(model: str) -> None:
+    """Whether the model reads it or not; histories are made from the user's own events."""
+    events = lab.stream()
+    data, checked = lab.update_data(events, lab.build(lab.Spec(model=model))(SIZES), 1)
+    alone = range(1, 2)
+    for given, validation in ((data, False), (checked, True)):
+        rows = events.training_rows(alone, validation=validation, history=model == "sasrec")
+        assert len(rows) > 1
+        np.testing.assert_array_equal(given.rows.owner[: len(rows)], rows.user)
+        assert not np.asarray(given.rows.owner[len(rows) :]).any()
+        assert ("user" in given.rows.inputs) == (model == "mf")

@@ -82,7 +82,8 @@ def problem(model: Model, head: Head, sizes: Sizes, history: int, *, precision: 
         **(model.content or {}),
     }
     inputs = {name: row[name] for name in model.inputs}
-    scalars: list[Any] = [jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.float32, jnp.bool_, jnp.int32)]
+    kinds = (jnp.int32, jnp.float32, jnp.bool_, jnp.int32, jnp.int32)
+    scalars: Any = [jax.ShapeDtypeStruct((), kind) for kind in kinds]
     example = Batch(inputs, *scalars)
 
     def of(params: Params) -> nn.Module:

@@ -199,6 +199,7 @@ def as_data(rows: Rows, inputs: tuple[str, ...], increment: int, arrived: tuple[
         weight=weight,
         valid=valid,
         increment=padded(rows.increment, size),
+        owner=padded(rows.user, size),
     )
     users, items = (padded(ids, events) for ids in arrived)
     return Data(batch, number, now, users, items)
