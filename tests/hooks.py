@@ -11,12 +11,17 @@ from incremental.core.types import Batch, Data, Learner, Params, Problem, Step
 
 
 def noise(problem: Problem, *, scale: float = 0.01) -> Strategy:
-    """g <- g + `scale` N(0, 1), for each parameter; reports the norm of the last step's g. State: that norm."""
+    """g <- g + `scale` N(0, 1) where g is not 0; reports the norm of the last step's g. State: that norm.
+
+    Noise on table rows of ids to come would move them: tables that grow would differ from tables with room for all.
+    """
     del problem
 
     def grads(state: Any, grads: Params, params: Params, grad_fn: Any, batch: Batch, key: Any) -> Params:
         del state, params, grad_fn, batch
-        return jax.tree.map(lambda g, n: g + scale * n, grads, optax.tree.random_like(key, grads))
+        return jax.tree.map(
+            lambda g, n: g + jnp.where(g != 0, scale * n, 0.0), grads, optax.tree.random_like(key, grads)
+        )
 
     def record(state: Any, step: Step, key: Any) -> Any:
         del state, key
