@@ -2,6 +2,7 @@
 
 import functools
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -12,18 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from incremental.run import loop
-from incremental.run.executor import Snapshot
-from incremental.run.progress import Event, Paused
 from incremental.core.spec import Sizes
 from incremental.core.strategy import Strategy, chain
-from incremental.core.types import Batch, Data, Params, Program, State
+from incremental.core.types import STORED, Batch, Data, Program, State
 from incremental.memory import buffer, reservoir
-from incremental.run import alone
+from incremental.run import alone, loop
 from incremental.run.capacity import capacity, into_corner
 from incremental.run.compiled import Compiled
+from incremental.run.executor import Snapshot
 from incremental.run.feed import Capacities, Feed
-from incremental.run.progress import Progress
+from incremental.run.progress import Event, Paused
 from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
@@ -136,9 +135,10 @@ def test_padding_rows_change_nothing(strategy: str) -> None:
         assert not bool(real.all())
         inputs = {name: jnp.where(real, ids, 77) for name, ids in rows.inputs.items()}
         weight = jnp.where(real, rows.weight, 5.0)
-        labels = jnp.where(real, rows.labels, 99)
+        labels, owner = jnp.where(real, rows.labels, 99), jnp.where(real, rows.owner, 98)
+        increment = rows.increment + ~real
         return data._replace(
-            rows=rows._replace(inputs=inputs, labels=labels, weight=weight, increment=rows.increment + ~real)
+            rows=rows._replace(inputs=inputs, labels=labels, weight=weight, increment=increment, owner=owner)
         )
 
     clean, metrics = lab.train(f, after(f, 1), data, validation)
@@ -307,5 +307,19 @@ def test_growing_keeps_the_old_corner() -> None:
 
 
 def test_a_batch_of_rows_may_hold_more_than_memories_keep() -> None:
-    """Memories and programs agree on the five fields of a row."""
-    assert Batch._fields[:5] == ("inputs", "labels", "weight", "valid", "increment")
+    """Memories and programs agree on the fields of a row."""
+    assert STORED == Batch._fields[:6] == ("inputs", "labels", "weight", "valid", "increment", "owner")
+
+
+@pytest.mark.parametrize("model", ["mf", "sasrec"])
+def test_every_example_knows_its_user(model: str) -> None:
+    """Whether the model reads it or not; histories are made from the user's own events."""
+    events = lab.stream()
+    data, checked = lab.update_data(events, lab.build(lab.Spec(model=model))(SIZES), 1)
+    alone = range(1, 2)
+    for read, validation in ((data, False), (checked, True)):
+        rows = events.training_examples(alone, validation=validation, inputs=read.rows.inputs)
+        assert len(rows) > 1
+        np.testing.assert_array_equal(read.rows.owner[: len(rows)], rows.user)
+        assert not np.asarray(read.rows.owner[len(rows) :]).any()
+        assert ("user" in read.rows.inputs) == (model == "mf")

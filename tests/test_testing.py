@@ -1,5 +1,6 @@
 """The conformance kit passes the project's chains, and finds each planted defect in variants of three strategies."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from incremental.core.strategy import Strategy, chain
-from incremental.core.types import Memory, Teacher
+from incremental.core.types import STORED, Memory, Teacher, stored
 from incremental.errors import UserError
 from incremental.memory import buffer, reservoir
 from incremental.strategies.ader import ader
@@ -32,6 +33,7 @@ from incremental.strategies.si import si
 from incremental.strategies.warm_rows import warm_rows
 from incremental.testing import LawBroken, check_strategy
 from tests import lab
+from tests.hooks import error_memory, noise, reptile
 
 SMALL: dict[str, Any] = {"capacity": 24, "rows": 8}
 CHECKS: dict[Any, dict[str, Any]] = {
@@ -55,6 +57,9 @@ CHECKS: dict[Any, dict[str, Any]] = {
         "model": lab.dense(),
     },
     ogd: {"kind": "projection", "arguments": {"directions": 16, "samples": 4}},
+    noise: {"off": {"scale": 0.0}},
+    error_memory: {"off": {"weight": 0.0}},
+    reptile: {"off": {"rate": 0.0}},
     low_rank_updates: {"kind": "projection", "arguments": {"rank": 2, "every": 10**6}},
 }
 Wrap = Callable[[Any, Strategy, Any], Strategy]
@@ -119,6 +124,12 @@ CHAINS: dict[str, tuple[Callable[[Any], Strategy], dict[str, Any]]] = {
 def test_chains_keep_the_laws(name: str) -> None:
     factory, check = CHAINS[name]
     check_strategy(factory, **check)
+
+
+@pytest.mark.parametrize("factory", [noise, error_memory, reptile], ids=lambda factory: factory.__name__)
+def test_strategies_of_the_hooks_without_an_example_keep_the_laws(factory: Any) -> None:
+    """A key in `grads` with a report, a correction of `scores`, a `fit` inside an increment."""
+    check_strategy(factory, **CHECKS[factory])
 
 
 # -- planted defects ---------------------------------------------------------------------------------------------------
@@ -253,8 +264,8 @@ def test_draws_that_favour_some_rows(factory: Any) -> None:
             def chosen(a: Any, b: Any) -> Any:
                 return jnp.where(first.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
-            rows = jax.tree.map(chosen, one[:5], two[:5])
-            return one._replace(**dict(zip(one._fields[:5], rows, strict=True)))
+            rows = jax.tree.map(chosen, stored(one), stored(two))
+            return one._replace(**{name: getattr(rows, name) for name in STORED})
 
         return good._replace(batch=batch)
 
@@ -293,13 +304,9 @@ def test_exemplars_that_exceed_their_quota(selection: str) -> None:
             order = jnp.argsort(jnp.where(data.rows.valid, data.rows.labels, 10**6), stable=True)
             number = int(keys["capacity"])
             place = order[:number]
-            rows = jax.tree.map(lambda leaf: leaf[place], data.rows[:5])
+            rows = jax.tree.map(lambda leaf: leaf[place], stored(data.rows))
             filled = jax.tree.map(
-                lambda leaf: (
-                    leaf._replace(rows=leaf.rows._replace(**dict(zip(leaf.rows._fields[:5], rows, strict=True))))
-                    if isinstance(leaf, Memory)
-                    else leaf
-                ),
+                lambda leaf: leaf._replace(rows=rows) if isinstance(leaf, Memory) else leaf,
                 own,
                 is_leaf=lambda leaf: isinstance(leaf, Memory),
             )
@@ -318,7 +325,7 @@ def test_a_projection_of_gradients_under_adam(factory: Any) -> None:
     def early(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
         return good._replace(
             updates=Strategy().updates,
-            grads=lambda own, grads, params, _grad_fn, _batch: good.updates(own, grads, params),
+            grads=lambda own, grads, params, _grad_fn, _batch, _key: good.updates(own, grads, params),
         )
 
     assert_rejected(factory, early, "does not bind Adam")
@@ -381,6 +388,55 @@ def test_renamed_ids_in_a_memory(factory: Any) -> None:
         return good._replace(record=record)
 
     assert_rejected(factory, renamed, "store catalogue ids")
+
+
+def test_a_memory_that_forgets_owners() -> None:
+    def nobodys(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        def record(own: Any, step: Any, key: Any) -> Any:
+            return good.record(own, step._replace(new=step.new._replace(owner=0 * step.new.owner)), key)
+
+        return good._replace(record=record)
+
+    assert_rejected(replay, nobodys, r"a row otherwise than it came \(.*, owner 0 for .*, owner [1-9]")
+
+
+def test_noise_that_is_drawn_outside() -> None:
+    """Traced twice, it is another one: what a key gives is always the same."""
+
+    def outside(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        numbers = itertools.count()
+
+        def grads(own: Any, grads: Any, params: Any, grad_fn: Any, batch: Any, key: Any) -> Any:
+            return good.grads(own, grads, params, grad_fn, batch, jax.random.fold_in(key, next(numbers)))
+
+        return good._replace(grads=grads)
+
+    assert_rejected(noise, outside, "its `grads` draws something else")
+
+
+def test_a_report_that_is_not_finite() -> None:
+    def spoilt(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        return good._replace(report=lambda norm: {"norm": jnp.log(norm - norm)})
+
+    assert_rejected(noise, spoilt, "its report 'norm' is -inf")
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (lambda _good: lambda _own, scores, _inputs, _training: 1.0 * scores, "changes nothing in evaluation"),
+        (
+            lambda good: lambda own, scores, inputs, training: good(own, scores, inputs, training) - scores.mean(),
+            "depends on the others in the batch",
+        ),
+    ],
+    ids=["nothing", "by the batch"],
+)
+def test_a_correction_of_scores_that_is_none(broken: Any, message: str) -> None:
+    def wrong(_problem: Any, good: Strategy, _keys: Any) -> Strategy:
+        return good._replace(scores=broken(good.scores))
+
+    assert_rejected(error_memory, wrong, message)
 
 
 # -- the kit's own input -----------------------------------------------------------------------------------------------

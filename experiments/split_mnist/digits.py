@@ -65,7 +65,12 @@ def rows(digits: Digits, chosen: Sequence[int], increment: int, scenario: Scenar
     n, behind = len(place), capacity - len(place)
     labels: Any = np.pad(label(digits.digits[place], scenario), (0, behind))
     images = np.pad(digits.images[place], ((0, behind), (0, 0)))
-    whole: Any = np.ones(capacity, np.float32), np.arange(capacity) < n, np.full(capacity, increment, np.int32)
+    whole: Any = (
+        np.ones(capacity, np.float32),
+        np.arange(capacity) < n,
+        np.full(capacity, increment, np.int32),
+        np.zeros(capacity, np.int32),
+    )
     size: Any = np.int32(n)
     now: Any = np.int32(increment)
     nobody: Any = np.zeros(1, np.int32)

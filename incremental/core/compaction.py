@@ -32,7 +32,7 @@ from incremental.core.types import Batch, Learner, Loss, Memory, Outputs, Params
 from incremental.errors import UserError
 
 REMEDY = "use training.rows=dense, or leave it out"
-LOSS, RECORD = Strategy().loss, Strategy().record
+LOSS, RECORD, SCORES = Strategy().loss, Strategy().record, Strategy().scores
 
 Kind = str | None  # "item", "user", or not a row an id
 Path = jax.tree_util.KeyPath
@@ -254,6 +254,12 @@ def guarded(name: str, part: Strategy, problem: Problem) -> Strategy:
         )
         return part.record(state, step._replace(params=params, outputs=step.outputs._replace(scores=scores)), key)
 
+    def corrected(state: PyTree, own: Array, inputs: dict[str, Array], training: bool) -> Array:
+        changed = part.scores(state, scores if training else own, inputs, training)
+        return own if changed is scores else changed
+
     return part._replace(
-        loss=part.loss if part.loss is LOSS else loss, record=part.record if part.record is RECORD else record
+        loss=part.loss if part.loss is LOSS else loss,
+        record=part.record if part.record is RECORD else record,
+        scores=part.scores if part.scores is SCORES else corrected,
     )

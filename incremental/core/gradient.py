@@ -78,6 +78,8 @@ class Arrangement(NamedTuple):
     increment: Setup
     base: Setup
     """of the base part: strategies keep their books, those that are `early` and the head's own act"""
+    plain: Setup
+    """of training inside an increment: the head's own strategy only"""
 
 
 def make(
@@ -121,10 +123,11 @@ def make(
             few = None if of_items is None else lambda ids: getattr(arranged(of_items(ids)), name)
             return Setup(problem, chain(**own), optimizer, on_rows, few)
 
-        whole = setup("increment", parts)
-        return Arrangement(parts, whole, setup("base", {name: books(part) for name, part in parts.items()}))
+        whole, quiet = setup("increment", parts), {name: books(part) for name, part in parts.items()}
+        head = {name: part for name, part in parts.items() if name == "head"}
+        return Arrangement(parts, whole, setup("base", quiet), setup("plain", head))
 
-    parts, setup, base = arranged(problem)
+    parts, setup, base, plain = arranged(problem)
     acts = any(books(part) != part for part in parts.values())  # else the base part is as any other
 
     def init(key: Array) -> State:
@@ -144,7 +147,7 @@ def make(
         return {kind: {path: named[path] for path, own in kinds if own == kind} for kind in sizes}
 
     prepare = partial(steps.evaluated, setup)
-    scores = rankable(lambda state, inputs: steps.outputs(setup, state, inputs).scores, problem.inputs)
+    scores = rankable(partial(steps.raw_scores, setup, base), problem.inputs)
     rank = partial(ranker, scores, batch_size=rank_batch_size, prepare=prepare)
     rank_validation, metric = rank(), per_event(training.metric)
 
@@ -154,14 +157,15 @@ def make(
         return steps.validate(state, data, ranks, metric=metric, patience=patience, epochs=epochs)
 
     run_epoch = partial(steps.epoch, batch_size=training.batch_size)
+    fit = partial(steps.inner, plain, batch_size=training.batch_size, epochs=training.epochs)
     program = Program(
         init=init,
         restart=restart,
-        begin=partial(steps.begin, setup, reset=training.moments == "reset"),
+        begin=partial(steps.begin, setup, reset=training.moments == "reset", fit=fit),
         base_epoch=partial(run_epoch, base) if acts else None,
         run_epoch=partial(run_epoch, setup),
         validate=validate,
-        end=partial(steps.end, setup),
+        end=partial(steps.end, setup, fit=fit),
         rank=rank(cutoffs=cutoffs),
         scores=lambda state, inputs: scores(prepare(state), inputs),
         represent=lambda state, inputs: steps.outputs(setup, prepare(state), inputs).hidden,

@@ -85,6 +85,9 @@ class Head(NamedTuple):
     `scores` find the `Items` among the own parameters, as "items"."""
     negative: bool = False
     """whether a row's loss may be below 0; else a step whose data loss is stops the run"""
+    together: bool = False
+    """whether a row's loss reads the batch's other rows, as where their labels are its negatives; gradients of single
+    examples are then refused"""
 
 
 def read(model: "Model | Baseline", spec: Spec) -> dict[str, Input]:
@@ -112,7 +115,8 @@ def problem(model: Model, head: Head, spec: Spec, sizes: Sizes, *, precision: Pr
     numbers = arithmetic(precision, (*model.tables, *model.looked_up))
     given = read(model, spec)
     inputs = {name: jax.ShapeDtypeStruct(each.shape, each.dtype) for name, each in given.items()}
-    scalars: list[Any] = [jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.float32, jnp.bool_, jnp.int32)]
+    kinds = (jnp.int32, jnp.float32, jnp.bool_, jnp.int32, jnp.int32)
+    scalars: Any = [jax.ShapeDtypeStruct((), kind) for kind in kinds]
     example = Batch(inputs, *scalars)
     tables = {path: spec.labels if kind == LABELS else kind for path, kind in model.tables.items()}
 
@@ -199,4 +203,5 @@ def problem(model: Model, head: Head, spec: Spec, sizes: Sizes, *, precision: Pr
         negative=head.negative,
         inputs=given,
         labels=spec.labels,
+        together=head.together,
     )

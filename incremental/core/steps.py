@@ -3,7 +3,7 @@
 
 From small to large: `data_loss`, `total_loss` and `DataGradient` say what is descended, `descend` is one optimizer step
 on some table rows, `step` one on a batch, `epoch` a loop of them over an update's examples. `begin`, `validate` and
-`end` stand around the epochs; `trained` is plain training inside an increment. All of them are pure, work under `jit`
+`end` stand around the epochs; `inner` is plain training inside an increment. All of them are pure, work under `jit`
 and `vmap`, and take a `Setup`: the problem, the strategies and the optimizer.
 
 Keys derive from (seed, increment, epoch, step), never from counters, so that going back to the best epoch cannot repeat
@@ -24,7 +24,7 @@ from incremental.core.compaction import Whole, dense
 from incremental.core.optimizers import restarted
 from incremental.core.sharding import split
 from incremental.core.spec import Sizes
-from incremental.core.strategy import Strategy, named_key
+from incremental.core.strategy import Strategy, after_base, named_key
 from incremental.core.types import (
     STORED,
     Batch,
@@ -44,6 +44,7 @@ from incremental.core.types import (
     stored,
     with_labels,
 )
+from incremental.errors import UserError
 
 ROUNDING = 1e-3  # what rounding may take a data loss below 0
 
@@ -108,6 +109,7 @@ def data_loss(
     """
     viewed = setup.problem.settle(setup.strategy.view(own, params, increment, True))
     outputs = setup.problem.apply(viewed, batch.inputs, key=key)
+    outputs = outputs._replace(scores=setup.strategy.scores(own, outputs.scores, batch.inputs, True))
     rows = setup.problem.loss(viewed, outputs, batch)
     # `where` keeps a padding row's non-finite loss out, and the second one out of the gradient.
     weight = jnp.where(batch.valid, batch.weight, 0.0)
@@ -140,13 +142,40 @@ class DataGradient:
     batch: Batch  # the step's
     key: Array  # of dropout
 
-    def __call__(self, batch: Batch) -> Params:
-        """The gradient of Σ w ℓ / Σ w over these examples."""
+    def __call__(self, batch: Batch, params: Params = None) -> Params:
+        """The gradient of Σ w ℓ / Σ w over these examples, at `params`; None: at those of the step."""
         scale = jnp.maximum(total_weight(batch), 1e-6)
-        rows = self._beside(batch)
-        return jax.grad(lambda p: data_loss(self.setup, p, self.own, self.increment, rows, scale, self.key)[0])(
-            self.params
-        )
+        return self._at(params, self._beside(batch), scale, self.key)
+
+    def examples(self, batch: Batch, params: Params = None) -> Params:
+        """The gradient of w ℓ for each example alone, leading axis B; 0 for one that is not valid.
+
+        The sum over B, divided by Σ w, is `grad_fn(batch)`, dropout apart: each example has its own. Works on table
+        rows as well, which saves most of the B times as many numbers as parameters. Refused where an example's loss
+        reads the batch's other examples, as where their labels are its negatives (`Head.together`): its gradient would
+        hold theirs, and clipping it would bound nobody's share.
+        """
+        if self.setup.problem.together:
+            raise UserError(
+                "grad_fn.examples: the head's loss of an example reads its batch's other examples (in_batch_softmax "
+                "has their labels as negatives), so that it has no gradient of its own; choose a head that draws its "
+                "negatives from the catalogue, such as sampled_softmax, or the full softmax"
+            )
+        beside = self._beside(batch)
+
+        def of(row: Batch, key: Array) -> Params:
+            one = beside._replace(
+                **{name: jax.tree.map(lambda leaf: leaf[None], getattr(row, name)) for name in STORED}
+            )
+            return self._at(params, one, jnp.float32(1.0), key)
+
+        return jax.vmap(of)(stored(beside), jax.random.split(self.key, len(batch.labels)))
+
+    def _at(self, params: Params, rows: Batch, scale: Array, key: Array) -> Params:
+        def loss(params: Params) -> Array:
+            return data_loss(self.setup, params, self.own, self.increment, rows, scale, key)[0]
+
+        return jax.grad(loss)(self.params if params is None else params)
 
     def _beside(self, batch: Batch) -> Batch:
         """The examples with what the step has drawn for its own."""
@@ -223,7 +252,7 @@ def descend(
     (loss, (outputs, terms)), grads = jax.value_and_grad(objective, has_aux=True)(params)
     penalty = penalties(setup, params, own, batch, outputs)  # where no strategy reads it, XLA drops it
     grad_fn = DataGradient(setup, params, own, learner.increment, batch, model_key)
-    chosen = strategy.grads(own, grads, params, grad_fn, batch)
+    chosen = strategy.grads(own, grads, params, grad_fn, batch, named_key(key, "grads"))
     arrived = arrived_rows(setup.problem, params, learner.catalogue, ids)
     updates, opt_state = setup.tx.update(chosen, learner.opt_state, params, arrived=arrived)
     updates = strategy.updates(own, updates, params)
@@ -236,21 +265,39 @@ def descend(
 # -- an increment ------------------------------------------------------------------------------------------------------
 
 
-def begin(setup: Setup, state: State, data: Data, *, reset: bool) -> State:
-    """The update with `data` begun; with `reset` the optimizer's moments are new ones."""
+def inner(plain: Setup, learner: Learner, own: PyTree, *, batch_size: int, epochs: int) -> Callable[..., Params]:
+    """`fit` of the hooks `begin` and `end`: the steps of `plain`, whose only strategy is the head's own.
+
+    It starts from fresh moments, with the catalogue of `learner` and the head's state in `own`; nothing stops early.
+    """
+
+    def fit(params: Params, data: Data, key: Array, epochs: int | Array = epochs) -> Params:
+        start = learner._replace(params=params, opt_state=plain.tx.init(params))
+        head = {name: state for name, state in own.items() if name == "head"}
+        state = State(start, head, fresh_fit((), ()), key)  # type: ignore[arg-type]
+        one = partial(epoch, plain, data=data, batch_size=batch_size)
+        return jax.lax.fori_loop(0, epochs, lambda _, state: one(state)[0], state).learner.params
+
+    return fit
+
+
+def begin(setup: Setup, state: State, data: Data, *, reset: bool, fit: Callable[..., Any]) -> State:
+    """The update with `data` begun; with `reset` the optimizer's moments are new ones. `fit(learner, S)` is `inner`."""
     least, offered = state.fit.least, state.learner.increment
     learner = state.learner._replace(catalogue=count_arrivals(state.learner.catalogue, data), increment=data.increment)
     if reset:
         learner = learner._replace(opt_state=setup.tx.init(learner.params))
     learner = learner._replace(opt_state=restarted(learner.opt_state))
     state = state._replace(learner=learner)
-    own, learner = setup.strategy.begin(state.strategy, learner, data, phase_key(state, "begin"))
+    key, training = phase_key(state, "begin"), fit(learner, state.strategy)
+    own, learner = setup.strategy.begin(state.strategy, learner, data, key, fit=training)
     return State(learner, own, fresh_fit(learner, own, least, offered), state.key)
 
 
-def end(setup: Setup, state: State, data: Data) -> State:
+def end(setup: Setup, state: State, data: Data, *, fit: Callable[..., Any]) -> State:
     """The update finished, with its best epoch."""
-    own, learner = setup.strategy.end(state.fit.strategy, state.fit.learner, data, phase_key(state, "end"))
+    own, learner, key = state.fit.strategy, state.fit.learner, phase_key(state, "end")
+    own, learner = setup.strategy.end(own, learner, data, key, fit=fit(learner, own))
     return State(learner, own, fresh_fit(learner, own), state.key)
 
 
@@ -326,3 +373,11 @@ def evaluated(setup: Setup, state: State) -> State:
 def outputs(setup: Setup, state: State, inputs: dict[str, Array]) -> Outputs:
     """What the model of an `evaluated` state says of some examples."""
     return setup.problem.apply(state.learner.params, split(inputs))
+
+
+def raw_scores(setup: Setup, base: Setup, state: State, inputs: dict[str, Array]) -> Array:
+    """[B, V] float32: the scores of an `evaluated` state with the strategies' corrections; in the base part those of
+    the strategies that act there."""
+    said, own = outputs(setup, state, inputs).scores, state.strategy
+    corrected, early = (each.strategy.scores(own, said, inputs, False) for each in (setup, base))
+    return after_base(state.learner.increment, corrected, early)

@@ -19,54 +19,60 @@ from incremental.errors import UserError
 
 
 class Strategy(NamedTuple):
-    """Eleven pure functions; S is the strategy's own pytree, of constant shape between two growths of the tables."""
+    """Twelve pure functions; S is the strategy's own pytree, of constant shape between two growths of the tables.
+
+    `begin` and `end` may name a further argument: `fit(params, data, key, epochs=training.epochs) -> params` is plain
+    training on an update's examples, without strategies, from fresh moments. It is compiled only where it is called.
+    """
 
     init: Callable[[Learner], PyTree] = lambda _learner: ()
     """(learner) -> S"""
-    begin: Callable[[PyTree, Learner, Data, Array], tuple[PyTree, Learner]] = lambda state, learner, _data, _key: (
+    begin: Callable[..., tuple[PyTree, Learner]] = lambda state, learner, _data, _key: (
         state,
         learner,
     )
-    """(S, learner, data, key) -> (S, learner), with the upcoming increment's data"""
+    """(S, learner, data, key, fit) -> (S, learner), with the upcoming increment's data; `fit` may be left out"""
     batch: Callable[[PyTree, Batch, Array], Batch] = lambda _state, batch, _key: batch
     """(S, batch, key) -> batch; the only hook that may draw rows, which it appends or leaves in `batch.memory`"""
     view: Callable[[PyTree, Params, Array, bool], Params] = lambda _state, params, _increment, _training: params
     """(S, params, increment, training) -> the params that the model sees, in training and in evaluation"""
     loss: Callable[[PyTree, Params, Batch, Outputs], Any] = lambda _state, _params, _batch, _outputs: 0.0
     """(S, params, batch, outputs) -> scalar added to the data loss, under the gradient"""
-    grads: Callable[[PyTree, Params, Params, Callable[[Batch], Params], Batch], Params] = (
-        lambda _state, grads, _params, _grad_fn, _batch: grads
+    grads: Callable[[PyTree, Params, Params, Any, Batch, Array], Params] = (
+        lambda _state, grads, _params, _grad_fn, _batch, _key: grads
     )
-    """(S, grads, params, grad_fn, batch) -> grads; `grad_fn(batch)` is the data loss's gradient on other rows"""
+    """(S, grads, params, grad_fn, batch, key) -> grads; `grad_fn(batch, params=params)` is the data loss's gradient on
+    other examples, at other parameters, `grad_fn.examples(batch)` that of each example
+    (`incremental.core.steps.DataGradient`)"""
     updates: Callable[[PyTree, Params, Params], Params] = lambda _state, updates, _params: updates
     """(S, updates, params) -> the updates actually added"""
     record: Callable[[PyTree, Step, Array], PyTree] = lambda state, _step, _key: state
     """(S, step, key) -> S, after every step of every epoch"""
-    end: Callable[[PyTree, Learner, Data, Array], tuple[PyTree, Learner]] = lambda state, learner, _data, _key: (
+    end: Callable[..., tuple[PyTree, Learner]] = lambda state, learner, _data, _key: (
         state,
         learner,
     )
-    """(S, learner, data, key) -> (S, learner), with the finished increment's data"""
+    """(S, learner, data, key, fit) -> (S, learner), with the finished increment's data; `fit` may be left out"""
     report: Callable[[PyTree], dict[str, Any]] = lambda _state: {}
     """(S) -> scalars by name, after every epoch: what the strategy has to say of itself, for the curves"""
     rebase: mirrors.Rebase = lambda params, _key: params
     """(params, key) -> other params of the same function; after every part's `end` but the base part's, for the learner
     and for every `Anchor` and `Teacher`"""
+    scores: Callable[[PyTree, Array, dict[str, Array], bool], Array] = lambda _state, scores, _inputs, _training: scores
+    """(S, scores, inputs, training) -> the scores [B, V] that are ranked and served and, in training, that losses
+    read in `Outputs`; in evaluation before items that are no candidates are left out"""
     early: bool = False
     """whether it acts in the base part too; else it keeps its books there (`begin`, `record`, `end`), changes nothing,
     and the base part is plain training"""
 
 
 PLAIN = Strategy()
+ACTING = ("batch", "view", "loss", "grads", "updates", "scores")  # the hooks that act from the first increment on
 
 
 def books(part: Strategy) -> Strategy:
     """The strategy in the base part: its state is kept, the learner, the batch and the step are left alone."""
-    return (
-        part
-        if part.early
-        else part._replace(**{hook: getattr(PLAIN, hook) for hook in ("batch", "view", "loss", "grads", "updates")})
-    )
+    return part if part.early else part._replace(**{hook: getattr(PLAIN, hook) for hook in ACTING})
 
 
 def after_base(increment: Array, changed: PyTree, plain: PyTree) -> PyTree:
@@ -91,13 +97,19 @@ HOOKS = {
     "batch": ("S", "batch", "key"),
     "view": ("S", "params", "increment", "training"),
     "loss": ("S", "params", "batch", "outputs"),
-    "grads": ("S", "grads", "params", "grad_fn", "batch"),
+    "grads": ("S", "grads", "params", "grad_fn", "batch", "key"),
     "updates": ("S", "updates", "params"),
     "record": ("S", "step", "key"),
     "end": ("S", "learner", "data", "key"),
     "rebase": ("params", "key"),
     "report": ("S",),
+    "scores": ("S", "scores", "inputs", "training"),
 }
+
+
+def asks(hook: Callable[..., Any]) -> bool:
+    """Whether `begin` or `end` names the argument `fit`."""
+    return "fit" in inspect.signature(hook).parameters
 
 
 def _refuse_hook(where: str, hook: Any, takes: tuple[str, ...]) -> None:
@@ -105,7 +117,8 @@ def _refuse_hook(where: str, hook: Any, takes: tuple[str, ...]) -> None:
     if not callable(hook):
         raise UserError(f"{where} is {hook!r}: expected a function of ({', '.join(takes)}); leave it out if not needed")
     try:
-        inspect.signature(hook).bind(*takes)
+        takes = (*takes, "fit") if asks(hook) else takes
+        inspect.signature(hook).bind(*takes[: len(takes) - asks(hook)], **({"fit": "fit"} if asks(hook) else {}))
     except TypeError as error:
         raise UserError(f"{where} must take ({', '.join(takes)}): {error}") from None
 
@@ -139,10 +152,12 @@ def chain(**parts: Strategy) -> Strategy:
             mirrors.refuse_kept(name, rebase, states, learner.params)
         return states
 
-    def begin(state: Any, learner: Learner, data: Data, key: Array) -> tuple[PyTree, Learner]:
+    def begin(state: Any, learner: Learner, data: Data, key: Array, fit: Any = None) -> tuple[PyTree, Learner]:
         new = {}
         for name, part in parts.items():
-            new[name], learner = kept(part, learner, *part.begin(state[name], learner, data, named_key(key, name)))
+            more = {"fit": fit} if asks(part.begin) else {}
+            changed = part.begin(state[name], learner, data, named_key(key, name), **more)
+            new[name], learner = kept(part, learner, *changed)
         return new, learner
 
     def batch(state: Any, batch: Batch, key: Array) -> Batch:
@@ -170,10 +185,15 @@ def chain(**parts: Strategy) -> Strategy:
             if part.loss is not Strategy().loss
         }
 
-    def grads(state: Any, grads: Params, params: Params, grad_fn: Any, batch: Batch) -> Params:
+    def grads(state: Any, grads: Params, params: Params, grad_fn: Any, batch: Batch, key: Array) -> Params:
         for name, part in parts.items():
-            grads = part.grads(state[name], grads, params, grad_fn, own(batch, name))
+            grads = part.grads(state[name], grads, params, grad_fn, own(batch, name), named_key(key, name))
         return grads
+
+    def scores(state: Any, scores: Array, inputs: dict[str, Array], training: bool) -> Array:
+        for name, part in parts.items():
+            scores = part.scores(state[name], scores, inputs, training)
+        return scores
 
     def updates(state: Any, updates: Params, params: Params) -> Params:
         for name, part in parts.items():
@@ -183,10 +203,12 @@ def chain(**parts: Strategy) -> Strategy:
     def record(state: Any, step: Step, key: Array) -> dict[str, PyTree]:
         return {name: part.record(state[name], step, named_key(key, name)) for name, part in parts.items()}
 
-    def end(state: Any, learner: Learner, data: Data, key: Array) -> tuple[PyTree, Learner]:
+    def end(state: Any, learner: Learner, data: Data, key: Array, fit: Any = None) -> tuple[PyTree, Learner]:
         new = {}
         for name, part in parts.items():
-            new[name], learner = kept(part, learner, *part.end(state[name], learner, data, named_key(key, name)))
+            more = {"fit": fit} if asks(part.end) else {}
+            changed = part.end(state[name], learner, data, named_key(key, name), **more)
+            new[name], learner = kept(part, learner, *changed)
         for name, rebase in rebasing.items():
             new, learner = mirrors.rebased(rebase, new, learner, named_key(key, name))
         return new, learner
@@ -204,4 +226,4 @@ def chain(**parts: Strategy) -> Strategy:
         return said
 
     early = all(part.early for part in parts.values())
-    return Strategy(init, begin, batch, view, loss, grads, updates, record, end, report, early=early)
+    return Strategy(init, begin, batch, view, loss, grads, updates, record, end, report, scores=scores, early=early)

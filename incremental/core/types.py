@@ -19,9 +19,9 @@ PyTree = Any
 
 
 class Batch(NamedTuple):
-    """Training rows, and what the step and its strategies add to them.
+    """Examples, and what the step and its strategies add to them.
 
-    Memories store the first five fields; the others belong to one step.
+    Memories store the first six fields; the others belong to one step.
     """
 
     inputs: dict[str, Any]  # by name, as the spec has them: "user" [B] int32, "history" [B, L] int32 (left-padded), …
@@ -29,6 +29,7 @@ class Batch(NamedTuple):
     weight: Array  # [B] float32, multiplies a row's loss
     valid: Array  # [B] bool, False = padding
     increment: Array  # [B] int32, when the row arrived
+    owner: Any = None  # [B] int32: its user, whom the model need not read; None: it has none
     candidates: Array | None = None  # [V] bool: the items that take part in a loss or a ranking
     negatives: Array | None = None  # [N] int32, shared by the rows; None: the loss's exact form over candidates
     log_q: Array | None = None  # [N] float32, log of the expected number of draws of each negative
@@ -36,7 +37,7 @@ class Batch(NamedTuple):
     memory: Any = None  # what a strategy's `batch` hook leaves for its own `loss` and `grads`; others do not see it
 
 
-STORED = Batch._fields[:5]  # those that describe an example on its own, as a memory keeps them
+STORED = Batch._fields[:6]  # those that describe an example on its own, as a memory keeps them
 
 
 def stored(batch: Batch) -> Batch:
@@ -82,6 +83,8 @@ class Problem(NamedTuple):
     """what an example holds of each of the model's inputs"""
     labels: str = "item"
     """the kind of the ids that labels, candidates and negatives are"""
+    together: bool = False
+    """whether a row's loss reads the batch's other rows; gradients of single examples are then refused"""
 
 
 class Catalogue(NamedTuple):
@@ -202,7 +205,7 @@ class Ranks(NamedTuple):
 class Memory(NamedTuple):
     """C rows of past examples. Found by type: every strategy that keeps rows keeps them in one."""
 
-    rows: Batch  # the five stored fields, leading axis C; `valid` says which slots are filled
+    rows: Batch  # the stored fields, leading axis C; `valid` says which slots are filled
     inserted: Array  # [] int32: rows offered so far
 
 

@@ -23,7 +23,8 @@ def in_batch_softmax(*, frequency: Frequency = "streaming", rate: float = 0.05) 
     """
     if frequency not in get_args(Frequency):
         raise UserError(f"head.frequency={frequency!r}: expected {' or '.join(get_args(Frequency))}")
-    return Head(sampled_cross_entropy, streaming(rate) if frequency == "streaming" else counted())
+    strategy = streaming(rate) if frequency == "streaming" else counted()
+    return Head(sampled_cross_entropy, strategy, together=True)
 
 
 def counted() -> Strategy:

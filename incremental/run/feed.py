@@ -185,6 +185,7 @@ class Feed:
             weight=weight,
             valid=valid,
             increment=padded(rows.increment, size),
+            owner=padded(rows.user, size),
         )
         arrived = {kind: padded(log.ids(kind)[new], events) for kind in log.kinds if kind != labels}
         return Data(batch, number, now, padded(log.ids(labels)[new], events), arrived)

@@ -19,6 +19,7 @@ from incremental.run.progress import (
     Cost,
     Epoch,
     EpochDone,
+    Evaluated,
     Event,
     Failed,
     Finished,
@@ -27,7 +28,6 @@ from incremental.run.progress import (
     Record,
     Result,
     Resumed,
-    Evaluated,
     Trained,
 )
 from incremental.run.records import matrix_entries, prequential

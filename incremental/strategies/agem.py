@@ -46,9 +46,9 @@ def agem(problem: Problem, *, capacity: int = 5000, rows: int = 128) -> Strategy
         return batch._replace(memory=drawn._replace(valid=drawn.valid & some))
 
     def grads(
-        state: References, grads: Params, params: Params, grad_fn: Callable[[Batch], Params], batch: Batch
+        state: References, grads: Params, params: Params, grad_fn: Callable[[Batch], Params], batch: Batch, key: Array
     ) -> Params:
-        del state, params
+        del state, params, key
 
         def projected(grads: Params) -> Params:
             reference = grad_fn(batch.memory)

@@ -44,9 +44,9 @@ def gem(problem: Problem, *, increments: int = 10, capacity: int = 64, margin: f
         return batch._replace(memory=state.memory.rows)
 
     def grads(
-        state: Episodes, grads: Params, params: Params, grad_fn: Callable[[Batch], Params], batch: Batch
+        state: Episodes, grads: Params, params: Params, grad_fn: Callable[[Batch], Params], batch: Batch, key: Array
     ) -> Params:
-        del state, params
+        del state, params, key
 
         def projected(grads: Params) -> Params:
             slots = jax.tree.map(lambda leaf: leaf.reshape(increments, capacity, *leaf.shape[1:]), stored(batch.memory))

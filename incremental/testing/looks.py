@@ -30,7 +30,12 @@ def numbered(rows: Batch) -> list[tuple[int, Any]]:
     index = np.flatnonzero(host.valid)
     numbers = np.rint((host.weight[index] - 1.0) * 4096).astype(int).tolist()
     fields = [
-        ({name: ids[i].tolist() for name, ids in host.inputs.items()}, int(host.labels[i]), int(host.increment[i]))
+        (
+            {name: ids[i].tolist() for name, ids in host.inputs.items()},
+            int(host.labels[i]),
+            int(host.increment[i]),
+            int(host.owner[i]),
+        )
         for i in index
     ]
     return list(zip(numbers, fields, strict=True))
@@ -38,8 +43,9 @@ def numbered(rows: Batch) -> list[tuple[int, Any]]:
 
 def brief(row: Any) -> str:
     """A numbered row in a line."""
-    inputs, label, increment = row
-    return f"{', '.join(f'{name} {ids}' for name, ids in inputs.items())}, item {label}, increment {increment}"
+    inputs, label, increment, owner = row
+    read = ", ".join(f"{name} {ids}" for name, ids in inputs.items())
+    return f"{read}, item {label}, increment {increment}, owner {owner}"
 
 
 def first_line(error: Exception) -> str:

@@ -53,7 +53,7 @@ def _rows(model: Model, t: int, first: int) -> Batch:
     real = np.arange(CAPACITY) < n
     weight = np.where(real, 1.0 + (first + np.arange(CAPACITY)) / 4096, 0.0).astype(np.float32)
     inputs = {name: {"user": user, "history": history}[name] for name in model.inputs}
-    fields: list[Any] = [inputs, labels, weight, real, np.where(real, t, 0).astype(np.int32)]
+    fields: list[Any] = [inputs, labels, weight, real, np.where(real, t, 0).astype(np.int32), user]
     return Batch(*fields)
 
 
@@ -62,8 +62,7 @@ def _data(model: Model) -> tuple[Data, ...]:
     parts = []
     for t in range(INCREMENTS):
         rows: Any = _rows(model, t, sum(ROWS[:t]))
-        users = rows.inputs.get("user", rows.labels * 0)
-        parts.append(Data(rows, np.int32(ROWS[t]), np.int32(t), rows.labels, {"user": users}))  # type: ignore[arg-type]
+        parts.append(Data(rows, np.int32(ROWS[t]), np.int32(t), rows.labels, {"user": rows.owner}))  # type: ignore[arg-type]
     return tuple(jax.tree.map(jnp.asarray, parts))
 
 

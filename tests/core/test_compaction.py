@@ -102,7 +102,7 @@ def part(t: int, names: tuple[str, ...]) -> Data:
     history = np.where(np.arange(HISTORY) >= rng.integers(0, HISTORY, (ROWS, 1)), past, 0)
     inputs = {name: {"user": users, "history": history}[name] for name in names}
     weight = rng.uniform(0.5, 1.5, ROWS).astype(np.float32)
-    batch: Any = Batch(inputs, labels, weight, np.ones(ROWS, bool), np.full(ROWS, t, np.int32))  # type: ignore[arg-type]
+    batch: Any = Batch(inputs, labels, weight, np.ones(ROWS, bool), np.full(ROWS, t, np.int32), users)  # type: ignore[arg-type]
     return jax.tree.map(jnp.asarray, Data(batch, np.int32(ROWS), np.int32(t), labels, {"user": users}))  # type: ignore[arg-type]
 
 
@@ -313,7 +313,8 @@ def found_in(batch: Batch) -> Any:
 def test_ids_are_found_wherever_a_batch_has_them_and_renamed_to_their_places() -> None:
     inner = batch_of([70, 9])
     memory = {"agem": inner, "der": (jnp.array([3, 4]),), "none": None}
-    batch = batch_of([5, 9, 5], negatives=jnp.array([8, 8, 30]), memory=memory)
+    owner = jnp.array([50, 90, 50])
+    batch = batch_of([5, 9, 5], negatives=jnp.array([8, 8, 30]), memory=memory, owner=owner)
     ids, named, found = jax.jit(found_in)(batch)
     assert set(ids) == {"item", "user"}
     assert np.asarray(ids["item"]).tolist() == [0, 0, 0, 0, 0, 0, 5, 5, 6, 6, 8, 8, 9, 9, 10, 10, 30, 70, 71]
@@ -325,6 +326,7 @@ def test_ids_are_found_wherever_a_batch_has_them_and_renamed_to_their_places() -
         np.testing.assert_array_equal(found["user"][new.inputs["user"]], old.inputs["user"])
     np.testing.assert_array_equal(found["item"][named.negatives], batch.negatives)
     lab.assert_same(named.memory["der"], memory["der"])  # places in the batch, not ids
+    lab.assert_same(named.owner, owner)  # no table is read with it
 
 
 def test_rows_are_taken_once_and_put_back() -> None:

@@ -187,9 +187,9 @@ def probe(sizes: Sizes) -> Program:
     def scaled(tree: Params, by: float) -> Params:
         return jax.tree.map(lambda leaf: by * leaf, tree)
 
-    def grads(state: Any, grads: Params, params: Params, grad_fn: Any, batch: Batch) -> Params:
+    def grads(state: Any, grads: Params, params: Params, grad_fn: Any, batch: Batch, key: Any) -> Params:
         """The data loss's gradient on the same rows: as `grads` where no other loss is added."""
-        del state, grads, params
+        del state, grads, params, key
         return scaled(grad_fn(batch), 0.5)
 
     def frozen(state: Any, updates: Params, params: Params) -> Params:

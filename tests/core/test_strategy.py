@@ -31,7 +31,8 @@ def writer(digit: float) -> Strategy:
         ),
         view=lambda _state, params, _increment, _training: append(params),
         loss=lambda state, _params, _batch, _outputs: state["digit"],
-        grads=lambda _state, grads, _params, _grad_fn, _batch: append(grads),
+        scores=lambda _state, scores, _inputs, _training: append(scores),
+        grads=lambda _state, grads, _params, _grad_fn, _batch, _key: append(grads),
         updates=lambda _state, updates, _params: append(updates),
         record=lambda state, _step, key: {**state, "draw": jax.random.uniform(key)},
         end=draw,
@@ -53,8 +54,9 @@ def used(strategy: Strategy, increment: int = 1) -> dict[str, Any]:
             "view": strategy.view(state, zeros, increment, True),
             "tested": strategy.view(state, zeros, increment, False),
             "loss": strategy.loss(state, zeros, batch, ANY),
-            "grads": strategy.grads(state, zeros, zeros, ANY, batch),
+            "grads": strategy.grads(state, zeros, zeros, ANY, batch, key),
             "updates": strategy.updates(state, zeros, zeros),
+            "scores": strategy.scores(state, zeros, {}, False),  # type: ignore[arg-type]
             "record": strategy.record(state, ANY, key),
             "end": strategy.end(state, learner, ANY, key),
         }
@@ -74,7 +76,7 @@ def alone() -> dict[str, Any]:
 
 
 def test_nouns_pass_through_the_parts_in_order(pair: dict[str, Any]) -> None:
-    for noun in ("view", "tested", "grads", "updates"):
+    for noun in ("view", "tested", "grads", "updates", "scores"):
         np.testing.assert_array_equal(pair[noun]["w"], 12.0)
     np.testing.assert_array_equal(pair["batch"].labels, 12.0)
     assert pair["begin"][1].params == pair["end"][1].params == 12.0
@@ -86,7 +88,7 @@ def test_in_the_base_part_books_are_kept_and_nothing_is_changed() -> None:
     base, steps = used(chain(**parts), 0), used(chain(**{name: books(part) for name, part in parts.items()}), 0)
     assert base["begin"][1].params == base["end"][1].params == 2.0  # what the early one wrote
     np.testing.assert_array_equal(base["tested"]["w"], 2.0)
-    for noun in ("view", "grads", "updates"):
+    for noun in ("view", "grads", "updates", "scores"):
         np.testing.assert_array_equal(steps[noun]["w"], 2.0)
     np.testing.assert_array_equal(steps["batch"].labels, 2.0)
     assert steps["loss"] == {"early": 2.0}
@@ -124,6 +126,31 @@ def test_parts_draw_apart(pair: dict[str, Any]) -> None:
     assert pair["batch"].memory["one"] != pair["batch"].memory["two"]
 
 
+def noisy() -> Strategy:
+    """Adds what it draws to the gradient."""
+
+    def grads(_state: Any, grads: Any, _params: Any, _grad_fn: Any, _batch: Any, key: Any) -> Any:
+        return {"w": grads["w"] + jax.random.uniform(key, (3,))}
+
+    return Strategy(grads=grads)
+
+
+def test_draws_in_gradients_are_a_parts_own() -> None:
+    """Company that draws and changes nothing leaves them alone; two parts draw apart."""
+
+    def chosen(**parts: Strategy) -> np.ndarray:
+        batch = BATCH._replace(memory=dict.fromkeys(parts))
+        states, zeros = dict.fromkeys(parts, ()), {"w": jnp.zeros(3)}
+        return np.asarray(chain(**parts).grads(states, zeros, zeros, ANY, batch, jax.random.key(0))["w"])
+
+    quiet = Strategy(grads=lambda _s, grads, _p, _f, _b, key: {"w": grads["w"] + 0.0 * jax.random.uniform(key, (3,))})
+    alone, other = chosen(one=noisy()), chosen(two=noisy())
+    np.testing.assert_array_equal(chosen(two=quiet, one=noisy()), alone)
+    np.testing.assert_array_equal(chosen(one=noisy(), two=quiet), alone)
+    np.testing.assert_allclose(chosen(one=noisy(), two=noisy()), alone + other, rtol=1e-6)
+    assert (alone != other).all()
+
+
 def test_a_key_depends_on_the_name_alone() -> None:
     key = jax.random.key(7)
     drawn = {name: float(jax.random.uniform(named_key(key, name))) for name in ("replay", "ewc", "ewd", "")}
@@ -141,8 +168,9 @@ def test_the_empty_chain_and_the_empty_strategy_change_nothing() -> None:
         assert batch[:-1] == BATCH[:-1]
         assert strategy.view(state, PARAMS, ANY, True) is PARAMS
         assert sum(jax.tree.leaves(strategy.loss(state, PARAMS, batch, ANY))) == 0
-        assert strategy.grads(state, PARAMS, ANY, ANY, batch) is PARAMS
+        assert strategy.grads(state, PARAMS, ANY, ANY, batch, key) is PARAMS
         assert strategy.updates(state, PARAMS, ANY) is PARAMS
+        assert strategy.scores(state, ANY, {}, False) is ANY
         assert strategy.record(state, step, key) == state
         assert strategy.end(state, learner, ANY, key) == (state, learner)
 

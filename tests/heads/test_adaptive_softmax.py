@@ -145,7 +145,7 @@ def test_gathered_loss_and_gradient_are_the_full_ones(seed: int) -> None:
     assert (cluster(state)[labels] == 2).sum() > 2 * ROWS
     valid: Any = np.arange(B) < B - 3
     slope = rng.normal(size=B).astype(np.float32) * valid
-    batch = Batch({}, labels, NONE, valid, NONE, SEEN)  # type: ignore[arg-type]
+    batch = Batch({}, labels, NONE, valid, NONE, candidates=SEEN)  # type: ignore[arg-type]
     made, scores = head(), head().scores
     assert scores is not None
 
@@ -189,7 +189,7 @@ def test_candidates_are_all_that_enter_a_denominator() -> None:
     candidates: Any = SEEN & (np.arange(V) % 3 > 0)
     labels = np.flatnonzero(candidates).astype(np.int32)
     few = state._replace(slots=state.slots._replace(live=candidates[np.asarray(state.slots.item)]))
-    batch = Batch({}, labels, NONE, np.ones(len(labels), bool), NONE, candidates)  # type: ignore[arg-type]
+    batch = Batch({}, labels, NONE, np.ones(len(labels), bool), NONE, candidates=candidates)  # type: ignore[arg-type]
     own = {**own_of(learner), "slots": state.slots}
     rows = jax.jit(head().loss)(own, Outputs(HIDDEN[: len(labels)], NONE), batch)
     expected = log_p(few, learner)[np.arange(len(labels)), labels]
@@ -310,7 +310,7 @@ def test_a_catalogue_smaller_than_the_cutoffs_has_empty_tails() -> None:
     found = np.asarray(jax.jit(made.scores)(own, HIDDEN), np.float64)
     np.testing.assert_allclose(np.exp(found)[:, SEEN].sum(1), 1.0, atol=1e-5)
     labels = np.flatnonzero(SEEN).astype(np.int32)
-    batch = Batch({}, labels, NONE, np.ones(len(labels), bool), NONE, SEEN)  # type: ignore[arg-type]
+    batch = Batch({}, labels, NONE, np.ones(len(labels), bool), NONE, candidates=SEEN)  # type: ignore[arg-type]
     rows = jax.jit(made.loss)(own, Outputs(HIDDEN[: len(labels)], NONE), batch)
     np.testing.assert_allclose(rows, -found[np.arange(len(labels)), labels], atol=1e-5)
 

@@ -27,7 +27,7 @@ def value_and_gradients(head: Head, candidates: Any, scale: float = 1.0) -> Any:
         def total(*given: Any) -> Any:
             hidden, table, bias = given
             outputs = Outputs(hidden, hidden @ table.T + bias)
-            rows = head.loss(Items(table, bias), outputs, Batch({}, LABELS, NONE, NONE, NONE, candidates))
+            rows = head.loss(Items(table, bias), outputs, Batch({}, LABELS, NONE, NONE, NONE, candidates=candidates))
             return (SLOPE * rows).sum(), rows
 
         gradients, rows = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(hidden, table, bias)
@@ -68,7 +68,7 @@ def temporary_bytes(head: Head, size: int) -> int:
 
     def total(hidden: Any, table: Any, bias: Any) -> Any:
         outputs = Outputs(hidden, hidden @ table.T + bias)
-        batch = Batch({}, jnp.zeros(64, jnp.int32), NONE, NONE, NONE, jnp.ones(size, bool))
+        batch = Batch({}, jnp.zeros(64, jnp.int32), NONE, NONE, NONE, candidates=jnp.ones(size, bool))
         return head.loss(Items(table, bias), outputs, batch).sum()
 
     compiled = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2))).lower(*shapes).compile()

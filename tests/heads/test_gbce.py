@@ -31,7 +31,7 @@ def batch_of(items: int, negatives: Any) -> Batch:
     @jax.jit
     def drawn(key: Any) -> Batch:
         state, _ = strategy.begin(strategy.init(learner), learner, NONE, key)
-        return strategy.batch(state, Batch({}, LABELS, NONE, NONE, NONE, seen), key)
+        return strategy.batch(state, Batch({}, LABELS, NONE, NONE, NONE, candidates=seen), key)
 
     return drawn(jax.random.key(0))._replace(negatives=jnp.asarray(negatives, jnp.int32))
 

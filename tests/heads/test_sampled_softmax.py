@@ -27,7 +27,7 @@ class Case:
         self.bias = rng.normal(size=V).astype(np.float32)
         self.scores = np.float64(self.hidden) @ self.table.T + self.bias
         self.full = np.log((np.exp(self.scores) * SEEN).sum(1)) - self.scores[np.arange(B), LABELS]
-        self.batch = Batch({}, LABELS, NONE, NONE, NONE, SEEN)
+        self.batch = Batch({}, LABELS, NONE, NONE, NONE, candidates=SEEN)
         self.learner = Learner({}, (), Catalogue(SEEN, EVENTS, SEEN), NONE)
         self.loss = jax.jit(lambda hidden, batch: self.rows(hidden, batch))
 

@@ -21,7 +21,7 @@ from incremental.run.check import check, holds_anchor
 from incremental.run.executor import Executor
 from incremental.run.feed import BYTES_AN_INTERACTION, Capacities, Feed
 from incremental.run.policy import Update
-from incremental.run.progress import EpochDone, Event, Finished, Paused, Result, Evaluated, Trained
+from incremental.run.progress import EpochDone, Evaluated, Event, Finished, Paused, Result, Trained
 from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")

@@ -52,7 +52,7 @@ def drawn(state: Any, key: Any) -> Any:
 def surgery(grads: Any, reference: Any, valid: Any) -> Any:
     batch = rows([1] * ROWS, 1)
     batch = batch._replace(memory=rows([1] * ROWS, 0)._replace(valid=jnp.full(ROWS, valid)))
-    return STRATEGY.grads(NONE, grads, NONE, lambda _: reference, batch)
+    return STRATEGY.grads(NONE, grads, NONE, lambda _: reference, batch, KEY)
 
 
 def filled() -> Any:

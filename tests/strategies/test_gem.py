@@ -57,7 +57,7 @@ def grad_fn(rows: Batch) -> Any:
 def surgery(state: Any, g: Any, margin: Any) -> Any:
     strategy = made(margin)
     batch = strategy.batch(state, data(0, 1).rows, KEY)
-    new = strategy.grads(state, {"a": g[:2], "b": g[2:].reshape(2, 2)}, NONE, grad_fn, batch)
+    new = strategy.grads(state, {"a": g[:2], "b": g[2:].reshape(2, 2)}, NONE, grad_fn, batch, KEY)
     return jnp.concatenate([new["a"], new["b"].ravel()])
 
 
@@ -128,7 +128,7 @@ def test_with_one_past_increment_and_no_margin_it_is_agem() -> None:
     for g in (-past, single([3.0, -4.0, 1.0, 1.0, 1.0, 0.0]), past):
         batch = data(1, 1).rows._replace(memory=data(0, 5, past).rows)
         tree = {"a": g[:2], "b": g[2:].reshape(2, 2)}
-        other = jax.jit(lambda tree, batch: agem(PROBLEM).grads(NONE, tree, NONE, grad_fn, batch))(tree, batch)
+        other = jax.jit(lambda tree, batch: agem(PROBLEM).grads(NONE, tree, NONE, grad_fn, batch, KEY))(tree, batch)
         flat = np.concatenate([other["a"], np.asarray(other["b"]).ravel()])
         np.testing.assert_allclose(surgery(after([past]), g, np.float32(0.0)), flat, atol=1e-5)
 

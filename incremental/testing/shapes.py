@@ -1,0 +1,110 @@
+"""Laws of sizes: padding, lanes, tables that grow."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from incremental.core.spec import Sizes
+from incremental.core.types import Data, Memory, PyTree, State
+from incremental.run.capacity import grow
+from incremental.testing.looks import differs, first_line, gap_between
+from incremental.testing.subject import LARGE, SMALL, Path, Subject
+
+TOLERANCE = 0.05  # of weights that move by about 1, where the compiler may add in another order
+
+
+def padding(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
+    """What stands in padding rows changes nothing."""
+
+    def spoilt(data: Data) -> Data:
+        rows, real = data.rows, data.rows.valid
+        inputs = jax.tree.map(lambda leaf: jnp.where(real.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 5), rows.inputs)
+        return data._replace(
+            rows=rows._replace(
+                inputs=inputs,
+                labels=jnp.where(real, rows.labels, 6),
+                weight=jnp.where(real, rows.weight, 3.0),
+                increment=jnp.where(real, rows.increment, 9),
+                owner=jnp.where(real, rows.owner, 7),
+            )
+        )
+
+    other = subject.run(data=[spoilt(part) for part in subject.data])[-1]
+    if differs((other.ended.learner, _visible(other)), (paths[-1].ended.learner, _visible(paths[-1]))):
+        yield (
+            "padding rows (valid=False, or beyond data.size) change the result: it would depend on how the increments "
+            "happen to be padded; multiply by `valid`, draw below `data.size`"
+        )
+
+
+def _visible(path: Path) -> PyTree:
+    """The strategy's state with the contents of empty slots left out."""
+
+    def cleared(memory: Any) -> Any:
+        if not isinstance(memory, Memory):
+            return memory
+        valid = memory.rows.valid
+        rows = jax.tree.map(
+            lambda leaf: jnp.where(valid.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, jnp.zeros_like(leaf)), memory.rows
+        )
+        return memory._replace(rows=rows)
+
+    return jax.tree.map(cleared, path.ended.strategy, is_leaf=lambda leaf: isinstance(leaf, Memory))
+
+
+def lanes_and_growth(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
+    """Both laws in one program; only where they break are they looked at apart."""
+    try:
+        state = _lane(subject, SMALL)
+        grown = grow(state, subject.program(subject.floats, LARGE))
+        last = subject.compiled(LARGE)[1](subject.floats, grown, subject.data[2])
+        if gap_between(last.ended.learner.params, paths[-1].ended.learner.params) <= TOLERANCE:
+            return
+    except Exception:
+        pass
+    yield from _lanes(subject, paths)
+    yield from _growth(subject, paths)
+
+
+def _lane(subject: Subject, sizes: Sizes) -> State:
+    """The state after increments 0 and 1 of the first of two lanes, under jax.vmap."""
+    lanes = (jnp.arange(2, dtype=jnp.uint32), jax.tree.map(lambda value: jnp.stack([value, value]), subject.floats))
+    state = jax.jit(jax.vmap(lambda seed, floats: subject.init(floats, seed, sizes)))(*lanes)
+    step = jax.jit(
+        jax.vmap(lambda floats, state, data: subject.increment(floats, state, data, sizes).ended, (0, 0, None))
+    )
+    for data in subject.data[:2]:
+        state = step(lanes[1], state, data)
+    return jax.tree.map(lambda leaf: leaf[0], state)
+
+
+def _lanes(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
+    try:
+        lane = _lane(subject, LARGE)
+    except Exception as error:
+        yield f"it cannot run as a lane of a packed sweep, under jax.vmap ({first_line(error)})"
+        return
+    gap = gap_between(lane.learner.params, paths[1].ended.learner.params)
+    if gap > TOLERANCE:
+        yield f"as a lane of a packed sweep (jax.vmap) it trains otherwise than alone (weights differ by {gap:.2g})"
+
+
+def _growth(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
+    small = subject.run(data=subject.data[:2], sizes=SMALL)[-1].ended
+    try:
+        grown = grow(small, subject.program(subject.floats, LARGE))
+    except Exception as error:
+        yield f"its state cannot grow with the tables ({first_line(error)}): a run would stop where new ids arrive"
+        return
+    last = subject.compiled(LARGE)[1](subject.floats, grown, subject.data[2])
+    gap = gap_between(last.ended.learner.params, paths[-1].ended.learner.params)
+    if gap > TOLERANCE:
+        yield (
+            f"tables grown when new ids arrive do not train as tables allocated beforehand (weights differ by "
+            f"{gap:.2g}): "
+            "a leaf of the state is no mirror of the parameters (a flattened one, for instance), and old values "
+            "land in "
+            "wrong places"
+        )
