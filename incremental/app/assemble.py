@@ -22,6 +22,7 @@ from incremental.core.types import Problem, Program, Sizes
 from incremental.core.untied import REMEDY
 from incremental.data.stream import Stream
 from incremental.errors import UserError
+from incremental.metrics.metric import Metric, check
 from incremental.run.loop import Build
 from incremental.run.policy import Update
 from incremental.run.records import cutoffs
@@ -40,17 +41,19 @@ TRACED = ("model", "head", "optimizer", "strategies")  # the nodes whose floats 
 class Evaluation(NamedTuple):
     """What is measured."""
 
-    metrics: tuple[str, ...]
+    metrics: tuple[Any, ...]
+    """names, then `Metric`s of one's own"""
     matrix: bool
     """the whole matrix R on the held-out parts, after every update"""
     listed: bool = False
     """whether a prequential test's candidates are also the items that its increment brings: data.unseen_items=listed"""
 
 
-def evaluation(*, metrics: list[str], matrix: bool = False) -> Evaluation:
+def evaluation(*, metrics: list[str | Metric], matrix: bool = False) -> Evaluation:
     """`Evaluation`, checked."""
     if not metrics:
         raise UserError("evaluation.metrics is empty: name at least one, e.g. [ndcg@10]")
+    check(metrics)
     cutoffs(metrics)
     return Evaluation(tuple(metrics), matrix)
 
@@ -95,7 +98,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     0.
     """
     training, data, measured = config["training"], config["data"], config["evaluation"]
-    if training.get("metric", "") is None and measured.get("metrics"):
+    if training.get("metric", "") is None and measured.get("metrics") and isinstance(measured["metrics"][0], str):
         training = {**training, "metric": measured["metrics"][0]}
     if data.get("heldout", 0.0) is None:
         data = {**data, "heldout": HELDOUT if measured.get("matrix") else 0.0}
