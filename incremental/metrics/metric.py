@@ -43,7 +43,7 @@ def check(metrics: Sequence[str | Metric]) -> None:
     """Refuses names that a table cannot have, a name given twice, and a first metric of one's own."""
     if metrics and isinstance(metrics[0], Metric):
         raise UserError(
-            f"evaluation.metrics: {metrics[0].name} is the first; the first is what sweeps and drift policies read, and "
+            f"evaluation.metrics: {metrics[0]} is the first; the first is what sweeps and drift policies read, and "
             "must be one of recall@K, hit@K, ndcg@K, mrr@K"
         )
     names = [str(metric) for metric in metrics]

@@ -74,23 +74,23 @@ def prequential(
         coverage = mean(shown > 0) if len(rows) else float("nan")
         records.append(Record(trained_until, t, f"coverage@{k}", coverage, len(rows)))
         records.append(Record(trained_until, t, f"popularity@{k}", bias, len(rows)))
-    shown = {
+    counts = {
         k: np.pad(given, (0, len(count) - len(given))) for k, given in zip(cutoffs(metrics), recommended, strict=True)
     }
-    for metric in (one for one in metrics if isinstance(one, Metric)):
+    for own in (one for one in metrics if isinstance(one, Metric)):
         catalogue = Catalogue(stream.interactions.items, count, candidates)
-        values = np.asarray(metric.measure(ranks, shown, catalogue, rows), np.float64)
+        values = np.asarray(own.measure(ranks, counts, catalogue, rows), np.float64)
         if values.ndim == 0:
-            records.append(Record(trained_until, t, metric.name, float(values), len(rows)))
+            records.append(Record(trained_until, t, own.name, float(values), len(rows)))
             continue
         if values.shape != (len(rows),):
             raise UserError(
-                f"evaluation.metrics: {metric.name} returned values of shape {values.shape}; expected one number, or "
+                f"evaluation.metrics: {own.name} returned values of shape {values.shape}; expected one number, or "
                 f"one for each of the {len(rows)} events"
             )
         for name, group in groups.items():
-            own = group & ~np.isnan(values)
-            records.append(Record(trained_until, t, metric.name + name, mean(values[own]), int(own.sum())))
+            said = group & ~np.isnan(values)
+            records.append(Record(trained_until, t, own.name + name, mean(values[said]), int(said.sum())))
     return records
 
 
