@@ -70,6 +70,8 @@ class Parts(NamedTuple):
     seed: int
     whole: bool
     """whether tables are made for all ids of the stream from the start"""
+    epochs: int = 1
+    """of an update at most"""
 
 
 def refuse_unknown(config: Mapping[str, Any]) -> None:
@@ -138,7 +140,9 @@ def assemble(config: Mapping[str, Any]) -> Parts:
             f"training.batch_size={steps.batch_size} cannot be split over devices.batch={spread.batch} devices; "
             "choose a multiple of it"
         )
-    return Parts(stream, build, update, measured, steps.batch_size, config["seed"], spread.tables == "whole")
+    return Parts(
+        stream, build, update, measured, steps.batch_size, config["seed"], spread.tables == "whole", steps.epochs
+    )
 
 
 def _refuse_texts(content: Mapping[str, jax.ShapeDtypeStruct], text: np.ndarray, history: int) -> None:
