@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from experiments import files
 from experiments.split_mnist import study
 from experiments.split_mnist.digits import Scenario, read, tasks
 from experiments.split_mnist.methods import Method
@@ -80,6 +81,7 @@ def main() -> None:
     data = Path(chosen.path)
     use_every_core()
     try:
+        files.require(data, files.MNIST)
         train_part, test_part = read(data, "train"), read(data, "t10k")
     except UserError as error:
         sys.exit(f"published_lwf: {error}")

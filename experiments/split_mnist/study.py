@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import files
 from experiments.split_mnist import table
 from experiments.split_mnist.digits import SIZES, Scenario, Tasks, read, tasks
 from experiments.split_mnist.methods import METHODS, Method
@@ -102,6 +103,7 @@ def main() -> None:
     chosen, _ = options(sys.argv[1:], __doc__, known)
     use_every_core()
     try:
+        files.require(Path(chosen.path), files.MNIST)
         run(Path(chosen.path), chosen.runs, chosen.scenarios, chosen.rows, chosen.seeds)
     except UserError as error:
         sys.exit(f"split_mnist: {error}")
