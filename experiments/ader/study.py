@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments import files
 from experiments.ader import table
 from incremental.app import cli
 from incremental.app.cli import compilation_cache, reported
@@ -33,7 +34,10 @@ def read(arguments: Sequence[str]) -> dict[str, Any]:
     """The study's configuration, checked."""
     config = cli.study(Path(__file__).with_name("study.yaml"), arguments)
     if config.path is None:
-        raise UserError("path: a value is needed, the folder with period_0.txt, period_1.txt, …: path=FOLDER")
+        raise UserError(
+            "path: a value is needed, the folder with period_0.txt, period_1.txt, …: path=FOLDER; "
+            f"{files.DIGINETICA.name} is at {files.DIGINETICA.address}"
+        )
     if config.increments is not None and (not isinstance(config.increments, int) or config.increments < 1):
         raise UserError(f"increments={config.increments}: expected a number of test periods, at least 1, or null")
     known = {"rows": config.table, "dataset": config.datasets, "variant": config.variants}
@@ -110,6 +114,9 @@ def main() -> None:
     """The command line: overrides of study.yaml."""
     with reported():
         study = read(sys.argv[1:])
+        said = files.wrong(Path(study["path"]), files.DIGINETICA) if study["dataset"] == "diginetica" else []
+        for line in [*said, *([f"{files.DIGINETICA.name}: {files.DIGINETICA.address}"] if said else [])]:
+            print(f"note: {line}", file=sys.stderr)
         known = table.published_of(study["path"])
         planned = jobs(study)
         run(planned)

@@ -39,7 +39,7 @@ def idx(path: Path) -> np.ndarray:
     """The array of an idx file, gzipped or not: two zero bytes, the type (8 = bytes), rank, sizes, values."""
     packed = path.with_name(f"{path.name}.gz")
     if not (path.exists() or packed.exists()):
-        raise UserError(f"{path}[.gz]: no such file; name the folder of MNIST's four idx files with --data")
+        raise UserError(f"{path}[.gz]: no such file; name the folder of MNIST's four idx files with path=FOLDER")
     raw = path.read_bytes() if path.exists() else gzip.decompress(packed.read_bytes())
     zero, kind, rank = struct.unpack(">HBB", raw[:4])
     if (zero, kind) != (0, 8):

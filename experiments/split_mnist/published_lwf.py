@@ -5,7 +5,6 @@ rows' loss by 1 / N and the distillation by 1 - 1 / N in task N, and, in their c
 distillation with the target 0. Here the same distillation, at temperature 2, takes these differences one by one.
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -16,10 +15,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from experiments import files
 from experiments.split_mnist import study
 from experiments.split_mnist.digits import Scenario, read, tasks
 from experiments.split_mnist.methods import Method
 from experiments.split_mnist.mlp import mlp
+from incremental.app.options import NEEDED, Option, options
 from incremental.app.sweep import use_every_core
 from incremental.core.distillation import Taught, lesson, marked, taught, untaught
 from incremental.core.strategy import Strategy
@@ -75,17 +76,13 @@ def distillation(problem: Problem, *, variant: Variant) -> Strategy:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.split_mnist.published_lwf",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder of MNIST's idx files")
-    parser.add_argument("--seeds", type=int, default=4)
-    chosen = parser.parse_args()
+    known = {"path": Option(NEEDED, "the folder of MNIST's idx files"), "seeds": Option(4, "how many")}
+    chosen, _ = options(sys.argv[1:], __doc__, known)
+    data = Path(chosen.path)
     use_every_core()
     try:
-        train_part, test_part = read(chosen.data, "train"), read(chosen.data, "t10k")
+        files.require(data, files.MNIST)
+        train_part, test_part = read(data, "train"), read(data, "t10k")
     except UserError as error:
         sys.exit(f"published_lwf: {error}")
     print("| scenario | new classes in it | weight in task N | epochs | accuracy |\n|---|---|---|---|---|")

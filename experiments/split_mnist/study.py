@@ -1,6 +1,5 @@
 """Trains every row of the table, ten seeds as the lanes of one program; what is finished is not run again."""
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -10,10 +9,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import files
 from experiments.split_mnist import table
 from experiments.split_mnist.digits import SIZES, Scenario, Tasks, read, tasks
 from experiments.split_mnist.methods import METHODS, Method
 from experiments.split_mnist.mlp import mlp
+from incremental.app.options import NEEDED, Option, options
 from incremental.app.sweep import use_every_core
 from incremental.core.gradient import make, training
 from incremental.core.problem import Model, problem
@@ -95,19 +96,21 @@ def run(data: Path, out: Path, scenarios: Sequence[Scenario], names: Sequence[st
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="experiments/split_mnist/run", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of MNIST's idx files")
-    parser.add_argument("--out", type=Path, default=Path("runs/split_mnist"), help="folder of the results")
-    parser.add_argument("--scenarios", nargs="+", choices=list(SIZES), default=list(SIZES))
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="ROW")
-    parser.add_argument("--seeds", type=int, default=10)
-    chosen = parser.parse_args()
+    known = {
+        "path": Option(NEEDED, "the folder of MNIST's idx files"),
+        "runs": Option(Path("runs/split_mnist"), "the folder of the results"),
+        "scenarios": Option([*SIZES], choices=[*SIZES]),
+        "rows": Option([*METHODS], choices=[*METHODS]),
+        "seeds": Option(10, "how many"),
+    }
+    chosen, _ = options(sys.argv[1:], __doc__, known)
     use_every_core()
     try:
-        run(chosen.data, chosen.out, chosen.scenarios, chosen.methods, chosen.seeds)
+        files.require(Path(chosen.path), files.MNIST)
+        run(Path(chosen.path), chosen.runs, chosen.scenarios, chosen.rows, chosen.seeds)
     except UserError as error:
         sys.exit(f"split_mnist: {error}")
-    print(table.table(chosen.out))
+    print(table.table(chosen.runs))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ UNTOLD = ("seed", "method", "model", "row", "name", "runs", "label", "study")
 """keys that a folder's name has anyway, or that do not belong there"""
 
 
-class StudySweeper(BasicSweeper):  # type: ignore[misc]
+class StudySweeper(BasicSweeper):
     """All combinations of the values given on the command line, for each row of the study where there is one."""
 
     def sweep(self, arguments: list[str]) -> Any:

@@ -22,6 +22,7 @@ from incremental.core.types import Problem, Program
 from incremental.core.untied import REMEDY
 from incremental.data.stream import Stream
 from incremental.errors import UserError
+from incremental.metrics.metric import Metric, check
 from incremental.run.alone import Build
 from incremental.run.policy import Update
 from incremental.run.records import cutoffs
@@ -40,17 +41,19 @@ TRACED = ("model", "head", "optimizer", "strategies")  # the nodes whose floats 
 class Evaluation(NamedTuple):
     """What is measured."""
 
-    metrics: tuple[str, ...]
+    metrics: tuple[Any, ...]
+    """names, then `Metric`s of one's own"""
     matrix: bool
     """the whole matrix R on the held-out parts, after every update"""
     listed: bool = False
     """whether a prequential test's candidates are also the items that its increment brings: data.unseen_items=listed"""
 
 
-def evaluation(*, metrics: list[str], matrix: bool = False) -> Evaluation:
+def evaluation(*, metrics: list[str | Metric], matrix: bool = False) -> Evaluation:
     """`Evaluation`, checked."""
     if not metrics:
         raise UserError("evaluation.metrics is empty: name at least one, e.g. [ndcg@10]")
+    check(metrics)
     cutoffs(metrics)
     return Evaluation(tuple(metrics), matrix)
 
@@ -67,6 +70,8 @@ class Parts(NamedTuple):
     seed: int
     whole: bool
     """whether tables are made for all ids of the stream from the start"""
+    epochs: int = 1
+    """of an update at most"""
 
 
 def refuse_unknown(config: Mapping[str, Any]) -> None:
@@ -95,7 +100,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     0.
     """
     training, data, measured = config["training"], config["data"], config["evaluation"]
-    if training.get("metric", "") is None and measured.get("metrics"):
+    if training.get("metric", "") is None and measured.get("metrics") and isinstance(measured["metrics"][0], str):
         training = {**training, "metric": measured["metrics"][0]}
     if data.get("heldout", 0.0) is None:
         data = {**data, "heldout": HELDOUT if measured.get("matrix") else 0.0}
@@ -132,7 +137,9 @@ def assemble(config: Mapping[str, Any]) -> Parts:
             f"training.batch_size={steps.batch_size} cannot be split over devices.batch={spread.batch} devices; "
             "choose a multiple of it"
         )
-    return Parts(stream, build, update, measured, steps.batch_size, config["seed"], spread.tables == "whole")
+    return Parts(
+        stream, build, update, measured, steps.batch_size, config["seed"], spread.tables == "whole", steps.epochs
+    )
 
 
 def floats(config: Mapping[str, Any]) -> dict[str, float]:

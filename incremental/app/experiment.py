@@ -34,7 +34,8 @@ def named(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, An
     config = completed(config)
     model = str(choices["model"])
     chosen = [str(choices.get(f"strategy@strategies.{name}", name)) for name in config["strategies"] or {}]
-    row = config["row"] or ("+".join(chosen) or str(choices["update"]) if learned(config) else model)
+    update = [] if chosen and choices["update"] == "finetune" else [str(choices["update"])]
+    row = config["row"] or ("+".join([*update, *chosen]) if learned(config) else model)
     return {**config, "row": row, "name": config["name"] or (f"{model}-{row}" if learned(config) else model)}
 
 

@@ -8,20 +8,26 @@ from scipy.stats import rankdata
 from incremental.core.types import Ranks
 from incremental.data.features import Examples
 from incremental.data.stream import Stream, belongs
+from incremental.errors import UserError
 from incremental.metrics import classes
+from incremental.metrics.metric import Catalogue, Metric
 from incremental.metrics.ranking import parse, per_event
 from incremental.run.progress import Record
 
 RARE = 5  # training events: an item with at least one and fewer is rare
 
 
-def cutoffs(metrics: Sequence[str]) -> tuple[int, ...]:
-    """The K's of the metrics, each once."""
-    return tuple(sorted({parse(metric)[1] for metric in metrics}))
+Metrics = Sequence[str | Metric]
+"""names of `incremental.metrics.ranking`, then metrics of one's own"""
+
+
+def cutoffs(metrics: Metrics) -> tuple[int, ...]:
+    """The K's of the metrics, each once; those of one's own have none."""
+    return tuple(sorted({parse(metric)[1] for metric in metrics if isinstance(metric, str)}))
 
 
 def prequential(
-    metrics: Sequence[str],
+    metrics: Metrics,
     stream: Stream,
     t: int,
     trained_until: int,
@@ -48,7 +54,7 @@ def prequential(
         "/rare_items": belongs((count > 0) & (count < RARE), rows.label),
     }
     records = []
-    for metric in metrics:
+    for metric in (one for one in metrics if isinstance(one, str)):
         values = per_event(metric)(ranks)
         for name, group in groups.items():
             records.append(Record(trained_until, t, metric + name, mean(values[group]), int(group.sum())))
@@ -68,6 +74,23 @@ def prequential(
         coverage = mean(shown > 0) if len(rows) else float("nan")
         records.append(Record(trained_until, t, f"coverage@{k}", coverage, len(rows)))
         records.append(Record(trained_until, t, f"popularity@{k}", bias, len(rows)))
+    counts = {
+        k: np.pad(given, (0, len(count) - len(given))) for k, given in zip(cutoffs(metrics), recommended, strict=True)
+    }
+    for own in (one for one in metrics if isinstance(one, Metric)):
+        catalogue = Catalogue(stream.labels, count, candidates)
+        values = np.asarray(own.measure(ranks, counts, catalogue, rows), np.float64)
+        if values.ndim == 0:
+            records.append(Record(trained_until, t, own.name, float(values), len(rows)))
+            continue
+        if values.shape != (len(rows),):
+            raise UserError(
+                f"evaluation.metrics: {own.name} returned values of shape {values.shape}; expected one number, or "
+                f"one for each of the {len(rows)} events"
+            )
+        for name, group in groups.items():
+            said = group & ~np.isnan(values)
+            records.append(Record(trained_until, t, own.name + name, mean(values[said]), int(said.sum())))
     return records
 
 
@@ -84,8 +107,10 @@ def mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def matrix_entries(metrics: Sequence[str], t: int, trained_until: int, ranks: np.ndarray) -> list[Record]:
-    """R[trained_until, t] in every metric."""
+def matrix_entries(metrics: Metrics, t: int, trained_until: int, ranks: np.ndarray) -> list[Record]:
+    """R[trained_until, t] in every metric but those of one's own."""
     return [
-        Record(trained_until, t, f"heldout/{metric}", mean(per_event(metric)(ranks)), len(ranks)) for metric in metrics
+        Record(trained_until, t, f"heldout/{metric}", mean(per_event(metric)(ranks)), len(ranks))
+        for metric in metrics
+        if isinstance(metric, str)
     ]

@@ -207,11 +207,11 @@ def test_loss_curves_are_a_line_a_seed_and_increment(write_run: Any, tmp_path: P
     assert panels.keys() == {"ewc", "finetune"}
     named: dict[str, list[list[list[float]]]] = {}
     for line in panels["ewc"].lines[1:]:  # the first is the boundary
-        named.setdefault(str(line.get_color()), []).append(np.asarray(line.get_xydata()).tolist())
+        named.setdefault(str(line.get_color()), []).append(np.asarray(line.get_xydata(), float).tolist())
     assert named.pop("black") == [[[1, 3], [2, 2]], [[3, 4]], [[1, 5]], [[3, 6], [4, 5.5]]]
     assert [[[3, 0.5]]] in [[line] for line in named[pictures.styles("ab")["b"].colour]]
     boundary = panels["ewc"].lines[0]
-    assert (list(boundary.get_xdata()), boundary.get_linestyle()) == ([2.5, 2.5], ":")
+    assert (np.asarray(boundary.get_xdata(), float).tolist(), boundary.get_linestyle()) == ([2.5, 2.5], ":")
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {"loss", "data", "ewc"}
     assert [line.get_color() for line in panels["finetune"].lines[1:]] == ["black"]  # its data are its loss
     validation = pictures.validation_curves(made)

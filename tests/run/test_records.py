@@ -5,8 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from incremental.app import config
 from incremental.core.types import Ranks
+from incremental.data.features import Examples
 from incremental.data.stream import Stream
+from incremental.errors import UserError
+from incremental.metrics.metric import Catalogue, Metric, check
 from incremental.run.progress import Record
 from incremental.run.records import percentiles, prequential
 from tests import lab
@@ -50,7 +54,7 @@ def test_a_least_history_leaves_out_the_same_events_for_every_policy() -> None:
 def told(stream: Stream, recommended: list[int], *, listed: bool = False) -> dict[str, Record]:
     """Records of increment 1 where these items were each recommended once as the first."""
     events = np.arange(*stream.bounds(1), dtype=np.int32)
-    rows = Rows(events, stream.interactions.user[events], NONE, stream.interactions.item[events], NONE)
+    rows = Examples(events, stream.interactions.user[events], NONE, stream.interactions.item[events], NONE)
     shown = np.bincount(recommended, minlength=8)[None]
     ranks = Ranks(np.zeros(len(events), np.float32), shown)  # type: ignore[arg-type]
     return {r.metric: r for r in prequential(("recall@1",), stream, 1, 0, rows, ranks, listed=listed)}
@@ -82,3 +86,49 @@ def test_percentiles_are_average_ranks() -> None:
     assert percentiles(np.array([4, 4, 4])).tolist() == [0.5] * 3
     assert percentiles(np.array([7, 0, 0, 9, 1])).tolist() == [0.75, 0.125, 0.125, 1.0, 0.5]
     assert percentiles(np.random.default_rng(0).poisson(1.0, 50)).mean() == pytest.approx(0.5)
+
+
+def ones(*, name: str = "mine@1") -> Metric:
+    """A plugin's metric of each event: whether its label was the first, nothing of the first event."""
+
+    def measure(ranks: Any, recommended: Any, catalogue: Catalogue, rows: Examples) -> Any:
+        assert catalogue.names[5] == "e"
+        assert catalogue.events.tolist() == [0, 1, 1, 1, 3, 0]
+        assert recommended[1].tolist() == [0, 0, 0, 0, 0, 1]
+        assert rows.label.tolist() == [5, 4]
+        return np.array([np.nan, 0.5]) if name == "mine@1" else np.float32(7.0) if name == "number" else ranks[:1]
+
+    return Metric(name, measure)
+
+
+def own(stream: Stream, *names: str) -> dict[str, Record]:
+    events = np.arange(*stream.bounds(1), dtype=np.int32)
+    rows = Examples(events, stream.interactions.user[events], NONE, stream.interactions.item[events], NONE)
+    ranks = Ranks(np.zeros(2, np.float32), np.bincount([5], minlength=6)[None])  # type: ignore[arg-type]
+    nodes = [{"_target_": f"{__name__}.ones", "name": name} for name in names]
+    metrics = config.build(
+        {"_target_": "incremental.app.assemble.evaluation", "metrics": ["recall@1", *nodes]}, "evaluation"
+    ).metrics
+    return {r.metric: r for r in prequential(metrics, stream, 1, 0, rows, ranks)}
+
+
+def test_a_metric_of_ones_own_is_told_by_event_and_by_number(stream: Stream) -> None:
+    found = own(stream, "mine@1", "number")
+    assert (found["mine@1"].value, found["mine@1"].events) == (0.5, 1)
+    assert (found["mine@1/cold_items"].events, found["mine@1/rare_items"].events) == (0, 1)
+    assert (found["number"].value, found["number"].events) == (7.0, 2)
+    assert "number/cold_items" not in found
+    assert "mine@1" not in own(stream)
+
+
+def test_a_metric_that_cannot_be_told_is_refused(stream: Stream) -> None:
+    with pytest.raises(
+        UserError, match=r"wrong returned values of shape \(1,\); expected one number, or one for each of the 2"
+    ):
+        own(stream, "wrong")
+    with pytest.raises(UserError, match="the name 'a/b' may have letters"):
+        own(stream, "a/b")
+    with pytest.raises(UserError, match="mine@1 is there twice"):
+        own(stream, "mine@1", "mine@1")
+    with pytest.raises(UserError, match="number is the first; the first is what sweeps"):
+        check([ones(name="number")])

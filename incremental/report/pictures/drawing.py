@@ -87,7 +87,7 @@ def legend(
     figure.legend(
         [drawn[label] for label in shown],
         shown,
-        loc=f"outside {side} center",
+        loc="outside lower center" if side == "lower" else "outside upper center",
         ncols=columns,
         frameon=False,
         fontsize=9,

@@ -72,15 +72,14 @@ def _panel(axes: "Axes", curves: Curves, names: Sequence[str]) -> "dict[str, Art
             axes.axvline(at[increment, epoch] - 0.5, color="#bbbbbb", linestyle=":", linewidth=0.7, zorder=0)
     shown: dict[str, Artist] = {}
     for number, name in enumerate(names):
-        style = {"color": COLOURS[(number - 1) % len(COLOURS)] if number else "black", "linewidth": 0.9}
+        colour = COLOURS[(number - 1) % len(COLOURS)] if number else "black"
         for curve in curves.get(name, []):
             label = "data" if name == DATA else name.removeprefix(TERM)
             for increment in sorted({place[0] for place in curve}):  # a line does not cross: there other data begin
                 own = [place for place in sorted(curve) if place[0] == increment]
                 marker = "." if len(own) == 1 else None
-                (line,) = axes.plot(
-                    [at[place] for place in own], [curve[place] for place in own], marker=marker, **style
-                )
+                x, y = [at[place] for place in own], [curve[place] for place in own]
+                (line,) = axes.plot(x, y, marker=marker, color=colour, linewidth=0.9)
                 shown[label] = line
     return shown
 

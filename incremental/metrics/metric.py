@@ -1,0 +1,54 @@
+"""A metric of your own: what a factory in `evaluation.metrics` returns."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from incremental.errors import UserError
+
+
+class Catalogue(NamedTuple):
+    """The items as the test on increment t finds them."""
+
+    names: Sequence[str]
+    """[V] of the source; id 0 is padding"""
+    events: npt.NDArray[np.int64]
+    """[V] training events of each before t, whatever a policy trained on"""
+    candidates: npt.NDArray[np.bool_]
+    """[V] items that could be recommended"""
+
+
+class Metric(NamedTuple):
+    """A metric of your own."""
+
+    name: str
+    """in files and tables, such as "novelty@10"; letters, digits and @ . + - _"""
+    measure: Callable[[npt.NDArray[np.float32], Mapping[int, npt.NDArray[np.int64]], Catalogue, Any], Any]
+    """(ranks [N] float32, recommended, catalogue, rows) -> a value for each event [N], or one number.
+
+    `ranks`: of each event's label, 0 the first, ties counted as half, inf where it is no candidate. `recommended`: for
+    each K of the other metrics how often [V] each item was among the first K of an event. `rows`: the N events as
+    `incremental.data.stream.Rows` has them (`event`, `user`, `label`, `increment`, `history`). Values for each event
+    are averaged over all of them and over the groups (cold users, cold items, rare items); NaN is an event that the
+    metric says nothing of. A number stands as it is."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def check(metrics: Sequence[str | Metric]) -> None:
+    """Refuses names that a table cannot have, a name given twice, and a first metric of one's own."""
+    if metrics and isinstance(metrics[0], Metric):
+        raise UserError(
+            f"evaluation.metrics: {metrics[0]} is the first; the first is what sweeps and drift policies read, and "
+            "must be one of recall@K, hit@K, ndcg@K, mrr@K"
+        )
+    names = [str(metric) for metric in metrics]
+    for metric in metrics:
+        if isinstance(metric, Metric) and not re.fullmatch(r"[\w@.+-]+", metric.name):
+            raise UserError(f"evaluation.metrics: the name {metric.name!r} may have letters, digits and @ . + - _ only")
+        if names.count(str(metric)) > 1:
+            raise UserError(f"evaluation.metrics: {metric} is there twice")
