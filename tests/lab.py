@@ -44,6 +44,7 @@ from incremental.run.executor import Executor
 from incremental.run.feed import Feed
 from incremental.run.policy import Plan, Update, update
 from incremental.run.progress import Event, Result
+from incremental.run.stopping import restored
 from incremental.strategies.ewc import ewc
 from incremental.strategies.online_ewc import online_ewc
 from incremental.strategies.replay import replay
@@ -283,13 +284,14 @@ def ran(spec: Spec) -> Result:
 def train(f: alone.Functions, state: State, data: Data, validation: Data) -> tuple[State, list[Info]]:
     """One update without a loop: the state after it, and what each epoch says, on the host."""
     state = f.begin(state, data)
-    epochs = []
+    epochs, best = [], f.started(state) if f.program.keeps else None
     run_epoch = f.base_epoch if int(data.increment) == 0 else f.run_epoch
     while bool(state.fit.active):
         state, info = run_epoch(state, data)
         state = f.validate(state, validation, None)
+        best = None if best is None else f.better(best, state)
         epochs.append(jax.tree.map(np.array, info))
-    return f.end(state, data), epochs
+    return f.end(state if best is None else restored(state, best), data), epochs
 
 
 def update_data(stream: Stream, program: Program, t: int) -> tuple[Data, Data]:

@@ -103,8 +103,8 @@ def test_saved_restored_continued_is_uninterrupted(name: str) -> None:
     def keeping(events: Iterable[Event]) -> Iterator[Event]:
         for event in events:
             if isinstance(event, Paused):
-                state, before, sizes, progress = event.snapshot(0)
-                kept.append((lab.on_host(state), lab.on_host(before), sizes, progress))
+                state, *rest = event.snapshot(0)
+                kept.append((lab.on_host(state), jax.tree.map(np.array, rest[:2]), *rest[2:]))
             yield event
 
     whole = loop.finished(keeping(lab.events(build, lab.stream())))
@@ -113,9 +113,10 @@ def test_saved_restored_continued_is_uninterrupted(name: str) -> None:
     middle = next(i for i, place in enumerate(places) if place.begun and place.increment == 2)
     boundary = next(i for i, place in enumerate(places) if not place.begun and place.increment == 2)
     for chosen in {middle, boundary, len(places) - 1}:
-        state, before, sizes, progress = kept[chosen]
+        state, beside, sizes, progress = kept[chosen]
+        best, before = jax.tree.map(jnp.array, beside)
         like = jax.eval_shape(program.init, jax.random.key(0))
-        restored = Snapshot(lab.put_back(state, like), lab.put_back(before, like.learner.params), sizes, progress)
+        restored = Snapshot(lab.put_back(state, like), best, before, sizes, progress)
         continued = lab.run(build, lab.stream(), start={0: restored})
         lab.assert_same(continued.state, whole.state)
         assert list(map(str, continued.records)) == list(map(str, whole.records))

@@ -87,7 +87,7 @@ def restored(run: str | Path) -> tuple[dict[str, Any], Parts, Alone, Snapshot]:
 
 def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: Sizes) -> Base:
     """The base part as `run` has trained it, in tables of `sizes`, for a run of `config` on `stream` to begin with."""
-    theirs, parts, way, (state, _, theirs_at, progress) = restored(run)
+    theirs, parts, way, (state, _, _, theirs_at, progress) = restored(run)
     for key in ("seed", "model", "head", "optimizer", "training"):
         if theirs[key] != config[key]:
             raise UserError(f"base={run}: its {key} is another; a base part is shared by runs that differ after it")

@@ -134,7 +134,7 @@ def make(
         learner = steps.new_learner(setup, sizes, key)
         own = setup.strategy.init(learner)
         refuse_copies(learner.params, own)
-        return State(learner, own, steps.fresh_fit(learner, own, training.least_epochs), key)
+        return State(learner, own, steps.fresh_fit(training.least_epochs), key)
 
     def restart(state: State, data: Data) -> State:
         learner = steps.new_learner(setup, sizes, jax.random.fold_in(state.key, data.increment))
@@ -172,6 +172,7 @@ def make(
         tables=tables,
         inputs=problem.inputs,
         epochs=training.epochs,
+        keeps=training.patience > 0,
         cutoffs=cutoffs,
         sizes=sizes,
         following=tuple(name for name, part in parts.items() if part.record is not Strategy().record),

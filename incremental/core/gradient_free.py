@@ -35,7 +35,7 @@ def gradient_free(
 
     def start(key: Array) -> State:
         learner = draw_learner()
-        return State(learner, {}, fresh_fit(learner, {}), key)
+        return State(learner, {}, fresh_fit(), key)
 
     def restart(state: State, data: Data) -> State:
         del data
@@ -44,11 +44,11 @@ def gradient_free(
     def begin(state: State, data: Data) -> State:
         catalogue = count_arrivals(state.learner.catalogue, data)
         learner = state.learner._replace(catalogue=catalogue, increment=data.increment)
-        return State(learner, {}, fresh_fit(learner, {}), state.key)
+        return State(learner, {}, fresh_fit(), state.key)
 
     def run_epoch(state: State, data: Data) -> tuple[State, Info]:
         learner = state.learner._replace(params=absorb(state.learner.params, data))
-        fit = state.fit._replace(learner=learner, epoch=state.fit.epoch + 1, active=jnp.array(False))
+        fit = state.fit._replace(epoch=state.fit.epoch + 1, active=jnp.array(False))
         info = Info(None, {}, (data.events > 0).sum(), jnp.int32(1), None, {})
         return state._replace(learner=learner, fit=fit), info
 
@@ -58,7 +58,7 @@ def gradient_free(
 
     def end(state: State, data: Data) -> State:
         del data
-        return state._replace(learner=state.fit.learner, fit=fresh_fit(state.fit.learner, {}))
+        return state._replace(fit=fresh_fit())
 
     ranked = rankable(lambda state, rows: scores(state.learner.params, rows), inputs, known)
     program = Program(
@@ -75,6 +75,7 @@ def gradient_free(
         tables=lambda _state: {kind: {} for kind in sizes},
         inputs=inputs,
         epochs=1,
+        keeps=False,
         cutoffs=cutoffs,
         sizes=sizes,
         counting=True,

@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from incremental.core.spec import Sizes
-from incremental.core.types import Program, PyTree, State
+from incremental.core.types import Program, PyTree
 from incremental.errors import UserError
 
 BATCH, ROWS = "batch", "rows"  # the mesh's axes
@@ -168,12 +168,11 @@ def over(build: Build, wanted: Devices, tables: tuple[str, ...]) -> Build:
     return lambda sizes: sharded(build(sizes), layout)
 
 
-def shapes(program: Program) -> State:
-    """A state of the program in ShapeDtypeStructs that say where each leaf lies."""
-    state = jax.eval_shape(program.init, jax.random.key(0))
+def shapes(program: Program, tree: PyTree) -> PyTree:
+    """A tree of the program's, such as its state, in ShapeDtypeStructs that say where each leaf lies."""
     alone = SingleDeviceSharding(jax.local_devices()[0])
-    places = jax.tree.map(lambda _: alone, state) if program.shardings is None else program.shardings(state)
-    return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, places)
+    places = jax.tree.map(lambda _: alone, tree) if program.shardings is None else program.shardings(tree)
+    return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree, places)
 
 
 def put(tree: PyTree, program: Program) -> PyTree:

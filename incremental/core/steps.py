@@ -80,10 +80,10 @@ def count_arrivals(catalogue: Catalogue, data: Data) -> Catalogue:
     return Catalogue(catalogue.seen | (count > 0), count, others)
 
 
-def fresh_fit(learner: Learner, strategy: Any, least: Any = 0, offered: Any = -1) -> Fit:
+def fresh_fit(least: Any = 0, offered: Any = -1) -> Fit:
     """The start of an increment's training: no epoch run, anything is better than nothing."""
-    none, zero = jnp.float32(-jnp.inf), jnp.int32(0)
-    return Fit(learner, strategy, none, zero, zero, jnp.array(True), none, jnp.int32(least), jnp.int32(offered))
+    none, zero, yes = jnp.float32(-jnp.inf), jnp.int32(0), jnp.array(True)
+    return Fit(none, zero, zero, yes, none, yes, jnp.int32(least), jnp.int32(offered))
 
 
 def new_learner(setup: Setup, sizes: Sizes, key: Array) -> Learner:
@@ -274,7 +274,7 @@ def inner(plain: Setup, learner: Learner, own: PyTree, *, batch_size: int, epoch
     def fit(params: Params, data: Data, key: Array, epochs: int | Array = epochs) -> Params:
         start = learner._replace(params=params, opt_state=plain.tx.init(params))
         head = {name: state for name, state in own.items() if name == "head"}
-        state = State(start, head, fresh_fit((), ()), key)  # type: ignore[arg-type]
+        state = State(start, head, fresh_fit(), key)
         one = partial(epoch, plain, data=data, batch_size=batch_size)
         return jax.lax.fori_loop(0, epochs, lambda _, state: one(state)[0], state).learner.params
 
@@ -291,14 +291,14 @@ def begin(setup: Setup, state: State, data: Data, *, reset: bool, fit: Callable[
     state = state._replace(learner=learner)
     key, training = phase_key(state, "begin"), fit(learner, state.strategy)
     own, learner = setup.strategy.begin(state.strategy, learner, data, key, fit=training)
-    return State(learner, own, fresh_fit(learner, own, least, offered), state.key)
+    return State(learner, own, fresh_fit(least, offered), state.key)
 
 
 def end(setup: Setup, state: State, data: Data, *, fit: Callable[..., Any]) -> State:
-    """The update finished, with its best epoch."""
-    own, learner, key = state.fit.strategy, state.fit.learner, phase_key(state, "end")
+    """The update finished, from the state that its best epoch left."""
+    own, learner, key = state.strategy, state.learner, phase_key(state, "end")
     own, learner = setup.strategy.end(own, learner, data, key, fit=fit(learner, own))
-    return State(learner, own, fresh_fit(learner, own), state.key)
+    return State(learner, own, fresh_fit(), state.key)
 
 
 def shuffled(key: Array, size: Array, capacity: int) -> Array:
@@ -341,24 +341,20 @@ def epoch(setup: Setup, state: State, data: Data, *, batch_size: int) -> tuple[S
 def validate(
     state: State, data: Data, ranks: Array, *, metric: Callable[[Array], Array], patience: int, epochs: int
 ) -> State:
-    """Keeps the epoch if it is the best so far by `metric` of the `ranks` [N] float32 of the examples of `data`.
+    """Notes whether the epoch is the best so far by `metric` of the `ranks` [N] float32 of the examples of `data`.
 
-    An empty validation part, or `patience` 0, keeps the last. `epochs` is their greatest number.
+    With an empty validation part, or `patience` 0, the last always is. `epochs` is their greatest number.
     """
-    learner, own, fit, key = state
+    fit = state.fit
     real = jnp.arange(data.rows.labels.shape[0]) < data.size
     value = jnp.where(real, metric(ranks), 0.0).sum() / jnp.maximum(data.size, 1)
     always = (data.size == 0) | (patience == 0)
     better = always | (value > fit.value)
     bad = jnp.where(better | (fit.epoch <= fit.least), 0, fit.bad + 1)
-    best, best_own = jax.tree.map(
-        lambda new, old: jnp.where(better, new, old), (learner, own), (fit.learner, fit.strategy)
-    )
     best_value = jnp.where(better, value, fit.value)
     last = jnp.where(data.size > 0, value, -jnp.inf)
     active = fit.active & (always | (bad < patience)) & (fit.epoch < epochs)
-    fit = fit._replace(learner=best, strategy=best_own, value=best_value, bad=bad, active=active, last=last)
-    return State(learner, own, fit, key)
+    return state._replace(fit=fit._replace(value=best_value, bad=bad, active=active, last=last, better=better))
 
 
 # -- evaluation --------------------------------------------------------------------------------------------------------

@@ -105,15 +105,14 @@ class Learner(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """Early stopping within one increment: the best epoch's learner **and** strategy state are kept."""
+    """How far the training of one increment is; the loop keeps the best epoch (`incremental.run.stopping`)."""
 
-    learner: Learner
-    strategy: PyTree
     value: Array  # [] float32, the best validation value
     bad: Array  # [] int32, epochs since
     epoch: Array  # [] int32, epochs run
     active: Array  # [] bool
     last: Array  # [] float32, the last epoch's validation value; -inf: there is none
+    better: Array  # [] bool, the last epoch is the best so far
     least: Array  # [] int32, epochs before `bad` counts: 0 where training goes on from weights that were trained
     offered: Array  # [] int32, the increment whose rows, and those before, earlier updates have offered to memories
 
@@ -240,6 +239,7 @@ class Program(NamedTuple):
     tables: Callable[[State], dict[str, dict[str, Array]]]  # kind -> path -> table, a row an id
     inputs: Mapping[str, Input]  # what an example's inputs hold
     epochs: int  # at most, in one update
+    keeps: bool  # an update ends with its best epoch, which may be another than the last
     cutoffs: tuple[int, ...]  # the K's whose recommendations `rank` counts
     sizes: Sizes
     counting: bool = False  # an update's rows are all events that arrived, those of the validation part too, each once

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from incremental.core.spec import Input, Sizes
 from incremental.core.types import Params, Program, PyTree, Ranks, Seen, State
 from incremental.run.capacity import grow
 from incremental.run.compiled import Compiled
+from incremental.run.stopping import Best, better, restored, started
 
 Build = Callable[[Sizes], Program]
 
@@ -31,8 +32,10 @@ class Functions:
         self.validate = Compiled(program.validate, donate=(0,))
         self.end = Compiled(program.end, donate=(0,))
         self.rank = Compiled(program.rank)
+        self.sums = Compiled(checksums)
         self.written = Compiled(parameters_written)
-        self.copy = Compiled(lambda tree: jax.tree.map(jnp.copy, tree))
+        self.started = Compiled(started)
+        self.better = Compiled(better, donate=(0,))
 
     @property
     def seconds(self) -> float:
@@ -46,9 +49,42 @@ def functions_of(build: Build, sizes: Sizes) -> Functions:
     return Functions(build(sizes))
 
 
-def parameters_written(before: Params, after: Params) -> Array:
-    """How many parameters differ."""
-    return sum(jax.tree.leaves(jax.tree.map(lambda a, b: (a != b).sum(), before, after)), jnp.int32(0))
+def checksums(params: Params) -> PyTree:
+    """[rows] uint32 of each leaf: Σ bits · (odd numbers), modulo 2^32, so that one changed number changes its row's."""
+
+    def of(leaf: Array) -> Array:
+        kind = jnp.uint16 if leaf.dtype.itemsize == 2 else jnp.uint32
+        bits = leaf.astype(kind) if leaf.dtype == bool else jax.lax.bitcast_convert_type(leaf, kind)
+        bits = bits.astype(jnp.uint32).reshape(leaf.shape[0] if leaf.ndim else 1, -1)
+        odd = jnp.uint32(2654435761) * (2 * jnp.arange(bits.shape[1], dtype=jnp.uint32) + 1)
+        return (bits * odd).sum(1, dtype=jnp.uint32)
+
+    return jax.tree.map(of, params)
+
+
+def parameters_written(before: PyTree, params: Params) -> Array:
+    """How many parameters are in rows whose checksum is not that `before`. A row is what the first axis counts."""
+
+    def of(old: Array, new: Array, leaf: Array) -> Array:
+        return (old != new).sum() * (leaf.size // max(len(old), 1))
+
+    return sum(jax.tree.leaves(jax.tree.map(of, before, checksums(params), params)), jnp.int32(0))
+
+
+class Kept(NamedTuple):
+    """What is kept of a run between two epochs."""
+
+    state: State
+    best: Best | None  # None: no epoch but the last counts, or no update is running
+    before: PyTree  # checksums of the parameters at the update's start; None: no update is running
+
+
+def like(program: Program) -> Kept:
+    """What is kept of one lane, in ShapeDtypeStructs that say where each leaf lies."""
+    state = jax.eval_shape(program.init, jax.random.key(0))
+    best = Best(state.learner, state.strategy) if program.keeps else None
+    whole: Kept = shapes(program, Kept(state, best, jax.eval_shape(checksums, state.learner.params)))
+    return whole
 
 
 class Alone:
@@ -93,17 +129,15 @@ class Alone:
         """The inverse of `host`."""
         return self.place(jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), tree))
 
-    def apart(self, state: State, before: Params) -> Callable[[int], tuple[State, Params]]:
-        """(lane) -> its own state, and its parameters at the update's start."""
-        return lambda _lane: (state, before)
+    def apart(self, kept: Kept) -> Callable[[int], Kept]:
+        """(lane) -> its own."""
+        return lambda _lane: kept
 
-    def put_together(self, found: Mapping[int, tuple[State, Params]], sizes: Sizes) -> tuple[State, Params]:
-        """The lanes' states and starting parameters: new ones, and those of `found` in their places."""
+    def put_together(self, found: Mapping[int, Kept], sizes: Sizes) -> Kept:
+        """What the lanes keep: new states, and those of `found` in their places."""
         if found:
             return found[0]
-        f = self.at(sizes)
-        state = f.init()
-        return state, f.noted(None, None, state.learner.params)
+        return Kept(self.at(sizes).init(), None, None)
 
 
 class Bound:
@@ -116,17 +150,29 @@ class Bound:
         state: State = self.functions.init(self.key)
         return state
 
-    def like(self) -> State:
-        """The state in ShapeDtypeStructs that say where each leaf lies."""
-        return shapes(self.program)
+    def like(self) -> Kept:
+        """What a lane keeps, in ShapeDtypeStructs that say where each leaf lies."""
+        return like(self.program)
 
     def grow(self, state: State) -> State:
         """A program for one use: its time is compilation."""
         return grow(state, self.program)
 
-    def noted(self, _on: Any, _before: Params, params: Params) -> Params:
-        """The parameters at an update's start."""
-        return self.functions.copy(params)
+    def sums(self, _on: Any, _before: PyTree, state: State) -> PyTree:
+        """The checksums of the parameters at an update's start."""
+        return self.functions.sums(state.learner.params)
+
+    def start_of(self, _on: Any, _best: Best | None, state: State) -> Best | None:
+        """The best epoch before the first."""
+        return self.functions.started(state) if self.program.keeps else None
+
+    def better(self, _on: Any, best: Best | None, state: State) -> Best | None:
+        """The best epoch after a validation."""
+        return None if best is None else self.functions.better(best, state)
+
+    def restored(self, _on: Any, state: State, best: Best | None) -> State:
+        """The state as its best epoch left it."""
+        return state if best is None else restored(state, best)
 
     def restart(self, _on: Any, state: State, data: PyTree) -> State:
         changed: State = self.functions.restart(state, data)
@@ -154,7 +200,7 @@ class Bound:
         """Each lane's, on the host."""
         return [jax.device_get(self.functions.rank(state, data, seen))]
 
-    def written(self, before: Params, params: Params) -> np.ndarray:
+    def written(self, before: PyTree, params: Params) -> np.ndarray:
         """[lanes] how many parameters differ."""
         return np.asarray(self.functions.written(before, params))[None]
 

@@ -9,14 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from incremental.core.sharding import agreed
 from incremental.core.spec import Sizes
 from incremental.core.steps import fresh_fit
-from incremental.core.types import Fit, Learner, Params, PyTree, State, bytes_of
+from incremental.core.types import State, bytes_of
 from incremental.errors import UserError
+from incremental.run.alone import Kept
 from incremental.run.executor import Snapshot
 from incremental.run.progress import Cost, Epoch, Progress, Record
 
@@ -58,8 +56,8 @@ class Checkpoints:
 
     def save(self, snapshot: Snapshot) -> None:
         """Adds a save; it counts only once it is complete, so that a kill leaves the one before."""
-        state, before, sizes, progress = snapshot
-        needed = 2 * bytes_of((state, before))
+        state, best, before, sizes, progress = snapshot
+        needed = 2 * bytes_of((state, best, before))
         free = shutil.disk_usage(self.directory).free
         if free < needed:
             raise UserError(
@@ -76,11 +74,11 @@ class Checkpoints:
         step = (self.manager.latest_step() or 0) + 1
         tree: dict[str, Any] = {"learner": state.learner, "strategy": state.strategy, "key": state.key}
         if progress.begun:  # between two increments the rest says nothing new, and each array costs 2 ms
-            tree |= {"fit": state.fit, "before": before}
+            tree |= {"fit": state.fit, "before": before, **({} if best is None else {"best": best})}
         self.manager.save(step, args=args.Composite(tree=args.StandardSave(tree), about=args.JsonSave(about)))
 
-    def restore(self, like: Callable[[Sizes], State]) -> Snapshot | None:
-        """The last save, or None where there is none. `like` says what a state of given sizes is, and where it lies."""
+    def restore(self, like: Callable[[Sizes], Kept]) -> Snapshot | None:
+        """The last save, or None where there is none. `like` says what is kept at given sizes, and where it lies."""
         step = self.manager.latest_step()
         if step is None:
             return None
@@ -104,23 +102,16 @@ class Checkpoints:
             )
         try:
             sizes, progress = Sizes(**about["sizes"]), from_json(about["progress"])
-            state = like(sizes)
+            state, best, before = like(sizes)
             wanted: dict[str, Any] = {"learner": state.learner, "strategy": state.strategy, "key": state.key}
             if progress.begun:
-                wanted |= {"fit": state.fit, "before": state.learner.params}
+                wanted |= {"fit": state.fit, "before": before, **({} if best is None else {"best": best})}
             tree = self.manager.restore(step, args=args.Composite(tree=args.StandardRestore(wanted)))["tree"]
         except Exception as error:
             raise UserError(f"{broken} ({_first(error)}); {advice}") from None
-        if not progress.begun:
-            tree["fit"], tree["before"] = _rested(tree["learner"], tree["strategy"])
-        own = State(tree["learner"], tree["strategy"], tree["fit"], tree["key"])
-        return Snapshot(own, tree["before"], sizes, progress)
-
-
-@jax.jit
-def _rested(learner: Learner, strategy: PyTree) -> tuple[Fit, Params]:
-    """What a state holds between two increments besides these, in buffers of its own, for the others are donated."""
-    return jax.tree.map(jnp.copy, (fresh_fit(learner, strategy), learner.params))
+        fit = tree["fit"] if progress.begun else fresh_fit()
+        own = State(tree["learner"], tree["strategy"], fit, tree["key"])
+        return Snapshot(own, tree.get("best"), tree.get("before"), sizes, progress)
 
 
 def _first(error: Exception) -> str:

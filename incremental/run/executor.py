@@ -8,20 +8,22 @@ import jax
 import numpy as np
 
 from incremental.core.spec import Sizes
-from incremental.core.types import Fit, Learner, Params, Program, PyTree, Ranks, Seen, State, bytes_of
+from incremental.core.types import Fit, Learner, Program, PyTree, Ranks, Seen, State, bytes_of
 from incremental.errors import UserError
-from incremental.run.alone import Alone, Build
+from incremental.run.alone import Alone, Build, Kept
 from incremental.run.alone import Bound as BoundAlone
 from incremental.run.lanes import Bound as BoundLanes
 from incremental.run.lanes import Lanes
 from incremental.run.progress import Cost, Progress
+from incremental.run.stopping import Best
 
 
 class Snapshot(NamedTuple):
     """All that one lane needs to go on."""
 
     state: State
-    before: Params  # at the running update's start
+    best: Best | None
+    before: PyTree  # checksums of the parameters at the running update's start
     sizes: Sizes
     progress: Progress
 
@@ -46,7 +48,8 @@ class Executor:
         self.way, self.lanes = way, way.lanes
         self.sizes = Sizes(labels="", **{"": 0})  # none yet
         self.state: Any = None
-        self.before: Params = None
+        self.best: Best | None = None
+        self.before: PyTree = None
         self.checked: set[Sizes] = set()
 
     @property
@@ -64,12 +67,12 @@ class Executor:
         for each in found.values():
             self.sizes = self.sizes.at_least(each.sizes)
         self.way.at(self.sizes)
-        together = {lane: (each.state, each.before) for lane, each in found.items()}
-        self.state, self.before = self.way.put_together(together, self.sizes)
+        together = {lane: Kept(each.state, each.best, each.before) for lane, each in found.items()}
+        self.state, self.best, self.before = self.way.put_together(together, self.sizes)
 
     def snapshots(self, progress: Mapping[int, Progress]) -> Callable[[int], Snapshot]:
         """(lane) -> its snapshot; the states are fetched once, when the first is asked for."""
-        apart = cache(lambda: self.way.apart(self.state, self.before))
+        apart = cache(lambda: self.way.apart(Kept(self.state, self.best, self.before)))
         return lambda lane: Snapshot(*apart()(lane), self.sizes, progress[lane])
 
     # -- an update -------------------------------------------------------------------------------------------------
@@ -78,18 +81,19 @@ class Executor:
         """The tables at the capacities `wanted`."""
         if wanted != self.sizes:
             self.state = jax.block_until_ready(self.way.at(wanted).grow(self.state))
-            self.sizes, self.before = wanted, self.state.learner.params
+            self.sizes, self.best, self.before = wanted, None, None
 
     def begin(self, lanes: Sequence[int], data: PyTree, *, afresh: bool) -> None:
         """The update begins in these lanes."""
         on, f = self.way.on(lanes), self.functions
-        self.before = f.noted(on, self.before, self.state.learner.params)
+        self.before = f.sums(on, self.before, self.state)
         if afresh:
             self.state = f.restart(on, self.state, data)
         if self.sizes not in self.checked:
             refuse_types(f.traced(self.state, data), self.state)
             self.checked.add(self.sizes)
         self.state = f.begin(on, self.state, data)
+        self.best = f.start_of(on, self.best, self.state)
 
     def epoch(
         self, lanes: Sequence[int], number: int, data: PyTree, validation: PyTree, seen: Seen | None, *, base: bool
@@ -98,18 +102,22 @@ class Executor:
         on, f = self.way.on(lanes), self.functions
         self.state, info = f.epoch(on, self.state, number, data, base=base)
         self.state = f.validate(on, self.state, validation, seen)
-        jax.block_until_ready(self.state)
-        found: tuple[PyTree, Fit] = self.way.host((info, told(self.state.fit)))
+        self.best = f.better(on, self.best, self.state)
+        jax.block_until_ready((self.state, self.best))
+        found: tuple[PyTree, Fit] = self.way.host((info, self.state.fit))
         return found
 
     def fit(self) -> Fit:
         """How far the update is, [lanes] each, on the host."""
-        found: Fit = self.way.host(told(self.state.fit))
+        found: Fit = self.way.host(self.state.fit)
         return found
 
     def end(self, lanes: Sequence[int], data: PyTree) -> None:
-        """The update ends in these lanes."""
-        self.state = self.functions.end(self.way.on(lanes), self.state, data)
+        """The update ends in these lanes, with its best epoch."""
+        on = self.way.on(lanes)
+        self.state = self.functions.restored(on, self.state, self.best)
+        self.best = self.best if self.lanes > 1 else None  # its buffers are the state's, which are donated
+        self.state = self.functions.end(on, self.state, data)
         jax.block_until_ready(self.state)
 
     def written(self) -> np.ndarray:
@@ -127,14 +135,12 @@ class Executor:
         fit = jax.tree.map(np.array, self.fit())
         for lane, base in bases.items():
             fit.epoch[lane], fit.active[lane] = base.cost.epochs, False
-        whole = self.state.fit
-        fit = self.way.device(fit)._replace(learner=whole.learner, strategy=whole.strategy)
-        self.state = self.state._replace(fit=fit)
+        self.state = self.state._replace(fit=self.way.device(fit))
         self.put_learners({lane: base.learner for lane, base in bases.items()})
 
     def learners(self) -> Callable[[int], Learner]:
         """(lane) -> its best learner, on the host."""
-        host = self.way.host(self.state.fit.learner)
+        host = self.way.host((self.best or self.state).learner)
         return lambda lane: jax.tree.map(lambda leaf: leaf[lane].copy(), host)
 
     def put_learners(self, learners: Mapping[int, Learner]) -> None:
@@ -144,14 +150,17 @@ class Executor:
         if len(learners) == self.way.total:
             host = jax.tree.map(lambda *leaves: np.stack(leaves), *(learners[lane] for lane in sorted(learners)))
         else:
-            host = jax.tree.map(np.array, self.way.host(self.state.fit.learner))
+            host = jax.tree.map(np.array, self.way.host((self.best or self.state).learner))
             for lane, learner in learners.items():
 
                 def put(all_lanes: np.ndarray, own: np.ndarray, lane: int = lane) -> None:
                     all_lanes[lane] = own
 
                 jax.tree.map(put, host, learner)
-        self.state = self.state._replace(fit=self.state.fit._replace(learner=self.way.device(host)))
+        if self.best is None:
+            self.state = self.state._replace(learner=self.way.device(host))
+        else:
+            self.best = self.best._replace(learner=self.way.device(host))
 
     # -- tests -----------------------------------------------------------------------------------------------------
 
@@ -164,11 +173,6 @@ class Executor:
     def rank(self, data: PyTree, seen: Seen | None) -> list[Ranks]:
         """Each lane's rankings, on the host."""
         return self.functions.rank(self.state, data, seen)
-
-
-def told(fit: Fit) -> Fit:
-    """The numbers of a `Fit`, without the best epoch's weights."""
-    return fit._replace(learner=(), strategy=())  # type: ignore[arg-type]
 
 
 def refuse_types(traced: Mapping[str, Callable[[], State]], state: State) -> None:

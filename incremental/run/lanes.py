@@ -18,12 +18,12 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
-from incremental.core.sharding import shapes
 from incremental.core.spec import Input, Sizes
-from incremental.core.types import Params, Program, PyTree, Ranks, Seen, State
-from incremental.run.alone import parameters_written
+from incremental.core.types import Program, PyTree, Ranks, Seen, State
+from incremental.run.alone import Kept, checksums, like, parameters_written
 from incremental.run.capacity import into_corner
 from incremental.run.compiled import Compiled
+from incremental.run.stopping import Best, better, restored
 
 Numbers = Mapping[str, Array]  # by dotted key; [lanes] float32, or [] of one lane
 LaneBuild = Callable[[Sizes, Numbers], Program]
@@ -55,7 +55,11 @@ class Functions:
         self.end = self.changing(lambda program, state, data: (program.end(state, data), ()), shared=1)
         self.rank = self.over(lambda numbers, *given: build(sizes, numbers).rank(*given), lanes=2, shared=2)
         self.written = self.over(lambda _, *params: parameters_written(*params), lanes=3)
+        self.sums = self.over(lambda _, params: checksums(params), lanes=2)
         self.noted = self.over(noted, lanes=4)
+        self.better = self.over(
+            lambda numbers, on, best, state: noted(numbers, on, best, better(best, state)), lanes=4, donate=(2,)
+        )
 
     def over(
         self, function: Callable[..., Any], *, lanes: int, shared: int = 0, donate: tuple[int, ...] = ()
@@ -190,36 +194,38 @@ class Lanes:
         """The inverse of `host`."""
         return self.programs.placed(tree)
 
-    def apart(self, state: State, before: Params) -> Callable[[int], tuple[State, Params]]:
-        """(lane) -> its own state, and its parameters at the update's start."""
-        host = jax.device_get((state[:3], before))
+    def apart(self, kept: Kept) -> Callable[[int], Kept]:
+        """(lane) -> its own."""
+        host = jax.device_get((kept.state[:3], kept.best, kept.before))
 
-        def own(lane: int) -> tuple[State, Params]:
-            parts, before = jax.device_put(jax.tree.map(lambda leaf: leaf[lane], host))
-            return State(parts[0], parts[1], parts[2], self.keys[lane]), before
+        def own(lane: int) -> Kept:
+            parts, best, before = jax.device_put(jax.tree.map(lambda leaf: leaf[lane], host))
+            return Kept(State(parts[0], parts[1], parts[2], self.keys[lane]), best, before)
 
         return own
 
-    def put_together(self, found: Mapping[int, tuple[State, Params]], sizes: Sizes) -> tuple[State, Params]:
-        """The lanes' states and starting parameters: new ones, and those of `found` in their places.
+    def put_together(self, found: Mapping[int, Kept], sizes: Sizes) -> Kept:
+        """What the lanes keep: new states, and those of `found` in their places.
 
         Tables of `found` may be smaller: one that is grown later equals one allocated beforehand.
         """
-        f = self.at(sizes)
+        f, off = self.at(sizes), self.on([])
         state = f.init()
-        before = f.noted(self.on([]), state.learner.params, state.learner.params)
         if not found:
-            return state, before
-        host = self.host((state[:3], before))
-        for lane, (theirs, started) in found.items():
+            return Kept(state, None, None)
+        host = self.host((state[:3], f.start_of(off, None, state), f.sums(off, None, state)))
+        for lane, own in found.items():
 
             def put(all_lanes: np.ndarray, own: np.ndarray, lane: int = lane) -> None:
                 corner: Any = (lane, *(slice(n) for n in own.shape))
                 all_lanes[corner] = own
 
-            jax.tree.map(put, host, jax.device_get((theirs[:3], started)))  # all but the key, which the seed gives
-        parts, before = self.device(host)
-        return State(parts[0], parts[1], parts[2], state.key), before
+            theirs = own.state[:3], own.best, own.before  # all but the key, which the seed gives
+            for all_lanes, kept in zip(host, theirs, strict=True):
+                if kept is not None:  # between two increments there is no best epoch
+                    jax.tree.map(put, all_lanes, jax.device_get(kept))
+        parts, best, before = self.device(host)
+        return Kept(State(parts[0], parts[1], parts[2], state.key), best, before)
 
 
 class Bound:
@@ -233,17 +239,36 @@ class Bound:
         state: State = self.functions.init(self.numbers, self.own.programs.placed(jnp.stack(self.own.keys)))
         return state
 
-    def like(self) -> State:
-        """One lane's state in ShapeDtypeStructs that say where each leaf lies."""
-        return shapes(self.program)
+    def like(self) -> Kept:
+        """What a lane keeps, in ShapeDtypeStructs that say where each leaf lies."""
+        return like(self.program)
 
     def grow(self, state: State) -> State:
         grown: State = jax.block_until_ready(self.functions.grow(self.numbers, state))
         return grown
 
-    def noted(self, on: Any, before: Params, params: Params) -> Params:
-        """The parameters at an update's start, those `before` for lanes that are off."""
-        return self.functions.noted(self.numbers, on, before, params)
+    def sums(self, on: Any, before: PyTree | None, state: State) -> PyTree:
+        """The checksums of the parameters at an update's start, those `before` for lanes that are off."""
+        new = self.functions.sums(self.numbers, state.learner.params)
+        return new if before is None else self.functions.noted(self.numbers, on, before, new)
+
+    def start_of(self, on: Any, best: Best | None, state: State) -> Best | None:
+        """The best epoch before the first; lanes that are off keep theirs."""
+        if not self.program.keeps:
+            return None
+        new = Best(state.learner, state.strategy)
+        kept: Best = self.functions.noted(self.numbers, on, new if best is None else best, new)
+        return kept
+
+    def better(self, on: Any, best: Best | None, state: State) -> Best | None:
+        """The best epoch after a validation."""
+        return None if best is None else self.functions.better(self.numbers, on, best, state)
+
+    def restored(self, on: Any, state: State, best: Best | None) -> State:
+        """The state as its best epoch left it, in the lanes that are on."""
+        if best is None:
+            return state
+        return restored(state, self.functions.noted(self.numbers, on, Best(state.learner, state.strategy), best))
 
     def restart(self, on: Any, state: State, data: PyTree) -> State:
         changed: State = self.functions.restart(self.numbers, on, state, data)[0]
@@ -273,7 +298,7 @@ class Bound:
         own = [None] * len(rank) if scores is None else scores
         return [Ranks(*each) for each in zip(rank, recommended, own, strict=True)]
 
-    def written(self, before: Params, params: Params) -> np.ndarray:
+    def written(self, before: PyTree, params: PyTree) -> np.ndarray:
         """[lanes] how many parameters differ."""
         return np.asarray(self.functions.written(self.numbers, before, params))
 

@@ -121,7 +121,7 @@ class Trained:
 
 def load(run: str | Path) -> Trained:
     """The trained model of a run directory."""
-    _, parts, way, (state, _, sizes, progress) = restored(run)
+    _, parts, way, (state, _, _, sizes, progress) = restored(run)
     program, t = way.at(sizes).program, progress.increment - 1
     if program.at is not None:
         program = program.at(Feed(parts.stream).side(t, sizes, way.place)["text"])

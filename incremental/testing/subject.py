@@ -132,9 +132,7 @@ class Subject:
             else:
                 base = functools.partial(one, program.base_epoch)
                 state, term, loss = jax.lax.cond(data.increment == 0, base, acting, state)
-            # As `validate` does it with an empty validation part: the last epoch is the best.
-            fit = state.fit._replace(learner=state.learner, strategy=state.strategy)
-            return state._replace(fit=fit), (state.strategy, state.learner.params, term, loss)
+            return state, (state.strategy, state.learner.params, term, loss)
 
         trained, (own, params, term, loss) = jax.lax.scan(epoch, begun, None, length=EPOCHS)
         ended = program.end(trained, data)
