@@ -17,8 +17,8 @@ HIDDEN: Any = RNG.normal(size=(B, D)).astype(np.float32)
 TABLE: Any = RNG.normal(size=(V, D)).astype(np.float32)
 BIAS: Any = RNG.normal(size=V).astype(np.float32)
 SCORES: Any = np.float64(HIDDEN) @ TABLE.T + BIAS
-ROWS: list[Any] = [LABELS, np.ones(B, np.float32), np.ones(B, bool), np.zeros(B, np.int32), SEEN]
-BATCH = Batch({}, *ROWS)
+ROWS: list[Any] = [LABELS, np.ones(B, np.float32), np.ones(B, bool), np.zeros(B, np.int32)]
+BATCH = Batch({}, *ROWS, candidates=SEEN)
 NONE: Any = None
 
 
