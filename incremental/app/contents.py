@@ -13,9 +13,10 @@ BLOCK = 1 << 22  # bytes read at once
 def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with the contents in place of local paths: what `path`, a key that ends in `_path`, and `base` name.
 
-    A file stands for itself and for those beside it of the same name (`a.inter`, `a.item`), a folder for the
-    files in it, without folders below it and what is hidden, a base run for its identity. A relative `..._path` is looked for beside `path`. What there is not, such as
-    a checkpoint by its name in a hub's cache, is left as it is. `cache` says where numbers are kept, and not which.
+    A file stands for itself and for those beside it of the same name (`a.inter`, `a.item`), a folder for the files in
+    it, without folders below it and what is hidden, a base run for its identity. A relative `..._path` is looked for
+    beside `path`. What there is not, such as a checkpoint by its name in a hub's cache, is left as it is. `cache` says
+    where numbers are kept, and not which.
     """
     found = within(config)
     if config.get("base"):
