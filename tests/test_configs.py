@@ -8,9 +8,9 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from hydra_plugins.incremental_methods.source import names
 from incremental.app import cli, config
 from incremental.app.assemble import completed, refuse_unknown
+from incremental.app.methods import names
 from incremental.data.stream import make_stream
 
 FOLDER = cli.config_folder()

@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from incremental.app.methods import defaults, names
 from incremental.app.replaced import replaced
 from incremental.errors import UserError
 
@@ -75,8 +76,6 @@ def items(folder: Any) -> list[Any]:
 
 def refuse_contradictions(runtime: Any) -> None:
     """What Hydra would settle without a word: one name in two folders or in none, a row whose choice is overridden."""
-    from hydra_plugins.incremental_methods.source import defaults, names
-
     sources = [
         source
         for source in runtime.config_sources

@@ -13,9 +13,10 @@ BLOCK = 1 << 22  # bytes read at once
 def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with the contents in place of local paths: what `path`, a key that ends in `_path`, and `base` name.
 
-    A file stands for itself and for those beside it of the same name (`a.inter`, `a.item`), a folder for all of its
-    files, a base run for its identity. A relative `..._path` is looked for beside `path`. What there is not, such as
-    a checkpoint by its name in a hub's cache, is left as it is. `cache` says where numbers are kept, and not which.
+    A file stands for itself and for those beside it of the same name (`a.inter`, `a.item`), a folder for the files in
+    it, without folders below it and what is hidden, a base run for its identity. A relative `..._path` is looked for
+    beside `path`. What there is not, such as a checkpoint by its name in a hub's cache, is left as it is. `cache` says
+    where numbers are kept, and not which.
     """
     found = within(config)
     if config.get("base"):
@@ -42,11 +43,7 @@ def of(path: Path) -> str | None:
     if path.is_file():
         files = {one.suffix: one for one in path.parent.iterdir() if one.stem == path.stem and one.is_file()}
     elif path.is_dir():
-        files = {
-            str(one.relative_to(path)): one
-            for one in path.rglob("*")
-            if one.is_file() and not any(part.startswith(".") for part in one.relative_to(path).parts)
-        }
+        files = {one.name: one for one in path.iterdir() if one.is_file() and not one.name.startswith(".")}
     else:
         return None
     known = [(name, one.stat().st_size, digest(one, one.stat().st_mtime_ns)) for name, one in sorted(files.items())]

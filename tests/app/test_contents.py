@@ -66,15 +66,23 @@ def test_encoders_and_base_runs_too(data: Path, tmp_path: Path) -> None:
     assert identity(made[0]) != identity(made[1])
 
 
-def test_a_folder_is_its_files_but_hidden_ones(data: Path) -> None:
+def test_a_folder_is_the_files_in_it(data: Path) -> None:
     before = of(data)
     (data / ".DS_Store").write_text("")
-    (data / ".cache").mkdir()
-    (data / ".cache" / "x").write_text("x")
+    (data / "runs").mkdir()  # of `incremental` started in the folder with the data
+    (data / "runs" / "summary.json").write_text("{}")
     assert of(data) == before
-    (data / "more").mkdir()
-    (data / "more" / "period_1.txt").write_text("1 2\n")
+    (data / "period_1.txt").write_text("1 2\n")
     assert of(data) != before
+
+
+def test_a_file_is_those_of_its_name(data: Path) -> None:
+    """RecBole's titles are in a file that no key names."""
+    before = of(data / "events.csv")
+    (data / "other.item").write_text("x")
+    assert of(data / "events.csv") == before
+    (data / "events.item").write_text("x")
+    assert of(data / "events.csv") != before
 
 
 def test_a_name_that_is_no_path_stays(data: Path, tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from hydra_plugins.incremental_methods.source import names
 from incremental.app import cli
 from incremental.app.assemble import completed
 from incremental.app.experiment import learned
+from incremental.app.methods import names
 from incremental.errors import UserError
 
 FOLDER = cli.config_folder()

@@ -142,8 +142,9 @@ def launched(monkeypatch: pytest.MonkeyPatch, runs: Path, *overrides: str) -> in
 
 
 def summaries(runs: Path) -> dict[str, Any]:
-    """The finished runs' evaluations by directory."""
-    return {path.parent.name: (path.parent / "evaluations.csv").read_text() for path in runs.glob("*/summary.json")}
+    """The finished runs' evaluations by identity."""
+    files = runs.glob("*/summary.json")
+    return {path.parent.name.rpartition("-")[2]: (path.parent / "evaluations.csv").read_text() for path in files}
 
 
 def assert_same_table(one: str, other: str, atol: float = 1e-6) -> None:
