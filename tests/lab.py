@@ -267,7 +267,7 @@ def events(
 ) -> Iterator[Event]:
     """The events of `loop.run` of one lane and one metric; `feed` are arguments of the `Feed`."""
     executor = Executor(alone.Alone(build, seed))
-    return loop.run(Feed(stream, **(feed or {})), executor, policy, **{"metrics": ("ndcg@10",), **arguments})
+    return loop.run_stream(Feed(stream, **(feed or {})), executor, policy, **{"metrics": ("ndcg@10",), **arguments})
 
 
 def run(build: Build, stream: Stream, policy: Update = FINETUNE, **arguments: Any) -> Result:

@@ -24,7 +24,7 @@ from incremental.run.check import check
 from incremental.run.checkpoint import Checkpoints, Schedule
 from incremental.run.executor import Executor, Snapshot
 from incremental.run.feed import Feed
-from incremental.run.loop import Bases, run
+from incremental.run.loop import Bases, run_stream
 from incremental.run.progress import Event, Failed, Finished, Paused, Result
 
 
@@ -160,7 +160,7 @@ def run_in(
     with Console(len(stream) - 1, config["training"]["epochs"], headline) as console:
         execution = Execution(directory, config)
         found = execution.checkpoints.restore(lambda sizes: way.at(sizes).like())
-        events = run(
+        events = run_stream(
             feed_of(parts),
             Executor(way),
             parts.update,

@@ -18,7 +18,7 @@ from incremental.app.contents import without_places
 from incremental.core.sharding import first_process
 from incremental.errors import UserError
 from incremental.metrics.continual import summarise
-from incremental.run.progress import Epoch, Record, Result
+from incremental.run.progress import Epoch, Record, Result, total_cost
 
 # What may differ between two starts of the same run.
 NOT_IDENTITY = ("runs", "label", "study", "devices", "tracking", "debug", "profile", "dry_run")
@@ -126,27 +126,6 @@ class RunDirectory:
         """Releases the lock."""
         if self.lock is not None:
             self.lock.close()
-
-
-def total_cost(result: Result) -> dict[str, float]:
-    """Means over the updates that there were after the base part, 0 where there was none, and sums over all of them.
-
-    `memory_bytes` is the largest of all parts: an increment without an update reads no past interactions, but they were
-    kept for the next one.
-    """
-    updates = [cost for cost in result.costs[1:] if cost.epochs]
-    fields = ("seconds", "parameters_written")
-    mean = {name: sum(getattr(cost, name) for cost in updates) / max(len(updates), 1) for name in fields}
-    return {
-        "updates": len(updates),
-        "seconds_per_update": mean["seconds"],
-        "compile_seconds": sum(cost.compile_seconds for cost in result.costs),
-        "examples": sum(cost.examples for cost in updates),
-        "parameters_written": mean["parameters_written"],
-        "memory_bytes": max(cost.memory_bytes for cost in result.costs),
-        "base_seconds": result.costs[0].seconds,
-        "base_examples": result.costs[0].examples,
-    }
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -32,7 +32,7 @@ from incremental.run.alone import Alone
 from incremental.run.check import check
 from incremental.run.executor import Executor
 from incremental.run.lanes import Lanes, Programs
-from incremental.run.loop import run as run_stream
+from incremental.run.loop import run_stream
 
 Config = Mapping[str, Any]
 Outcome = dict[str, Any] | None | UserError  # a summary, None after a dry run

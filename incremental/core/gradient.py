@@ -28,23 +28,28 @@ from incremental.metrics.ranking import per_event
 
 
 class Training(NamedTuple):
-    """How one increment is trained."""
+    """How one increment is trained.
+
+    Attributes:
+        batch_size
+        epochs: at most, in one increment
+        patience: epochs without a better validation value before training stops; 0 = all epochs, the last one kept
+        least_epochs: epochs before patience counts, where training starts from random weights: the base part, an update
+            afresh
+        metric: of the increment's validation part
+        moments: the optimizer's state at an increment's start: the last one's, or as new
+        rows: of the id tables that a step works on: all, or those of its batch (`core.compaction`: what is then lazy)
+        precision: of the model's arithmetic; parameters and all that mirrors them are float32 in any case
+    """
 
     batch_size: int = 256
     epochs: int = 20
-    """at most, in one increment"""
     patience: int = 3
-    """epochs without a better validation value before training stops; 0 = all epochs, the last one kept"""
     least_epochs: int = 10
-    """epochs before patience counts, where training starts from random weights: the base part, an update afresh"""
     metric: str = "ndcg@10"
-    """of the increment's validation part"""
     moments: Literal["keep", "reset"] = "keep"
-    """the optimizer's state at an increment's start: the last one's, or as new"""
     rows: Literal["dense", "compact"] = "dense"
-    """of the id tables that a step works on: all, or those of its batch (`core.compaction`: what is then lazy)"""
     precision: Precision = "float32"
-    """of the model's arithmetic; parameters and all that mirrors them are float32 in any case"""
 
 
 def training(

@@ -25,35 +25,41 @@ class Model(NamedTuple):
 
     `__call__(inputs, key) -> hidden [B, D]` (key=None is deterministic) and `items() -> (table [V, D], bias [V])`.
     The score of an item is hidden · table[item] + bias[item].
+
+    Attributes:
+        module: (sizes, what an example holds of its inputs)
+        inputs: what it reads of an example, by the names that the data has: "user", "history", …
+        tables: path of each id table in the parameters -> the kind of its ids; LABELS stands for that of the labels
+        wants: the shapes that it needs of inputs, where they are its own parameters' and not the data's
+        labels: the kind of the ids that it scores; None: any
+        tower: how items' rows are computed from their texts; None: ids alone
+        looked_up: paths of other tables that rows are gathered from, as of positions: float32 in every
+            `training.precision`
     """
 
     module: Callable[[Sizes, Mapping[str, Input]], nn.Module]
-    """(sizes, what an example holds of its inputs)"""
     inputs: tuple[str, ...]
-    """what it reads of an example, by the names that the data has: "user", "history", …"""
     tables: dict[str, str]
-    """path of each id table in the parameters -> the kind of its ids; LABELS stands for that of the labels"""
     wants: Mapping[str, tuple[int, ...]] = {}
-    """the shapes that it needs of inputs, where they are its own parameters' and not the data's"""
     labels: str | None = None
-    """the kind of the ids that it scores; None: any"""
     tower: Tower | None = None
-    """how items' rows are computed from their texts; None: ids alone"""
     looked_up: tuple[str, ...] = ()
-    """paths of other tables that rows are gathered from, as of positions: float32 in every `training.precision`"""
 
 
 class Baseline(NamedTuple):
-    """A model without gradients, which brings its own program: no head, no optimizer, no strategies."""
+    """A model without gradients, which brings its own program: no head, no optimizer, no strategies.
+
+    Attributes:
+        build: (what an example holds of its inputs, sizes, cutoffs)
+        inputs: what it reads of an example
+        labels: the kind of the ids that it scores; None: any
+        wants: the shapes that it needs of inputs
+    """
 
     build: Callable[[Mapping[str, Input], Sizes, tuple[int, ...]], Program]
-    """(what an example holds of its inputs, sizes, cutoffs)"""
     inputs: tuple[str, ...]
-    """what it reads of an example"""
     labels: str | None = None
-    """the kind of the ids that it scores; None: any"""
     wants: Mapping[str, tuple[int, ...]] = {}
-    """the shapes that it needs of inputs"""
 
     def program(self, spec: Spec, sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
         """Its program for examples as the spec says."""
@@ -61,10 +67,15 @@ class Baseline(NamedTuple):
 
 
 class Items(NamedTuple):
-    """The output side of a model."""
+    """The output side of a model.
 
-    table: Array  # [V, D] float32
-    bias: Array  # [V] float32
+    Attributes:
+        table: [V, D] float32
+        bias: [V] float32
+    """
+
+    table: Array
+    bias: Array
 
 
 class Head(NamedTuple):
@@ -72,22 +83,26 @@ class Head(NamedTuple):
 
     Most heads score with the model's items. One with parameters of its own, kept under "head", scores with those; what
     its strategy's `view` adds to them reaches `loss` and `scores`.
+
+    Attributes:
+        loss: (Items or own parameters, outputs, batch) -> [B] float32
+        strategy
+        init: (key, sizes, D) -> own parameters, for `sizes.slots` labels
+        scores: (own parameters, hidden [B, D]) -> [B, V]; None where the strategy's view is missing
+        tied: for own parameters that stand beside the model's items: (parameters -> Items) -> the head's strategy.
+            `loss` and `scores` find the `Items` among the own parameters, as "items".
+        negative: whether a row's loss may be below 0; else a step whose data loss is stops the run
+        together: whether a row's loss reads the batch's other rows, as where their labels are its negatives; gradients
+            of single examples are then refused
     """
 
-    loss: Callable[[Any, Outputs, Batch], Array]  # (Items or own parameters, outputs, batch) -> [B] float32
+    loss: Callable[[Any, Outputs, Batch], Array]
     strategy: Strategy | None = None
     init: Callable[[Array, Sizes, int], Params] | None = None
-    """(key, sizes, D) -> own parameters, for `sizes.slots` labels"""
     scores: Callable[[Params, Array], Any] | None = None
-    """(own parameters, hidden [B, D]) -> [B, V]; None where the strategy's view is missing"""
     tied: Callable[[Callable[[Params], Items]], Strategy] | None = None
-    """for own parameters that stand beside the model's items: (parameters -> Items) -> the head's strategy. `loss` and
-    `scores` find the `Items` among the own parameters, as "items"."""
     negative: bool = False
-    """whether a row's loss may be below 0; else a step whose data loss is stops the run"""
     together: bool = False
-    """whether a row's loss reads the batch's other rows, as where their labels are its negatives; gradients of single
-    examples are then refused"""
 
 
 def read(model: "Model | Baseline", spec: Spec) -> dict[str, Input]:

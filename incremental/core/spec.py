@@ -53,21 +53,34 @@ class Sizes(Mapping[str, int]):
 
 
 class Input(NamedTuple):
-    """What one example holds of an input; or one id of a side table."""
+    """What one example holds of an input; or one id of a side table.
+
+    Attributes:
+        shape
+        dtype: of numpy
+        kind: whose ids the whole numbers are, or whose side table it is
+    """
 
     shape: tuple[int, ...]
-    dtype: Any  # of numpy
-    kind: str | None = None  # whose ids the whole numbers are, or whose side table it is
+    dtype: Any
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What an example is, as the data says it; hashable."""
+    """What an example is, as the data says it; hashable.
+
+    Attributes:
+        inputs
+        labels: the kind of the ids that labels and candidates are
+        kinds: of ids that grow; all of them
+        side: frozen tables by name: what one id of the kind has
+    """
 
     inputs: Mapping[str, Input]
-    labels: str = "item"  # the kind of the ids that labels and candidates are
-    kinds: tuple[str, ...] = ("item", "user")  # of ids that grow; all of them
-    side: Mapping[str, Input] = field(default_factory=dict)  # frozen tables by name: what one id of the kind has
+    labels: str = "item"
+    kinds: tuple[str, ...] = ("item", "user")
+    side: Mapping[str, Input] = field(default_factory=dict)
 
     def __hash__(self) -> int:
         return hash((*self.inputs.items(), self.labels, self.kinds, *self.side.items()))

@@ -50,16 +50,21 @@ ROUNDING = 1e-3  # what rounding may take a data loss below 0
 
 
 class Setup(NamedTuple):
-    """What a step is made of."""
+    """What a step is made of.
+
+    Attributes:
+        problem
+        strategy: a chain, the head's own strategy in it as "head"
+        tx
+        on_rows: (descend, learner, S, batch): the step on whole tables, or on the rows that its batch touches
+        of_items: (ids [U] int32) -> the same on these items alone; None: items are not computed (`core.tower`)
+    """
 
     problem: Problem
     strategy: Strategy
-    """a chain, the head's own strategy in it as "head" """
     tx: optax.GradientTransformationExtraArgs
     on_rows: Callable[..., tuple[Learner, PyTree, Loss]] = dense
-    """(descend, learner, S, batch): the step on whole tables, or on the rows that its batch touches"""
     of_items: Callable[[Array], "Setup"] | None = None
-    """(ids [U] int32) -> the same on these items alone; None: items are not computed (`core.tower`)"""
 
 
 # -- the start of things -----------------------------------------------------------------------------------------------

@@ -23,47 +23,49 @@ class Strategy(NamedTuple):
 
     `begin` and `end` may name a further argument: `fit(params, data, key, epochs=training.epochs) -> params` is plain
     training on an update's examples, without strategies, from fresh moments. It is compiled only where it is called.
+
+    Attributes:
+        init: (learner) -> S
+        begin: (S, learner, data, key, fit) -> (S, learner), with the upcoming increment's data; `fit` may be left out
+        batch: (S, batch, key) -> batch; the only hook that may draw rows, which it appends or leaves in `batch.memory`
+        view: (S, params, increment, training) -> the params that the model sees, in training and in evaluation
+        loss: (S, params, batch, outputs) -> scalar added to the data loss, under the gradient
+        grads: (S, grads, params, grad_fn, batch, key) -> grads; `grad_fn(batch, params=params)` is the data loss's
+            gradient on other examples, at other parameters, `grad_fn.examples(batch)` that of each example
+            (`incremental.core.steps.DataGradient`)
+        updates: (S, updates, params) -> the updates actually added
+        record: (S, step, key) -> S, after every step of every epoch
+        end: (S, learner, data, key, fit) -> (S, learner), with the finished increment's data; `fit` may be left out
+        report: (S) -> scalars by name, after every epoch: what the strategy has to say of itself, for the curves
+        rebase: (params, key) -> other params of the same function; after every part's `end` but the base part's, for
+            the learner and for every `Anchor` and `Teacher`
+        scores: (S, scores, inputs, training) -> the scores [B, V] that are ranked and served and, in training, that
+            losses read in `Outputs`; in evaluation before items that are no candidates are left out
+        early: whether it acts in the base part too; else it keeps its books there (`begin`, `record`, `end`), changes
+            nothing, and the base part is plain training
     """
 
     init: Callable[[Learner], PyTree] = lambda _learner: ()
-    """(learner) -> S"""
     begin: Callable[..., tuple[PyTree, Learner]] = lambda state, learner, _data, _key: (
         state,
         learner,
     )
-    """(S, learner, data, key, fit) -> (S, learner), with the upcoming increment's data; `fit` may be left out"""
     batch: Callable[[PyTree, Batch, Array], Batch] = lambda _state, batch, _key: batch
-    """(S, batch, key) -> batch; the only hook that may draw rows, which it appends or leaves in `batch.memory`"""
     view: Callable[[PyTree, Params, Array, bool], Params] = lambda _state, params, _increment, _training: params
-    """(S, params, increment, training) -> the params that the model sees, in training and in evaluation"""
     loss: Callable[[PyTree, Params, Batch, Outputs], Any] = lambda _state, _params, _batch, _outputs: 0.0
-    """(S, params, batch, outputs) -> scalar added to the data loss, under the gradient"""
     grads: Callable[[PyTree, Params, Params, Any, Batch, Array], Params] = (
         lambda _state, grads, _params, _grad_fn, _batch, _key: grads
     )
-    """(S, grads, params, grad_fn, batch, key) -> grads; `grad_fn(batch, params=params)` is the data loss's gradient on
-    other examples, at other parameters, `grad_fn.examples(batch)` that of each example
-    (`incremental.core.steps.DataGradient`)"""
     updates: Callable[[PyTree, Params, Params], Params] = lambda _state, updates, _params: updates
-    """(S, updates, params) -> the updates actually added"""
     record: Callable[[PyTree, Step, Array], PyTree] = lambda state, _step, _key: state
-    """(S, step, key) -> S, after every step of every epoch"""
     end: Callable[..., tuple[PyTree, Learner]] = lambda state, learner, _data, _key: (
         state,
         learner,
     )
-    """(S, learner, data, key, fit) -> (S, learner), with the finished increment's data; `fit` may be left out"""
     report: Callable[[PyTree], dict[str, Any]] = lambda _state: {}
-    """(S) -> scalars by name, after every epoch: what the strategy has to say of itself, for the curves"""
     rebase: mirrors.Rebase = lambda params, _key: params
-    """(params, key) -> other params of the same function; after every part's `end` but the base part's, for the learner
-    and for every `Anchor` and `Teacher`"""
     scores: Callable[[PyTree, Array, dict[str, Array], bool], Array] = lambda _state, scores, _inputs, _training: scores
-    """(S, scores, inputs, training) -> the scores [B, V] that are ranked and served and, in training, that losses
-    read in `Outputs`; in evaluation before items that are no candidates are left out"""
     early: bool = False
-    """whether it acts in the base part too; else it keeps its books there (`begin`, `record`, `end`), changes nothing,
-    and the base part is plain training"""
 
 
 PLAIN = Strategy()

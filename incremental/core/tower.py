@@ -33,20 +33,25 @@ READING = (
 
 
 class Tower(NamedTuple):
-    """From an item's text to its rows in the model's item tables."""
+    """From an item's text to its rows in the model's item tables.
+
+    Attributes:
+        module: (n) -> a module, `__call__({"text": [N, ...]}, key) -> [N, n]`: the n numbers an item has in all item
+            tables
+        ids: whether items have rows of their own too, which are added to what their texts say
+        start: (the module's parameters as its `init` draws them, key) -> those that are trained, at their start
+        whole: (those that are trained) -> the module's, frozen ones among them
+        together: items that are computed at once, so that their inner values fit into memory; 0: all
+        remat: inner values are computed anew in the backward pass, not kept: those of `together` items are held at a
+            time
+    """
 
     module: Callable[[int], nn.Module]
-    """(n) -> a module, `__call__({"text": [N, ...]}, key) -> [N, n]`: the n numbers an item has in all item tables"""
     ids: bool
-    """whether items have rows of their own too, which are added to what their texts say"""
     start: Callable[[Params, Array], Params] = lambda drawn, _key: drawn
-    """(the module's parameters as its `init` draws them, key) -> those that are trained, at their start"""
     whole: Callable[[Params], Params] = lambda params: params
-    """(those that are trained) -> the module's, frozen ones among them"""
     together: int = 0
-    """items that are computed at once, so that their inner values fit into memory; 0: all"""
     remat: bool = False
-    """inner values are computed anew in the backward pass, not kept: those of `together` items are held at a time"""
 
 
 def on_texts(core: Problem, tower: Tower, text: Array, kind: str, precision: Precision = "float32") -> Problem:

@@ -15,26 +15,38 @@ Ints = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Examples:
-    """Events with what was before them, on the host. What a model reads of them are features."""
+    """Events with what was before them, on the host. What a model reads of them are features.
 
-    event: Ints  # [N] places in the log
-    user: Ints  # [N]
-    past: Ints  # [N, L] places of the user's last L events before, the last one last, -1: none; [N, 0] not asked for
-    label: Ints  # [N]
-    increment: Ints  # [N]
+    Attributes:
+        event: [N] places in the log
+        user: [N]
+        past: [N, L] places of the user's last L events before, the last one last, -1: none; [N, 0] not asked for
+        label: [N]
+        increment: [N]
+    """
+
+    event: Ints
+    user: Ints
+    past: Ints
+    label: Ints
+    increment: Ints
 
     def __len__(self) -> int:
         return len(self.event)
 
 
 class Feature(NamedTuple):
-    """One input of a model."""
+    """One input of a model.
+
+    Attributes:
+        input
+        of: (log, examples) -> [N, ...]; it may read the examples' own events and their past, and nothing later
+        past: whether it reads what was before; where that is needed, examples without are left out of training
+    """
 
     input: Input
     of: Callable[[Interactions, Examples], np.ndarray]
-    """(log, examples) -> [N, ...]; it may read the examples' own events and their past, and nothing later"""
     past: Literal["unread", "read", "needed"] = "unread"
-    """whether it reads what was before; where that is needed, examples without are left out of training"""
 
 
 def before(ids: np.ndarray, examples: Examples) -> Ints:

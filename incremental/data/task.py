@@ -13,14 +13,18 @@ from incremental.errors import UserError
 
 
 class Task(NamedTuple):
-    """What the labels are."""
+    """What the labels are.
+
+    Attributes:
+        labels: the kind of ids that an event's label is
+        features: inputs that belong to the task
+        classes: the labels are few and may come again: each has a report, and what a user had is no reason to leave it
+            out
+    """
 
     labels: str = "item"
-    """the kind of ids that an event's label is"""
     features: Mapping[str, Feature] = {}
-    """inputs that belong to the task"""
     classes: bool = False
-    """the labels are few and may come again: each has a report, and what a user had is no reason to leave it out"""
 
 
 Make = Callable[[Interactions, int], tuple[Interactions, Task]]

@@ -11,29 +11,34 @@ from incremental.errors import UserError
 
 
 class Catalogue(NamedTuple):
-    """The items as the test on increment t finds them."""
+    """The items as the test on increment t finds them.
+
+    Attributes:
+        names: [V] of the source; id 0 is padding
+        events: [V] training events of each before t, whatever a policy trained on
+        candidates: [V] items that could be recommended
+    """
 
     names: Sequence[str]
-    """[V] of the source; id 0 is padding"""
     events: npt.NDArray[np.int64]
-    """[V] training events of each before t, whatever a policy trained on"""
     candidates: npt.NDArray[np.bool_]
-    """[V] items that could be recommended"""
 
 
 class Metric(NamedTuple):
-    """A metric of your own."""
+    """A metric of your own.
+
+    Attributes:
+        name: in files and tables, such as "novelty@10"; letters, digits and @ . + - _
+        measure: (ranks [N] float32, recommended, catalogue, rows) -> a value for each event [N], or one number.
+            `ranks`: of each event's label, 0 the first, ties counted as half, inf where it is no candidate.
+            `recommended`: for each K of the other metrics how often [V] each item was among the first K of an event.
+            `rows`: the N events as `incremental.data.stream.Rows` has them (`event`, `user`, `label`, `increment`,
+            `history`). Values for each event are averaged over all of them and over the groups (cold users, cold items,
+            rare items); NaN is an event that the metric says nothing of. A number stands as it is.
+    """
 
     name: str
-    """in files and tables, such as "novelty@10"; letters, digits and @ . + - _"""
     measure: Callable[[npt.NDArray[np.float32], Mapping[int, npt.NDArray[np.int64]], Catalogue, Any], Any]
-    """(ranks [N] float32, recommended, catalogue, rows) -> a value for each event [N], or one number.
-
-    `ranks`: of each event's label, 0 the first, ties counted as half, inf where it is no candidate. `recommended`: for
-    each K of the other metrics how often [V] each item was among the first K of an event. `rows`: the N events as
-    `incremental.data.stream.Rows` has them (`event`, `user`, `label`, `increment`, `history`). Values for each event
-    are averaged over all of them and over the groups (cold users, cold items, rare items); NaN is an event that the
-    metric says nothing of. A number stands as it is."""
 
     def __str__(self) -> str:
         return self.name

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from incremental.errors import UserError
 from incremental.metrics.continual import Evaluation, summarise
 from incremental.report.settings import Settings, flat, read_config
+from incremental.run.progress import Result, total_cost
 
 SUMMARY = "summary.json"
 EVALUATIONS = "evaluations.csv"
@@ -44,6 +45,11 @@ class Run:
     directory: Path | None = None
     config: Mapping[str, Any] | None = None
     past: int = 0
+
+    @classmethod
+    def of(cls, row: str, seed: int, result: Result) -> "Run":
+        """One seed of a row, from the result of a run in this process."""
+        return cls(row, seed, summarise(result.records), total_cost(result))
 
     @cached_property
     def settings(self) -> Settings:

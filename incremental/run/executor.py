@@ -19,11 +19,19 @@ from incremental.run.stopping import Best
 
 
 class Snapshot(NamedTuple):
-    """All that one lane needs to go on."""
+    """All that one lane needs to go on.
+
+    Attributes:
+        state
+        best
+        before: checksums of the parameters at the running update's start
+        sizes
+        progress
+    """
 
     state: State
     best: Best | None
-    before: PyTree  # checksums of the parameters at the running update's start
+    before: PyTree
     sizes: Sizes
     progress: Progress
 

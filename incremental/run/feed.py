@@ -20,14 +20,18 @@ Place = Callable[[PyTree], PyTree]
 
 
 class Capacities(NamedTuple):
-    """What arrays are padded to, so that increments share programs."""
+    """What arrays are padded to, so that increments share programs.
+
+    Attributes:
+        table: rows of an id table at least: a smaller one saves less than compiling anew costs
+        classes: rows of the item table at least, where the labels are behaviours: there are few, and their scores are
+            kept
+        examples: examples of an update or a test at least; a power of two
+    """
 
     table: int = 1024
-    """rows of an id table at least: a smaller one saves less than compiling anew costs"""
     classes: int = 8
-    """rows of the item table at least, where the labels are behaviours: there are few, and their scores are kept"""
     examples: int = 1024
-    """examples of an update or a test at least; a power of two"""
 
     def rows(self, n: int) -> int:
         """A power of two for n examples, so that increments of like size share a program."""
@@ -35,13 +39,17 @@ class Capacities(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What one update reads."""
+    """What one update reads.
+
+    Attributes:
+        data
+        validation: the examples that say when to stop
+        seen: what their rankings leave out
+    """
 
     data: Data
     validation: Data
-    """the examples that say when to stop"""
     seen: Seen | None
-    """what their rankings leave out"""
 
 
 class Feed:

@@ -50,7 +50,7 @@ class Bases(Protocol):
     def keep(self, base: Base) -> None: ...
 
 
-def run(
+def run_stream(
     feed: Feed,
     executor: Executor,
     policy: Update,
@@ -106,7 +106,7 @@ class Run:
         self.since = 0.0
 
     def events(self, start: Mapping[int, Snapshot]) -> Iterator[Event]:
-        """See `run`."""
+        """See `run_stream`."""
         executor = self.executor
         executor.load(start, self.sizes(0))
         for lane, snapshot in start.items():

@@ -7,11 +7,18 @@ from incremental.errors import UserError
 
 
 class Plan(NamedTuple):
-    """One update; without increments there is none."""
+    """One update; without increments there is none.
 
-    increments: range  # that it trains on
-    newest: range  # of these, whose validation part says when to stop: those that no update has trained on yet
-    arrived: range  # whose events the catalogue has not counted yet
+    Attributes:
+        increments: that it trains on
+        newest: of these, whose validation part says when to stop: those that no update has trained on yet
+        arrived: whose events the catalogue has not counted yet
+        afresh
+    """
+
+    increments: range
+    newest: range
+    arrived: range
     afresh: bool
 
 

@@ -7,44 +7,82 @@ from incremental.errors import UserError
 
 
 class Record(NamedTuple):
-    """One line of evaluations.csv. `heldout/` metrics are entries of the matrix R, the others are prequential."""
+    """One line of evaluations.csv. `heldout/` metrics are entries of the matrix R, the others are prequential.
 
-    trained_until: int  # increment; 0 = the base part, -1 = untrained
+    Attributes:
+        trained_until: increment; 0 = the base part, -1 = untrained
+        evaluated_on
+        metric
+        value
+        events: that it is the mean of
+    """
+
+    trained_until: int
     evaluated_on: int
     metric: str
     value: float
-    events: int  # that it is the mean of
+    events: int
 
 
 class Cost(NamedTuple):
-    """What one increment's update cost."""
+    """What one increment's update cost.
+
+    Attributes:
+        increment
+        seconds: of the update; compilation, evaluation and saving apart
+        compile_seconds
+        examples: rows trained on, over all epochs, replayed ones included
+        epochs
+        parameters_written: parameters whose value the update changed
+        memory_bytes: strategy state, and past interactions that the update reads
+    """
 
     increment: int
-    seconds: float  # of the update; compilation, evaluation and saving apart
+    seconds: float
     compile_seconds: float
-    examples: int  # rows trained on, over all epochs, replayed ones included
+    examples: int
     epochs: int
-    parameters_written: int  # parameters whose value the update changed
-    memory_bytes: int  # strategy state, and past interactions that the update reads
+    parameters_written: int
+    memory_bytes: int
 
 
 class Epoch(NamedTuple):
-    """What one epoch of an update's training came to."""
+    """What one epoch of an update's training came to.
+
+    Attributes:
+        increment
+        epoch: of the update, from 1
+        loss: mean over the steps; None: a model without gradients
+        validation: after the epoch; None: there is no validation part
+        terms: of the loss, each a mean over the steps: "data", and strategies by name
+        reports: what strategies say of themselves, by "NAME/KEY"
+    """
 
     increment: int
-    epoch: int  # of the update, from 1
-    loss: float | None = None  # mean over the steps; None: a model without gradients
-    validation: float | None = None  # after the epoch; None: there is no validation part
-    terms: Mapping[str, float] = {}  # of the loss, each a mean over the steps: "data", and strategies by name
-    reports: Mapping[str, float] = {}  # what strategies say of themselves, by "NAME/KEY"
+    epoch: int
+    loss: float | None = None
+    validation: float | None = None
+    terms: Mapping[str, float] = {}
+    reports: Mapping[str, float] = {}
 
 
 class Progress(NamedTuple):
-    """Where a run stands; with the state it is all that a resumed run needs."""
+    """Where a run stands; with the state it is all that a resumed run needs.
+
+    Attributes:
+        increment
+        begun: in the middle of the increment's training
+        seconds: of the running update
+        compile_seconds
+        examples
+        records
+        costs
+        epochs
+    """
 
     increment: int = 0
-    begun: bool = False  # in the middle of the increment's training
-    seconds: float = 0.0  # of the running update
+    begun: bool = False
+    seconds: float = 0.0
     compile_seconds: float = 0.0
     examples: int = 0
     records: tuple[Record, ...] = ()
@@ -53,13 +91,42 @@ class Progress(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A finished run."""
+    """A finished run.
 
-    state: Any  # incremental.core.types.State
-    sizes: Any  # incremental.core.types.Sizes: the capacities of its tables
+    Attributes:
+        state: incremental.core.types.State
+        sizes: incremental.core.types.Sizes: the capacities of its tables
+        records
+        costs
+        early: strategies that acted in the base part
+    """
+
+    state: Any
+    sizes: Any
     records: tuple[Record, ...]
     costs: tuple[Cost, ...]
-    early: tuple[str, ...] = ()  # strategies that acted in the base part
+    early: tuple[str, ...] = ()
+
+
+def total_cost(result: Result) -> dict[str, float]:
+    """Means over the updates that there were after the base part, 0 where there was none, and sums over all of them.
+
+    `memory_bytes` is the largest of all parts: an increment without an update reads no past interactions, but they were
+    kept for the next one.
+    """
+    updates = [cost for cost in result.costs[1:] if cost.epochs]
+    fields = ("seconds", "parameters_written")
+    mean = {name: sum(getattr(cost, name) for cost in updates) / max(len(updates), 1) for name in fields}
+    return {
+        "updates": len(updates),
+        "seconds_per_update": mean["seconds"],
+        "compile_seconds": sum(cost.compile_seconds for cost in result.costs),
+        "examples": sum(cost.examples for cost in updates),
+        "parameters_written": mean["parameters_written"],
+        "memory_bytes": max(cost.memory_bytes for cost in result.costs),
+        "base_seconds": result.costs[0].seconds,
+        "base_examples": result.costs[0].examples,
+    }
 
 
 # -- events: what a run yields, of one of its lanes where it says `lane` ----------------------------------------------
@@ -87,19 +154,31 @@ class Evaluated(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """The increment is over: its update has happened, or the policy let it pass."""
+    """The increment is over: its update has happened, or the policy let it pass.
+
+    Attributes:
+        lane
+        cost
+        tested: the increment's own, before its update
+    """
 
     lane: int
     cost: Cost
-    tested: tuple[Record, ...]  # the increment's own, before its update
+    tested: tuple[Record, ...]
 
 
 class Paused(NamedTuple):
-    """Nothing runs, and what is saved now can be continued: between two epochs, or two increments."""
+    """Nothing runs, and what is saved now can be continued: between two epochs, or two increments.
 
-    over: bool  # the increment is
-    progress: Mapping[int, Progress]  # by lane
-    snapshot: Callable[[int], Any]  # (lane) -> incremental.run.executor.Snapshot
+    Attributes:
+        over: the increment is
+        progress: by lane
+        snapshot: (lane) -> incremental.run.executor.Snapshot
+    """
+
+    over: bool
+    progress: Mapping[int, Progress]
+    snapshot: Callable[[int], Any]
 
 
 class Failed(NamedTuple):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from incremental.app.rundir import total_cost
+from incremental.run.progress import total_cost
 from incremental.run.feed import BYTES_AN_INTERACTION
 from incremental.run.policy import update
 from incremental.run.progress import Cost, Result

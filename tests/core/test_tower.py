@@ -179,7 +179,7 @@ def test_a_lane_is_the_run_alone() -> None:
     numbers = [{"rate": 0.01}, {"rate": 0.03}]
     programs = Programs(functools.partial(program, BOTH, ("ewc",)), {}, 2)
     executor = Executor(Lanes(programs, numbers, [1, 0]))
-    events = loop.run(Feed(stream(), listed=True), executor, lab.FINETUNE, metrics=("ndcg@10",))
+    events = loop.run_stream(Feed(stream(), listed=True), executor, lab.FINETUNE, metrics=("ndcg@10",))
     (result,) = (event.result for event in events if isinstance(event, Finished) and event.lane == 1)
     assert_same(result, ran())
 

@@ -1,4 +1,4 @@
-from incremental.app.rundir import total_cost
+from incremental.run.progress import total_cost
 from incremental.metrics import classes, continual, ranking
 from incremental.report.direction import DIRECTION, direction
 from incremental.report.grid import COSTS, EXPLAINED_BY

@@ -65,7 +65,7 @@ def events(
     """The runs as lanes, each with its place in the list as seed."""
     way = Lanes(programs_of(names, len(numbers), lanes.mapped_on), numbers, range(len(numbers)))
     given: dict[str, Any] = {"metrics": ("ndcg@10",), "matrix": True, **arguments}
-    return loop.run(Feed(lab.stream()), Executor(way), policy, **given)
+    return loop.run_stream(Feed(lab.stream()), Executor(way), policy, **given)
 
 
 def solo(
