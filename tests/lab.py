@@ -18,7 +18,7 @@ from incremental.app import config
 from incremental.app.cli import config_folder
 from incremental.core import gradient, optimizers
 from incremental.core.problem import Baseline, Head, Model, problem
-from incremental.core.spec import Sizes, next_item
+from incremental.core.spec import Input, Sizes, next_item
 from incremental.core.strategy import Strategy
 from incremental.core.types import Data, Info, Problem, Program, State
 from incremental.data.interactions import Interactions, Table
@@ -299,9 +299,14 @@ def update_data(stream: Stream, program: Program, t: int) -> tuple[Data, Data]:
     return data, validation
 
 
+def user_alone(stream: Stream) -> dict[str, Input]:
+    """The inputs of a model that reads the user."""
+    return {"user": stream.spec.inputs["user"]}
+
+
 def sizes_at(stream: Stream, t: int) -> Sizes:
     """The tables' capacities for the ids that occurred up to increment t."""
-    return Feed(stream).sizes(t, ("user",))
+    return Feed(stream).sizes(t, user_alone(stream))
 
 
 # -- states ----------------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def test_expectation_over_uniform_draws_is_the_exact_form() -> None:
     strategy = bce(negatives=N).strategy
     assert strategy is not None
     events: Any = np.float32(SEEN * np.arange(1, V + 1))
-    learner = Learner({}, (), Catalogue(SEEN, events, SEEN), NONE)
+    learner = Learner({}, (), Catalogue(SEEN, events, {}), NONE)
 
     @jax.jit
     def losses(keys: Any) -> Any:

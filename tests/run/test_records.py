@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from incremental.core.types import Ranks
+from incremental.data.features import Examples
 from incremental.data.stream import Stream
 from incremental.run.progress import Record
 from incremental.run.records import percentiles, prequential
@@ -50,7 +51,7 @@ def test_a_least_history_leaves_out_the_same_events_for_every_policy() -> None:
 def told(stream: Stream, recommended: list[int], *, listed: bool = False) -> dict[str, Record]:
     """Records of increment 1 where these items were each recommended once as the first."""
     events = np.arange(*stream.bounds(1), dtype=np.int32)
-    rows = Rows(events, stream.interactions.user[events], NONE, stream.interactions.item[events], NONE)
+    rows = Examples(events, stream.interactions.user[events], NONE, stream.interactions.item[events], NONE)
     shown = np.bincount(recommended, minlength=8)[None]
     ranks = Ranks(np.zeros(len(events), np.float32), shown)  # type: ignore[arg-type]
     return {r.metric: r for r in prequential(("recall@1",), stream, 1, 0, rows, ranks, listed=listed)}
