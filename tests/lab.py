@@ -247,12 +247,14 @@ def build_for(name: str, events: Stream) -> Build:
 
 
 _Functions = alone.Functions
+_made: dict[int, alone.Functions] = {}  # by the program's identity; each holds its program, so that no id comes again
 
 
-@functools.cache
 def functions(program: Program) -> alone.Functions:
     """One set of compiled functions a program."""
-    return _Functions(program)
+    if id(program) not in _made:
+        _made[id(program)] = _Functions(program)
+    return _made[id(program)]
 
 
 def events(

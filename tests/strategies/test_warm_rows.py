@@ -37,7 +37,7 @@ def learner(tx: Any, seen: Any = SEEN) -> Learner:
 
     grads = jax.tree_util.tree_map_with_path(trained, params)
     _, opt_state = tx.update(grads, tx.init(params), params)
-    return Learner(params, opt_state, Catalogue(seen, NONE, {"user": np.zeros(W, bool)}), NONE)  # type: ignore[arg-type]
+    return Learner(params, opt_state, Catalogue(seen, NONE, {"user": jnp.zeros(W, bool)}), NONE)
 
 
 def data(inputs: Any, labels: list[int]) -> Data:
