@@ -244,7 +244,7 @@ def test_a_new_item_scores_from_its_text_before_its_first_interaction() -> None:
             )
         else:
             made = program(model, (), Sizes(item=1024, user=1024), {}, (12,))
-        result = lab.run(lambda _: made, two_kinds(), metrics=("recall@12",), listed=listed)
+        result = lab.run(lambda _: made, two_kinds(), metrics=("recall@12",), feed={"listed": listed})
         return [record.value for record in result.records if record.metric == "recall@12/cold_items"]
 
     model = matrix_factorization(width=8)
@@ -256,7 +256,7 @@ def test_a_new_item_scores_from_its_text_before_its_first_interaction() -> None:
 def test_items_that_are_left_out_cannot_be_listed() -> None:
     events = stream(unseen_items="drop")
     with pytest.raises(UserError, match=r"set data\.unseen_items=miss"):
-        lab.run(build(("ewc",)), events, listed=True)
+        lab.run(build(("ewc",)), events, feed={"listed": True})
 
 
 RUN = ["model=text_items", "model@model.model=sasrec_small", "model.model.width=8"]

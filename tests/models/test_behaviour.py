@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from incremental.app.assemble import assemble
-from incremental.app.experiment import execute
+from incremental.app.experiment import execute, named
 from incremental.core import optimizers
 from incremental.core.gradient import make, training
 from incremental.core.problem import Head, problem
@@ -120,7 +120,7 @@ def test_a_model_that_reads_something_else() -> None:
 def test_the_end_of_a_run_names_what_can_follow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = ["method=popularity", "tracking=disabled", f"runs={tmp_path}", "data.source.events=600"]
     for asked, recommends in ((["experiment=behaviour"], False), ([], True)):
-        execute(composed(*asked, *plain))
+        execute(named(composed(*asked, *plain), {"model": "popularity", "update": "finetune"}))
         said = capsys.readouterr().out
         assert f"next: incremental-report {tmp_path}" in said
         assert ("incremental-recommend" in said) == recommends

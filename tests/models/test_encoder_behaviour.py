@@ -220,4 +220,4 @@ def test_what_does_not_fit_is_refused(checkpoint: Checkpoint) -> None:  # noqa: 
     with pytest.raises(UserError, match=r"it reads 'past', which the data's examples do not hold; they hold .*tokens"):
         assemble(composed(*named, "text@data.text=tokens", f"data.text.path={folder}", "data.text.length=3"))
     with pytest.raises(UserError, match="it reads 'tokens', which the data's examples do not hold"):
-        problem(encoder_behaviour(path=str(folder)), full_softmax(), lab.stream().spec, lab.sizes_at(lab.stream(), 1))
+        problem(encoder_behaviour(path=str(folder), tokens=3 * L), full_softmax(), lab.stream().spec, lab.sizes_at(lab.stream(), 1))

@@ -147,7 +147,7 @@ def test_adapters_learn_from_a_batchs_items_alone(checkpoint: Checkpoint) -> Non
         rank=2,
         merges=True,
     )
-    result = lab.run(lambda _: made, events, metrics=("recall@12",), listed=True)
+    result = lab.run(lambda _: made, events, metrics=("recall@12",), feed={"listed": True})
     params = result.state.learner.params["tower"]
     assert np.abs(params["lora"]["layer_1"]["query"]["merged"]).max() > 0
     np.testing.assert_array_equal(params["lora"]["layer_1"]["query"]["b"], 0.0)

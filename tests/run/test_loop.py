@@ -40,7 +40,7 @@ def value(result: Result, trained_until: int, on: int, metric: str) -> float:
 def popularity_run(listed: bool = False) -> Result:
     made = popularity()
     build = functools.cache(lambda sizes: made.program(next_item(8), sizes, (1, 5, 10)))
-    return lab.run(build, lab.stream(), metrics=METRICS, matrix=True, listed=listed)
+    return lab.run(build, lab.stream(), metrics=METRICS, matrix=True, feed={"listed": listed})
 
 
 # -- what is evaluated ----------------------------------------------------------------------------------------------
