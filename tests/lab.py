@@ -18,7 +18,7 @@ from incremental.app import config
 from incremental.app.cli import config_folder
 from incremental.core import gradient, optimizers
 from incremental.core.problem import Baseline, Head, Model, problem
-from incremental.core.spec import Sizes, next_item
+from incremental.core.spec import Input, Sizes, next_item
 from incremental.core.strategy import Strategy
 from incremental.core.types import Data, Info, Problem, Program, State
 from incremental.data.interactions import Interactions, Table
@@ -248,12 +248,14 @@ def build_for(name: str, events: Stream) -> Build:
 
 
 _Functions = alone.Functions
+_made: dict[int, alone.Functions] = {}  # by the program's identity; each holds its program, so that no id comes again
 
 
-@functools.cache
 def functions(program: Program) -> alone.Functions:
     """One set of compiled functions a program."""
-    return _Functions(program)
+    if id(program) not in _made:
+        _made[id(program)] = _Functions(program)
+    return _made[id(program)]
 
 
 def events(
@@ -281,8 +283,8 @@ def ran(spec: Spec) -> Result:
     return run(build(spec), stream())
 
 
-def train(f: alone.Functions, state: State, data: Data, validation: Data) -> tuple[State, list[Info]]:
-    """One update without a loop: the state after it, and what each epoch says, on the host."""
+def trained(f: alone.Functions, state: State, data: Data, validation: Data) -> tuple[State, list[Info]]:
+    """One update without a loop, before its end: the best epoch's state, and what each epoch says, on the host."""
     state = f.begin(state, data)
     epochs, best = [], f.started(state) if f.program.keeps else None
     run_epoch = f.base_epoch if int(data.increment) == 0 else f.run_epoch
@@ -291,7 +293,13 @@ def train(f: alone.Functions, state: State, data: Data, validation: Data) -> tup
         state = f.validate(state, validation, None)
         best = None if best is None else f.better(best, state)
         epochs.append(jax.tree.map(np.array, info))
-    return f.end(state if best is None else restored(state, best), data), epochs
+    return state if best is None else restored(state, best), epochs
+
+
+def train(f: alone.Functions, state: State, data: Data, validation: Data) -> tuple[State, list[Info]]:
+    """One update without a loop: the state after it, and what each epoch says, on the host."""
+    state, epochs = trained(f, state, data, validation)
+    return f.end(state, data), epochs
 
 
 def update_data(stream: Stream, program: Program, t: int) -> tuple[Data, Data]:
@@ -301,9 +309,14 @@ def update_data(stream: Stream, program: Program, t: int) -> tuple[Data, Data]:
     return data, validation
 
 
+def user_alone(stream: Stream) -> dict[str, Input]:
+    """The inputs of a model that reads the user."""
+    return {"user": stream.spec.inputs["user"]}
+
+
 def sizes_at(stream: Stream, t: int) -> Sizes:
     """The tables' capacities for the ids that occurred up to increment t."""
-    return Feed(stream).sizes(t, ("user",))
+    return Feed(stream).sizes(t, user_alone(stream))
 
 
 # -- states ----------------------------------------------------------------------------------------------------------

@@ -251,13 +251,9 @@ def growing() -> Any:
 def test_grown_equals_allocated_beforehand(spec: lab.Spec) -> None:
     tight, roomy = (Capacities(table=least, examples=128) for least in (8, 52))
     grown, beforehand = (lab.run(lab.build(spec), growing(), feed={"capacities": own}) for own in (tight, roomy))
-    assert (
-        Feed(growing(), capacities=roomy).sizes(0, ("user",))
-        == Sizes(item=52, user=52)
-        == grown.sizes
-        == beforehand.sizes
-    )
-    assert max(Feed(growing(), capacities=tight).sizes(0, ("user",))) < 30
+    user, room = lab.user_alone(growing()), Sizes(item=52, user=52)
+    assert Feed(growing(), capacities=roomy).sizes(0, user) == room == grown.sizes == beforehand.sizes
+    assert max(Feed(growing(), capacities=tight).sizes(0, user).values()) < 30
     for one, other in zip(grown.records, beforehand.records, strict=True):
         assert one[:3] == other[:3]
         np.testing.assert_allclose(one.value, other.value, atol=1e-5, err_msg=one.metric)
@@ -268,7 +264,8 @@ def test_tables_for_the_whole_stream_give_the_same_results_with_one_capacity() -
     small = Capacities(table=8, examples=128)
     given: list[dict[str, Any]] = [{"capacities": small, "whole": room} for room in (False, True)]
     grown, whole = given
-    grows, stays = ([Feed(growing(), **own).sizes(t, ("user",)) for t in (0, 1)] for own in (grown, whole))
+    user = lab.user_alone(growing())
+    grows, stays = ([Feed(growing(), **own).sizes(t, user) for t in (0, 1)] for own in (grown, whole))
     assert grows[0] != grows[1]
     assert stays == [grows[1]] * 2
     results = [lab.run(lab.build(lab.Spec("replay+ewc")), growing(), feed=own) for own in (grown, whole)]
@@ -278,8 +275,9 @@ def test_tables_for_the_whole_stream_give_the_same_results_with_one_capacity() -
 
 
 def test_tables_that_a_state_has_already_are_not_made_smaller() -> None:
-    feed = Feed(growing())
-    assert feed.sizes(0, ("user",), Sizes(item=4096, user=8)) == Sizes(4096, feed.sizes(0, ("user",)).users)
+    feed, user = Feed(growing()), lab.user_alone(growing())
+    assert feed.sizes(0, user, Sizes(item=4096, user=8)) == feed.sizes(0, user).replace(item=4096)
+    assert feed.sizes(0, user)["user"] > 8
 
 
 @pytest.mark.parametrize("model", lab.MODELS)

@@ -21,6 +21,7 @@ from incremental.core.problem import Baseline
 from incremental.data import interactions
 from incremental.data import stream as stream_module
 from incremental.data.cleaning import cleaning
+from incremental.data.features import Examples
 from incremental.data.interactions import Table
 from incremental.data.sources.columns import columns
 from incremental.data.sources.diginetica import diginetica
@@ -41,7 +42,7 @@ Builds = Callable[[Stream], Build]
 # -- the law --------------------------------------------------------------------------------------------------------
 
 
-def row_kinds(t: int, last: int, known: np.ndarray) -> dict[str, Callable[[Stream], stream_module.Rows]]:
+def row_kinds(t: int, last: int, known: np.ndarray) -> dict[str, Callable[[Stream], Examples]]:
     """All kinds of rows of increment t."""
     return {
         "train": lambda s: s.training_examples(range(t + 1), validation=False, inputs=("history",)),
@@ -66,7 +67,12 @@ def row_differences(short: Stream, whole: Stream) -> list[str]:
     a, b = short.interactions, whole.interactions.prefix(n)
     for name, one in vars(a).items():
         other = getattr(b, name)
-        if name not in ("notes", "law", "behaviours") and not (one is None and other is None):
+        if name in ("further", "side"):
+            compare(name, list(one), list(other))
+            for key in one.keys() & other.keys():
+                for field in one[key]._fields:
+                    compare(f"{name}.{key}.{field}", getattr(one[key], field), getattr(other[key], field))
+        elif name not in ("notes", "law", "behaviours") and not (one is None and other is None):
             compare(name, one, other)
     if found:  # rows are numbered otherwise; comparing them says no more
         return found
@@ -215,18 +221,18 @@ def test_rows_of_every_beginning(until: int, protocol: dict[str, Any]) -> None:
 def omniscient(stream: Stream) -> Build:
     """Popularity that counts the whole stream, the future included."""
 
-    def build(sizes: Any, cutoffs: tuple[int, ...]) -> Any:
+    def build(inputs: Any, sizes: Any, cutoffs: tuple[int, ...]) -> Any:
         counts = np.bincount(stream.interactions.item, minlength=sizes.slots)[: sizes.slots]
         return gradient_free(
             sizes=sizes,
-            inputs=("user",),
+            inputs=inputs,
             init=lambda: {"count": jnp.asarray(counts, jnp.float32)},
             absorb=lambda params, _data: params,
             scores=lambda params, rows: jnp.broadcast_to(params["count"], (len(rows["user"]), sizes.slots)),
             cutoffs=cutoffs,
         )
 
-    return lab.of_baseline(Baseline(build))
+    return lab.of_baseline(Baseline(build, ("user",)))
 
 
 def test_popularity_that_counts_the_future_is_flagged() -> None:
@@ -236,20 +242,19 @@ def test_popularity_that_counts_the_future_is_flagged() -> None:
 class Late(Stream):
     """Histories end with the user's next event."""
 
-    def _rows(self, events: Any, visible: Any, history: bool) -> Any:
-        rows = super()._rows(events, visible, history)
-        if history:
-            for row, event in enumerate(rows.event):
-                later = np.flatnonzero(self.interactions.user[event + 1 :] == self.interactions.user[event])
-                rows.history[row, -1] = self.interactions.item[event + 1 + later[0]] if len(later) else 0
-        return rows
+    def _past(self, events: Any, visible: Any) -> Any:
+        past = super()._past(events, visible)
+        for row, event in enumerate(events):
+            later = np.flatnonzero(self.interactions.user[event + 1 :] == self.interactions.user[event])
+            past[row, -1] = event + 1 + later[0] if len(later) else -1
+        return past
 
 
 def test_histories_that_read_on_are_flagged() -> None:
     short, whole = [Late(**{k: v for k, v in vars(s).items() if not k.startswith("_")}) for s in pair()]
     found = row_differences(short, whole)
-    assert "train[2].history" in found
-    assert "test[2].history" in found
+    assert "train[2].past" in found
+    assert "test[2].past" in found
     builds = lambda _stream: lab.baseline_build("cooccurrence")  # noqa: E731
     assert evaluation_differences(builds, short, whole, lab.FINETUNE)
     assert not evaluation_differences(builds, *pair(), lab.FINETUNE)
@@ -385,7 +390,7 @@ def real(name: str, folder: Path) -> Table:
     """A real table."""
     if name == "amazon-beauty":
         path = str(folder / name / "interactions.csv")
-        names = {"user": "user_id", "item": "item_id", "time": "timestamp"}
+        names: Any = {"user": "user_id", "item": "item_id", "time": "timestamp"}
         return columns(path=path, items_path="items.csv", items_id="item_id", text="text", **names)
     if name == "diginetica":
         return diginetica(path=str(folder / name), periods=4)

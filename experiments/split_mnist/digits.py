@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from incremental.core.spec import Sizes
+from incremental.core.spec import Input, Sizes, Spec
 from incremental.core.types import Batch, Data
 from incremental.errors import UserError
 
@@ -19,6 +19,7 @@ SIZES: dict[Scenario, Sizes] = {
     "domain": Sizes(item=1 + 2, user=1),
     "class": Sizes(item=1 + 10, user=1),
 }  # row 0 is padding
+SPEC = Spec({"image": Input((28**2,), np.dtype(np.uint8), "grey")})  # whole numbers, of which no table has rows
 
 
 class Digits(NamedTuple):
@@ -73,8 +74,8 @@ def rows(digits: Digits, chosen: Sequence[int], increment: int, scenario: Scenar
     )
     size: Any = np.int32(n)
     now: Any = np.int32(increment)
-    nobody: Any = np.zeros(1, np.int32)
-    return jax.device_put(Data(Batch({"image": images}, labels, *whole), size, now, nobody, labels))
+    nobody: Any = {"user": np.zeros(1, np.int32)}
+    return jax.device_put(Data(Batch({"image": images}, labels, *whole), size, now, labels, nobody))
 
 
 def tasks(train: Digits, test: Digits, scenario: Scenario, *, joint: bool = False) -> Tasks:

@@ -48,8 +48,8 @@ class MLP(nn.Module):
 def mlp(*, width: int = 400) -> Model:
     """`width` of both hidden layers."""
     return Model(
-        lambda sizes, _history: MLP(sizes, width),
+        lambda sizes, _inputs: MLP(sizes, width),
         ("image",),
         {"item/embedding": "item", "item_bias": "item"},
-        {"image": jax.ShapeDtypeStruct((PIXELS**2,), jnp.uint8)},
+        {"image": (PIXELS**2,)},
     )

@@ -63,7 +63,7 @@ def distillation(problem: Problem, *, variant: Variant) -> Strategy:
     def loss(state: Taught, params: Params, batch: Batch, outputs: Outputs) -> Array:
         del params
         student, teacher, share = lesson(problem, state, batch, outputs)
-        known = state.known.items | ~state.known.items.any()
+        known = state.known.labels | ~state.known.labels.any()
         over = known if batch.candidates is None or not variant.zeros else known | batch.candidates
         p = jax.nn.softmax(jnp.where(known, teacher.scores / TEMPERATURE, -jnp.inf))
         scores = student.scores / TEMPERATURE

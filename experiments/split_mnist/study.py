@@ -11,14 +11,14 @@ import numpy as np
 
 from experiments import files
 from experiments.split_mnist import table
-from experiments.split_mnist.digits import SIZES, Scenario, Tasks, read, tasks
+from experiments.split_mnist.digits import SIZES, SPEC, Scenario, Tasks, read, tasks
 from experiments.split_mnist.methods import METHODS, Method
 from experiments.split_mnist.mlp import mlp
 from incremental.app.options import NEEDED, Option, options
 from incremental.app.sweep import use_every_core
 from incremental.core.gradient import make, training
 from incremental.core.problem import Model, problem
-from incremental.core.spec import Sizes, next_item
+from incremental.core.spec import Sizes
 from incremental.core.types import Program
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
@@ -45,7 +45,7 @@ def programs(
 
     def build(sizes: Sizes, numbers: Numbers) -> Program:
         del numbers
-        own = problem(model, full_softmax(), next_item(0), sizes)
+        own = problem(model, full_softmax(), SPEC, sizes)
         strategies = {name: factory(own) for name, factory in method.factories(scenario).items()}
         return make(own, method.optimizer(), strategies, sizes=sizes, training=steps)
 

@@ -2,10 +2,9 @@
 
 import pytest
 
-from incremental.run.progress import total_cost
 from incremental.run.feed import BYTES_AN_INTERACTION
 from incremental.run.policy import update
-from incremental.run.progress import Cost, Result
+from incremental.run.progress import Cost, Result, total_cost
 from tests import lab
 
 

@@ -112,7 +112,7 @@ def test_every_number_of_models_heads_and_optimizers_may_be_traced(n: int, tmp_p
     build, (own, _) = assemble.lanes([values, other], parts.stream)
     assert set(own) == {key for key, value in numbers.items() if value}
     feed, plan = Feed(parts.stream), parts.update.plan(0, [], {}, 0)
-    sizes = feed.sizes(0, ("user",))
+    sizes = feed.sizes(0, parts.stream.spec.inputs)
     data, validation, seen = feed.update(build(sizes, own), 0, plan, jax.device_put)  # type: ignore[arg-type]
 
     def first(numbers: Any) -> Any:

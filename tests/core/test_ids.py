@@ -21,7 +21,7 @@ PARAMS: Any = {
 
 def test_tables_are_masked_by_row_and_all_else_as_a_whole() -> None:
     for others in (False, True):
-        masks = rows_of(PROBLEM, PARAMS, Ids(ITEMS, USERS), others=others)
+        masks = rows_of(PROBLEM, PARAMS, Ids(ITEMS, {"user": USERS}), others=others)
         kept = jax.tree.map(lambda leaf, mask: np.asarray(leaf * mask), PARAMS, masks)
         np.testing.assert_array_equal(kept["item"]["embedding"], np.repeat(ITEMS[:, None], 2, 1))
         np.testing.assert_array_equal(kept["bias"], ITEMS)
@@ -30,7 +30,16 @@ def test_tables_are_masked_by_row_and_all_else_as_a_whole() -> None:
 
 
 def test_the_sets_are_the_catalogues_and_nothing() -> None:
-    learner = Learner(PARAMS, (), Catalogue(ITEMS, NONE, USERS), NONE)
-    np.testing.assert_array_equal(trained(learner).items, ITEMS)
-    np.testing.assert_array_equal(trained(learner).users, USERS)
-    assert not any(ids.any() for ids in nobody(learner))
+    learner = Learner(PARAMS, (), Catalogue(ITEMS, NONE, {"user": USERS}), NONE)
+    np.testing.assert_array_equal(trained(learner).labels, ITEMS)
+    np.testing.assert_array_equal(trained(learner).others["user"], USERS)
+    assert not any(np.any(ids) for ids in jax.tree.leaves(nobody(learner)))
+
+
+def test_the_rows_of_the_labels_are_those_of_their_kind_whatever_it_is() -> None:
+    tables = {"item/embedding": "item", "bias": "click", "user/embedding": "user"}
+    problem = PROBLEM._replace(tables=tables, labels="click")
+    own = Ids(np.array([0, 0, 0, 1], bool), {"item": ITEMS, "user": USERS})  # type: ignore[arg-type]
+    masks = rows_of(problem, PARAMS, own, others=False)
+    np.testing.assert_array_equal(masks["bias"], own.labels)
+    np.testing.assert_array_equal(masks["item"]["embedding"][:, 0], ITEMS)

@@ -17,7 +17,7 @@ BATCH = Batch({}, NONE, NONE, NONE, NONE)
 
 
 def learner(seen: Any, events: Any) -> Learner:
-    return Learner({}, (), Catalogue(seen, events, seen), NONE)
+    return Learner({}, (), Catalogue(seen, events, {}), NONE)
 
 
 @jax.jit

@@ -7,10 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from incremental.core.ranking import label_rank, rankable, ranker
+from incremental.core.spec import Input
 from incremental.core.types import Batch, Catalogue, Data, Learner, Seen, State
 
 N, V, W, LOG, CUTOFFS = 10, 7, 4, 12, (1, 3, 5)
 NONE: Any = None
+WHOLE = np.dtype(np.int32)
+SPEC = {
+    "user": Input((), WHOLE, "user"),
+    "history": Input((2,), WHOLE, "item"),
+    "category": Input((), WHOLE, "category"),
+    "text": Input((2,), np.dtype(np.float32)),
+}
 
 
 def state(scores: Any, seen: Any = None, events: Any = None, users: Any = None) -> State:
@@ -18,7 +26,7 @@ def state(scores: Any, seen: Any = None, events: Any = None, users: Any = None) 
     seen = np.ones(scores.shape[1], bool) if seen is None else seen
     events = np.zeros(scores.shape[1], np.float32) if events is None else events
     users = np.ones(W, bool) if users is None else users
-    return State(Learner(scores, NONE, Catalogue(seen, events, users), NONE), NONE, NONE, NONE)
+    return State(Learner(scores, NONE, Catalogue(seen, events, {"user": users}), NONE), NONE, NONE, NONE)
 
 
 def data(labels: Any, size: int) -> Data:
@@ -92,7 +100,7 @@ def test_ties_count_half_and_labels_that_are_no_candidates_rank_last() -> None:
 
 @pytest.fixture(scope="module")
 def masked() -> Any:
-    return jax.jit(rankable(lambda state, _inputs: state.learner.params))
+    return jax.jit(rankable(lambda state, _inputs: state.learner.params, SPEC))
 
 
 SEEN: Any = np.array([0, 1, 1, 1, 0, 1, 0], bool)
@@ -114,6 +122,15 @@ def test_unknown_users_and_empty_histories_fall_back_to_popularity(masked: Any) 
     np.testing.assert_array_equal(masked(state(raw, SEEN, EVENTS, users), rows), [popular, own, popular, own])
     rows = {"history": np.array([[0, 0], [0, 3], [0, 0], [2, 1]], np.int32)}
     np.testing.assert_array_equal(masked(state(raw, SEEN, EVENTS, users), rows), [popular, own, popular, own])
+
+
+def test_a_list_of_any_kind_may_be_empty_and_single_ids_and_vectors_say_nothing_of_who_asks(masked: Any) -> None:
+    raw = np.full((2, V), 7.0, np.float32)
+    popular, own = np.where(SEEN, EVENTS, -np.inf), np.where(SEEN, 7.0, -np.inf)
+    told = {"category": np.array([0, 3], np.int32), "text": np.zeros((2, 2), np.float32)}
+    np.testing.assert_array_equal(masked(state(raw, SEEN, EVENTS), told), [own, own])
+    both = {**told, "history": np.array([[0, 0], [0, 2]], np.int32)}
+    np.testing.assert_array_equal(masked(state(raw, SEEN, EVENTS), both), [popular, own])
 
 
 def test_a_raw_score_that_is_not_a_number_does_not_reach_an_unknown_user(masked: Any) -> None:

@@ -98,7 +98,7 @@ def test_what_mirrors_a_table_lies_with_it_and_all_else_on_every_device() -> Non
     own = problem(lab.dense(), full_softmax(), next_item(8), Sizes(item=1024, user=1024))
     parts = {name: lab.configured(name)(own) for name in ("replay", "ewc", "gpm")}
     program = make(own, adam(), parts, sizes=Sizes(item=1024, user=1024))
-    state = shapes(sharded(program, layout(2, 4)))
+    state = placed(sharded(program, layout(2, 4)))
     split_ones = {
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, leaf in jax.tree.leaves_with_path(state)
@@ -122,11 +122,17 @@ def test_a_table_that_grows_stays_split() -> None:
 
     state = jax.jit(program(1024).init)(jax.random.key(0))
     grown = grow(state, program(2048))
-    for leaf, wanted in zip(jax.tree.leaves(grown), jax.tree.leaves(shapes(program(2048))), strict=True):
+    for leaf, wanted in zip(jax.tree.leaves(grown), jax.tree.leaves(placed(program(2048))), strict=True):
         assert leaf.shape == wanted.shape
         assert leaf.sharding.is_equivalent_to(wanted.sharding, leaf.ndim)
     table, old = (each.learner.params["item"]["embedding"] for each in (grown, state))
     np.testing.assert_array_equal(table[:1024], old)
+
+
+def placed(program: Program) -> State:
+    """The state's shapes, and where each leaf lies."""
+    state: State = shapes(program, jax.eval_shape(program.init, jax.random.key(0)))
+    return state
 
 
 def communication(program: str) -> dict[str, list[int]]:
@@ -146,7 +152,7 @@ def test_a_step_reduces_gradients_and_gathers_no_table(rows: int, tmp_path: Path
     asked += ["+strategy@strategies.memory=replay", "strategies.memory.rows=16"]
     program = assemble(composed(tmp_path, *asked)).build(Sizes(item=capacity, user=capacity))
     data, _ = lab.update_data(lab.stream(), program, 1)
-    compiled = jax.jit(program.run_epoch).lower(shapes(program), data).compile().as_text() or ""
+    compiled = jax.jit(program.run_epoch).lower(placed(program), data).compile().as_text() or ""
     moved = communication(compiled)
     assert set(moved) == {"all-reduce"}
     # A device's part of the gradients at most; where tables are split, also the rows that they are asked for.

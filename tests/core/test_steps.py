@@ -13,13 +13,14 @@ from incremental.core import steps
 from incremental.core.gradient import make, training
 from incremental.core.optimizers import adam, sgd
 from incremental.core.problem import problem
+from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy, chain
-from incremental.core.types import Batch, Data, Params, Problem, Program, Sizes, State
+from incremental.core.types import Batch, Data, Params, Problem, Program, State
 from incremental.errors import UserError
 from tests import lab
 from tests.hooks import error_memory, reptile
 
-SIZES, ROWS = Sizes(40, 24), 24
+SIZES, ROWS = Sizes(item=40, user=24), 24
 
 
 def rows(t: int = 0) -> Data:
@@ -28,17 +29,17 @@ def rows(t: int = 0) -> Data:
     users, labels = (rng.integers(1, high, ROWS).astype(np.int32) for high in (20, 30))
     weight, valid = rng.uniform(0.5, 1.5, ROWS).astype(np.float32), np.arange(ROWS) < 20
     batch: Any = Batch({"user": users}, labels, weight, valid, np.full(ROWS, t, np.int32))  # type: ignore[arg-type]
-    return jax.tree.map(jnp.asarray, Data(batch, np.int32(20), np.int32(t), users, labels))  # type: ignore[arg-type]
+    return jax.tree.map(jnp.asarray, Data(batch, np.int32(20), np.int32(t), labels, {"user": users}))  # type: ignore[arg-type]
 
 
 def tiny(head: str = "full") -> Problem:
-    return problem(lab.MODELS["mf"](), lab.HEADS[head](), SIZES, lab.HISTORY)
+    return problem(lab.MODELS["mf"](), lab.HEADS[head](), next_item(lab.HISTORY), SIZES)
 
 
 def program(parts: Any, head: str = "full", sizes: Sizes = SIZES, tx: Any = None, **keys: Any) -> Program:
     """One batch an epoch, SGD at rate 1 where no optimizer is given."""
     plan = training(**{"batch_size": ROWS, "patience": 0, "epochs": 3, **keys})
-    own = problem(lab.MODELS["mf"](), lab.HEADS[head](), sizes, lab.HISTORY)
+    own = problem(lab.MODELS["mf"](), lab.HEADS[head](), next_item(lab.HISTORY), sizes)
     made = {name: part(own) for name, part in parts.items()}
     return make(own, tx or sgd(learning_rate=1.0), made, sizes=sizes, training=plan)
 
@@ -133,7 +134,7 @@ def clipped(_problem: Problem) -> Strategy:
 
 
 def test_clipped_examples_on_table_rows_are_those_of_whole_tables() -> None:
-    large = Sizes(1024, 512)
+    large = Sizes(item=1024, user=512)
     dense, compact, plain = (
         jax.jit(lambda p=p: p.run_epoch(p.begin(p.init(jax.random.key(0)), rows()), rows())[0].learner.params)()
         for p in (
@@ -192,7 +193,7 @@ def test_in_training_the_loss_reads_corrected_scores() -> None:
     start = jax.jit(lambda key: one.begin(one.init(key), data))(jax.random.key(0))
     params = start.learner.params
     scores = params["user"]["embedding"][data.rows.inputs["user"]] @ params["item"]["embedding"].T + params["item_bias"]
-    scores = np.asarray(scores) + 2.0 * (np.arange(SIZES.items) == ITEM)
+    scores = np.asarray(scores) + 2.0 * (np.arange(SIZES.slots) == ITEM)
     scores = np.where(np.asarray(start.learner.catalogue.seen), scores, -np.inf)
     losses = np.log(np.exp(scores).sum(1)) - scores[np.arange(ROWS), np.asarray(data.rows.labels)]
     weight = np.where(np.asarray(data.rows.valid), np.asarray(data.rows.weight), 0.0)
@@ -203,7 +204,7 @@ def test_in_training_the_loss_reads_corrected_scores() -> None:
 
 
 def test_on_table_rows_scores_are_corrected_in_evaluation_only() -> None:
-    large, data = Sizes(1024, 512), rows(1)
+    large, data = Sizes(item=1024, user=512), rows(1)
     good, bad = (program({"lift": lifted(now, early=False)}, "sampled", large, rows="compact") for now in (False, True))
     state = jax.eval_shape(lambda key: good.begin(good.init(key), data), jax.random.key(0))
     jax.eval_shape(good.run_epoch, state, data)
@@ -242,7 +243,7 @@ def test_an_inner_fit_draws_the_heads_negatives() -> None:
         return head.loss(items, outputs, batch)
 
     head = lab.HEADS["sampled"]()
-    own = problem(lab.MODELS["mf"](), head._replace(loss=noted), SIZES, lab.HISTORY)
+    own = problem(lab.MODELS["mf"](), head._replace(loss=noted), next_item(lab.HISTORY), SIZES)
     made = make(own, sgd(learning_rate=1.0), {"meta": reptile(own)}, sizes=SIZES, training=training(batch_size=ROWS))
     state = jax.eval_shape(made.init, jax.random.key(0))
     jax.eval_shape(made.end, state, rows())

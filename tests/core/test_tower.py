@@ -35,7 +35,7 @@ from incremental.models.text_items import Linear, text_items
 from incremental.run import loop
 from incremental.run.alone import Build
 from incremental.run.capacity import grow
-from incremental.run.executor import Executor, sizes_of
+from incremental.run.executor import Executor
 from incremental.run.feed import Feed
 from incremental.run.lanes import Lanes, Programs
 from incremental.run.progress import Finished, Result
@@ -62,7 +62,7 @@ def of(model: Model, text: Any, sizes: Sizes = SIZES) -> tuple[Problem, Problem]
     """Without the tower, and with it."""
     core = problem(model, full_softmax(), next_item(lab.HISTORY), sizes)
     assert model.tower is not None
-    return core, on_texts(core, model.tower, text)
+    return core, on_texts(core, model.tower, text, "item")
 
 
 def program(
@@ -105,7 +105,7 @@ def test_every_item_table_is_the_texts_linear_map_and_the_ids_rows(ids: bool) ->
     if ids:
         table, bias = table + params["item"]["embedding"], bias + params["item_bias"]
     settled = own.settle(params)
-    some = on_texts(core, Tower(Linear, ids, together=5), TEXTS).settle(params)
+    some = on_texts(core, Tower(Linear, ids, together=5), TEXTS, "item").settle(params)
     for made in (settled, some):
         np.testing.assert_allclose(made["item"]["embedding"], table, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(made["item_bias"], bias, rtol=1e-5, atol=1e-5)
@@ -140,10 +140,10 @@ def test_what_enters_the_towers_kernel_are_the_texts() -> None:
 
 
 def test_texts_are_no_part_of_the_state() -> None:
-    state, texts = ran().state, stream().text
-    assert texts is not None
+    state = ran().state
+    assert "text" in stream().interactions.side
     sizes = [np.shape(leaf) for leaf in jax.tree.leaves(lab.on_host(state))]
-    assert (sizes_of(state.learner).items, F) not in sizes
+    assert (ran().sizes["item"], F) not in sizes
     assert {"tower", "item", "user", "layer"} == set(state.learner.params)
 
 
@@ -197,7 +197,7 @@ def test_a_compact_step_computes_the_batchs_items_only_and_does_what_the_dense_o
     def run(rows: Any) -> Any:
         def at(text: jax.Array) -> Program:
             core = problem(model, bpr(negatives=8), next_item(lab.HISTORY), sizes)
-            own = on_texts(core, model.tower, text)  # type: ignore[arg-type]
+            own = on_texts(core, model.tower, text, "item")  # type: ignore[arg-type]
             steps = training(batch_size=16, epochs=2, patience=0, rows=rows)
             return make(own, sgd(learning_rate=0.5), parts, sizes=sizes, training=steps)
 

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from incremental.data.interactions import Interactions, Table, encode, suggestion, validate
+from incremental.data.interactions import Interactions, Side, Table, encode, suggestion, validate
 from incremental.errors import UserError
 
 
@@ -199,3 +200,24 @@ def test_a_message_reads_as_a_sentence() -> None:
         match=re.escape("events.csv, row 2, column 'item': the value is empty; expected an id; fill it in or"),
     ):
         validate(table(item=["x", "", "y"]))
+
+
+def test_further_kinds_and_side_tables_end_with_the_prefix() -> None:
+    """A side table has the rows of the ids of its kind that have occurred."""
+    log = encode(table(shelf=["s", None, "r"], shop=[7, 7, 8])._replace(kinds=("shelf", "shop")))
+    assert (log.ids("shelf").tolist(), log.vocabulary("shelf")) == ([1, 0, 2], ["", "s", "r"])
+    assert (log.ids("shop").tolist(), log.vocabulary("shop")) == ([1, 1, 2], ["", "7", "8"])
+    values = {"item": np.arange(8).reshape(4, 2), "shelf": np.arange(3.0), "user": np.arange(3)}
+    log = replace(log, side={f"of_{kind}": Side(kind, of) for kind, of in values.items()})
+    short = log.prefix(1)
+    assert short.vocabulary("shelf") == ["", "s"]
+    assert {name: len(side.values) for name, side in short.side.items()} == {"of_item": 2, "of_shelf": 2, "of_user": 2}
+    np.testing.assert_array_equal(short.side["of_item"].values, values["item"][:2])
+    assert short.side["of_shelf"].kind == "shelf"
+    whole = log.prefix(3)
+    assert {name: len(side.values) for name, side in whole.side.items()} == {"of_item": 4, "of_shelf": 3, "of_user": 3}
+
+
+def test_a_kind_that_is_no_id_is_refused() -> None:
+    with pytest.raises(UserError, match=r"column 'weight' has the type Float64; expected text or whole numbers"):
+        encode(table(weight=[0.5, 1.5, 2.5])._replace(kinds=("weight",)))

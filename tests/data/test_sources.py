@@ -61,6 +61,35 @@ def test_csv_with_all_columns(write: Write) -> None:
     assert table.origin == path
 
 
+def test_further_kinds_of_ids_are_numbered_by_first_appearance_and_an_empty_cell_is_no_id(write: Write) -> None:
+    path = write(
+        "events.csv", "user,item,time,cat,shop\na,x,1,shoe,7\nb,y,2,,8\na,x,3,tea,7\nb,x,4,shoe,9\na,y,5, ,7\n"
+    )
+    log = encode(columns(path=path, kinds={"category": "cat", "shop": "shop"}))
+    assert log.kinds == ("item", "user", "category", "shop")
+    assert log.ids("category").tolist() == [1, 0, 2, 1, 0]
+    assert log.vocabulary("category") == ["", "shoe", "tea"]
+    assert log.ids("shop").tolist() == [1, 2, 1, 3, 1]
+    assert log.vocabulary("shop") == ["", "7", "8", "9"]
+    assert {log.ids(kind).dtype for kind in log.kinds} == {np.dtype(np.int32)}
+    short = log.prefix(2)
+    assert (short.ids("category").tolist(), short.vocabulary("category")) == ([1, 0], ["", "shoe"])
+    assert (short.ids("shop").tolist(), short.vocabulary("shop")) == ([1, 2], ["", "7", "8"])
+    assert (short.ids("item").tolist(), short.vocabulary("user")) == ([1, 2], ["", "a", "b"])
+
+
+@pytest.mark.parametrize("name", ["user", "item", "time", "rating", "behaviour", "event", "labels"])
+def test_a_kind_whose_name_is_taken_is_refused(write: Write, name: str) -> None:
+    path = write("events.csv", "user,item,time,cat\na,x,1,shoe\n")
+    with pytest.raises(UserError, match=rf"data\.source\.kinds\.{name}: the name is taken; choose another"):
+        columns(path=path, kinds={"shelf": "cat", name: "cat"})
+
+
+def test_a_kinds_column_that_is_missing_is_refused(write: Write) -> None:
+    path = write("events.csv", "user,item,time,cat\na,x,1,shoe\n")
+    refused(lambda: columns(path=path, kinds={"category": "cats"}), "cats", "cat")
+
+
 def test_separator_carriage_returns_byte_order_mark_and_blank_end(write: Write) -> None:
     path = write("events.tsv", b"\xef\xbb\xbfuser\titem\ttime\r\na\tx\t1\r\nb\ty\t2\r\n\r\n")
     table = columns(path=path, separator="\t")

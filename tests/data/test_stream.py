@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from incremental.data import cutting
+from incremental.data import cutting, features
 from incremental.data.cleaning import cleaning
+from incremental.data.features import Examples
 from incremental.data.interactions import Interactions, Table, encode
 from incremental.data.stream import Stream, make_stream, share_of_each
 from incremental.data.ties import Ties
@@ -49,7 +50,15 @@ def assembled(events: list[Event], ties: Ties = "strict", **protocol: Any) -> St
         np.cumsum([0] + [event.step for event in events[1:]]).astype(np.int32),
         held,
         np.array([event.validation for event in events]) & ~held,
-        **{"history": 3, "exclude_seen": False, "unseen_items": "miss", "minimum_history": 0, "ties": ties, **protocol},
+        **{
+            "history": 3,
+            "exclude_seen": False,
+            "unseen_items": "miss",
+            "minimum_history": 0,
+            "ties": ties,
+            "features": {"history": features.history(protocol.get("history", 3))},
+            **protocol,
+        },
     )
 
 
@@ -77,6 +86,11 @@ def history_of(stream: Stream, e: int, visible: Callable[[int], bool]) -> list[i
     return [0] * (stream.history - len(items)) + items
 
 
+def histories_of(stream: Stream, rows: Examples) -> list[list[int]]:
+    """The items of each example's past."""
+    return features.before(stream.interactions.item, rows).tolist()
+
+
 # -- against a naive reference --------------------------------------------------------------------------------------
 
 
@@ -99,7 +113,7 @@ def test_training_rows(stream: Stream, data: st.DataObject) -> None:
     assert rows.user.tolist() == stream.interactions.user[expected].tolist()
     assert rows.label.tolist() == stream.interactions.item[expected].tolist()
     assert rows.increment.tolist() == stream.increment[expected].tolist()
-    assert rows.history.tolist() == [histories[e] if history else [] for e in expected]
+    assert histories_of(stream, rows) == [histories[e] if history else [] for e in expected]
     assert {leaf.dtype for leaf in vars(rows).values() if leaf is not None} == {np.dtype(np.int32)}
     events = stream.training_events(increments)
     held = [e for e in range(len(stream.increment)) if stream.increment[e] in increments and not stream.heldout[e]]
@@ -136,7 +150,9 @@ def test_test_rows(stream: Stream, data: st.DataObject) -> None:
         ):
             expected.append(e)
     assert rows.event.tolist() == expected
-    assert rows.history.tolist() == [history_of(stream, e, visible) if history else [] for e in rows.event.tolist()]
+    assert histories_of(stream, rows) == [
+        history_of(stream, e, visible) if history else [] for e in rows.event.tolist()
+    ]
     assert rows.label.tolist() == items[rows.event].tolist()
 
 
@@ -178,7 +194,11 @@ def test_bounds_and_prefix(stream: Stream, data: st.DataObject) -> None:
 def test_the_latest_history_and_all_items_of_a_user(stream: Stream, flags: list[bool]) -> None:
     known = np.array(flags)
     users = np.arange(1, len(stream.interactions.users), dtype=np.int32)
-    for user, row in zip(users.tolist(), stream.latest(users, known).tolist(), strict=True):
+    latest = stream.latest(users, {"item": known})
+    assert latest.user.tolist() == users.tolist()
+    assert set(latest.event.tolist()) == {-1}
+    assert not latest.label.any()
+    for user, row in zip(users.tolist(), histories_of(stream, latest), strict=True):
         items = stream.interactions.item[stream.interactions.user == user].tolist()
         assert stream.items_of(user).tolist() == items
         visible = [item for item in items if item < len(known) and known[item]][-stream.history :]
@@ -203,7 +223,7 @@ def inputs_of(stream: Stream, e: int) -> dict[str, Any]:
             log, start, stop = stream.seen_by(rows, heldout=True)
             found[kind] = (
                 int(rows.user[place]),
-                rows.history[place].tolist(),
+                histories_of(stream, rows)[place],
                 log[start[place] : stop[place]].tolist(),
             )
     return found
@@ -241,11 +261,8 @@ def test_an_order_within_a_time_shows_what_else_is_there() -> None:
 class Including(Stream):
     """A planted leak: histories end with the event itself."""
 
-    def _rows(self, events: Any, visible: Any, history: bool) -> Any:
-        rows = super()._rows(events, visible, history)
-        if not history:
-            return rows
-        return replace(rows, history=np.concatenate([rows.history[:, 1:], rows.label[:, None]], axis=1))
+    def _past(self, events: Any, visible: Any) -> Any:
+        return np.concatenate([super()._past(events, visible)[:, 1:], events[:, None]], axis=1)
 
 
 class Ahead(Stream):
@@ -296,7 +313,7 @@ def test_the_protocol_by_hand() -> None:
     rows = events.test_examples(1, heldout=False, trained_until=0, known={"item": known}, inputs=("history",))
     assert rows.event.tolist() == [3, 4, 5, 6]
     assert rows.label.tolist() == [1, 4, 4, 2]
-    assert rows.history.tolist() == [[1, 3], [0, 2], [3, 1], [0, 2]]  # event 4, of an unseen item, is taken out
+    assert histories_of(events, rows) == [[1, 3], [0, 2], [3, 1], [0, 2]]  # event 4, of an unseen item, is taken out
     dropped = make_stream(
         source=table(pairs), cut=cut, history=2, heldout=0.0, validation=0.0, unseen_items="drop", exclude_seen=True
     )
@@ -305,7 +322,7 @@ def test_the_protocol_by_hand() -> None:
     longer = make_stream(source=table(pairs), cut=cut, history=2, heldout=0.0, validation=0.0, minimum_history=2)
     rows = longer.test_examples(1, heldout=False, trained_until=0, known={"item": known})
     assert rows.event.tolist() == [3, 5]
-    assert rows.history.shape == (2, 0)
+    assert rows.past.shape == (2, 0)
     assert events.notes == ("a note",)
 
 
@@ -329,7 +346,7 @@ def test_a_history_crosses_increments_and_holds_the_last_events() -> None:
         source=table([(0, i) for i in range(6)]), cut=cut_at([0, 0, 1, 1, 2, 2]), history=3, heldout=0, validation=0
     )
     rows = events.training_examples([2], validation=False, inputs=("history",))
-    assert rows.history.tolist() == [[2, 3, 4], [3, 4, 5]]
+    assert histories_of(events, rows) == [[2, 3, 4], [3, 4, 5]]
 
 
 # -- random parts ---------------------------------------------------------------------------------------------------
@@ -377,6 +394,8 @@ def test_a_stream_until_an_increment_is_its_prefix() -> None:
         one, other = getattr(short, field.name), getattr(whole.prefix(2), field.name)
         if field.name == "interactions":
             one, other = one.item, other.item
+        if field.name == "features":
+            one, other = short.spec, whole.prefix(2).spec
         np.testing.assert_equal(one, other, field.name)
 
 
@@ -397,9 +416,10 @@ def test_what_comes_later_moves_nothing_before_the_end() -> None:
             assert len(one) == 2
             assert len(one.interactions) > 200
             for field in fields(one):
-                if field.name in ("interactions", "cleaning", "notes"):
+                if field.name in ("interactions", "cleaning", "notes", "features"):
                     continue
                 np.testing.assert_equal(getattr(one, field.name), getattr(other, field.name), field.name)
+            assert one.spec == other.spec
             for name in ("user", "item", "time", "rating", "users", "items"):
                 np.testing.assert_equal(getattr(one.interactions, name), getattr(other.interactions, name), name)
 

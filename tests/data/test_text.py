@@ -42,16 +42,15 @@ def test_shared_words_are_the_inner_product() -> None:
 
 def test_an_update_sees_the_texts_of_items_that_have_occurred() -> None:
     stream = lab.stream(text=hashed_words(width=16))
-    assert stream.text is not None
+    text = stream.interactions.side["text"].values
     program = lab.build(lab.Spec())(lab.sizes_at(stream, 1))
     data, _ = lab.update_data(stream, program, 1)
     known = int(stream.interactions.item[: stream.bounds(1)[1]].max()) + 1
-    assert known < len(stream.text)
-    assert data.text is not None
-    np.testing.assert_array_equal(data.text[:known], stream.text[:known])
-    np.testing.assert_array_equal(data.text[known:], 0.0)
+    assert known < len(text)
+    np.testing.assert_array_equal(data.side["text"][:known], text[:known])
+    np.testing.assert_array_equal(data.side["text"][known:], 0.0)
     short = stream.prefix(1)
-    np.testing.assert_array_equal(short.text, stream.text[:known])
+    np.testing.assert_array_equal(short.interactions.side["text"].values, text[:known])
 
 
 def test_a_stream_without_titles_is_refused() -> None:

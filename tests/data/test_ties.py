@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from incremental.app.cli import config_folder
 from incremental.data.cleaning import cleaning
 from incremental.data.cutting import calendar
+from incremental.data.features import before
 from incremental.data.interactions import Table, encode
 from incremental.data.sources.lastfm import lastfm
 from incremental.data.sources.mind import mind
@@ -43,7 +44,7 @@ def told(stream: Stream) -> list[tuple[str, str, str]]:
     return [
         (users[user], names[label], " ".join(names[i] for i in history if i))
         for rows in every
-        for user, label, history in zip(rows.user, rows.label, rows.history, strict=True)
+        for user, label, history in zip(rows.user, rows.label, before(stream.interactions.item, rows), strict=True)
     ]
 
 
@@ -159,12 +160,12 @@ def test_real_ties(name: str, load: Any, steps: Any, share: float, real_data: Pa
     for ties in rules:
         stream = make_stream(source=source, cut=calendar(interval="1d"), cleaning=cleaning(**steps), ties=ties)
         events = np.arange(len(stream.increment), dtype=np.int32)
-        rows = stream._rows(events, np.ones(len(events), bool), history=True)
+        rows = stream._examples(events, np.ones(len(events), bool), past=True)
         order, _, first = stream._by_user
         past = stream._now[events]  # where what was before each ends; its last event is one place before
         last = order[np.maximum(past - 1, 0)]
         had = past > first[past]
-        np.testing.assert_array_equal(rows.history[had, -1], stream.interactions.item[last[had]])
+        np.testing.assert_array_equal(rows.past[had, -1], last[had])
         found[ties] = (stream.interactions.time[last] == stream.interactions.time)[had].mean()
     assert round(float(found["file"]), 3) == share
     assert found["strict"] == 0

@@ -17,7 +17,7 @@ HIDDEN: Any = RNG.normal(size=(B, D)).astype(np.float32)
 TABLE: Any = RNG.normal(size=(V, D)).astype(np.float32)
 BIAS: Any = RNG.normal(size=V).astype(np.float32)
 SCORES: Any = np.float64(HIDDEN) @ TABLE.T + BIAS
-ROWS: list[Any] = [LABELS, np.ones(B, np.float32), np.ones(B, bool), np.zeros(B, np.int32)]
+ROWS: Any = (LABELS, np.ones(B, np.float32), np.ones(B, bool), np.zeros(B, np.int32))
 BATCH = Batch({}, *ROWS, candidates=SEEN)
 NONE: Any = None
 
@@ -61,7 +61,7 @@ def test_expectation_over_uniform_draws_is_the_exact_form() -> None:
     strategy = bce(negatives=N).strategy
     assert strategy is not None
     events: Any = np.float32(SEEN * np.arange(1, V + 1))
-    learner = Learner({}, (), Catalogue(SEEN, events, SEEN), NONE)
+    learner = Learner({}, (), Catalogue(SEEN, events, {}), NONE)
 
     @jax.jit
     def losses(keys: Any) -> Any:

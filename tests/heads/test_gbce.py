@@ -26,7 +26,7 @@ def batch_of(items: int, negatives: Any) -> Batch:
     seen: Any = (np.arange(V) > 0) & (np.arange(V) <= items)
     strategy = gbce(negatives=K).strategy
     assert strategy is not None
-    learner = Learner({}, (), Catalogue(seen, seen.astype(np.float32), seen), NONE)
+    learner = Learner({}, (), Catalogue(seen, seen.astype(np.float32), {}), NONE)
 
     @jax.jit
     def drawn(key: Any) -> Batch:

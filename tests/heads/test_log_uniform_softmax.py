@@ -14,7 +14,7 @@ NONE: Any = None
 def test_an_item_of_rank_r_is_drawn_with_log_uniform_probability() -> None:
     strategy = log_uniform_softmax(negatives=2048).strategy
     assert strategy is not None
-    learner = Learner({}, (), Catalogue(SEEN, EVENTS, SEEN), NONE)
+    learner = Learner({}, (), Catalogue(SEEN, EVENTS, {}), NONE)
 
     @jax.jit
     def draws(key: Any) -> Any:
@@ -30,6 +30,6 @@ def test_an_item_of_rank_r_is_drawn_with_log_uniform_probability() -> None:
 
 
 def test_ranks_of_equal_counts_are_distinct() -> None:
-    weights = np.asarray(log_uniform(Catalogue(SEEN, np.ones_like(EVENTS), SEEN)))
+    weights = np.asarray(log_uniform(Catalogue(SEEN, np.ones_like(EVENTS), {})))
     assert len(set(weights[SEEN])) == SEEN.sum()
     assert weights[SEEN].min() > weights[~SEEN].max()

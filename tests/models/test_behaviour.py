@@ -2,7 +2,6 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -10,15 +9,15 @@ import polars as pl
 import pytest
 
 from incremental.app.assemble import assemble
-from incremental.app.experiment import execute
+from incremental.app.experiment import execute, named
 from incremental.core import optimizers
 from incremental.core.gradient import make, training
 from incremental.core.problem import Head, problem
-from incremental.core.spec import Sizes, next_item
+from incremental.core.spec import Input, Sizes, Spec
 from incremental.core.types import Program
-from incremental.data.behaviour import behaviour as predict
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
+from incremental.data.task import behaviour as predict
 from incremental.data.text import hashed_words
 from incremental.errors import UserError
 from incremental.heads.bce import bce
@@ -38,9 +37,10 @@ FEATURES = 16
 
 
 def test_hidden_is_as_written() -> None:
-    own = problem(
-        behaviour(features=FEATURES, width=4, dropout=0.5), full_softmax(), next_item(2), Sizes(item=3, user=8)
-    )
+    vector = Input((FEATURES,), np.dtype(np.float32))
+    spec = Spec({"past": vector, "asked": vector}, "behaviour", ("item", "user", "behaviour"))
+    sizes = Sizes(labels="behaviour", item=9, user=8, behaviour=3)
+    own = problem(behaviour(features=FEATURES, width=4, dropout=0.5), full_softmax(), spec, sizes)
     params = own.init(jax.random.key(0))
     rng = np.random.default_rng(0)
     past, asked = rng.normal(size=(2, 5, FEATURES)).astype(np.float32)
@@ -72,12 +72,12 @@ def shop() -> Stream:
         cut=lambda events: ((np.arange(len(events)) // 200).astype(np.int32), ()),
         history=1,
         text=hashed_words(width=FEATURES),
-        predict=predict(),
+        task=predict(),
     )
 
 
 def build(sizes: Sizes, head: Head) -> Program:
-    own = problem(behaviour(features=FEATURES, width=16, dropout=0.0), head, next_item(1), sizes)
+    own = problem(behaviour(features=FEATURES, width=16, dropout=0.0), head, shop().spec, sizes)
     parts = {"memory": replay(own, capacity=64, rows=16), "anchor": ewc(own, weight=1.0, samples=16), "basis": gpm(own)}
     steps = training(batch_size=32, epochs=10, patience=0)
     return make(own, optimizers.adam(learning_rate=0.02), parts, sizes=sizes, training=steps, cutoffs=(1,))
@@ -98,31 +98,29 @@ def test_it_learns_what_the_texts_say_under_strategies(head: Head) -> None:
 
 def test_the_commoner_class_is_the_baseline() -> None:
     model = popularity()
-    result = lab.run(lambda sizes: model.program(next_item(8), sizes, (1,)), shop(), update(), metrics=("recall@1",))
+    result = lab.run(lambda sizes: model.program(shop().spec, sizes, (1,)), shop(), update(), metrics=("recall@1",))
     found = {record.metric: record.value for record in result.records if record.evaluated_on == 2}
     assert sorted([found["recall/buy"], found["recall/view"]]) == [0.0, 1.0]
     assert found["auc"] == 0.5
     with pytest.raises(UserError, match="predicts behaviours and recommends no items; choose the run of a recommender"):
-        Trained(model.program(next_item(8), result.sizes, (1,)), result.state, shop())
+        Trained(model.program(shop().spec, result.sizes, (1,)), result.state, shop())
 
 
 def test_a_model_that_reads_something_else() -> None:
-    def of(model: Any, sizes: Sizes) -> Program:
-        own = problem(model, full_softmax(), next_item(1), sizes)
-        return make(own, optimizers.adam(), {}, sizes=sizes, training=training(batch_size=8), cutoffs=(1,))
-
-    with pytest.raises(UserError, match=r"its history is of labels, which data.task makes behaviours; use model=behav"):
-        lab.run(partial(of, sasrec(width=8)), shop(), update(), metrics=("recall@1",))
-    with pytest.raises(UserError, match=r"it predicts behaviours, but the stream's labels are items; \+task@data.pre"):
-        lab.run(partial(of, behaviour()), lab.stream(), update(), metrics=("recall@1",))
-    with pytest.raises(UserError, match=r"model.features=256: data.text makes 32 numbers of a title; set it to 32"):
+    with pytest.raises(UserError, match=r"scores ids of the kind 'item', but the labels are of the kind 'behaviour'"):
+        problem(sasrec(width=8), full_softmax(), shop().spec, lab.sizes_at(shop(), 1))
+    with pytest.raises(
+        UserError, match=r"it reads 'past', which the data's examples do not hold; they hold user, hist"
+    ):
+        problem(behaviour(), full_softmax(), lab.stream().spec, lab.sizes_at(lab.stream(), 1))
+    with pytest.raises(UserError, match=r"it reads 'past' of shape \[256\], the data makes \[32\]"):
         assemble(composed("experiment=behaviour", "data.text.width=32", "data.source.events=500"))
 
 
 def test_the_end_of_a_run_names_what_can_follow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = ["method=popularity", "tracking=disabled", f"runs={tmp_path}", "data.source.events=600"]
     for asked, recommends in ((["experiment=behaviour"], False), ([], True)):
-        execute(composed(*asked, *plain))
+        execute(named(composed(*asked, *plain), {"model": "popularity", "update": "finetune"}))
         said = capsys.readouterr().out
         assert f"next: incremental-report {tmp_path}" in said
         assert ("incremental-recommend" in said) == recommends

@@ -15,11 +15,11 @@ from incremental.core.gradient import make, training
 from incremental.core.optimizers import adam
 from incremental.core.precision import Precision
 from incremental.core.problem import problem
-from incremental.core.spec import Sizes, next_item
+from incremental.core.spec import Input, Sizes, Spec
 from incremental.core.types import Memory, Problem, Program
-from incremental.data.behaviour import behaviour as predict
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
+from incremental.data.task import behaviour as predict
 from incremental.data.tokens import tokens
 from incremental.encoders.load import load
 from incremental.errors import UserError
@@ -62,7 +62,7 @@ def shop(folder: Path, **chosen: Any) -> Stream:
             "cut": lambda events: ((np.arange(len(events)) // 120).astype(np.int32), ()),
             "history": 2,
             "text": tokens(path=str(folder), length=L),
-            "predict": predict(),
+            "task": predict(),
             **chosen,
         }
     )
@@ -70,10 +70,12 @@ def shop(folder: Path, **chosen: Any) -> Stream:
 
 def test_a_row_holds_the_titles_one_behind_the_other(checkpoint: Checkpoint) -> None:  # noqa: F811
     stream = shop(checkpoint("bert"), heldout=0.0, validation=0.0)
-    rows = stream.training_examples([0], validation=False)
+    rows = stream.training_examples([0], validation=False, inputs=("tokens",))
     titles = [f"{COLOURS[int(name[1]) % 2]} {KINDS[int(name[1]) // 2]}" for name in raw_items()]
     last: dict[int, list[str]] = {}
-    for user, title, found in zip(rows.user, titles, rows.tokens, strict=True):
+    for user, title, found in zip(
+        rows.user, titles, stream.features["tokens"].of(stream.interactions, rows), strict=True
+    ):
         before = last.setdefault(user, [])
         said = ["[CLS]", *title.split(), "[SEP]"]
         for each in before[:-3:-1]:
@@ -100,13 +102,19 @@ def test_a_title_is_cut_and_one_without_words_has_no_tokens(checkpoint: Checkpoi
         tokens(path=str(checkpoint("distilbert")))(["", "red \udcff"])
 
 
-SIZES, PARTS = Sizes(item=3, user=8), ("query", "key", "value", "output", "inner", "outer")
+SIZES, PARTS = (
+    Sizes(labels="behaviour", behaviour=3, item=9, user=8),
+    ("query", "key", "value", "output", "inner", "outer"),
+)
 SETTINGS: list[dict[str, Any]] = [{"layers": 1}, {"layers": 2}, {"layers": 1, "rank": 2}]
+
+
+SPEC = Spec({"tokens": Input((3 * L,), np.dtype(np.int32), "token")}, "behaviour", ("item", "user", "behaviour"))
 
 
 def of(folder: Path, precision: Precision = "float32", sizes: Sizes = SIZES, **settings: Any) -> Problem:
     model = encoder_behaviour(path=str(folder), tokens=3 * L, dropout=0.0, **settings)
-    return problem(model, full_softmax(), next_item(2), sizes, precision=precision)
+    return problem(model, full_softmax(), SPEC, sizes, precision=precision)
 
 
 def batch() -> dict[str, Any]:
@@ -203,11 +211,18 @@ def test_what_does_not_fit_is_refused(checkpoint: Checkpoint) -> None:  # noqa: 
         encoder_behaviour(path=str(folder), tokens=positions + 1)
     named = ["experiment=behaviour", "data.source.events=500"]
     reader = [*named, "model=encoder_behaviour", f"model.path={folder}"]
-    with pytest.raises(UserError, match=r"makes vectors, but the model reads tokens: text@data\.text=tokens"):
+    with pytest.raises(
+        UserError, match=r"it reads 'tokens', which the data's examples do not hold; they hold .*past, asked"
+    ):
         assemble(composed(*reader, "model.tokens=10"))
-    with pytest.raises(UserError, match=r"model\.tokens=10: data\.text\.length=3 and data\.history=4 make 15 tokens a"):
+    with pytest.raises(UserError, match=r"it reads 'tokens' of shape \[10\], the data makes \[15\]"):
         assemble(composed(*reader, "model.tokens=10", "text@data.text=tokens", "data.text.length=3"))
-    with pytest.raises(UserError, match="makes tokens, which model=encoder_behaviour reads"):
+    with pytest.raises(UserError, match=r"it reads 'past', which the data's examples do not hold; they hold .*tokens"):
         assemble(composed(*named, "text@data.text=tokens", f"data.text.path={folder}", "data.text.length=3"))
-    with pytest.raises(UserError, match="it predicts behaviours, but the stream's labels are items"):
-        lab.run(partial(build, folder=folder, layers=1), lab.stream(), update(), metrics=("recall@1",))
+    with pytest.raises(UserError, match="it reads 'tokens', which the data's examples do not hold"):
+        problem(
+            encoder_behaviour(path=str(folder), tokens=3 * L),
+            full_softmax(),
+            lab.stream().spec,
+            lab.sizes_at(lab.stream(), 1),
+        )

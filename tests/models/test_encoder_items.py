@@ -43,7 +43,7 @@ def text_of(folder: Path, titles: list[str], layers: int) -> Any:
 def of(folder: Path, text: Any, sizes: Sizes, head: Head, **settings: Any) -> Problem:
     model = encoder_items(model=matrix_factorization(width=4), path=str(folder), **settings)
     assert model.tower is not None
-    return on_texts(problem(model, head, next_item(2), sizes), model.tower, text)
+    return on_texts(problem(model, head, next_item(2), sizes), model.tower, text, "item")
 
 
 @pytest.mark.parametrize("settings", [{"layers": 1}, {"layers": 2}, {"layers": 1, "rank": 2}])
@@ -115,7 +115,9 @@ def test_strategies_apply_to_its_layers_as_to_others(checkpoint: Checkpoint) -> 
             "gpm": gpm(problem, rank=4, samples=16),
         }
 
-    f = lab.functions(program(folder, events.text, full_softmax(), parts, "dense", layers=1))
+    f = lab.functions(
+        program(folder, events.interactions.side["text"].values, full_softmax(), parts, "dense", layers=1)
+    )
     state, _ = lab.train(f, f.init(jax.random.key(0)), *lab.update_data(events, f.program, 0))
     before = lab.on_host((state.learner.params, state.strategy))
     state, epochs = lab.train(f, state, *lab.update_data(events, f.program, 1))
@@ -135,8 +137,17 @@ def test_adapters_learn_from_a_batchs_items_alone(checkpoint: Checkpoint) -> Non
     folder = checkpoint("bert")
     events = two_kinds(lambda titles: text_of(folder, list(titles), 1))
     parts = lambda problem: {"end": lora_boundary(problem), "memory": replay(problem, capacity=64, rows=8)}  # noqa: E731
-    made = program(folder, events.text, in_batch_softmax(), parts, "compact", layers=1, rank=2, merges=True)
-    result = lab.run(lambda _: made, events, metrics=("recall@12",), listed=True)
+    made = program(
+        folder,
+        events.interactions.side["text"].values,
+        in_batch_softmax(),
+        parts,
+        "compact",
+        layers=1,
+        rank=2,
+        merges=True,
+    )
+    result = lab.run(lambda _: made, events, metrics=("recall@12",), feed={"listed": True})
     params = result.state.learner.params["tower"]
     assert np.abs(params["lora"]["layer_1"]["query"]["merged"]).max() > 0
     np.testing.assert_array_equal(params["lora"]["layer_1"]["query"]["b"], 0.0)

@@ -193,7 +193,7 @@ def test_dropout_acts_on_the_embeddings_and_in_every_block(
 
     monkeypatch.setattr("incremental.models.sasrec.multipliers", multipliers)
     items = np.array([[3, 7, 1, 12, 5]], np.int32)
-    module = sasrec(width=D, heads=HEADS, blocks=BLOCKS, dropout_masks=masks).module(SIZES, L)
+    module = sasrec(width=D, heads=HEADS, blocks=BLOCKS, dropout_masks=masks).module(SIZES, next_item(L).inputs)
     hidden: Any = jax.jit(
         lambda params: module.apply({"params": params}, padded(jnp.asarray(items)), None, method="encode")
     )(params)
@@ -217,7 +217,7 @@ def masked(params: Any) -> Any:
     of the hidden vectors with shared masks over 400 keys."""
 
     def kept(params: Any, kind: Any, tokens: Any, key: Any, method: str = "kept") -> Any:
-        module = sasrec(width=D, heads=HEADS, dropout=0.3, dropout_masks=kind).module(SIZES, L)
+        module = sasrec(width=D, heads=HEADS, dropout=0.3, dropout_masks=kind).module(SIZES, next_item(L).inputs)
         return module.apply({"params": params}, tokens, key, method=method)
 
     @jax.jit
@@ -294,7 +294,7 @@ def test_items_and_positions_start_in_ranges_of_their_own() -> None:
     for values, limit in ((tables["item"]["embedding"], 0.01), (tables["position"], 0.2)):
         assert np.abs(values).max() == pytest.approx(limit, rel=0.01)
         assert np.asarray(values).std() == pytest.approx(limit / np.sqrt(3), rel=0.03)
-    module: Any = sasrec(limit=0.01).module(SIZES, L)
+    module: Any = sasrec(limit=0.01).module(SIZES, next_item(L).inputs)
     assert module.position_limit == 0.01
 
 

@@ -1,8 +1,7 @@
-from incremental.run.progress import total_cost
 from incremental.metrics import classes, continual, ranking
 from incremental.report.direction import DIRECTION, direction
 from incremental.report.grid import COSTS, EXPLAINED_BY
-from incremental.run.progress import Cost, Result
+from incremental.run.progress import Cost, Result, total_cost
 from tests import lab
 
 

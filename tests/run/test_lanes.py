@@ -184,7 +184,7 @@ def test_lanes_begin_with_the_base_parts_of_others() -> None:
     lent = {}
     for lane, own in enumerate(numbers):
         (result,) = results_of(solo((), own, lane, lab.POLICIES["static"])).values()
-        lent[lane] = Lent(Base(jax.device_get(result.state.learner), result.costs[0]))
+        lent[lane] = Lent(Base(jax.device_get(result.state.learner), result.costs[0], result.sizes))
     told = list(events((), numbers, bases=lent))
     (expected,) = results_of(solo((), numbers[1], bases={0: lent[1]})).values()
     assert not [epoch for epoch in epochs_of(told, 1) if epoch.increment == 0]

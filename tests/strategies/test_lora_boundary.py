@@ -91,11 +91,7 @@ def data_at(t: int) -> tuple[Data, Data]:
 
 
 def before_the_end(f: alone.Functions, state: State, t: int) -> State:
-    data, validation = data_at(t)
-    state = f.begin(state, data)
-    while bool(state.fit.active):
-        state = f.validate(f.run_epoch(state, data)[0], validation, None)
-    return state
+    return lab.trained(f, state, *data_at(t))[0]
 
 
 def said(params: Params) -> np.ndarray:
@@ -106,11 +102,11 @@ def test_right_after_the_boundary_model_mean_and_teacher_say_what_they_said_befo
     """And what pulls is as far from the weights as it was, 0: in whichever order they stand."""
     f = functions(*BESIDE)
     state = before_the_end(f, f.init(jax.random.key(0)), 0)
-    base = lab.on_host(state.fit.learner)
+    base = lab.on_host(state.learner)
     state = f.end(state, data_at(0)[0])
     lab.assert_same(state.learner, base)  # nothing is merged at the base part's end
     state = before_the_end(f, state, 1)
-    trained, mean = lab.on_host((state.fit.learner.params, state.fit.strategy["mean"].mean.params))
+    trained, mean = lab.on_host((state.learner.params, state.strategy["mean"].mean.params))
     assert np.abs(said(trained) - said(mean)).max() > 0.01
     state = f.end(state, data_at(1)[0])
     params, own = lab.on_host((state.learner.params, state.strategy))
@@ -137,7 +133,7 @@ def test_two_merged_products_add_up() -> None:
     merged = np.zeros((8, 8), np.float32)
     for t in (1, 2):
         state = before_the_end(f, state, t)
-        own = lab.on_host(pairs(state.fit.learner.params))[PAIR]
+        own = lab.on_host(pairs(state.learner.params))[PAIR]
         np.testing.assert_array_equal(own["merged"], merged)
         merged = merged + own["a"] @ own["b"]
         state = f.end(state, data_at(t)[0])

@@ -37,7 +37,7 @@ def learner(tx: Any, seen: Any = SEEN) -> Learner:
 
     grads = jax.tree_util.tree_map_with_path(trained, params)
     _, opt_state = tx.update(grads, tx.init(params), params)
-    return Learner(params, opt_state, Catalogue(seen, NONE, np.zeros(W, bool)), NONE)  # type: ignore[arg-type]
+    return Learner(params, opt_state, Catalogue(seen, NONE, {"user": jnp.zeros(W, bool)}), NONE)
 
 
 def data(inputs: Any, labels: list[int]) -> Data:
@@ -133,9 +133,9 @@ TEXT: Any = RNG.normal(size=(V, 2)).astype(np.float32)
 
 def test_text_predicts_the_rows_of_new_items() -> None:
     """Known rows that are a linear map of their texts: the new ones' are that map of theirs."""
-    texts = HISTORIES._replace(text=jnp.array(TEXT - TEXT[1:4].mean(0)))
+    texts = HISTORIES._replace(side={"text": jnp.array(TEXT - TEXT[1:4].mean(0))})
     rows = PARAMS["item"]["embedding"].copy()
-    PARAMS["item"]["embedding"][:] = np.asarray(texts.text) @ RNG.normal(size=(2, D)).astype(np.float32) + 3.0
+    PARAMS["item"]["embedding"][:] = np.asarray(texts.side["text"]) @ RNG.normal(size=(2, D)).astype(np.float32) + 3.0
     mapped = PARAMS["item"]["embedding"].copy()
     try:
         _, after, _ = begun("text", texts, ridge=1e-6)
@@ -148,9 +148,9 @@ def test_text_predicts_the_rows_of_new_items() -> None:
 
 
 def test_text_without_texts_is_refused() -> None:
-    for text in (None, jnp.zeros((V, 4, 2))):  # and of several vectors an item
+    for side in ({}, {"text": jnp.zeros((V, 4, 2))}):  # and of several vectors an item
         with pytest.raises(UserError, match="needs a vector for each item's text"):
-            begun("text", HISTORIES._replace(text=text))
+            begun("text", HISTORIES._replace(side=side))
 
 
 def test_an_unknown_source_is_refused() -> None:
