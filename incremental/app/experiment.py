@@ -12,6 +12,7 @@ from incremental.app import config as schema
 from incremental.app.assemble import NODES, Parts, assemble, completed, refuse_unknown
 from incremental.app.bases import OfRun, Store, said
 from incremental.app.console import Console
+from incremental.app.estimate import estimate
 from incremental.app.rundir import RunDirectory
 from incremental.app.tracking import Tracker, tracked
 from incremental.core.problem import Baseline
@@ -224,6 +225,7 @@ def dry_run(parts: Parts) -> None:
     memory = compiled.memory_analysis()
     print(f"  an epoch's working memory: {memory.temp_size_in_bytes:,} bytes" if memory else "  (no memory analysis)")
     print(f"  compiled in {functions.seconds:.1f} s; nothing was trained or written")
+    print(estimate(functions.run_epoch, state, data, parts.stream, parts.update, parts.epochs))
 
 
 def tracing(folder: Path, wanted: bool) -> contextlib.AbstractContextManager[Any]:

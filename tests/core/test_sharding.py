@@ -26,7 +26,7 @@ from incremental.core.problem import Model, problem
 from incremental.core.sharding import BATCH, Layout, devices, mesh_of, over, rules_of, shapes, sharded, split
 from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy, chain
-from incremental.core.types import Program
+from incremental.core.types import Program, State
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.gru4rec import gru4rec

@@ -29,7 +29,8 @@ def rows(t: int = 0) -> Data:
     users, labels = (rng.integers(1, high, ROWS).astype(np.int32) for high in (20, 30))
     weight, valid = rng.uniform(0.5, 1.5, ROWS).astype(np.float32), np.arange(ROWS) < 20
     batch: Any = Batch({"user": users}, labels, weight, valid, np.full(ROWS, t, np.int32))  # type: ignore[arg-type]
-    return jax.tree.map(jnp.asarray, Data(batch, np.int32(20), np.int32(t), labels, {"user": users}))  # type: ignore[arg-type]
+    whole: Any = (np.int32(20), np.int32(t), labels, {"user": users})
+    return jax.tree.map(jnp.asarray, Data(batch, *whole))
 
 
 def tiny(head: str = "full") -> Problem:

@@ -130,7 +130,7 @@ def later_matters(name: str) -> bool:
     """Whether the feature has, of the events up to increment t, other values once the log has gone on."""
     rng = np.random.default_rng(0)
     drawn = [(f"{rng.integers(3)}", "abcdefgh"[rng.integers(8)], f"{rng.integers(4)}") for _ in range(30)]
-    text = rng.integers(1, 9, (9, 3)).astype(np.int32)
+    text: Any = rng.integers(1, 9, (9, 3)).astype(np.int32)
     text[0] = 0
     text = text if name == "said" else text.astype(np.float32)[:, :2]
 

@@ -18,7 +18,7 @@ TABLE: Any = RNG.normal(size=(V, D)).astype(np.float32)
 BIAS: Any = RNG.normal(size=V).astype(np.float32)
 SCORES: Any = np.float64(HIDDEN) @ TABLE.T + BIAS
 ROWS: Any = (LABELS, np.ones(B, np.float32), np.ones(B, bool), np.zeros(B, np.int32))
-BATCH = Batch({}, *ROWS, candidates=SEEN)
+BATCH = Batch({}, *ROWS)._replace(candidates=SEEN)
 NONE: Any = None
 
 

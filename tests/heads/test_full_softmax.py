@@ -15,7 +15,7 @@ LABELS: Any = np.array([1, 2, 5, 4], np.int32)
 
 def batch(candidates: Any) -> Batch:
     rows: Any = (LABELS, np.ones(B, np.float32), np.ones(B, bool), np.zeros(B, np.int32))
-    return Batch({}, *rows, candidates=candidates)
+    return Batch({}, *rows)._replace(candidates=candidates)
 
 
 @jax.jit
