@@ -1,7 +1,7 @@
 """What Hydra finds when it looks for plugins: light, for it looks at each start.
 
-Hydra's own sweeper with two things more: `study=FILE` sweeps over the rows of a file, each with grids of its own, and
-each job is told what it differs in (`label`), for the name of its folder.
+As Hydra's own sweeper, with two things more: `study=FILE` sweeps over the rows of a file, each with grids of its own,
+and each job is told what it differs in (`label`), for the name of its folder.
 """
 
 import itertools
@@ -10,25 +10,50 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import OmegaConf
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 UNTOLD = ("seed", "method", "model", "row", "name", "runs", "label", "study")
 """keys that a folder's name has anyway, or that do not belong there"""
 
 
-class StudySweeper(BasicSweeper):
+class StudySweeper(Sweeper):
     """All combinations of the values given on the command line, for each row of the study where there is one."""
+
+    def __init__(self, max_batch_size: int | None, params: Mapping[str, str] | None) -> None:
+        self.max_batch_size, self.params = max_batch_size, params or {}
+        self.hydra_context: HydraContext | None = None
+        self.launcher: Any = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> Any:
         from incremental.app.cli import reported
 
         with reported():
-            return super().sweep(arguments)
+            given = self.parse([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
+            batches = self.split_arguments(given, self.max_batch_size)
+            folder = Path(str(self.config.hydra.sweep.dir))
+            folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(self.config, folder / "multirun.yaml")
+            returns, number = [], 0
+            for batch in batches:
+                self.validate_batch_is_legal(batch)
+                returns.append(self.launcher.launch(batch, initial_job_idx=number))
+                number += len(batch)
+                for result in returns[-1]:
+                    _ = result.return_value  # raises what stopped the job
+            return returns
 
     def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
         """The jobs' overrides, in batches."""
@@ -46,10 +71,11 @@ class StudySweeper(BasicSweeper):
                 if labels:
                     job.setdefault("label", quoted(",".join(f"{short(key)}={job[key]}" for key in labels)))
                 jobs.append([f"{key}={value}" for key, value in job.items()])
-        return [*self.split_overrides_to_chunks(jobs, max_batch_size)]
+        size = max_batch_size or max(len(jobs), 1)
+        return [jobs[first : first + size] for first in range(0, len(jobs), size)]
 
     def parse(self, overrides: list[str]) -> list[Override]:
-        """A row's overrides; the rules are those of the command line."""
+        """Overrides, by the rules of the command line."""
         from hydra.errors import OverrideParseException
 
         from incremental.errors import UserError
@@ -58,7 +84,7 @@ class StudySweeper(BasicSweeper):
         try:
             return parser.parse_overrides(overrides)
         except OverrideParseException as error:
-            raise UserError(f"study: {error.override!r} is no override: {str(error).splitlines()[0]}") from None
+            raise UserError(f"{error.override!r} is no override: {str(error).splitlines()[0]}") from None
 
 
 def combined(overrides: Sequence[Override]) -> list[dict[str, str]]:
