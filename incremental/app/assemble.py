@@ -130,8 +130,7 @@ def assemble(config: Mapping[str, Any]) -> Parts:
             raise UserError(f"devices: {config['model']['_target_']} runs on one device; leave devices out")
         baseline = fixed(_baseline, model, stream.spec, cutoffs(measured.metrics))
         return Parts(stream, baseline, update, measured, None, config["seed"], spread.tables == "whole")
-    described = json.dumps({name: config[name] for name in (*TRACED, "training")})
-    build = over(_shared(described, cutoffs(measured.metrics), stream.spec), spread, tuple(model.tables))
+    build = over(_learned(config, cutoffs(measured.metrics), stream.spec), spread, tuple(model.tables))
     if steps.batch_size % spread.batch:
         raise UserError(
             f"training.batch_size={steps.batch_size} cannot be split over devices.batch={spread.batch} devices; "
@@ -182,12 +181,6 @@ def with_numbers(config: Mapping[str, Any], numbers: Mapping[str, Any]) -> dict[
 def _stream(described: str) -> Stream:
     """The stream of a `data` config; a sweep over methods and a few seeds reads or simulates each stream once."""
     return schema.build(json.loads(described), "data")
-
-
-@lru_cache(maxsize=1)
-def _shared(described: str, ks: tuple[int, ...], spec: Spec) -> Build:
-    """`_learned`; runs that differ in their seed only share it, and with it compiled programs."""
-    return _learned(json.loads(described), ks, spec)
 
 
 def _learned(config: Mapping[str, Any], ks: tuple[int, ...], spec: Spec) -> Build:

@@ -1,4 +1,4 @@
-"""Base parts that runs share: the rows of a table begin with one model, and a sweep trains it once."""
+"""What the runs of a sweep share: base parts, for the rows of a table begin with one model, and compiled functions."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from incremental.core.spec import Sizes
 from incremental.core.types import bytes_of
 from incremental.data.stream import Stream
 from incremental.errors import UserError
-from incremental.run.alone import Alone
+from incremental.run.alone import Alone, Functions
 from incremental.run.checkpoint import Checkpoints
 from incremental.run.executor import Base, Snapshot
 
@@ -39,10 +39,21 @@ class OfRun:
 
 
 class Store:
-    """The base parts that the jobs of a sweep have trained so far, on the host."""
+    """The base parts that the jobs of a sweep have trained so far, on the host, and the last one's compiled functions."""
 
     def __init__(self) -> None:
         self.kept: dict[str, Base] = {}
+        self.built = ""
+        self.functions: dict[Sizes, Functions] = {}
+
+    def compiled(self, config: Mapping[str, Any], parts: Parts) -> dict[Sizes, Functions]:
+        """The functions by capacities of what the config builds: those of the job before, where it built the same."""
+        nodes = [config[name] for name in ("model", "head", "optimizer", "strategies", "training", "devices")]
+        data = config["data"] if parts.batch_size is None else None  # the oracle is made of its stream
+        built = f"{json.dumps([nodes, data])} {parts.stream.spec} {parts.evaluation.metrics}"
+        if built != self.built:
+            self.built, self.functions = built, {}
+        return self.functions
 
     def of(self, config: Mapping[str, Any]) -> "Shared":
         """What a run of `config` takes from here and leaves here."""

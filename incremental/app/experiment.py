@@ -157,7 +157,7 @@ def run_in(
     for note in stream.all_notes:
         print(f"  {note}")
     headline = parts.evaluation.metrics[0]
-    way = Alone(parts.build, parts.seed)
+    way = Alone(parts.build, parts.seed, None if store is None else store.compiled(config, parts))
     with Console(len(stream) - 1, config["training"]["epochs"], headline) as console:
         execution = Execution(directory, config)
         found = execution.checkpoints.restore(lambda sizes: way.at(sizes).like())

@@ -18,7 +18,7 @@ from incremental.core import steps
 from incremental.core.compaction import compacted, dense, guarded, guarded_problem
 from incremental.core.precision import Precision, multiplying
 from incremental.core.ranking import rankable, ranker
-from incremental.core.spec import Sizes
+from incremental.core.spec import Sizes, of_kinds
 from incremental.core.steps import Setup
 from incremental.core.strategy import Strategy, books, chain
 from incremental.core.types import Data, Problem, Program, Seen, State
@@ -152,7 +152,7 @@ def make(
         return {kind: {path: named[path] for path, own in kinds if own == kind} for kind in sizes}
 
     prepare = partial(steps.evaluated, setup)
-    scores = rankable(partial(steps.raw_scores, setup, base), problem.inputs)
+    scores = rankable(partial(steps.raw_scores, setup, base), of_kinds(problem.inputs, sizes))
     rank = partial(ranker, scores, batch_size=rank_batch_size, prepare=prepare)
     rank_validation, metric = rank(), per_event(training.metric)
 

@@ -7,7 +7,7 @@ from jax import Array
 
 from incremental.core.precision import multiplying
 from incremental.core.ranking import Known, known, rankable, ranker
-from incremental.core.spec import Input, Sizes
+from incremental.core.spec import Input, Sizes, of_kinds
 from incremental.core.steps import count_arrivals, empty_catalogue, fresh_fit
 from incremental.core.types import Data, Info, Learner, Params, Program, Seen, State
 
@@ -60,7 +60,7 @@ def gradient_free(
         del data
         return state._replace(fit=fresh_fit())
 
-    ranked = rankable(lambda state, rows: scores(state.learner.params, rows), inputs, known)
+    ranked = rankable(lambda state, rows: scores(state.learner.params, rows), of_kinds(inputs, sizes), known)
     program = Program(
         init=start,
         restart=restart,

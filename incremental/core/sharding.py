@@ -6,7 +6,6 @@ be spread, and XLA's partitioner adds the communication. Models and strategies s
 `pmean` is in them.
 """
 
-import functools
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
@@ -159,9 +158,8 @@ def sharded(program: Program, layout: Layout) -> Program:
     return program._replace(**functions, shardings=layout.shardings)
 
 
-@functools.lru_cache(maxsize=2)
 def over(build: Build, wanted: Devices, tables: tuple[str, ...]) -> Build:
-    """The build of the same programs over these devices, the same one for equal arguments; `tables` are their paths."""
+    """The build of the same programs over these devices; `tables` are their paths."""
     if wanted.batch * wanted.rows == 1 and not wanted.distributed:
         return build
     layout = Layout(mesh_of(wanted), rules_of(tables))

@@ -1,6 +1,6 @@
 """What the data says of an example: its inputs, the kinds of ids, how many there are of each. It needs no jax."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -84,6 +84,11 @@ class Spec:
 
     def __hash__(self) -> int:
         return hash((*self.inputs.items(), self.labels, self.kinds, *self.side.items()))
+
+
+def of_kinds(inputs: Mapping[str, Input], kinds: Collection[str]) -> dict[str, Input]:
+    """The inputs that are ids of these kinds; words, pixels and numbers are not."""
+    return {name: each for name, each in inputs.items() if each.kind in kinds}
 
 
 def next_item(history: int) -> Spec:

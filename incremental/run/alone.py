@@ -1,7 +1,6 @@
 """One lane: a program's functions as they are, on the device or the devices that it is laid out over."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -41,12 +40,6 @@ class Functions:
     def seconds(self) -> float:
         """Spent on compilation."""
         return sum(each.seconds for each in {each for each in vars(self).values() if isinstance(each, Compiled)})
-
-
-@lru_cache(maxsize=2)
-def functions_of(build: Build, sizes: Sizes) -> Functions:
-    """The functions of a program: the same ones for equal builds, so that the seeds of a sweep compile once."""
-    return Functions(build(sizes))
 
 
 def checksums(params: Params) -> PyTree:
@@ -89,21 +82,30 @@ def like(program: Program) -> Kept:
 
 class Alone:
     """How one lane's functions are compiled, and where its arrays lie. It is the case n = 1 of `incremental.run.lanes`,
-    without a lane axis on the device; on the host everything has one."""
+    without a lane axis on the device; on the host everything has one.
+
+    `made` are the functions of the same build by capacities, which a sweep's runs share; None: its own.
+    """
 
     lanes = total = 1
 
-    def __init__(self, build: Build, seed: int = 0) -> None:
+    def __init__(self, build: Build, seed: int = 0, made: dict[Sizes, Functions] | None = None) -> None:
         self.build, self.key = build, jax.random.key(seed)
-        self.made: dict[Sizes, Bound] = {}
-        self.counted = 0.0
+        self.shared = made is not None
+        self.made: dict[Sizes, Functions] = {} if made is None else made
+        self.counted = self.spent()
 
     def at(self, sizes: Sizes) -> "Bound":
-        """The functions at these capacities; older capacities are dropped, tables only grow."""
+        """The functions at these capacities; of functions of its own it drops older capacities, tables only grow."""
         if sizes not in self.made:
-            functions = functions_of(self.build, sizes)
-            self.made, self.counted = {sizes: Bound(functions, self.key)}, functions.seconds
-        return self.made[sizes]
+            if not self.shared:
+                self.made, self.counted = {}, 0.0
+            self.made[sizes] = Functions(self.build(sizes))
+        return Bound(self.made[sizes], self.key)
+
+    def spent(self) -> float:
+        """Seconds spent on compilation of what there is."""
+        return sum(functions.seconds for functions in self.made.values())
 
     def inputs(self, sizes: Sizes) -> Mapping[str, Input]:
         """What the program's examples hold."""
@@ -111,7 +113,7 @@ class Alone:
 
     def compiling(self) -> float:
         """Seconds spent on compilation since the last call."""
-        last, self.counted = self.counted, sum(each.functions.seconds for each in self.made.values())
+        last, self.counted = self.counted, self.spent()
         return self.counted - last
 
     def on(self, lanes: Sequence[int]) -> None:

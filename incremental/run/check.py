@@ -31,8 +31,8 @@ def check(
         raise UserError("evaluation.matrix=true needs held-out parts: set data.heldout above 0")
     if feed.listed and stream.unseen_items == "drop":
         raise UserError(
-            "evaluation.candidates=listed tests items that the model has not seen, data.unseen_items=drop leaves "
-            "them out; set data.unseen_items=miss"
+            "listed=True tests items that the model has not seen, but the stream leaves them out (unseen_items=drop); "
+            "make it with unseen_items=miss or listed"
         )
     inputs = executor.way.inputs(feed.sizes(0))
     base_items = int(stream.label[: stream.bounds(0)[1]].max())

@@ -255,7 +255,7 @@ def test_a_new_item_scores_from_its_text_before_its_first_interaction() -> None:
 
 def test_items_that_are_left_out_cannot_be_listed() -> None:
     events = stream(unseen_items="drop")
-    with pytest.raises(UserError, match=r"set data\.unseen_items=miss"):
+    with pytest.raises(UserError, match=r"make it with unseen_items=miss or listed"):
         lab.run(build(("ewc",)), events, feed={"listed": True})
 
 

@@ -49,8 +49,11 @@ def federated(problem: inc.Problem, *, sizes: inc.Sizes, clients: int, rounds: i
         info = Info((share * losses).sum(), {}, data.rows.valid.sum(), jnp.int32(1), None, {})
         return state._replace(learner=learner._replace(params=mean), fit=fit), info
 
-    raw = lambda state, inputs: steps.outputs(setup, state, inputs).scores  # noqa: E731
+    def raw(state: inc.State, inputs: dict[str, jax.Array]) -> jax.Array:
+        return steps.outputs(setup, state, inputs).scores
+
     scores = rankable(raw, problem.inputs)
+
     def nothing(*_: Any) -> None: ...
 
     return inc.Program(
@@ -59,7 +62,7 @@ def federated(problem: inc.Problem, *, sizes: inc.Sizes, clients: int, rounds: i
         begin=lambda state, data: steps.begin(setup, state, data, reset=False, fit=nothing),
         base_epoch=None,
         run_epoch=epoch,
-        validate=lambda state, _data, _seen=None: state,
+        validate=lambda state, _data, _seen: state,
         end=lambda state, data: steps.end(setup, state, data, fit=nothing),
         rank=ranker(scores, batch_size=64, cutoffs=(10,)),
         scores=scores,

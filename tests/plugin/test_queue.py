@@ -44,9 +44,7 @@ class QueueFeed(inc.Feed):
 def increments() -> list[pl.DataFrame]:
     frame = lab.simulated().frame.select("user", "item", "time")
     bounds = [0, *lab.bounds_of(lab.simulated()), 2**40]
-    return [
-        frame.filter(pl.col("time").is_between(a, b, closed="left")) for a, b in zip(bounds, bounds[1:], strict=False)
-    ]
+    return [frame.filter(pl.col("time").is_between(a, b, closed="left")) for a, b in itertools.pairwise(bounds)]
 
 
 def test_it_is_read_while_it_is_filled_and_gives_the_results_of_the_file() -> None:
