@@ -39,7 +39,7 @@ class OfRun:
 
 
 class Store:
-    """The base parts that the jobs of a sweep have trained so far, on the host, and the last one's compiled functions."""
+    """The base parts that a sweep has trained so far, on the host, and the compiled functions of the last job."""
 
     def __init__(self) -> None:
         self.kept: dict[str, Base] = {}

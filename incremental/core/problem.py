@@ -86,7 +86,7 @@ class Head(NamedTuple):
 
     Attributes:
         loss: (Items or own parameters, outputs, batch) -> [B] float32
-        strategy
+        strategy: its own, where it draws or counts
         init: (key, sizes, D) -> own parameters, for `sizes.slots` labels
         scores: (own parameters, hidden [B, D]) -> [B, V]; None where the strategy's view is missing
         tied: for own parameters that stand beside the model's items: (parameters -> Items) -> the head's strategy.

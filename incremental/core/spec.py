@@ -56,7 +56,7 @@ class Input(NamedTuple):
     """What one example holds of an input; or one id of a side table.
 
     Attributes:
-        shape
+        shape: without the axis of examples or ids
         dtype: of numpy
         kind: whose ids the whole numbers are, or whose side table it is
     """

@@ -1,4 +1,4 @@
-"""The vocabulary of the core: what flows between problem, strategies, learner and drivers.
+"""The vocabulary of the core: what flows between problem, strategies, steps and the executor.
 
 Letters in shapes: B batch, L sequence length, D width, V catalogue capacity (items), W user capacity, S steps,
 T increments, C memory capacity, U touched rows, K cutoff, N rows or negatives, E events.
@@ -134,9 +134,9 @@ class Learner(NamedTuple):
     """Everything that plain training changes.
 
     Attributes:
-        params
-        opt_state
-        catalogue
+        params: the model's, float arrays
+        opt_state: the optimizer's
+        catalogue: what has arrived
         increment: [] int32, of the last update begun; -1 before the base part
     """
 
@@ -174,9 +174,9 @@ class State(NamedTuple):
     """A run's whole state: saved, vmapped and sharded as one.
 
     Attributes:
-        learner
+        learner: what plain training changes
         strategy: each strategy's own state, by name
-        fit
+        fit: how far the increment's training is
         key: [] PRNG key of the run; never advanced, only folded
     """
 
@@ -330,31 +330,40 @@ class Memory(NamedTuple):
 
 
 class Anchor(NamedTuple):
-    """Parameters a strategy pulls towards or keeps. Found by type: it cannot be combined with a fresh start."""
+    """Parameters a strategy pulls towards or keeps. Found by type: it cannot be combined with a fresh start.
+
+    Attributes:
+        params: as the learner's
+    """
 
     params: Params
 
 
 class Teacher(NamedTuple):
-    """Parameters a strategy distils from, at the end of the last increment; a fresh start may learn from them too."""
+    """Parameters a strategy distils from, at the end of the last increment; a fresh start may learn from them too.
+
+    Attributes:
+        params: as the learner's
+        ready: [] float32: 0 until the first increment is finished, then 1
+    """
 
     params: Params
-    ready: Array  # [] float32: 0 until the first increment is finished, then 1
+    ready: Array
 
 
 class Program(NamedTuple):
-    """What a driver runs: `make` builds it for a model with gradients, baselines build it directly.
+    """What the executor runs: `make` builds it for a model with gradients, baselines build it directly.
 
     Attributes:
         init: (key)
         restart: parameters, moments and catalogue afresh
-        begin
+        begin: (state, data): the update begins; its events are counted
         base_epoch: an epoch of the base part: plain training, of which strategies keep their books; None: it is as any
             other
         run_epoch: an epoch of an increment
-        validate
-        end
-        rank
+        validate: (state, validation, seen): whether the epoch is the best so far
+        end: (state, data): the update is over
+        rank: (state, data, seen): the rankings of test examples
         scores: -> [B, V] float32, -inf where not a candidate
         represent: -> [B, D] float32; None: the model has none
         tables: kind -> path -> table, a row an id
@@ -362,7 +371,7 @@ class Program(NamedTuple):
         epochs: at most, in one update
         keeps: an update ends with its best epoch, which may be another than the last
         cutoffs: the K's whose recommendations `rank` counts
-        sizes
+        sizes: capacities of the id tables
         counting: an update's rows are all events that arrived, those of the validation part too, each once
         shardings: of a tree's leaves over several devices
         at: (texts [V, ...]): see `incremental.core.tower`; None: needs none

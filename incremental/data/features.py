@@ -39,7 +39,7 @@ class Feature(NamedTuple):
     """One input of a model.
 
     Attributes:
-        input
+        input: what one example holds of it
         of: (log, examples) -> [N, ...]; it may read the examples' own events and their past, and nothing later
         past: whether it reads what was before; where that is needed, examples without are left out of training
     """

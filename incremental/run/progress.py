@@ -94,10 +94,10 @@ class Result(NamedTuple):
     """A finished run.
 
     Attributes:
-        state: incremental.core.types.State
-        sizes: incremental.core.types.Sizes: the capacities of its tables
-        records
-        costs
+        state: `incremental.core.types.State`
+        sizes: `incremental.core.spec.Sizes`, the capacities of its tables
+        records: all evaluations
+        costs: of each increment
         early: strategies that acted in the base part
     """
 
