@@ -190,17 +190,23 @@ def _learned(config: Mapping[str, Any], ks: tuple[int, ...], spec: Spec) -> Buil
     factories = {
         name: schema.partial(node, f"strategies.{name}") for name, node in (config["strategies"] or {}).items()
     }
-    if model.tower is None:
-        return fixed(_program, model, head, optimizer, factories, steps, ks, spec)
-    if "text" not in spec.side:
+    made = fixed(_program, model, head, optimizer, factories, steps, ks, spec)
+    if model.tower is not None and "text" not in spec.side:
         raise UserError("model: it computes items from their texts, but data.text=null: +text@data.text=hashed_words")
-    if head.init is not None:
+    if model.tower is not None and head.init is not None:
         raise UserError(f"model: it computes items from their texts, but the head has parameters of its own; {REMEDY}")
+    if model.tower is None and model.frozen is None:
+        return made
+    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), model.frozen)
 
     def build(sizes: Sizes) -> Program:
-        text = spec.side["text"]
-        given = jax.ShapeDtypeStruct((sizes[text.kind or ""], *text.shape), text.dtype)
-        return reading(fixed(_program, model, head, optimizer, factories, steps, ks, spec, sizes), given)
+        tables: dict[str, Any] = {}
+        if model.frozen is not None:
+            tables["frozen"] = weights
+        if model.tower is not None:
+            text = spec.side["text"]
+            tables["text"] = jax.ShapeDtypeStruct((sizes[text.kind or ""], *text.shape), text.dtype)
+        return reading(fixed(made, sizes), tables, model.frozen)
 
     return build
 
@@ -231,11 +237,12 @@ def _program(
     ks: tuple[int, ...],
     spec: Spec,
     sizes: Sizes,
-    text: Array | None = None,
+    side: Mapping[str, Any] = {},
 ) -> Program:
+    model = model.given(side["frozen"]) if model.given is not None and "frozen" in side else model
     own = problem(model, head, spec, sizes, precision=steps.precision)
-    if model.tower is not None and text is not None:
-        own = on_texts(own, model.tower, text, spec.side["text"].kind or "", steps.precision)
+    if model.tower is not None:
+        own = on_texts(own, model.tower, side["text"], spec.side["text"].kind or "", steps.precision)
 
     def strategies(own: Problem) -> dict[str, Strategy]:
         return {name: _made(name, factory, own) for name, factory in factories.items()}

@@ -33,6 +33,9 @@ class Model(NamedTuple):
         wants: the shapes that it needs of inputs, where they are its own parameters' and not the data's
         labels: the kind of the ids that it scores; None: any
         tower: how items' rows are computed from their texts; None: ids alone
+        frozen: weights that are not trained, a tree on the host; they travel with the data, as arguments of the
+            compiled functions
+        given: (frozen, on the device) -> the model with these weights
         looked_up: paths of other tables that rows are gathered from, as of positions: float32 in every
             `training.precision`
     """
@@ -43,6 +46,8 @@ class Model(NamedTuple):
     wants: Mapping[str, tuple[int, ...]] = {}
     labels: str | None = None
     tower: Tower | None = None
+    frozen: Any = None
+    given: "Callable[[Any], Model] | None" = None
     looked_up: tuple[str, ...] = ()
 
 

@@ -136,26 +136,33 @@ def on_texts(core: Problem, tower: Tower, text: Array, kind: str, precision: Pre
     )
 
 
-def reading(program: Callable[[Array], Program], text: jax.ShapeDtypeStruct, table: str = "text") -> Program:
-    """One program for all texts [V, ...]: each of its functions is that of `program(data.side[table])`.
+def reading(program: Callable[[Mapping[str, Any]], Program], tables: Mapping[str, Any], frozen: Any = None) -> Program:
+    """One program for all side tables and frozen weights: each of its functions is that of `program(data.side)`.
 
-    `scores`, `represent` and `tables` take no data: `at(text)` has them.
+    `tables` are the shapes of what it reads of `data.side`, `frozen` the weights that travel there under that name.
+    `scores`, `represent` and `tables` take no data: `at(side)` has them.
     """
 
     def at_none() -> Program:
-        return program(jnp.zeros(text.shape, text.dtype))
+        return program(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), dict(tables)))
 
     def of(name: str) -> Callable[..., Any]:
         def called(state: State, data: Data, *rest: Any) -> Any:
-            return getattr(program(data.side[table]), name)(state, data, *rest)
+            return getattr(program(data.side), name)(state, data, *rest)
 
         return called
 
     def unread(*_: Any) -> Any:
-        raise UserError("a program that computes items from texts needs them: program.at(text) has this function")
+        raise UserError("a program that reads side tables or frozen weights needs them: program.at(side) has this one")
 
     none = at_none()
     functions: Mapping[str, Any] = {name: of(name) for name in READING if getattr(none, name) is not None}
     return none._replace(
-        init=lambda key: at_none().init(key), scores=unread, represent=unread, tables=unread, at=program, **functions
+        init=lambda key: at_none().init(key),
+        scores=unread,
+        represent=unread,
+        tables=unread,
+        at=program,
+        frozen=frozen,
+        **functions,
     )

@@ -374,7 +374,8 @@ class Program(NamedTuple):
         sizes: capacities of the id tables
         counting: an update's rows are all events that arrived, those of the validation part too, each once
         shardings: of a tree's leaves over several devices
-        at: (texts [V, ...]): see `incremental.core.tower`; None: needs none
+        at: (side tables and frozen weights): see `incremental.core.tower`; None: needs none
+        frozen: weights that are not trained, on the host; they travel in `Data.side`
         following: strategies, the head's too, whose `record` follows the steps
         early: strategies that act in the base part too
     """
@@ -397,7 +398,8 @@ class Program(NamedTuple):
     sizes: Sizes
     counting: bool = False
     shardings: Callable[[PyTree], PyTree] | None = None
-    at: "Callable[[Array], Program] | None" = None
+    at: "Callable[[Mapping[str, Any]], Program] | None" = None
+    frozen: Any = None
     following: tuple[str, ...] = ()
     early: tuple[str, ...] = ()
 

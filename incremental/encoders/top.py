@@ -71,11 +71,11 @@ class Top(NamedTuple):
                 lora[*path, "merged"] = jnp.zeros((width, width))
         return {"lora": unflatten_dict(lora)}
 
-    def whole(self, params: Params) -> Params:
-        """The layers' parameters, of what is trained; other names are left out."""
+    def whole(self, params: Params, pretrained: Params) -> Params:
+        """The layers' parameters, of what is trained and what is `pretrained`; other names are left out."""
         if not self.rank:
             return {name: params[name] for name in self.pretrained}
-        kernels = flatten_dict(self.pretrained)
+        kernels = flatten_dict(pretrained)
         for (layer, part), own in flatten_dict(params["lora"], is_leaf=lambda _, node: "a" in node).items():
             moved = own["a"] @ own["b"] + jax.lax.stop_gradient(own.get("merged", 0.0))
             kernels[layer, part, "kernel"] = kernels[layer, part, "kernel"] + self.alpha / self.rank * moved

@@ -72,8 +72,8 @@ def encoder_behaviour(
     user's last ones, one behind the other. For `data.task=behaviour` or `click`, and `data.text=tokens`.
 
     Its top `layers` are trained from where the checkpoint has them, or with a `rank` LoRA matrices in them
-    (`incremental.encoders.top`, `merges` too); what is below is frozen, constants of the program. `dropout` of the
-    hidden vector. `remat`: the layers' inner values are computed anew in the backward pass, not kept.
+    (`incremental.encoders.top`, `merges` too); what is below is frozen, and an argument of the program's functions.
+    `dropout` of the hidden vector. `remat`: the layers' inner values are computed anew in the backward pass, not kept.
     """
     own = top(path, layers, rank, alpha, merges)
     config = own.encoder.config
@@ -81,24 +81,31 @@ def encoder_behaviour(
     if not 1 <= tokens <= config.positions:
         raise UserError(f"model.tokens={tokens}: expected 1 to {config.positions}, the encoder's positions")
 
-    def pooled(params: Params, tokens: Array) -> Array:
-        ids, mask = jnp.maximum(tokens - 1, 0), tokens > 0
-        dtype = next(
-            leaf.dtype for leaf in jax.tree.leaves(params) if leaf.ndim > 1
-        )  # of `training.precision`, which the frozen parts take too
+    def of(frozen: Params) -> Model:
+        def pooled(params: Params, tokens: Array) -> Array:
+            ids, mask = jnp.maximum(tokens - 1, 0), tokens > 0
+            dtype = next(
+                leaf.dtype for leaf in jax.tree.leaves(params) if leaf.ndim > 1
+            )  # of `training.precision`, which the frozen parts take too
 
-        def above(params: Params, x: Array) -> Array:
-            whole = jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 1 else leaf, own.whole(params))
-            found: Array = layers_above.apply({"params": whole}, x, mask)
-            return found
+            def above(params: Params, x: Array) -> Array:
+                layers = own.whole(params, frozen["layers"])
+                whole = jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 1 else leaf, layers)
+                found: Array = layers_above.apply({"params": whole}, x, mask)
+                return found
 
-        frozen = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), own.frozen)
-        entering = own.below(frozen, ids, mask).astype(dtype)
-        return mean((jax.checkpoint(above) if remat else above)(params, entering), mask)
+            below = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), frozen["below"])
+            entering = own.below(below, ids, mask).astype(dtype)
+            return mean((jax.checkpoint(above) if remat else above)(params, entering), mask)
 
-    return Model(
-        lambda sizes, _inputs: EncoderBehaviour(sizes, config.width, own.start, pooled, dropout),
-        ("tokens",),
-        {"item/embedding": LABELS, "item_bias": LABELS},
-        {"tokens": (tokens,)},
-    )
+        return Model(
+            lambda sizes, _inputs: EncoderBehaviour(sizes, config.width, own.start, pooled, dropout),
+            ("tokens",),
+            {"item/embedding": LABELS, "item_bias": LABELS},
+            {"tokens": (tokens,)},
+            frozen=kept,
+            given=of,
+        )
+
+    kept = {"below": own.frozen, "layers": own.pretrained if rank else {}}
+    return of(kept)

@@ -58,8 +58,13 @@ def encoder_items(
     def start(drawn: Params, key: Array) -> Params:
         return {"text": drawn["text"], **own.start(key)}
 
-    def whole(params: Params) -> Params:
-        return {"text": params["text"], **own.whole(params)}
-
     config, first = own.encoder.config, own.first
-    return model._replace(tower=Tower(lambda n: TopLayers(config, first, n), ids, start, whole, TOGETHER, remat))
+
+    def of(frozen: Params) -> Model:
+        def whole(params: Params) -> Params:
+            return {"text": params["text"], **own.whole(params, frozen)}
+
+        tower = Tower(lambda n: TopLayers(config, first, n), ids, start, whole, TOGETHER, remat)
+        return model._replace(tower=tower, frozen=own.pretrained if rank else None, given=of)
+
+    return of(own.pretrained)

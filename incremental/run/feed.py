@@ -119,7 +119,7 @@ class Feed:
             every = self.examples(older, inputs, t)
         data = self.examples(rows, inputs, t, new)._replace(validation=every.rows)
         data, validation, seen = place((data, checked, seen))
-        side = self.side(t, program.sizes, place)
+        side = self.side(t, program, place)
         return Given(data._replace(side=side), validation._replace(side=side), seen)
 
     def past_bytes(self, plan: Plan, t: int) -> int:
@@ -127,10 +127,15 @@ class Feed:
         past = [i for i in plan.increments if i < t]
         return BYTES_AN_INTERACTION * len(self.stream.training_events(past))
 
-    def side(self, t: int, sizes: Sizes, place: Place) -> dict[str, Any]:
+    def side(self, t: int, program: Program, place: Place) -> dict[str, Any]:
         """The side tables [capacity, ...] by name, on the device, of the ids that occurred up to increment t; those of
-        the future's ids are 0."""
-        log, last, found = self.stream.interactions, self.stream.bounds(t)[1], {}
+        the future's ids are 0. And the program's frozen weights, as "frozen"."""
+        log, last, sizes = self.stream.interactions, self.stream.bounds(t)[1], program.sizes
+        found: dict[str, Any] = {}
+        if program.frozen is not None:
+            if self.placed.get("frozen", (None,))[0] != place:
+                self.placed["frozen"] = place, place(program.frozen)
+            found["frozen"] = self.placed["frozen"][1]
         for name, table in log.side.items():
             room = sizes[table.kind]
             known = min(int(log.ids(table.kind)[:last].max(initial=0)) + 1, room)
@@ -168,7 +173,7 @@ class Feed:
             listed: Any = np.isin(np.arange(sizes.slots), np.unique(stream.label[slice(*stream.bounds(t))]))
             data = data._replace(listed=listed)
         data, seen = place((data, seen))
-        return rows, data._replace(side=self.side(t if new else trained_until, sizes, place)), seen
+        return rows, data._replace(side=self.side(t if new else trained_until, program, place)), seen
 
     def seen(self, rows: Examples, *, heldout: bool) -> Seen:
         """The items to leave out of each example's ranking."""

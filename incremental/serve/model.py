@@ -124,5 +124,5 @@ def load(run: str | Path) -> Trained:
     _, parts, way, (state, _, _, sizes, progress) = restored(run)
     program, t = way.at(sizes).program, progress.increment - 1
     if program.at is not None:
-        program = program.at(Feed(parts.stream).side(t, sizes, way.place)["text"])
+        program = program.at(Feed(parts.stream).side(t, program, way.place))
     return Trained(program, state, parts.stream.prefix(t))

@@ -17,6 +17,7 @@ from incremental.core.types import Batch, Data, Learner, Outputs, Params, Progra
 from incremental.errors import UserError
 from incremental.heads.sampled_softmax import sampled_softmax
 from incremental.run import alone, loop
+from incremental.run.stopping import restored
 from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
@@ -334,15 +335,16 @@ def test_patience_counts_after_the_least_number_of_epochs() -> None:
 def epochs_of(f: alone.Functions, data: Data, validation: Data) -> tuple[list[State], list[float], State]:
     """The state on the host after each epoch, the validation value then, and the state after the update."""
     state = f.begin(f.init(jax.random.key(0)), data)
-    states, values = [], []
+    states, values, best = [], [], f.started(state) if f.program.keeps else None
     while bool(state.fit.active):
         state, _ = f.run_epoch(state, data)
         state = f.validate(state, validation, None)
+        best = None if best is None else f.better(best, state)
         states.append(lab.on_host(state))
         ranks = np.asarray(f.rank(state, validation, None).rank)[: int(validation.size)]
         gains = np.where(ranks < 10, 1 / np.log2(np.minimum(ranks, 10) + 2), 0.0)
         values.append(float(gains.sum() / max(len(gains), 1)))
-    return states, values, f.end(state, data)
+    return states, values, f.end(state if best is None else restored(state, best), data)
 
 
 def test_the_best_epoch_is_kept_of_learner_and_strategy() -> None:

@@ -81,7 +81,7 @@ def gradients(head: str) -> Any:
     def both(key: Any) -> Any:
         learner = steps.new_learner(setup, SIZES, key)
         states = setup.strategy.init(learner)
-        state = State(learner, states, steps.fresh_fit(learner, states), key)
+        state = State(learner, states, steps.fresh_fit(), key)
         none: Any = lambda *_: None  # noqa: E731
         state = steps.begin(setup, state, rows(), reset=False, fit=none)
         new = rows().rows._replace(candidates=state.learner.catalogue.seen, step=jnp.int32(0))

@@ -80,7 +80,7 @@ def program(
             rank_batch_size=64,
         )
 
-    return reading(at, jax.ShapeDtypeStruct((sizes.slots, F), jnp.float32))
+    return reading(lambda side: at(side["text"]), {"text": jax.ShapeDtypeStruct((sizes.slots, F), jnp.float32)})
 
 
 @functools.cache
@@ -201,7 +201,9 @@ def test_a_compact_step_computes_the_batchs_items_only_and_does_what_the_dense_o
             steps = training(batch_size=16, epochs=2, patience=0, rows=rows)
             return make(own, sgd(learning_rate=0.5), parts, sizes=sizes, training=steps)
 
-        f = lab.functions(reading(at, jax.ShapeDtypeStruct((sizes.slots, F), jnp.float32)))
+        f = lab.functions(
+            reading(lambda side: at(side["text"]), {"text": jax.ShapeDtypeStruct((sizes.slots, F), jnp.float32)})
+        )
         state = f.init(jax.random.key(0))
         for t in (0, 1):
             state, _ = lab.train(f, state, *lab.update_data(stream(), f.program, t))

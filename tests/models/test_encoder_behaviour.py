@@ -25,6 +25,7 @@ from incremental.encoders.load import load
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.encoder_behaviour import encoder_behaviour
+from incremental.run.feed import Feed
 from incremental.run.policy import update
 from incremental.strategies.ewc import ewc
 from incremental.strategies.gpm import gpm
@@ -202,6 +203,21 @@ def test_it_learns_from_the_stream_under_strategies(settings: dict[str, Any], ch
     if not settings.get("rank"):
         basis = result.state.strategy["basis"].basis["layer_1/inner/kernel"]
         assert np.abs(basis).max() > 0
+
+
+def test_frozen_weights_are_arguments_of_the_compiled_functions(checkpoint: Checkpoint) -> None:  # noqa: F811
+    """And no constants in them, which every compiled program would hold once more."""
+    folder = checkpoint("bert")
+    chosen = [f"model.path={folder}", f"model.tokens={3 * L}", f"data.text.path={folder}", f"data.text.length={L}"]
+    named = ["experiment=behaviour", "data.source.events=800", "data.history=2", "text@data.text=tokens"]
+    parts = assemble(composed(*named, "model=encoder_behaviour", *chosen))
+    feed = Feed(parts.stream)
+    program = parts.build(feed.sizes(0))
+    data = feed.update(program, 0, parts.update.plan(0, [], {}, 0), jax.device_put).data
+    frozen = sum(np.size(leaf) for leaf in jax.tree.leaves(data.side["frozen"]))
+    state = jax.eval_shape(program.init, jax.random.key(0))
+    constants = jax.make_jaxpr(program.run_epoch)(state, data).consts
+    assert frozen > 1000 > 4 * sum(np.size(constant) for constant in constants)
 
 
 def test_what_does_not_fit_is_refused(checkpoint: Checkpoint) -> None:  # noqa: F811

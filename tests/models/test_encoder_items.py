@@ -100,7 +100,9 @@ def program(folder: Path, text: Any, head: Head, parts: Any, rows: Any, **settin
         own = of(folder, text, SIZES, head, **settings)
         return make(own, adam(learning_rate=0.01), parts, sizes=SIZES, training=steps, cutoffs=(12,))
 
-    return reading(at, jax.ShapeDtypeStruct((SIZES.slots, *text.shape[1:]), jnp.float32))
+    return reading(
+        lambda side: at(side["text"]), {"text": jax.ShapeDtypeStruct((SIZES.slots, *text.shape[1:]), jnp.float32)}
+    )
 
 
 def test_strategies_apply_to_its_layers_as_to_others(checkpoint: Checkpoint) -> None:  # noqa: F811

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from incremental.core.spec import Sizes, next_item
+from incremental.core.spec import Sizes
 from incremental.core.types import Data
 from incremental.data.cutting import equal_counts
 from incremental.data.simulator import simulate
@@ -47,7 +47,7 @@ def test_scores_are_the_laws_own_logits_over_the_items_seen(stream: Stream) -> N
 
 
 def test_a_catalogue_smaller_than_the_streams_scores_its_own_items(stream: Stream) -> None:
-    program = oracle(stream).program(next_item(8), Sizes(item=8, user=8), ())
+    program = oracle(stream).program(stream.spec, Sizes(item=8, user=8), ())
     params = jax.jit(program.init)(jax.random.key(0)).learner.params
     assert stream.interactions.law is not None
     np.testing.assert_array_equal(params["vectors"], stream.interactions.law.vectors[:8].T)

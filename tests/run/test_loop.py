@@ -154,7 +154,7 @@ def test_tests_of_users_and_items_beyond_the_tables() -> None:
         build, feed = lab.baseline_build("popularity"), {"capacities": Capacities(table=least)}
         results.append(lab.run(build, stream, lab.POLICIES["static"], feed=feed, metrics=("mrr@10",), matrix=True))
     assert results[0].sizes != results[1].sizes
-    assert max(results[0].sizes) < 16 < stream.interactions.item.max()
+    assert max(results[0].sizes.values()) < 16 < stream.interactions.item.max()
     assert list(map(str, results[0].records)) == list(map(str, results[1].records))
 
 
