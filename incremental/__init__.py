@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from incremental.core.problem import Head as Head
     from incremental.core.problem import Model as Model
     from incremental.core.problem import problem as problem
+    from incremental.core.program import Program as Program
     from incremental.core.spec import Input as Input
     from incremental.core.spec import Sizes as Sizes
     from incremental.core.spec import Spec as Spec
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from incremental.core.types import Memory as Memory
     from incremental.core.types import Outputs as Outputs
     from incremental.core.types import Problem as Problem
-    from incremental.core.types import Program as Program
     from incremental.core.types import State as State
     from incremental.core.types import Step as Step
     from incremental.core.types import Teacher as Teacher
@@ -87,7 +87,7 @@ PLACES = {
     "Outputs": "incremental.core.types",
     "problem": "incremental.core.problem",
     "Problem": "incremental.core.types",
-    "Program": "incremental.core.types",
+    "Program": "incremental.core.program",
     "replay": "incremental.strategies.replay",
     "Run": "incremental.report.runs",
     "run_stream": "incremental.run.loop",

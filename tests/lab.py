@@ -18,9 +18,10 @@ from incremental.app import config
 from incremental.app.cli import config_folder
 from incremental.core import gradient, optimizers
 from incremental.core.problem import Baseline, Head, Model, problem
+from incremental.core.program import Program
 from incremental.core.spec import Input, Sizes, next_item
 from incremental.core.strategy import Strategy
-from incremental.core.types import Data, Info, Problem, Program, State
+from incremental.core.types import Data, Info, Problem, State
 from incremental.data.interactions import Interactions, Table
 from incremental.data.simulator import simulate
 from incremental.data.stream import Stream, make_stream

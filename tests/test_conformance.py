@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from incremental.core.program import Program
 from incremental.core.spec import Sizes
 from incremental.core.strategy import Strategy, chain
-from incremental.core.types import STORED, Batch, Data, Program, State
+from incremental.core.types import STORED, Batch, Data, State
 from incremental.memory import buffer, reservoir
 from incremental.run import alone, loop
 from incremental.run.capacity import capacity, into_corner

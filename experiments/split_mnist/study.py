@@ -18,8 +18,8 @@ from incremental.app.options import NEEDED, Option, options
 from incremental.app.sweep import use_every_core
 from incremental.core.gradient import make, training
 from incremental.core.problem import Model, problem
+from incremental.core.program import Program
 from incremental.core.spec import Sizes
-from incremental.core.types import Program
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.run.executor import Executor

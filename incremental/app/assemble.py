@@ -14,11 +14,12 @@ from jax import Array
 from incremental.app import config as schema
 from incremental.core.gradient import Training, make
 from incremental.core.problem import Baseline, Head, Model, problem, read
+from incremental.core.program import Program
 from incremental.core.sharding import over
 from incremental.core.spec import Sizes, Spec
 from incremental.core.strategy import Strategy
 from incremental.core.tower import on_texts, reading
-from incremental.core.types import Problem, Program
+from incremental.core.types import Problem
 from incremental.core.untied import REMEDY
 from incremental.data.stream import Stream
 from incremental.errors import UserError

@@ -17,11 +17,12 @@ from jax import Array
 from incremental.core import steps
 from incremental.core.compaction import compacted, dense, guarded, guarded_problem
 from incremental.core.precision import Precision, multiplying
+from incremental.core.program import Program
 from incremental.core.ranking import rankable, ranker
 from incremental.core.spec import Sizes, of_kinds
 from incremental.core.steps import Setup
 from incremental.core.strategy import Strategy, books, chain
-from incremental.core.types import Data, Problem, Program, Seen, State
+from incremental.core.types import Data, Problem, Seen, State
 from incremental.core.untied import refuse_copies
 from incremental.errors import UserError
 from incremental.metrics.ranking import per_event

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.precision import multiplying
+from incremental.core.program import Program
 from incremental.core.ranking import Known, known, rankable, ranker
 from incremental.core.spec import Input, Sizes, of_kinds
 from incremental.core.steps import count_arrivals, empty_catalogue, fresh_fit
-from incremental.core.types import Data, Info, Learner, Params, Program, Seen, State
+from incremental.core.types import Data, Info, Learner, Params, Seen, State
 
 
 def gradient_free(

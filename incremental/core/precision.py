@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
-from incremental.core.types import Params, Program, PyTree
+from incremental.core.program import Program
+from incremental.core.types import Params, PyTree
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 NORMS = nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.BatchNorm

@@ -10,10 +10,11 @@ from flax.traverse_util import flatten_dict
 from jax import Array
 
 from incremental.core.precision import Precision, arithmetic
+from incremental.core.program import Program
 from incremental.core.spec import Input, Sizes, Spec
 from incremental.core.strategy import Strategy, named_key
 from incremental.core.tower import Tower
-from incremental.core.types import Batch, Outputs, Params, Problem, Program
+from incremental.core.types import Batch, Outputs, Params, Problem
 from incremental.errors import UserError
 
 LABELS = "labels"

@@ -15,8 +15,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
+from incremental.core.program import Program
 from incremental.core.spec import Sizes
-from incremental.core.types import Program, PyTree
+from incremental.core.types import PyTree
 from incremental.errors import UserError
 
 BATCH, ROWS = "batch", "rows"  # the mesh's axes

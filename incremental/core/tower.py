@@ -17,8 +17,9 @@ from jax import Array
 
 from incremental.core.compaction import take
 from incremental.core.precision import Precision, arithmetic
+from incremental.core.program import Program
 from incremental.core.strategy import named_key
-from incremental.core.types import Batch, Data, Outputs, Params, Problem, Program, State
+from incremental.core.types import Batch, Data, Outputs, Params, Problem, State
 from incremental.errors import UserError
 
 READING = (

@@ -8,8 +8,9 @@ from jax import Array
 
 from incremental.core.gradient_free import gradient_free
 from incremental.core.problem import Baseline
+from incremental.core.program import Program
 from incremental.core.spec import Input, Sizes
-from incremental.core.types import Data, Params, Program
+from incremental.core.types import Data, Params
 from incremental.errors import UserError
 
 

@@ -7,9 +7,10 @@ from jax import Array
 
 from incremental.core.gradient_free import gradient_free
 from incremental.core.problem import Baseline
+from incremental.core.program import Program
 from incremental.core.ranking import known_to_all
 from incremental.core.spec import Input, Sizes
-from incremental.core.types import Data, Params, Program
+from incremental.core.types import Data, Params
 from incremental.data.stream import Stream
 from incremental.errors import UserError
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from incremental.core.program import Program
 from incremental.core.sharding import put, shapes
 from incremental.core.spec import Input, Sizes
-from incremental.core.types import Params, Program, PyTree, Ranks, Seen, State
+from incremental.core.types import Params, PyTree, Ranks, Seen, State
 from incremental.run.capacity import grow
 from incremental.run.compiled import Compiled
 from incremental.run.stopping import Best, better, restored, started

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from incremental.core.types import Program, PyTree, State
+from incremental.core.program import Program
+from incremental.core.types import PyTree, State
 
 
 def capacity(n: int, least: int = 8) -> int:

@@ -5,7 +5,8 @@ from typing import Any
 
 import jax
 
-from incremental.core.types import Anchor, Program
+from incremental.core.program import Program
+from incremental.core.types import Anchor
 from incremental.errors import UserError
 from incremental.run.executor import Executor
 from incremental.run.feed import Feed

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from incremental.core.program import Program
 from incremental.core.spec import Sizes
-from incremental.core.types import Fit, Learner, Program, PyTree, Ranks, Seen, State, bytes_of
+from incremental.core.types import Fit, Learner, PyTree, Ranks, Seen, State, bytes_of
 from incremental.errors import UserError
 from incremental.run.alone import Alone, Build, Kept
 from incremental.run.alone import Bound as BoundAlone

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from incremental.core.program import Program
 from incremental.core.spec import Input, Sizes
-from incremental.core.types import Batch, Data, Program, PyTree, Seen
+from incremental.core.types import Batch, Data, PyTree, Seen
 from incremental.data.features import Examples
 from incremental.data.stream import Stream
 from incremental.errors import UserError

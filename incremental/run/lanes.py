@@ -18,8 +18,9 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
+from incremental.core.program import Program
 from incremental.core.spec import Input, Sizes
-from incremental.core.types import Program, PyTree, Ranks, Seen, State
+from incremental.core.types import PyTree, Ranks, Seen, State
 from incremental.run.alone import Kept, checksums, like, parameters_written
 from incremental.run.capacity import into_corner
 from incremental.run.compiled import Compiled

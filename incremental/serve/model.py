@@ -16,7 +16,8 @@ import jax
 import numpy as np
 
 from incremental.app.bases import restored
-from incremental.core.types import Program, State
+from incremental.core.program import Program
+from incremental.core.types import State
 from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.run.feed import Feed, within

@@ -14,9 +14,10 @@ from jax import Array
 from incremental.core.gradient import Training, make
 from incremental.core.optimizers import adam
 from incremental.core.problem import Model, problem, read
+from incremental.core.program import Program
 from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy
-from incremental.core.types import Batch, Data, Params, Problem, Program, PyTree, State
+from incremental.core.types import Batch, Data, Params, Problem, PyTree, State
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.matrix_factorization import matrix_factorization

@@ -13,9 +13,10 @@ import pytest
 from incremental.core import compaction, optimizers
 from incremental.core.gradient import make, training
 from incremental.core.problem import Head, Model, problem
+from incremental.core.program import Program
 from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy
-from incremental.core.types import Batch, Data, Problem, Program, State
+from incremental.core.types import Batch, Data, Problem, State
 from incremental.errors import UserError
 from incremental.heads.adaptive_softmax import adaptive_softmax
 from incremental.heads.bce import bce

@@ -11,9 +11,10 @@ import pytest
 from incremental.core import gradient, steps
 from incremental.core.optimizers import sgd
 from incremental.core.problem import Head, problem
+from incremental.core.program import Program
 from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy
-from incremental.core.types import Batch, Data, Learner, Outputs, Params, Program, State, Step
+from incremental.core.types import Batch, Data, Learner, Outputs, Params, State, Step
 from incremental.errors import UserError
 from incremental.heads.sampled_softmax import sampled_softmax
 from incremental.run import alone, loop

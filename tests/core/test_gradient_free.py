@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from incremental.core.gradient_free import gradient_free
+from incremental.core.program import Program
 from incremental.core.spec import Input, Sizes
-from incremental.core.types import Batch, Data, Info, Program, State
+from incremental.core.types import Batch, Data, Info, State
 from incremental.models.cooccurrence import cooccurrence
 from incremental.models.popularity import popularity
 from tests import lab

@@ -23,10 +23,11 @@ from incremental.core.gradient import make
 from incremental.core.lengths import by_length
 from incremental.core.optimizers import adam
 from incremental.core.problem import Model, problem
+from incremental.core.program import Program
 from incremental.core.sharding import BATCH, Layout, devices, mesh_of, over, rules_of, shapes, sharded, split
 from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy, chain
-from incremental.core.types import Program, State
+from incremental.core.types import State
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.gru4rec import gru4rec

@@ -13,9 +13,10 @@ from incremental.core import steps
 from incremental.core.gradient import make, training
 from incremental.core.optimizers import adam, sgd
 from incremental.core.problem import problem
+from incremental.core.program import Program
 from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy, chain
-from incremental.core.types import Batch, Data, Params, Problem, Program, State
+from incremental.core.types import Batch, Data, Params, Problem, State
 from incremental.errors import UserError
 from tests import lab
 from tests.hooks import error_memory, reptile

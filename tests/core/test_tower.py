@@ -19,10 +19,11 @@ from incremental.app.experiment import execute, named
 from incremental.core.gradient import make, training
 from incremental.core.optimizers import adam, sgd
 from incremental.core.problem import Model, problem
+from incremental.core.program import Program
 from incremental.core.sharding import sharded
 from incremental.core.spec import Sizes, next_item
 from incremental.core.tower import Tower, on_texts, reading
-from incremental.core.types import Batch, Problem, Program
+from incremental.core.types import Batch, Problem
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
 from incremental.data.text import hashed_words

@@ -13,8 +13,8 @@ from incremental.app.experiment import execute, named
 from incremental.core import optimizers
 from incremental.core.gradient import make, training
 from incremental.core.problem import Head, problem
+from incremental.core.program import Program
 from incremental.core.spec import Input, Sizes, Spec
-from incremental.core.types import Program
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
 from incremental.data.task import behaviour as predict

@@ -15,8 +15,9 @@ from incremental.core.gradient import make, training
 from incremental.core.optimizers import adam
 from incremental.core.precision import Precision
 from incremental.core.problem import problem
+from incremental.core.program import Program
 from incremental.core.spec import Input, Sizes, Spec
-from incremental.core.types import Memory, Problem, Program
+from incremental.core.types import Memory, Problem
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
 from incremental.data.task import behaviour as predict

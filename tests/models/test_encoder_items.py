@@ -11,9 +11,10 @@ import pytest
 from incremental.core.gradient import make, training
 from incremental.core.optimizers import adam
 from incremental.core.problem import Head, problem
+from incremental.core.program import Program
 from incremental.core.spec import Sizes, next_item
 from incremental.core.tower import on_texts, reading
-from incremental.core.types import Problem, Program, bytes_of
+from incremental.core.types import Problem, bytes_of
 from incremental.data.encoded import states
 from incremental.encoders.encode import encode
 from incremental.encoders.load import load

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from incremental.core.embedding import uniform_rows
+from incremental.core.program import Program
 from incremental.core.spec import Sizes, next_item
-from incremental.core.types import Data, Program, State
+from incremental.core.types import Data, State
 from incremental.models.popularity import popularity
 from incremental.run.capacity import capacity, grow, into_corner
 

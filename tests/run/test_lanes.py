@@ -12,8 +12,8 @@ from incremental.app import cli
 from incremental.core.gradient import make, training
 from incremental.core.optimizers import adam
 from incremental.core.problem import problem
+from incremental.core.program import Program
 from incremental.core.spec import Sizes, next_item
-from incremental.core.types import Program
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.run import lanes, loop, memory

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core.program import Program
 from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy
-from incremental.core.types import Anchor, Batch, Learner, Program, bytes_of
+from incremental.core.types import Anchor, Batch, Learner, bytes_of
 from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.metrics.ranking import per_event
