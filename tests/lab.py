@@ -238,14 +238,15 @@ def baseline_build(name: str) -> Build:
     return of_baseline(configured(name, "model")())
 
 
-def of_baseline(made: Baseline) -> Build:
-    """Programs of a baseline that belongs to one stream."""
-    return functools.cache(lambda sizes: made.program(next_item(8), sizes, (10,)))
+def of_baseline(made: Baseline, events: Stream | None = None) -> Build:
+    """Programs of a baseline; of one that belongs to a stream, for its examples."""
+    spec = next_item(HISTORY) if events is None else events.spec
+    return functools.cache(lambda sizes: made.program(spec, sizes, (10,)))
 
 
 def build_for(name: str, events: Stream) -> Build:
     """A baseline's programs by name; the oracle reads the law of its stream."""
-    return of_baseline(oracle(events)) if name == "oracle" else baseline_build(name)
+    return of_baseline(oracle(events), events) if name == "oracle" else baseline_build(name)
 
 
 _Functions = alone.Functions

@@ -22,6 +22,7 @@ NEEDED = {  # what the user must give
     "encoder_items": ["model.path=x"],
     "encoder_behaviour": ["model.path=x"],
     "encoded": ["data.text.path=x"],
+    "click": ["data.task.clicked=[buy]"],
     "states": ["model=encoder_items", "model.path=x"],
     "tokens": ["model=encoder_behaviour", "model.path=x"],
 }
@@ -42,7 +43,7 @@ def check(values: dict[str, Any]) -> None:
         config.partial(values[key], key)
     for name, node in (values["strategies"] or {}).items():
         config.partial(node, f"strategies.{name}")
-    for key in ("text", "predict"):
+    for key in ("text", "task"):
         if values["data"].get(key):
             config.build(values["data"][key], f"data.{key}")
     data = dict(values["data"])
@@ -53,7 +54,7 @@ def check(values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_fits_its_factory(group: str, choice: str) -> None:
-    place = {"strategy": "+strategy@strategies.it", "text": "+text@data.text", "predict": "+task@data.task"}.get(
+    place = {"strategy": "+strategy@strategies.it", "text": "+text@data.text", "task": "+task@data.task"}.get(
         group, group
     )
     check(composed(f"{place}={choice}", *NEEDED.get(choice, [])))
@@ -70,7 +71,7 @@ def test_the_protocols_defaults_are_those_of_make_stream() -> None:
     signature = inspect.signature(make_stream).parameters
     assert said.pop("heldout") is None  # follows from evaluation.matrix
     assert said == {key: signature[key].default for key in said}
-    assert set(said) | {"heldout"} == set(signature) - {"source", "cut", "cleaning", "text", "predict"}
+    assert set(said) | {"heldout"} == set(signature) - {"source", "cut", "cleaning", "text", "task", "features"}
 
 
 def test_a_data_set_says_where_it_differs_only() -> None:

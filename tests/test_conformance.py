@@ -28,7 +28,7 @@ from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 strategies = pytest.mark.parametrize("strategy", lab.STRATEGIES)
-SIZES = Sizes(item=1024, user=1024)  # of the tiny stream: `loop.LEAST_CAPACITY`
+SIZES = Sizes(item=1024, user=1024)  # of the tiny stream: the least that a feed makes
 BASELINES = ("popularity", "cooccurrence", "oracle")
 
 
@@ -175,7 +175,7 @@ def test_no_strategy_is_plain_training_exactly() -> None:
     data, _ = data_at(0)
     state = plain.begin(plain.init(jax.random.key(0)), data)
     own = {"nothing": ()}
-    other = state._replace(strategy=own, fit=state.fit._replace(strategy=own))
+    other = state._replace(strategy=own)
     one, two = jax.jit(nothing.run_epoch)(other, data), plain.run_epoch(state, data)
     lab.assert_same(one[0].learner, two[0].learner)
     lab.assert_same(one[1].loss, two[1].loss)

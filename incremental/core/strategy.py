@@ -228,4 +228,6 @@ def chain(**parts: Strategy) -> Strategy:
         return said
 
     early = all(part.early for part in parts.values())
-    return Strategy(init, begin, batch, view, loss, grads, updates, record, end, report, scores=scores, early=early)
+    whole = Strategy(init, begin, batch, view, loss, grads, updates, record, end, report, early=early)
+    corrects = any(part.scores is not Strategy().scores for part in parts.values())
+    return whole._replace(scores=scores) if corrects else whole

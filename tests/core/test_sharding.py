@@ -107,7 +107,7 @@ def test_what_mirrors_a_table_lies_with_it_and_all_else_on_every_device() -> Non
     }
     tables = {f"{kind}/embedding" for kind in ("user", "item")}
     assert split_ones >= {f"learner/params/{table}" for table in tables}
-    for where in ("learner/opt_state/0/mu", "strategy/ewc/anchor/params", "fit/learner/params"):
+    for where in ("learner/opt_state/0/mu", "strategy/ewc/anchor/params"):
         assert split_ones >= {f"{where}/{table}" for table in tables}, split_ones
     assert all(any(name.endswith(table) for table in tables) for name in split_ones)
     # Under a table's path, but not its rows.

@@ -292,7 +292,7 @@ def test_a_run_from_its_config_is_loaded_recommends_and_is_exported(tmp_path: Pa
 def test_a_program_without_its_texts_says_so() -> None:
     alone = build()(Sizes(item=1024, user=1024))
     for function in (alone.scores, alone.represent, alone.tables):
-        with pytest.raises(UserError, match=r"program.at\(text\)"):
+        with pytest.raises(UserError, match=r"program.at\(side\)"):
             function(None)  # type: ignore[misc, call-arg, arg-type]
 
 
