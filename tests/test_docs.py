@@ -1,11 +1,46 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "incremental" / "strategies" / "README.md",
+    *sorted((ROOT / "experiments").glob("*/README.md")),
+]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+TITLE = re.compile(r"^#+ (.+)$", re.MULTILINE)
+BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link may name after #: each title in lower case, without signs, with - for blanks."""
+    titles = TITLE.findall(BLOCK.sub("", page.read_text(encoding="utf-8")))
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_the_reference_of_strategies_is_up_to_date() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "document_strategies"), "check=true"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    broken = []
+    for link in LINK.findall(BLOCK.sub("", page.read_text(encoding="utf-8"))):
+        if "://" in link:
+            continue
+        path, _, title = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (title and title not in anchors(target)):
+            broken.append(link)
+    assert not broken, f"{page.relative_to(ROOT)}: these links lead nowhere: {', '.join(broken)}"
+
+
+def test_the_readme_invites() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 600, "README.md: move text to docs/"
