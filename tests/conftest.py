@@ -10,7 +10,10 @@ import pytest
 # the laws compare bits on the host, whatever device is there.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Eight devices, for what runs on several; all else runs on the first.
-FLAGS = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=8"
+FLAGS = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_force_host_platform_device_count=8"
+)
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 # Programs that tests have in common are compiled once, and kept for the next time; a folder a worker, for JAX does
 # not write entries atomically.

@@ -60,7 +60,7 @@ def evaluation(*, metrics: list[str | Metric], matrix: bool = False) -> Evaluati
 
 
 class Parts(NamedTuple):
-    """Everything that a driver needs."""
+    """Everything that a run needs."""
 
     stream: Stream
     build: Build
