@@ -32,7 +32,7 @@ class Metric(NamedTuple):
         measure: (ranks [N] float32, recommended, catalogue, rows) -> a value for each event [N], or one number.
             `ranks`: of each event's label, 0 the first, ties counted as half, inf where it is no candidate.
             `recommended`: for each K of the other metrics how often [V] each item was among the first K of an event.
-            `rows`: the N events as `incremental.data.features.Examples` has them (`event`, `user`, `label`, `increment`,
+            `rows`: the N events as `incremental.data.features.Examples` (`event`, `user`, `label`, `increment`,
             `past`). Values for each event are averaged over all of them and over the groups (cold users, cold items,
             rare items); NaN is an event that the metric says nothing of. A number stands as it is.
     """

@@ -274,6 +274,17 @@ def test_a_foreign_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
         execute(composed(tmp_path / "0.001", "optimizer.learning_rate=0.001"))
 
 
+def test_a_checkpoint_of_another_version_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = composed(tmp_path)
+    stop_after_first_save(monkeypatch)
+    monkeypatch.setattr(checkpoint, "VERSION", 1)
+    with pytest.raises(Stopped):
+        execute(config)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=r"has the format of version 1, this code reads version 2; remove .*checkpoint"):
+        execute(config)
+
+
 def stop_after_first_save(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every run stops after its first save."""
     original = checkpoint.Checkpoints.save
