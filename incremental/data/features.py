@@ -59,7 +59,7 @@ def user() -> Feature:
     return Feature(Input((), np.dtype(np.int32), "user"), lambda _log, examples: examples.user)
 
 
-def history(length: int, kind: str = "item") -> Feature:
+def history(*, length: int, kind: str = "item") -> Feature:
     """[length] int32: the ids of a kind of the user's last events, the last one last, left-padded with 0."""
 
     def of(log: Interactions, examples: Examples) -> np.ndarray:
@@ -68,7 +68,7 @@ def history(length: int, kind: str = "item") -> Feature:
     return Feature(Input((length,), np.dtype(np.int32), kind), of, past="needed")
 
 
-def current(kind: str) -> Feature:
+def current(*, kind: str) -> Feature:
     """[] int32: the event's own id of a kind, which must be known before its label is: a shop, a category asked for."""
 
     def of(log: Interactions, examples: Examples) -> np.ndarray:

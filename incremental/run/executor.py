@@ -46,7 +46,7 @@ class Base(NamedTuple):
 
 
 class Executor:
-    """The lanes' states at one pair of capacities. `way` says how functions are compiled and mapped over the lanes."""
+    """The lanes' states at given capacities. `way` says how functions are compiled and mapped over the lanes."""
 
     @classmethod
     def alone(cls, build: Build, seed: int = 0) -> "Executor":

@@ -25,8 +25,7 @@ class Capacities(NamedTuple):
 
     Attributes:
         table: rows of an id table at least: a smaller one saves less than compiling anew costs
-        classes: rows of the item table at least, where the labels are behaviours: there are few, and their scores are
-            kept
+        classes: rows of the labels' table at least, where they are classes: there are few, and their scores are kept
         examples: examples of an update or a test at least; a power of two
     """
 

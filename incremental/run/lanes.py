@@ -36,7 +36,7 @@ def mapped_on(platform: str) -> Callable[[Callable[[Any], Any], Any], Any]:
 
 
 class Functions:
-    """A program's functions over lanes, at one pair of capacities, compiled as they are met.
+    """A program's functions over lanes, at given capacities, compiled as they are met.
 
     The first arguments are the lanes' numbers and, where a state changes, which lanes are on.
     """
@@ -120,7 +120,7 @@ def noted(numbers: Numbers, on: Any, old: PyTree, new: PyTree) -> PyTree:
 
 
 class Programs:
-    """What the lanes of a group share: the functions at each pair of capacities, and the devices."""
+    """What the lanes of a group share: the functions at each of the capacities, and the devices."""
 
     def __init__(self, build: LaneBuild, first: Mapping[str, float], lanes: int) -> None:
         devices = jax.local_devices()[:lanes]

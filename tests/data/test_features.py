@@ -51,7 +51,7 @@ def read(name: str, stream: Stream) -> list[Any]:
 
 
 def test_a_history_of_a_further_kind_holds_its_ids_where_events_have_none_0() -> None:
-    stream = made(worn=of.history(2, "category"))
+    stream = made(worn=of.history(length=2, kind="category"))
     assert stream.interactions.vocabulary("category") == ["", "shoe", "tea", "hat"]
     # Events 0 and 1 have nothing before them; the second one's category is empty, and stays a place of the history.
     assert read("worn", stream) == [[0, 1], [1, 1], [0, 0], [1, 2]]
@@ -61,7 +61,7 @@ def test_a_history_of_a_further_kind_holds_its_ids_where_events_have_none_0() ->
 
 
 def test_the_events_own_id_is_current() -> None:
-    stream = made(shelf=of.current("category"))
+    stream = made(shelf=of.current(kind="category"))
     assert read("shelf", stream) == [1, 0, 1, 2, 3, 0]  # none is left out: it needs no history
     assert stream.spec.inputs["shelf"] == Input((), WHOLE, "category")
     assert read("user", stream) == [1, 2, 1, 1, 2, 1]
@@ -113,13 +113,13 @@ def counted() -> Feature:
 
 
 FEATURES = {
-    "worn": lambda: of.history(2, "category"),
-    "shelf": lambda: of.current("category"),
+    "worn": lambda: of.history(length=2, kind="category"),
+    "shelf": lambda: of.current(kind="category"),
     "past": lambda: of.mean_text(TEXT),
     "asked": lambda: of.own_text(TEXT),
     "said": lambda: of.tokens(TITLES, 2),
     "user": of.user,
-    "history": lambda: of.history(2),
+    "history": lambda: of.history(length=2),
     "event": of.event,
     "peeking": peeking,
     "counted": counted,

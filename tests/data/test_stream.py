@@ -56,7 +56,7 @@ def assembled(events: list[Event], ties: Ties = "strict", **protocol: Any) -> St
             "unseen_items": "miss",
             "minimum_history": 0,
             "ties": ties,
-            "features": {"history": features.history(protocol.get("history", 3))},
+            "features": {"history": features.history(length=protocol.get("history", 3))},
             **protocol,
         },
     )

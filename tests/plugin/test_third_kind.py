@@ -54,7 +54,7 @@ def stream() -> Any:
     table = lab.simulated()
     column = (pl.col("item").cast(pl.Int64) // 2).cast(pl.String).alias("category")
     table = table._replace(frame=table.frame.with_columns(column), kinds=("category",))
-    return lab.stream(table, features={"categories": history(lab.HISTORY, "category"), "busy": busy()})
+    return lab.stream(table, features={"categories": history(length=lab.HISTORY, kind="category"), "busy": busy()})
 
 
 def build(rows: Any) -> Any:
