@@ -129,7 +129,8 @@ class Stream:
             events = events[~self._repeated[events]]
         visible = np.ones(len(label), bool)
         for kind, ids in known.items():
-            visible &= belongs(ids, self.interactions.ids(kind))
+            own = self.interactions.ids(kind)
+            visible &= belongs(ids, own) | (own == 0)  # an event without an id of the kind is not unknown
         if self.minimum_history:
             # Of the stream, and not of what this model knows: rows of a table are tested on the same events.
             counted = np.ones(len(label), bool)
@@ -157,7 +158,8 @@ class Stream:
         """
         visible = np.ones(len(self.label), bool)
         for kind, ids in known.items():
-            visible &= belongs(ids, self.interactions.ids(kind))
+            own = self.interactions.ids(kind)
+            visible &= belongs(ids, own) | (own == 0)  # an event without an id of the kind is not unknown
         order, sorted_users, _ = self._by_user
         past = np.full((len(users), self.history), -1, np.int32)
         for row, user in zip(past, users, strict=True):

@@ -80,9 +80,11 @@ class Executor:
         self.state, self.best, self.before = self.way.put_together(together, self.sizes)
 
     def snapshots(self, progress: Mapping[int, Progress]) -> Callable[[int], Snapshot]:
-        """(lane) -> its snapshot; the states are fetched once, when the first is asked for."""
-        apart = cache(lambda: self.way.apart(Kept(self.state, self.best, self.before)))
-        return lambda lane: Snapshot(*apart()(lane), self.sizes, progress[lane])
+        """(lane) -> its snapshot; the states are fetched once, when the first is asked for: before the run goes on,
+        which gives their buffers away."""
+        kept, sizes = Kept(self.state, self.best, self.before), self.sizes  # of now, however late it is called
+        apart = cache(lambda: self.way.apart(kept))
+        return lambda lane: Snapshot(*apart()(lane), sizes, progress[lane])
 
     # -- an update -------------------------------------------------------------------------------------------------
 

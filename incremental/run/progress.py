@@ -173,7 +173,7 @@ class Paused(NamedTuple):
     Attributes:
         over: the increment is
         progress: by lane
-        snapshot: (lane) -> incremental.run.executor.Snapshot
+        snapshot: (lane) -> incremental.run.executor.Snapshot; to be called before the next event is asked for
     """
 
     over: bool

@@ -15,6 +15,7 @@ from incremental.data.interactions import Interactions, Table, encode
 from incremental.data.stream import Stream, make_stream, share_of_each
 from incremental.data.ties import Ties
 from incremental.errors import UserError
+from tests import lab
 
 
 class Event(NamedTuple):
@@ -476,3 +477,18 @@ def test_a_cut_may_end_early_and_cleaning_is_reported() -> None:
     assert len(events) == 2
     assert events.interactions.items == ["", "i0", "i1"]
     assert [(step.removed, step.remaining) for step in events.cleaning] == [(1, 5)]
+
+
+def test_an_event_without_an_id_of_a_kind_stays_history() -> None:
+    """As in training: only ids that the model does not know take an event out of what was before."""
+    table = lab.simulated()
+    shop = pl.Series("shop", ["" if row % 2 else "a" for row in range(len(table.frame))])
+    stream = lab.stream(table._replace(frame=table.frame.with_columns(shop), kinds=("shop",)))
+    shops: Any = np.array([False, True])  # as a catalogue has them: id 0 is padding
+    users = np.unique(stream.interactions.user)[:9]
+    for known in ({"shop": shops}, {"shop": ~shops & False}):
+        rows = stream.test_examples(1, heldout=False, trained_until=0, known=known, inputs=("history",))
+        everything = stream.test_examples(1, heldout=False, trained_until=0, known={}, inputs=("history",))
+        last, whole = stream.latest(users, known), stream.latest(users, {})
+        same = np.array_equal(rows.past, everything.past), np.array_equal(last.past, whole.past)
+        assert same == ((True, True) if known["shop"].any() else (False, False))

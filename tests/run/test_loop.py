@@ -493,3 +493,11 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_place() -> None:
     assert "increment 2, epoch 1, step 1, in the term(s) faulty (" in text
     assert saved[-1] == 2  # the end of increment 1: nothing was saved after it
     assert 3 not in saved
+
+
+def test_a_snapshot_is_never_of_a_later_state() -> None:
+    """One that is asked for too late fails, its buffers being given away; it does not bring what came after."""
+    first = next(e for e in list(lab.events(lab.build(PLAIN), lab.stream())) if isinstance(e, Paused) and e.over)
+    assert first.progress[0].increment == 1
+    with pytest.raises(RuntimeError, match="deleted"):
+        np.asarray(first.snapshot(0).state.learner.increment)
