@@ -110,7 +110,7 @@ def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: S
         raise UserError(f"base={run}: its base part has other training rows; data must be the same up to its end")
     reads = way.at(theirs_at).program.at is not None
     texts = [each.prefix(0).interactions.side for each in (parts.stream, stream)]
-    if reads and not np.array_equal(texts[0]["text"].values, texts[1]["text"].values):
+    if reads and "text" in texts[0] and not np.array_equal(texts[0]["text"].values, texts[1]["text"].values):
         raise UserError(f"base={run}: its items' texts are others; data.text must be the same")
     if any(theirs_at[kind] > sizes[kind] for kind in sizes):
         raise UserError(
@@ -129,7 +129,16 @@ def said(sizes: Sizes) -> str:
 def same_rows(one: Stream, other: Stream) -> bool:
     """Whether two streams train and validate on the same examples."""
     drawn = [
-        (each.interactions.user, each.interactions.item, each.heldout, each.validation, each.history)
+        (
+            *(each.interactions.ids(kind) for kind in ("user", "item")),
+            each.label,
+            each.heldout,
+            each.validation,
+            each.history,
+            each.ties,
+            each.task.labels,
+            each.exclude_seen,
+        )  # fmt: skip
         for each in (one, other)
     ]
     return all(np.array_equal(a, b) for a, b in zip(*drawn, strict=True))

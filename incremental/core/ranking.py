@@ -16,17 +16,17 @@ CLASSES = 128  # a catalogue of so few is one of classes: their scores are kept
 
 
 def known(catalogue: Catalogue, inputs: dict[str, Array], spec: Mapping[str, Input]) -> Array:
-    """[B] bool: whether the model knows something of an example: its user was trained on, its lists of ids hold some.
+    """[B] bool: whether the model knows something of an example: its user was trained on, one of its lists of ids holds some.
 
     Other ids alone (a category, an hour) say nothing of who asks, and what is not in `spec` says nothing at all; an
     example without users and lists is known.
     """
     answer = jnp.ones(len(next(iter(inputs.values()))), bool)
+    lists = [(ids > 0).any(-1) for name, ids in inputs.items() if name in spec and ids.ndim > 1]
+    if lists:
+        answer = answer & jnp.stack(lists).any(0)
     for name, ids in inputs.items():
-        kind = spec[name].kind if name in spec else None
-        if kind is not None and ids.ndim > 1:
-            answer = answer & (ids > 0).any(-1)
-        elif kind == "user":
+        if name in spec and ids.ndim == 1 and spec[name].kind == "user":
             answer = answer & catalogue.arrived["user"][ids]
     return answer
 

@@ -207,12 +207,24 @@ def validate(table: Table) -> Table:
     return table._replace(frame=frame.sort("time", maintain_order=True), notes=(*table.notes, note))
 
 
+TAKEN = {"user", "item", "time", "rating", "behaviour", "period", "line", "event", "labels", "self", "token", "click"}
+"""names that a further kind of ids cannot have: of columns, of tasks' labels, of what is no kind that grows"""
+
+
+def refuse_taken(kinds: Collection[str]) -> None:
+    """A UserError for a further kind of ids whose name means something else."""
+    for kind in kinds:
+        if kind in TAKEN:
+            raise UserError(f"data.source.kinds.{kind}: the name is taken; choose another for this kind of ids")
+
+
 def encode(table: Table, ties: Ties = "strict") -> Interactions:
     """Validate the table and number its users, items and behaviours by first appearance in time order.
 
     `ties` orders the rows of equal time (`incremental.data.ties`). Raises UserError as `validate` does, and for more
     than 127 behaviours.
     """
+    refuse_taken(table.kinds)
     table = validate(table)
     frame = ordered(table.frame, ties)
     user, users = _number(frame["user"])

@@ -8,7 +8,8 @@ import numpy as np
 from incremental.core.program import Program
 from incremental.core.spec import Input, Sizes
 from incremental.core.types import Batch, Data, PyTree, Seen
-from incremental.data.features import Examples
+from incremental.data.features import Examples, Feature
+from incremental.data.interactions import Interactions
 from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.run.capacity import capacity
@@ -161,9 +162,8 @@ class Feed:
         `known` [capacity] bool by kind: the ids that the model was trained on.
         """
         stream, inputs, sizes = self.stream, program.inputs, program.sizes
-        read = {*known} & {each.kind for each in inputs.values() if each.shape}
         rows = stream.test_examples(
-            t, heldout=heldout, trained_until=trained_until, known={kind: known[kind] for kind in read}, inputs=inputs
+            t, heldout=heldout, trained_until=trained_until, known=read_by(inputs, known), inputs=inputs
         )
         seen = self.seen(rows, heldout=True) if stream.exclude_seen else None
         data = self.examples(rows, inputs, t)
@@ -193,7 +193,7 @@ class Feed:
         whole: Any = (np.ones(size, np.float32), np.arange(size) < len(rows), np.int32(len(rows)), np.int32(increment))
         weight, valid, number, now = whole
         batch = Batch(
-            inputs={name: padded(stream.features[name].of(log, rows), size) for name in inputs},
+            inputs={name: padded(values_of(name, stream.features[name], log, rows), size) for name in inputs},
             labels=padded(rows.label, size),
             weight=weight,
             valid=valid,
@@ -202,6 +202,23 @@ class Feed:
         )
         arrived = {kind: padded(log.ids(kind)[new], events) for kind in log.kinds if kind != labels}
         return Data(batch, number, now, padded(log.ids(labels)[new], events), arrived)
+
+
+def values_of(name: str, feature: Feature, log: Interactions, rows: Examples) -> np.ndarray:
+    """What the examples hold of a feature [N, ...]; a UserError where it is not what the feature says."""
+    values = feature.of(log, rows)
+    if values.shape != (len(rows), *feature.input.shape):
+        raise UserError(
+            f"data.features.{name}: it makes {list(values.shape)} of {len(rows)} examples, but says that one holds "
+            f"{list(feature.input.shape)}; a history of another length than data.history={rows.past.shape[1]}?"
+        )
+    return values
+
+
+def read_by(inputs: Mapping[str, Input], known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of the ids that a model knows, by kind, those of the kinds that its inputs list: others are no past to it."""
+    kinds = {*known} & {each.kind for each in inputs.values() if each.shape}
+    return {kind: known[kind] for kind in kinds}
 
 
 def within(values: Mapping[str, np.ndarray], inputs: Mapping[str, Input], sizes: Sizes) -> dict[str, np.ndarray]:

@@ -108,7 +108,7 @@ class Run:
     def events(self, start: Mapping[int, Snapshot]) -> Iterator[Event]:
         """See `run_stream`."""
         executor = self.executor
-        executor.load(start, self.sizes(0))
+        executor.load(start, self.feed.sizes(0, self.inputs))
         for lane, snapshot in start.items():
             self.progress[lane] = snapshot.progress
             yield Resumed(lane, snapshot.progress)
@@ -196,7 +196,7 @@ class Run:
             epoch = min(going.values())
             on = [lane for lane, behind in going.items() if behind == epoch]
             info, fit = executor.epoch(on, epoch, data, validation, seen, base=t == 0)
-            self.clock(lanes)
+            self.clock(on)
             for lane in on:
                 yield self.epoch_over(lane, t, of_lane(info, lane), of_lane(fit, lane))
             lanes = [lane for lane in lanes if lane not in self.failed]

@@ -33,7 +33,7 @@ class Cost(NamedTuple):
         compile_seconds
         examples: rows trained on, over all epochs, replayed ones included
         epochs
-        parameters_written: parameters whose value the update changed
+        parameters_written: parameters in the rows that the update changed
         memory_bytes: strategy state, and past interactions that the update reads
     """
 

@@ -20,7 +20,7 @@ from incremental.core.program import Program
 from incremental.core.types import State
 from incremental.data.stream import Stream
 from incremental.errors import UserError
-from incremental.run.feed import Feed, within
+from incremental.run.feed import Feed, read_by, within
 
 BATCH = 256
 
@@ -47,6 +47,8 @@ class Trained:
             raise UserError("the run predicts behaviours and recommends no items; choose the run of a recommender")
         self.program, self.state, self.stream = program, state, stream
         self.seen = np.asarray(state.learner.catalogue.seen)
+        others = {kind: np.asarray(ids) for kind, ids in state.learner.catalogue.arrived.items()}
+        self.known = {program.sizes.labels: self.seen, **others}
 
     @cached_property
     def users(self) -> dict[str, int]:
@@ -84,7 +86,7 @@ class Trained:
         padded = np.zeros(BATCH, np.int32)
         padded[: len(users)] = users
         log, sizes = self.stream.interactions, self.program.sizes
-        examples = self.stream.latest(padded, {"item": self.seen})
+        examples = self.stream.latest(padded, read_by(self.program.inputs, self.known))
         values = {name: self.stream.features[name].of(log, examples) for name in self.program.inputs}
         return within(values, self.program.inputs, sizes)
 

@@ -83,7 +83,7 @@ def beside(table: Array, known: Array, data: Data, users: int) -> tuple[Array, A
     if "history" in rows.inputs:
         shown, _ = jax.lax.scan(add, jnp.zeros((len(labels), counted.shape[1])), rows.inputs["history"].T)
     else:
-        user = jnp.where(real, rows.inputs["user"], 0)
+        user = jnp.where(real, rows.inputs.get("user", rows.owner), 0)
         shown = jnp.zeros((users, counted.shape[1])).at[user].add(counted[labels])[user]
     total = jnp.zeros_like(counted).at[labels].add(shown)
     return total[:, :-1], total[:, -1:]
@@ -94,7 +94,7 @@ def without_past(problem: Problem, opt_state: PyTree, params: Params, new: Array
     shapes = {path_of(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
 
     def renewed(path: jax.tree_util.KeyPath, leaf: Array) -> Array:
-        if problem.tables.get(mirrored(path, leaf, shapes) or "") != "item":
+        if problem.tables.get(mirrored(path, leaf, shapes) or "") != problem.labels:
             return leaf
         return jnp.where(new.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf[:1], leaf)
 

@@ -178,9 +178,7 @@ def table(
 
     Raises UserError for missing columns and for values that cannot be read.
     """
-    taken = {"user", "item", "time", "rating", "behaviour", "period", "line", "event", "labels"} & {*kinds}
-    if taken:
-        raise UserError(f"data.source.kinds.{min(taken)}: the name is taken; choose another for this kind of ids")
+    interactions.refuse_taken(kinds)
     require_named(sheet, user=user, item=item, time=time, rating=rating, behaviour=behaviour, **kinds)
     frame = pl.DataFrame(
         {
