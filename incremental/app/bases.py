@@ -128,17 +128,9 @@ def said(sizes: Sizes) -> str:
 
 def same_rows(one: Stream, other: Stream) -> bool:
     """Whether two streams train and validate on the same examples."""
-    drawn = [
-        (
-            *(each.interactions.ids(kind) for kind in ("user", "item")),
-            each.label,
-            each.heldout,
-            each.validation,
-            each.history,
-            each.ties,
-            each.task.labels,
-            each.exclude_seen,
-        )  # fmt: skip
-        for each in (one, other)
-    ]
-    return all(np.array_equal(a, b) for a, b in zip(*drawn, strict=True))
+
+    def drawn(each: Stream) -> tuple[Any, ...]:
+        log, task = each.interactions, each.task.labels
+        return log.user, log.item, each.label, task, each.heldout, each.validation, each.history, each.ties
+
+    return all(np.array_equal(a, b) for a, b in zip(drawn(one), drawn(other), strict=True))

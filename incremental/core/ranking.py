@@ -16,17 +16,18 @@ CLASSES = 128  # a catalogue of so few is one of classes: their scores are kept
 
 
 def known(catalogue: Catalogue, inputs: dict[str, Array], spec: Mapping[str, Input]) -> Array:
-    """[B] bool: whether the model knows something of an example: its user was trained on, one of its lists of ids holds some.
+    """[B] bool: whether the model knows something of an example: its user was trained on, a list of ids holds some.
 
     Other ids alone (a category, an hour) say nothing of who asks, and what is not in `spec` says nothing at all; an
     example without users and lists is known.
     """
     answer = jnp.ones(len(next(iter(inputs.values()))), bool)
-    lists = [(ids > 0).any(-1) for name, ids in inputs.items() if name in spec and ids.ndim > 1]
+    of_ids = {name: ids for name, ids in inputs.items() if name in spec and spec[name].kind is not None}
+    lists = [(ids > 0).any(-1) for ids in of_ids.values() if ids.ndim > 1]
     if lists:
         answer = answer & jnp.stack(lists).any(0)
-    for name, ids in inputs.items():
-        if name in spec and ids.ndim == 1 and spec[name].kind == "user":
+    for name, ids in of_ids.items():
+        if ids.ndim == 1 and spec[name].kind == "user":
             answer = answer & catalogue.arrived["user"][ids]
     return answer
 

@@ -337,13 +337,11 @@ def make_stream(
     interactions, own = (task or next_item())(interactions, history)
     if own.classes and exclude_seen:
         raise UserError("data.task with data.exclude_seen=true: such a label may come again; set it to false")
-    given = {
-        "user": own_user(),
-        "history": past_items(length=history),
-        "event": event(),
-        **own.features,
-        **(features or {}),
-    }
+    given = {"user": own_user(), "history": past_items(length=history), "event": event(), **own.features}
+    if taken := [name for name in features or {} if name in given]:
+        there = ", ".join(given)
+        raise UserError(f"data.features.{taken[0]}: examples hold this already ({there}); choose another name")
+    given |= features or {}
     held = share_of_each(increment, heldout, seed, 1)
     return Stream(
         interactions,

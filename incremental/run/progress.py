@@ -159,7 +159,7 @@ class Trained(NamedTuple):
     Attributes:
         lane
         cost
-        tested: the increment's own, before its update
+        tested: the increment's own, before its update; with the matrix R its entries of then too
     """
 
     lane: int

@@ -12,6 +12,9 @@ from incremental.data import features as of
 from incremental.data.features import Examples, Feature
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
+from incremental.errors import UserError
+from incremental.run.feed import Feed
+from tests import lab
 
 EVENTS = [  # user, item, category
     ("u", "a", "shoe"),
@@ -138,16 +141,16 @@ def later_matters(name: str) -> bool:
         found = []
         every = {kind: np.ones(99, bool) for kind in ("item", "category")}
         for rows in (
-            stream.training_examples(range(t + 1), validation=False, inputs=(name,)),
-            stream.test_examples(t, heldout=False, trained_until=t - 1, known=every, inputs=(name,)),
+            stream.training_examples(range(t + 1), validation=False, inputs=("mine",)),
+            stream.test_examples(t, heldout=False, trained_until=t - 1, known=every, inputs=("mine",)),
         ):
-            found += [rows.event.tolist(), stream.features[name].of(stream.interactions, rows).tolist()]
+            found += [rows.event.tolist(), stream.features["mine"].of(stream.interactions, rows).tolist()]
         return found
 
-    whole = made(drawn, text=text, **{name: FEATURES[name]()})
+    whole = made(drawn, text=text, mine=FEATURES[name]())
     moved = False
     for t in range(1, len(whole) - 1):
-        short = made(drawn[: 3 * t + 3], text=text, **{name: FEATURES[name]()})
+        short = made(drawn[: 3 * t + 3], text=text, mine=FEATURES[name]())
         assert len(short) == t + 1
         moved |= values(short, t) != values(whole, t)
     return moved
@@ -165,3 +168,22 @@ def test_a_feature_reads_the_log_by_places() -> None:
     rows = Examples(np.array([2, 1], np.int32), one, np.array([[0, 1], [-1, 0]], np.int32), one, one)
     np.testing.assert_array_equal(of.mean_text(TEXT).of(log, rows), [(TEXT[1] + TEXT[3]) / 2, TEXT[1]])
     np.testing.assert_array_equal(of.own_text(TEXT).of(log, rows), [TEXT[2], TEXT[3]])
+
+
+def test_a_name_that_examples_hold_already_is_refused() -> None:
+    with pytest.raises(UserError, match=r"data\.features\.history: examples hold this already \(user, history"):
+        lab.stream(features={"history": of.history(length=2)})
+
+
+def test_a_feature_that_makes_another_shape_than_it_says_is_refused() -> None:
+    stream = lab.stream(features={"long": of.history(length=3)})
+    rows = stream.training_examples([0], validation=False, inputs=["long"])
+    with pytest.raises(UserError, match=r"data\.features\.long: it makes \[\d+, 8\] of \d+ examples, .* holds \[3\]"):
+        Feed(stream).examples(rows, ["long"], 0)
+
+
+def test_a_kind_with_a_taken_name_is_refused_from_any_source() -> None:
+    table = lab.simulated()
+    table = table._replace(frame=table.frame.with_columns(click=table.frame["item"]), kinds=("click",))
+    with pytest.raises(UserError, match=r"data\.source\.kinds\.click: the name is taken"):
+        lab.stream(table)
