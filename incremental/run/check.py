@@ -60,15 +60,19 @@ def check(
             f"strategies.{names} pulls towards earlier weights, but update.start=afresh (or full_every) forgets "
             "them; use update.start=continue, or leave the strategy out"
         )
+    always, few = policy._replace(drop=None, budget=None, every=1), {}
     for t in range(len(stream)):
-        plan = policy._replace(drop=None, budget=None, every=1).plan(t, range(t) or [0], {}, 0)
-        rows = stream.training_examples(plan.increments, validation=False)
-        if batch_size and 0 < len(rows) < batch_size:
-            part = "the base part" if t == 0 else f"increment {t}"
-            raise UserError(
-                f"training.batch_size={batch_size} is larger than {part} ({len(rows)} training events); "
-                "lower it, or cut the stream coarser (data.cut)"
-            )
+        plan = always.plan(t, range(t) or [0], {}, 0)
+        number = len(stream.training_examples(plan.increments, validation=False))
+        if batch_size and 0 < number < batch_size:
+            few[t] = number
+    if few:
+        t, number = min(few.items(), key=lambda part: part[1])
+        part = "the base part" if t == 0 else f"increment {t}"
+        raise UserError(
+            f"training.batch_size={batch_size} is larger than {part} ({number} training events, the fewest); "
+            "lower it, or cut the stream coarser (data.cut)"
+        )
 
 
 def shares_base(program: Program) -> bool:

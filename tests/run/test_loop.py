@@ -415,12 +415,17 @@ def test_what_cannot_work_is_refused_before_anything_runs(monkeypatch: pytest.Mo
     refused(r"ask for the K's \(5, 10\).*counts \(10,\)", plain, stream, metrics=("mrr@10", "mrr@5"))
     refused(r"K=500 is larger than the catalogue of the base part \(\d+ items\)", plain, stream, metrics=("mrr@500",))
     refused(
-        r"training\.batch_size=50 is larger than increment 1 \(\d+ training events\)",
+        r"training\.batch_size=50 is larger than increment 1 \(\d+ training events, the fewest\)",
         plain,
         uneven,
         batch_size=50,
     )
-    refused(r"training\.batch_size=1000 is larger than the base part", plain, stream, batch_size=1000)
+    refused(
+        r"training\.batch_size=1000 is larger than increment \d \(\d+ training events, the fewest\)",
+        plain,
+        stream,
+        batch_size=1000,
+    )
     for strategy in ("ewc", "replay+online_ewc"):
         refused(
             rf"strategies\.{strategy.split('+')[-1]} pulls towards earlier weights, but update\.start=afresh",
