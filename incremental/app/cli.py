@@ -165,8 +165,8 @@ def reported() -> Iterator[None]:
 
 
 @cache
-def shared_bases() -> "Store":
-    """The base parts that the jobs of this process's sweep have trained so far, where a launcher runs one by one."""
+def shared_store() -> "Store":
+    """What the jobs of this process's sweep share, where a launcher runs them one by one."""
     from incremental.app.bases import Store
 
     return Store()
@@ -181,7 +181,7 @@ def job(config: DictConfig) -> float | None:
             from incremental.app.experiment import execute
 
             sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
-            return headline(values, execute(values, shared_bases() if sweeps else None))
+            return headline(values, execute(values, shared_store() if sweeps else None))
         except UserError as error:
             if HydraConfig.get().mode != RunMode.MULTIRUN:
                 raise

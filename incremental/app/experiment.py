@@ -49,7 +49,7 @@ def learned(config: Mapping[str, Any]) -> bool:
 def execute(config: Mapping[str, Any], store: Store | None = None) -> dict[str, Any] | None:
     """Runs `config` to its end and returns its summary (None after a dry run). A finished run is not run again.
 
-    `store` has the base parts of the jobs before.
+    `store` has the base parts and the compiled functions of the jobs before.
     """
     config = completed(config)
     check_options(config)
@@ -220,7 +220,7 @@ def dry_run(parts: Parts) -> None:
     leaves = jax.tree.leaves(state.learner.params)
     print(f"dry run: {len(parts.stream) - 1} increments; tables of {said(sizes)} ids")
     print(f"  parameters: {sum(leaf.size for leaf in leaves):,} ({bytes_of(state.learner.params):,} bytes)")
-    print(f"  the whole state, with moments, strategies and the best epoch: {bytes_of(state):,} bytes")
+    print(f"  the whole state, with moments and strategies: {bytes_of(state):,} bytes")
     print(f"  the base part's examples on the device: {bytes_of(data):,} bytes")
     memory = compiled.memory_analysis()
     print(f"  an epoch's working memory: {memory.temp_size_in_bytes:,} bytes" if memory else "  (no memory analysis)")

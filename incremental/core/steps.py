@@ -1,7 +1,7 @@
 """The steps of training as functions of their own: `make` puts them together, and so may any other builder of a
 `Program`.
 
-From small to large: `data_loss`, `total_loss` and `DataGradient` say what is descended, `descend` is one optimizer step
+From small to large: `data_loss`, `penalties` and `DataGradient` say what is descended, `descend` is one optimizer step
 on some table rows, `step` one on a batch, `epoch` a loop of them over an update's examples. `begin`, `validate` and
 `end` stand around the epochs; `inner` is plain training inside an increment. All of them are pure, work under `jit`
 and `vmap`, and take a `Setup`: the problem, the strategies and the optimizer.

@@ -127,10 +127,7 @@ class Stream:
             events = events[trained[label[events]]]
         if self.exclude_seen:
             events = events[~self._repeated[events]]
-        visible = np.ones(len(label), bool)
-        for kind, ids in known.items():
-            own = self.interactions.ids(kind)
-            visible &= belongs(ids, own) | (own == 0)  # an event without an id of the kind is not unknown
+        visible = self._visible(known)
         if self.minimum_history:
             # Of the stream, and not of what this model knows: rows of a table are tested on the same events.
             counted = np.ones(len(label), bool)
@@ -156,10 +153,7 @@ class Stream:
 
         `known` [capacity] bool by kind: the ids that the model knows; events of others are no past.
         """
-        visible = np.ones(len(self.label), bool)
-        for kind, ids in known.items():
-            own = self.interactions.ids(kind)
-            visible &= belongs(ids, own) | (own == 0)  # an event without an id of the kind is not unknown
+        visible = self._visible(known)
         order, sorted_users, _ = self._by_user
         past = np.full((len(users), self.history), -1, np.int32)
         for row, user in zip(past, users, strict=True):
@@ -231,6 +225,14 @@ class Stream:
             f"ties: of {followed:,} events with an earlier one of their user {number:,} ({number / followed:.1%}) have "
             f"the time of the last of these; {tie_rules.SAID[self.ties]} (data.ties={self.ties})",
         )
+
+    def _visible(self, known: Mapping[str, Bools]) -> Bools:
+        """[events] bool: those whose ids the model knows; `known` [capacity] bool by kind."""
+        visible = np.ones(len(self.label), bool)
+        for kind, ids in known.items():
+            own = self.interactions.ids(kind)
+            visible &= belongs(ids, own) | (own == 0)  # an event without an id of the kind is not unknown
+        return visible
 
     def _examples(self, events: Ints, visible: Bools, past: bool) -> Examples:
         """Examples of the events; their past, where it is asked for, are the last L events of the user before them that

@@ -1,4 +1,5 @@
-"""A run's state on disk, by Orbax: the one `State`, a running update's starting parameters, and the progress."""
+"""A run on disk, by Orbax: the one `State`, the progress and, inside an update, the best epoch and the checksums of the
+parameters at its start."""
 
 import contextlib
 import json
