@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 # `from tests import lab` for a plain `pytest` too; `python -m pytest` has the folder on the path anyway.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tests import errors  # noqa: E402
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
@@ -42,3 +45,29 @@ def shared_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests import lab
 
     monkeypatch.setattr(alone, "Functions", lab.functions)
+
+
+@pytest.fixture
+def documented(tmp_path: Path) -> Callable[[str, object], None]:
+    """`documented(situation, message)`: this row of docs/errors.md says what the program says.
+
+    `scripts/document_errors` writes the page: it runs these tests, which then append their rows to its file.
+    """
+
+    def told(situation: str, message: object) -> None:
+        row = errors.row(situation, str(message).replace(str(tmp_path), "FOLDER"))
+        written = os.environ.get(errors.VARIABLE)
+        if written:
+            with Path(written).open("a", encoding="utf-8") as file:
+                file.write(row)
+        else:
+            assert row in errors.PAGE.read_text(encoding="utf-8"), f"run scripts/document_errors; not there: {row}"
+
+    return told
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests whose messages are in docs/errors.md are marked."""
+    for item in items:
+        if "documented" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.documented)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import errors
+
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
@@ -40,6 +42,14 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if not target.exists() or (title and title not in anchors(target)):
             broken.append(link)
     assert not broken, f"{page.relative_to(ROOT)}: these links lead nowhere: {', '.join(broken)}"
+
+
+def test_each_situation_of_the_errors_page_has_its_test() -> None:
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    rows = errors.PAGE.read_text(encoding="utf-8").splitlines()[errors.HEAD.count("\n") :]
+    gone = [row for row in rows if row.split(" | ")[0].removeprefix("| ").replace("\\|", "|") not in tests]
+    assert rows
+    assert not gone, f"docs/errors.md: run scripts/document_errors; no test says {gone}"
 
 
 def test_the_readme_invites() -> None:
