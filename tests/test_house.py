@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1] / "incremental"
 MOST_LINES = 400
 STOREYS = [
     {"errors"},
+    {"domains"},
     {"metrics"},
     {"core"},
     {"memory", "encoders"},

@@ -6,8 +6,9 @@ A node names its factory and gives its keyword-only parameters:
     weight: 10                  # def ewc(problem, *, weight: float = 1.0, samples: int = 1024)
 
 Positional parameters are the program's to provide. Values are checked against the annotations, because a
-command line's `weight=10` arrives as an int where the factory was promised a float. In place of a float a JAX array
-may stand: a number that a sweep's lanes do not share.
+command line's `weight=10` arrives as an int where the factory was promised a float. A number's bounds stand in the
+annotation too (`incremental.domains`). In place of a float a JAX array may stand: a number that a sweep's lanes do not
+share, each of which was checked before.
 """
 
 import collections.abc
@@ -24,8 +25,9 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from incremental import domains
 from incremental.errors import UserError
 
 Parameters = Mapping[str, inspect.Parameter]
@@ -37,6 +39,10 @@ _DICTS = (dict, collections.abc.Mapping)
 
 class _Mismatch(Exception):
     """The value does not fit the annotation; the caller knows the key and says so."""
+
+
+class _Outside(_Mismatch):
+    """The number is of the right type, and outside of its bounds."""
 
 
 def build(node: Any, where: str, /, *args: Any, **provided: Any) -> Any:
@@ -88,7 +94,7 @@ def floats(node: Mapping[str, Any], where: str) -> dict[str, float]:
         value = call.keywords.get(key)
         if isinstance(given, Mapping) and "_target_" in given:
             found |= floats(given, f"{where}.{key}")
-        elif type(value) is float and float in (kinds[key].annotation, *typing.get_args(kinds[key].annotation)):
+        elif type(value) is float and float in map(_plain, (kinds[key].annotation, *_parts(kinds[key].annotation))):
             found[f"{where}.{key}"] = value
     return found
 
@@ -180,6 +186,9 @@ def _needed(where: str) -> str:
 def _check(value: Any, kind: Any, where: str) -> Any:
     try:
         return _convert(value, kind, where)
+    except _Outside:
+        endless = isinstance(value, float) and math.isinf(value)
+        raise UserError(f"{where}={shown(value)}: expected {_describe(kind, finite=endless)}") from None
     except _Mismatch:
         guess = _guess(str(value), [word for word in _choices(kind) if isinstance(word, str)])
         raise UserError(f"{where}: expected {_describe(kind)}, got {value!r} ({type(value).__name__}){guess}") from None
@@ -194,6 +203,8 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     origin = typing.get_origin(kind) or kind
     if origin in (typing.Union, types.UnionType):
         return _convert_union(value, typing.get_args(kind), where)
+    if origin is Annotated:
+        return _convert_bounded(value, kind, where)
     if origin is Literal:
         return _same(value, kind, any(type(value) is type(c) and value == c for c in _choices(kind)))
     if kind is None or kind is types.NoneType:
@@ -222,12 +233,30 @@ def _same(value: Any, kind: Any, fits: bool) -> Any:
 
 def _convert_union(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
     # An exact type first: under `float | int` an int stays one.
-    for kind in sorted(kinds, key=lambda kind: type(value) is not kind):
+    wrong: _Mismatch = _Mismatch(kinds)
+    for kind in sorted(kinds, key=lambda kind: type(value) is not _plain(kind)):
         try:
             return _convert(value, kind, where)
-        except _Mismatch:
-            continue
-    raise _Mismatch(kinds)
+        except _Mismatch as error:
+            wrong = error if isinstance(error, _Outside) else wrong
+    raise wrong
+
+
+def _convert_bounded(value: Any, kind: Any, where: str) -> Any:
+    converted = _convert(value, _plain(kind), where)
+    if isinstance(converted, int | float) and not domains.inside(converted, kind):
+        raise _Outside(kind)
+    return converted
+
+
+def _plain(kind: Any) -> Any:
+    """An annotation without its bounds."""
+    return typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+
+
+def _parts(kind: Any) -> tuple[Any, ...]:
+    """The kinds of a union."""
+    return typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else ()
 
 
 def _convert_sequence(value: Any, kind: Any, origin: Any, where: str) -> Any:
@@ -287,9 +316,16 @@ def _choices(kind: Any) -> list[Any]:
     return [choice for part in typing.get_args(kind) if typing.get_origin(part) for choice in _choices(part)]
 
 
-def _describe(kind: Any) -> str:
-    """An annotation in a config writer's words."""
+def shown(value: Any) -> str:
+    """A value as on the command line."""
+    return f"[{','.join(map(shown, value))}]" if isinstance(value, list | tuple) else str(value)
+
+
+def _describe(kind: Any, *, finite: bool = False) -> str:
+    """An annotation in a config writer's words; a number is said to be finite only where that is the point."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return domains.told(kind, finite=finite)
     if kind is Any or kind is inspect.Parameter.empty:
         return "any value"
     if kind is None or kind is types.NoneType:
@@ -297,7 +333,7 @@ def _describe(kind: Any) -> str:
     if origin is Literal:
         return " or ".join(str(choice) for choice in args)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(arg) for arg in args)
+        return " or ".join(_describe(arg, finite=finite) for arg in args)
     if kind is Path:
         return "a path"
     if kind in (int, float, bool, str, list, tuple, dict):

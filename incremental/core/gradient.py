@@ -24,6 +24,7 @@ from incremental.core.steps import Setup
 from incremental.core.strategy import Strategy, books, chain
 from incremental.core.types import Data, Problem, Seen, State
 from incremental.core.untied import refuse_copies
+from incremental.domains import Count, Whole, checked
 from incremental.errors import UserError
 from incremental.metrics.ranking import per_event
 
@@ -53,26 +54,19 @@ class Training(NamedTuple):
     precision: Precision = "float32"
 
 
+@checked
 def training(
     *,
-    batch_size: int = 256,
-    epochs: int = 20,
-    patience: int = 3,
-    least_epochs: int = 10,
+    batch_size: Count = 256,
+    epochs: Count = 20,
+    patience: Whole = 3,
+    least_epochs: Whole = 10,
     metric: str = "ndcg@10",
     moments: Literal["keep", "reset"] = "keep",
     rows: Literal["dense", "compact"] = "dense",
     precision: Precision = "float32",
 ) -> Training:
     """`Training`, checked."""
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("epochs", epochs, 1),
-        ("patience", patience, 0),
-        ("least_epochs", least_epochs, 0),
-    ):
-        if value < least:
-            raise UserError(f"training.{name}={value}: expected at least {least}")
     per_event(metric)
     return Training(batch_size, epochs, patience, least_epochs, metric, moments, rows, precision)
 

@@ -10,7 +10,6 @@ from jax import Array
 from incremental.core.problem import Items
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Catalogue, Data, Learner, Outputs
-from incremental.errors import UserError
 
 BLOCK = 4096  # places whose weights are accumulated together
 
@@ -68,8 +67,6 @@ def drawn_by(number: int, weigh: Callable[[Catalogue], Array]) -> Strategy:
     It fills `negatives` [N] and `log_q` [N] = log(N q). Its state is the `Proposal`, taken anew from the catalogue at
     the start of each increment.
     """
-    if number < 1:
-        raise UserError(f"head.negatives={number}: expected at least 1")
 
     def init(learner: Learner) -> Proposal:
         seen = learner.catalogue.seen

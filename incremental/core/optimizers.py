@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from incremental.domains import Count, NotNegative, Positive, ShareBelow1, Whole, checked
 from incremental.errors import UserError
 
 Schedule = Literal["constant", "linear", "cosine"]
@@ -108,33 +109,35 @@ def assembled(
     return tx
 
 
+@checked
 def sgd(
     *,
-    learning_rate: float = 0.1,
-    momentum: float | None = None,
-    weight_decay: float | None = None,
-    clip: float | None = None,
+    learning_rate: NotNegative = 0.1,
+    momentum: ShareBelow1 | None = None,
+    weight_decay: NotNegative | None = None,
+    clip: Positive | None = None,
     schedule: Schedule = "constant",
-    warmup: int = 0,
-    decay: int = 0,
+    warmup: Whole = 0,
+    decay: Whole = 0,
     span: Span = "increment",
-    accumulate: int = 1,
+    accumulate: Count = 1,
 ) -> optax.GradientTransformation:
     """Stochastic gradient descent; `momentum` is heavy-ball, m <- momentum m + g."""
     direction = optax.identity() if momentum is None else optax.trace(momentum)
     return assembled(direction, learning_rate, schedule, warmup, decay, span, clip, weight_decay, accumulate)
 
 
+@checked
 def adagrad(
     *,
-    learning_rate: float = 0.05,
-    weight_decay: float | None = None,
-    clip: float | None = None,
+    learning_rate: NotNegative = 0.05,
+    weight_decay: NotNegative | None = None,
+    clip: Positive | None = None,
     schedule: Schedule = "constant",
-    warmup: int = 0,
-    decay: int = 0,
+    warmup: Whole = 0,
+    decay: Whole = 0,
     span: Span = "increment",
-    accumulate: int = 1,
+    accumulate: Count = 1,
 ) -> optax.GradientTransformation:
     """AdaGrad (Duchi et al. 2011): g / sqrt(Σ g²), the sum started at 0.1."""
     return assembled(
@@ -142,18 +145,19 @@ def adagrad(
     )
 
 
+@checked
 def adam(
     *,
-    learning_rate: float = 1e-3,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    weight_decay: float | None = None,
-    clip: float | None = None,
+    learning_rate: NotNegative = 1e-3,
+    b1: ShareBelow1 = 0.9,
+    b2: ShareBelow1 = 0.999,
+    weight_decay: NotNegative | None = None,
+    clip: Positive | None = None,
     schedule: Schedule = "constant",
-    warmup: int = 0,
-    decay: int = 0,
+    warmup: Whole = 0,
+    decay: Whole = 0,
     span: Span = "increment",
-    accumulate: int = 1,
+    accumulate: Count = 1,
 ) -> optax.GradientTransformation:
     """Adam (Kingma & Ba 2015); with `weight_decay` AdamW (Loshchilov & Hutter 2019)."""
     return assembled(

@@ -21,10 +21,8 @@ def penalty(params: Params, anchor: Params, importance: Params) -> Array:
     return 0.5 * jnp.sum(jnp.stack(jax.tree.leaves(terms)))
 
 
-def refuse(strategy: str, samples: int, labels: str = "observed") -> None:
-    """A mean over no examples would be NaN at the first increment's end."""
-    if samples < 1:
-        raise UserError(f"strategies.{strategy}: samples={samples}: expected at least 1 example")
+def refuse(strategy: str, labels: str) -> None:
+    """Refuses labels that there are not."""
     if labels not in get_args(Labels):
         raise UserError(f"strategies.{strategy}: labels={labels!r}: expected {', '.join(get_args(Labels))}")
 

@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 from incremental.core.program import Program
 from incremental.core.spec import Sizes
 from incremental.core.types import PyTree
+from incremental.domains import Count, Whole, checked
 from incremental.errors import UserError
 
 BATCH, ROWS = "batch", "rows"  # the mesh's axes
@@ -46,14 +47,15 @@ class Devices(NamedTuple):
     """made for the ids that have arrived and copied into larger ones, or made once for all ids of the stream"""
 
 
+@checked
 def devices(
     *,
-    batch: int = 1,
-    rows: int = 1,
+    batch: Count = 1,
+    rows: Count = 1,
     distributed: bool = False,
     coordinator: str | None = None,
-    processes: int | None = None,
-    process: int | None = None,
+    processes: Count | None = None,
+    process: Whole | None = None,
     tables: Tables = "grow",
 ) -> Devices:
     """`Devices`, checked."""

@@ -12,6 +12,7 @@ import polars as pl
 
 from incremental.data import interactions
 from incremental.data.interactions import Table
+from incremental.domains import Count, Finite, checked
 from incremental.errors import UserError
 
 
@@ -27,14 +28,15 @@ class CleaningStep(NamedTuple):
 Cleaning = Callable[[Table], tuple[Table, tuple[CleaningStep, ...]]]
 
 
+@checked
 def cleaning(
     *,
     duplicates: str = "keep",
-    minimum_rating: float | None = None,
+    minimum_rating: Finite | None = None,
     after: str | None = None,
     before: str | None = None,
-    minimum_session: int = 1,
-    k_core: int = 1,
+    minimum_session: Count = 1,
+    k_core: Count = 1,
     behaviours: list[str] | None = None,
 ) -> Cleaning:
     """The chosen steps as one function, run in this order; by default none. Its table is in time order.
@@ -54,9 +56,6 @@ def cleaning(
     """
     if duplicates not in ("keep", "first", "last"):
         raise UserError(f"data.cleaning.duplicates is {duplicates!r}; expected keep, first or last")
-    for key, value in (("minimum_session", minimum_session), ("k_core", k_core)):
-        if value < 1:
-            raise UserError(f"data.cleaning.{key} is {value}; expected 1 (off) or more")
     start, end = _seconds("after", after), _seconds("before", before)
 
     def clean(table: Table) -> tuple[Table, tuple[CleaningStep, ...]]:

@@ -13,19 +13,18 @@ import numpy as np
 import polars as pl
 
 from incremental.data.interactions import Interactions
+from incremental.domains import Count, InnerShare, checked
 from incremental.errors import UserError
 
 Cut = Callable[[Interactions], tuple[np.ndarray, tuple[str, ...]]]
 
 
-def equal_counts(*, increments: int = 10, base: float = 0.5) -> Cut:
+@checked
+def equal_counts(*, increments: Count = 10, base: InnerShare = 0.5) -> Cut:
     """The first `base` share of the events is the base part; then come increments of equal counts (± 1).
 
     Raises UserError for a share outside (0, 1) and for more increments than events after the base part.
     """
-    _check_share(base)
-    if increments < 1:
-        raise UserError(f"data.cut.increments is {increments}; expected 1 or more")
 
     def cut(stream: Interactions) -> tuple[np.ndarray, tuple[str, ...]]:
         start = max(int(base * len(stream)), 1)
@@ -42,7 +41,8 @@ def equal_counts(*, increments: int = 10, base: float = 0.5) -> Cut:
     return cut
 
 
-def calendar(*, interval: str = "1w", base: float = 0.5) -> Cut:
+@checked
+def calendar(*, interval: str = "1w", base: InnerShare = 0.5) -> Cut:
     """One increment for each interval of the calendar (UTC; weeks begin on Monday) after the base part.
 
     interval: a number and a unit: m (minutes), h, d, w, mo, q (quarters) or y, such as 6h or 1mo
@@ -51,7 +51,6 @@ def calendar(*, interval: str = "1w", base: float = 0.5) -> Cut:
     Intervals without events are merged with the one before, and noted. Raises UserError for an impossible
     argument, and if no interval is left after the base part.
     """
-    _check_share(base)
     if not re.fullmatch(r"[1-9]\d*(m|h|d|w|mo|q|y)", str(interval)):
         raise UserError(
             f"data.cut.interval is {interval!r}; expected a number and one of the units "
@@ -80,14 +79,13 @@ def calendar(*, interval: str = "1w", base: float = 0.5) -> Cut:
     return cut
 
 
-def given_periods(*, base: int = 1) -> Cut:
+@checked
+def given_periods(*, base: Count = 1) -> Cut:
     """One increment for each period of the source after the first `base` periods, which are the base part.
 
     Missing period numbers are merged with the one before, and noted. Raises UserError for a source without
     periods, for periods that do not follow the time, and if no period is left after the base part.
     """
-    if base < 1:
-        raise UserError(f"data.cut.base is {base}; expected a number of periods, 1 or more")
 
     def cut(stream: Interactions) -> tuple[np.ndarray, tuple[str, ...]]:
         if stream.period is None:
@@ -118,8 +116,3 @@ def given_periods(*, base: int = 1) -> Cut:
         return np.maximum(number - (base - 1), 0).astype(np.int32), notes
 
     return cut
-
-
-def _check_share(base: float) -> None:
-    if not 0 < base < 1:
-        raise UserError(f"data.cut.base is {base}; expected a share of the events between 0 and 1, such as 0.5")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from incremental.domains import Count, checked
 from incremental.errors import UserError
 
 Vectors = npt.NDArray[np.float32]
@@ -16,7 +17,8 @@ Encode = Callable[[Sequence[str]], Vectors]
 BATCH = 256  # texts whose states are computed together
 
 
-def encoded(*, path: str, length: int = 64, normalise: bool = True, cache: str | None = None) -> Encode:
+@checked
+def encoded(*, path: str, length: Count = 64, normalise: bool = True, cache: str | None = None) -> Encode:
     """Titles -> [titles, D] float32: what the encoder at `path` (`incremental.encoders.load`) makes of each.
 
     A title is cut after `length` tokens; `normalise`: vectors of length 1; a title without words is 0. One title's
@@ -24,8 +26,6 @@ def encoded(*, path: str, length: int = 64, normalise: bool = True, cache: str |
     for each content of the encoder's folder, code of `incremental.encoders`, and these settings; only titles that it
     lacks are encoded.
     """
-    if length < 1:
-        raise UserError(f"data.text.length={length}: expected at least 1")
 
     def encode(texts: Sequence[str]) -> Vectors:
         from incremental.encoders.encode import encode
@@ -39,15 +39,14 @@ def encoded(*, path: str, length: int = 64, normalise: bool = True, cache: str |
     return lambda titles: kept(titles, path, cache, f"length={length} normalise={normalise}", encode)
 
 
-def states(*, path: str, layers: int = 1, length: int = 16, cache: str | None = None) -> Encode:
+@checked
+def states(*, path: str, layers: Count = 1, length: Count = 16, cache: str | None = None) -> Encode:
     """Titles -> [titles, `length`, D] float32: what enters the top `layers` of the encoder at `path`, token by token.
 
     0 where there is no token; a title is cut after `length` of them. For `model=encoder_items`, which trains these
     layers: the ones below are frozen, so that their states are encoded once and kept, as in `encoded`. All layers: the
     states are the embeddings', and only these are frozen.
     """
-    if length < 1:
-        raise UserError(f"data.text.length={length}: expected at least 1")
 
     def encode(texts: Sequence[str]) -> Vectors:
         import jax

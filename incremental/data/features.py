@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from incremental.core.spec import Input
 from incremental.data.interactions import Interactions
+from incremental.domains import Count, checked
 
 Ints = npt.NDArray[np.int32]
 
@@ -59,7 +60,8 @@ def user() -> Feature:
     return Feature(Input((), np.dtype(np.int32), "user"), lambda _log, examples: examples.user)
 
 
-def history(*, length: int, kind: str = "item") -> Feature:
+@checked
+def history(*, length: Count, kind: str = "item") -> Feature:
     """[length] int32: the ids of a kind of the user's last events, the last one last, left-padded with 0."""
 
     def of(log: Interactions, examples: Examples) -> np.ndarray:

@@ -18,13 +18,14 @@ a share of the users has other interests in each.
 The letters of this file: N events, V items, D = topics + topics · groups.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import polars as pl
+from annotated_types import Ge
 
-from incremental import errors
 from incremental.data import interactions
+from incremental.domains import AtLeast1, Count, NotNegative, Share, Whole, checked
 
 BEHAVIOURS = ("view", "cart", "favour", "contact", "buy")
 START = 1_704_067_200  # 2024-01-01 00:00 UTC, seconds since 1970
@@ -68,30 +69,31 @@ class Law(NamedTuple):
         return scores
 
 
+@checked
 def simulate(
     *,
-    users: int = 600,
-    items: int = 1000,
-    events: int = 30000,
-    days: int = 60,
-    topics: int = 16,
-    groups: int = 4,
-    session_length: float = 6.0,
-    newcomers: float = 0.3,
-    newborn: float = 0.45,
-    lifetime: float = 120.0,
-    popularity: float = 0.7,
-    popularity_drift: float = 0.06,
-    focus: float = 2.5,
-    interest_spread: float = 2.0,
-    interest_drift: float = 0.05,
-    link: float = 4.0,
-    link_drift: float = 0.007,
-    seasons: int = 2,
-    season_days: int = 7,
-    seasonal_users: float = 0.0,
-    seasonal_items: float = 0.0,
-    seed: int = 0,
+    users: Count = 600,
+    items: Annotated[int, Ge(2)] = 1000,
+    events: Count = 30000,
+    days: Count = 60,
+    topics: Count = 16,
+    groups: Count = 4,
+    session_length: AtLeast1 = 6.0,
+    newcomers: Share = 0.3,
+    newborn: Share = 0.45,
+    lifetime: AtLeast1 = 120.0,
+    popularity: NotNegative = 0.7,
+    popularity_drift: NotNegative = 0.06,
+    focus: NotNegative = 2.5,
+    interest_spread: NotNegative = 2.0,
+    interest_drift: Share = 0.05,
+    link: NotNegative = 4.0,
+    link_drift: Share = 0.007,
+    seasons: Count = 2,
+    season_days: Count = 7,
+    seasonal_users: Share = 0.0,
+    seasonal_items: Share = 0.0,
+    seed: Whole = 0,
 ) -> interactions.Table:
     """Draw a stream of exactly `events` interactions, in time order, with its law (see the module's text).
 
@@ -119,30 +121,6 @@ def simulate(
     Raw ids are numbers as text; item "7" is row 7 of the law's arrays, and item "1" is there on every day, so
     that no day is without a candidate. Takes about a second for the defaults, growing with events × items.
     """
-    _check(
-        users=(users, 1, None),
-        items=(items, 2, None),
-        events=(events, 1, None),
-        days=(days, 1, None),
-        topics=(topics, 1, None),
-        groups=(groups, 1, None),
-        session_length=(session_length, 1, None),
-        newcomers=(newcomers, 0, 1),
-        newborn=(newborn, 0, 1),
-        lifetime=(lifetime, 1, None),
-        popularity=(popularity, 0, None),
-        popularity_drift=(popularity_drift, 0, None),
-        focus=(focus, 0, None),
-        interest_spread=(interest_spread, 0, None),
-        interest_drift=(interest_drift, 0, 1),
-        link=(link, 0, None),
-        link_drift=(link_drift, 0, 1),
-        seasons=(seasons, 1, None),
-        season_days=(season_days, 1, None),
-        seasonal_users=(seasonal_users, 0, 1),
-        seasonal_items=(seasonal_items, 0, 1),
-        seed=(seed, 0, None),
-    )
     rng = np.random.default_rng(seed)
     cycle = _cycle(seed, users, items, days, seasons, season_days, seasonal_users, seasonal_items)
 
@@ -196,14 +174,6 @@ def simulate(
         notes=(),
         law=law,
     )
-
-
-def _check(**bounds: tuple[float, float, float | None]) -> None:
-    """Refuse the arguments outside their [low, high]; each is (value, low, high), high None = unbounded."""
-    for key, (value, low, high) in bounds.items():
-        if not (low <= value < np.inf and (high is None or value <= high)):
-            allowed = f"at least {low}" if high is None else f"between {low} and {high}"
-            raise errors.UserError(f"data.source.{key}={value}: expected a finite number, {allowed}")
 
 
 def _draw(rng: np.random.Generator, scores: np.ndarray) -> np.ndarray:

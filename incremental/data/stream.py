@@ -21,6 +21,7 @@ from incremental.data.features import user as own_user
 from incremental.data.interactions import Interactions, Side, Table, encode
 from incremental.data.task import Make, Task, next_item
 from incremental.data.ties import Ties
+from incremental.domains import Count, ShareBelow1, Whole, checked
 from incremental.errors import UserError
 
 Ints = npt.NDArray[np.int32]
@@ -275,23 +276,24 @@ def share_of_each(increment: Ints, share: float, seed: int, name: int) -> Bools:
     return chosen
 
 
+@checked
 def make_stream(
     *,
     source: Table,
     cut: Callable[[Interactions], tuple[Ints, tuple[str, ...]]],
     cleaning: Callable[[Table], tuple[Table, tuple[CleaningStep, ...]]] | None = None,
-    history: int = 50,
-    heldout: float = 0.0,
-    validation: float = 0.1,
+    history: Count = 50,
+    heldout: ShareBelow1 = 0.0,
+    validation: ShareBelow1 = 0.1,
     exclude_seen: bool = False,
     unseen_items: Literal["miss", "drop", "listed"] = "miss",
-    minimum_history: int = 0,
+    minimum_history: Whole = 0,
     ties: Ties = "strict",
     text: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = None,
     task: Make | None = None,
     features: Mapping[str, Feature] | None = None,
-    seed: int = 0,
-    until: int | None = None,
+    seed: Whole = 0,
+    until: Count | None = None,
 ) -> Stream:
     """Cleans, validates, encodes and cuts a source.
 
@@ -306,12 +308,7 @@ def make_stream(
     how many events the source has, once it is cleaned, and its last time, so that the increments before are the same
     ones. A cleaning that reads on is refused.
     """
-    for name, value in (("heldout", heldout), ("validation", validation)):
-        if not 0 <= value < 1:
-            raise UserError(f"data.{name}={value}: expected a share of at least 0 and below 1")
-    if history < 1:
-        raise UserError(f"data.history={history}: expected at least 1")
-    if not 0 <= minimum_history <= history:
+    if minimum_history > history:
         raise UserError(f"data.minimum_history={minimum_history}: expected 0 to data.history={history}")
     if unseen_items not in ("miss", "drop", "listed"):
         raise UserError(f"data.unseen_items={unseen_items!r}: expected miss, drop or listed")

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from incremental.data.features import Feature, mean_text, own_text, tokens
 from incremental.data.interactions import Interactions, Kind, Side
+from incremental.domains import Finite, checked
 from incremental.errors import UserError
 
 
@@ -36,7 +37,8 @@ def next_item() -> Make:
     return lambda log, _length: (log, Task())
 
 
-def behaviour(*, liked: float | None = None) -> Make:
+@checked
+def behaviour(*, liked: Finite | None = None) -> Make:
     """Which behaviour follows; with `liked` whether the rating is at least that: "liked" or "disliked".
 
     The item is part of the question: an example asks, given the texts of a user's last items and of one more item, what

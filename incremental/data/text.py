@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from incremental.errors import UserError
+from incremental.domains import Count, checked
 
 Encoder = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
 
-def hashed_words(*, width: int = 256) -> Encoder:
+@checked
+def hashed_words(*, width: Count = 256) -> Encoder:
     """Titles -> [titles, `width`] float32: each word adds ±1 at the place its hash says (Weinberger et al. 2009, arXiv
     0902.2206), then length 1. A title without words (`words`) is 0. One title's vector depends on no other's.
 
@@ -20,8 +21,6 @@ def hashed_words(*, width: int = 256) -> Encoder:
     >>> bool((one == other).all()), round(float(one @ one), 6), bool((one == third).all()), float(empty @ empty)
     (True, 1.0, False, 0.0)
     """
-    if width < 1:
-        raise UserError(f"data.text.width={width}: expected at least 1")
 
     def encode(titles: Sequence[str]) -> npt.NDArray[np.float32]:
         vectors = np.zeros((len(titles), width), np.float32)

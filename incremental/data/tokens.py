@@ -5,16 +5,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from incremental.errors import UserError
+from incremental.domains import Count, checked
 
 
-def tokens(*, path: str, length: int = 16) -> Callable[[Sequence[str]], npt.NDArray[np.int32]]:
+@checked
+def tokens(*, path: str, length: Count = 16) -> Callable[[Sequence[str]], npt.NDArray[np.int32]]:
     """Titles -> [titles, `length`] int32: 1 + the ids of the tokenizer at `path`, 0 behind a title's last token.
 
     A title is cut after `length` tokens, its closing token kept; one without words is 0 throughout.
     """
-    if length < 1:
-        raise UserError(f"data.text.length={length}: expected at least 1")
 
     def encode(titles: Sequence[str]) -> npt.NDArray[np.int32]:
         from incremental.encoders.tokens import check

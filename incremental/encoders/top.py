@@ -89,8 +89,6 @@ def top(path: str, layers: int, rank: int = 0, alpha: float = 16.0, merges: bool
         raise UserError(f"{path}: only encoders of BERT's build are trained inside a stream (data.text=encoded: all)")
     if not 1 <= layers <= encoder.config.layers:
         raise UserError(f"model.layers={layers}: expected 1 to {encoder.config.layers}, the encoder's layers")
-    if rank < 0:
-        raise UserError(f"model.rank={rank}: expected 0 (the layers are trained) or more (adapters of that rank)")
     if merges and not rank:
         raise UserError("model.merges=true: without adapters nothing is merged; set model.rank, or merges=false")
     return Top(encoder, encoder.config.layers - layers, rank, alpha, merges)

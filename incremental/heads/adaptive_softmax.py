@@ -15,6 +15,7 @@ from incremental.core.spec import Sizes
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Outputs, Params, Step
 from incremental.core.untied import refuse_without_view, trained_before
+from incremental.domains import Count, checked
 from incremental.errors import UserError
 from incremental.heads import chunked_softmax, full_softmax
 
@@ -38,7 +39,8 @@ class State(NamedTuple):
     hidden: Array  # [D] float32: the mean hidden vector of late steps
 
 
-def adaptive_softmax(*, cutoffs: tuple[int, ...] = CUTOFFS, shrink: int = 1) -> Head:
+@checked
+def adaptive_softmax(*, cutoffs: tuple[Count, ...] = CUTOFFS, shrink: Count = 1) -> Head:
     """-log p(y), p(y) = p(slot) in the short list, or p(cluster) p(slot | cluster) in a tail; over the candidates.
 
     Slots are sorted by falling frequency. The first `cutoffs[0]` are the short list, whose softmax has an entry a tail
@@ -56,8 +58,6 @@ def adaptive_softmax(*, cutoffs: tuple[int, ...] = CUTOFFS, shrink: int = 1) -> 
     """
     if not cutoffs or any(b <= a for a, b in pairwise((0, *cutoffs))):
         raise UserError(f"head.cutoffs={list(cutoffs)}: expected rising positive numbers of slots, e.g. [2000, 10000]")
-    if shrink < 1:
-        raise UserError(f"head.shrink={shrink}: expected at least 1 (1 keeps every width at D)")
     layout = Layout(cutoffs, shrink)
 
     def init(key: Array, sizes: Sizes, width: int) -> Params:

@@ -6,9 +6,11 @@ from jax import Array
 from incremental.core.negatives import drawn, mean_over, scored
 from incremental.core.problem import Head, Items
 from incremental.core.types import Batch, Outputs
+from incremental.domains import Count, NotNegative, checked
 
 
-def bpr(*, negatives: int = 64, power: float = 0.0) -> Head:
+@checked
+def bpr(*, negatives: Count = 64, power: NotNegative = 0.0) -> Head:
     """-mean_j log σ(s_y - s_j) over `negatives` drawn items j ≠ y, shared by the batch (uniform at power 0)."""
 
     def loss(items: Items, outputs: Outputs, batch: Batch) -> Array:

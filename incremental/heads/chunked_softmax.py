@@ -9,18 +9,17 @@ from jax import Array
 
 from incremental.core.problem import Head, Items
 from incremental.core.types import Batch, Outputs
-from incremental.errors import UserError
+from incremental.domains import Count, checked
 
 LEAST = float(jnp.finfo(jnp.float32).min)  # finite, so that a chunk without candidates makes no NaN
 
 
-def chunked_softmax(*, chunk: int = 4096) -> Head:
+@checked
+def chunked_softmax(*, chunk: Count = 4096) -> Head:
     """-log softmax(s)_y over the candidates, exactly; at most B × `chunk` scores are in memory at once.
 
     The backward pass computes each chunk's scores again: about a third more arithmetic than `full_softmax`.
     """
-    if chunk < 1:
-        raise UserError(f"head.chunk={chunk}: expected at least 1")
 
     def loss(items: Items, outputs: Outputs, batch: Batch) -> Array:
         candidates = jnp.ones(len(items.bias), bool) if batch.candidates is None else batch.candidates

@@ -7,9 +7,11 @@ from jax import Array
 from incremental.core.negatives import drawn, scored
 from incremental.core.problem import Head, Items
 from incremental.core.types import Batch, Outputs
+from incremental.domains import Count, Share, checked
 
 
-def gbce(*, negatives: int = 256, calibration: float = 0.75) -> Head:
+@checked
+def gbce(*, negatives: Count = 256, calibration: Share = 0.75) -> Head:
     """-(β log σ(s_y) + Σ_j log(1 - σ(s_j))) / (k + 1) over k = `negatives` uniformly drawn items j ≠ y.
 
     β = α (t (1 - 1/α) + 1/α) with the share of negatives that are drawn α = k / (n - 1), n the items seen so far, and

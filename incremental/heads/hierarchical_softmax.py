@@ -1,10 +1,11 @@
 """Hierarchical softmax on a stream (Morin & Bengio 2005; Mikolov et al. 2013): a binary tree over the items, Huffman's
 for the counts of the first increment, into which new items are grafted."""
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge
 from jax import Array
 
 from incremental.core.problem import Head
@@ -12,6 +13,7 @@ from incremental.core.spec import Sizes
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Outputs, Params
 from incremental.core.untied import refuse_without_view, trained_before
+from incremental.domains import NotNegative, checked
 from incremental.errors import UserError
 
 NOBODY = -1
@@ -29,7 +31,8 @@ class Tree(NamedTuple):
     used: Array  # [] int32: inner nodes so far
 
 
-def hierarchical_softmax(*, depth: int = 80, limit: float = 0.02) -> Head:
+@checked
+def hierarchical_softmax(*, depth: Annotated[int, Ge(2 * LEAST_DEPTH)] = 80, limit: NotNegative = 0.02) -> Head:
     """-log p(y) = Σ over the inner nodes n above y of softplus(∓(h · v_n + b_n)): minus where y is to the left of n.
 
     The first increment's items (and those of a fresh start) make a Huffman tree by their events. Items that a later one
@@ -39,8 +42,6 @@ def hierarchical_softmax(*, depth: int = 80, limit: float = 0.02) -> Head:
     its sides do. No path is longer than `depth` (`huffman`, `graft`). `limit` of the uniform start of the vectors. The
     tables are the head's own, tied to none of the model's. State: 2 int32 and 2 bools an item.
     """
-    if depth < 2 * LEAST_DEPTH:
-        raise UserError(f"head.depth={depth}: expected at least {2 * LEAST_DEPTH}")
 
     def init(key: Array, sizes: Sizes, width: int) -> Params:
         if sizes.slots > GOLDEN ** (depth // 2 - 3):

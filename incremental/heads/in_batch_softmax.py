@@ -1,20 +1,23 @@
 """In-batch softmax with logQ correction: a row's negatives are the other rows' labels."""
 
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
+from annotated_types import Gt, Le
 from jax import Array
 
 from incremental.core.problem import Head
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Step
+from incremental.domains import checked
 from incremental.errors import UserError
 from incremental.heads.sampled_softmax import sampled_cross_entropy
 
 Frequency = Literal["streaming", "counted"]
 
 
-def in_batch_softmax(*, frequency: Frequency = "streaming", rate: float = 0.05) -> Head:
+@checked
+def in_batch_softmax(*, frequency: Frequency = "streaming", rate: Annotated[float, Gt(0), Le(1)] = 0.05) -> Head:
     """`sampled_cross_entropy` with the labels of the increment's own rows as negatives, shared by the batch.
 
     What is subtracted is the log of how often an item is expected in a batch. "counted": rows × its share of the

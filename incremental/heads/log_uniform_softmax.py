@@ -6,6 +6,7 @@ from jax import Array
 from incremental.core.negatives import drawn_by
 from incremental.core.problem import Head
 from incremental.core.types import Catalogue
+from incremental.domains import Count, checked
 from incremental.heads.sampled_softmax import sampled_cross_entropy
 
 
@@ -16,7 +17,8 @@ def log_uniform(catalogue: Catalogue) -> Array:
     return jnp.log1p(1.0 / (rank + 1.0))
 
 
-def log_uniform_softmax(*, negatives: int = 256) -> Head:
+@checked
+def log_uniform_softmax(*, negatives: Count = 256) -> Head:
     """`sampled_cross_entropy` with `negatives` draws by frequency rank, q_r = log((r + 2) / (r + 1)) / log(n + 1).
 
     The n items seen so far are ranked anew at the start of each increment.

@@ -7,6 +7,7 @@ from jax import Array
 from incremental.core.negatives import drawn, scored
 from incremental.core.problem import Head, Items
 from incremental.core.types import Batch, Outputs
+from incremental.domains import Count, NotNegative, checked
 from incremental.heads.full_softmax import cross_entropy
 
 
@@ -25,6 +26,7 @@ def sampled_cross_entropy(items: Items, outputs: Outputs, batch: Batch) -> Array
     return jax.nn.logsumexp(jnp.concatenate([positive[:, None], corrected], axis=1), axis=1) - positive
 
 
-def sampled_softmax(*, negatives: int = 256, power: float = 0.75) -> Head:
+@checked
+def sampled_softmax(*, negatives: Count = 256, power: NotNegative = 0.75) -> Head:
     """`sampled_cross_entropy` with `negatives` draws by (training events)^`power`; 0 is uniform."""
     return Head(sampled_cross_entropy, drawn(negatives, power))

@@ -8,6 +8,7 @@ from incremental.core.dropout import multipliers
 from incremental.core.embedding import uniform_rows
 from incremental.core.problem import LABELS, Model
 from incremental.core.spec import Sizes
+from incremental.domains import Count, ShareBelow1, checked
 
 
 class Behaviour(nn.Module):
@@ -33,7 +34,8 @@ class Behaviour(nn.Module):
         return self.item.embedding, self.item_bias
 
 
-def behaviour(*, features: int = 256, width: int = 64, dropout: float = 0.2) -> Model:
+@checked
+def behaviour(*, features: Count = 256, width: Count = 64, dropout: ShareBelow1 = 0.2) -> Model:
     """`features` F, the numbers that `data.text` makes of a title; `width` D. For `data.task=behaviour` or `click`."""
     return Model(
         lambda sizes, _inputs: Behaviour(sizes, width, dropout),

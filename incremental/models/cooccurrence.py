@@ -11,10 +11,11 @@ from incremental.core.problem import Baseline
 from incremental.core.program import Program
 from incremental.core.spec import Input, Sizes
 from incremental.core.types import Data, Params
-from incremental.errors import UserError
+from incremental.domains import Count, Share, checked
 
 
-def cooccurrence(*, neighbours: int = 64, window: int = 5, decay: float = 0.8) -> Baseline:
+@checked
+def cooccurrence(*, neighbours: Count = 64, window: Count = 5, decay: Share = 0.8) -> Baseline:
     """Score of item j: Σ_p (1/p) c(h_p, j) / Σ_j' c(h_p, j'), h_p the p-th last of the `window` last items.
 
     c(i, j) counts, for every new event with label j, an i that is p-th last in its history with weight 1/p, multiplied
@@ -22,8 +23,6 @@ def cooccurrence(*, neighbours: int = 64, window: int = 5, decay: float = 0.8) -
     place of the lightest and inherits its weight (Space-Saving, Metwally et al. 2005), so a count is at most too high
     by the lightest one. State: [V, K] ids and weights.
     """
-    if neighbours < 1 or window < 1:
-        raise UserError(f"model: expected neighbours and window of at least 1, got {neighbours} and {window}")
 
     def build(inputs: Mapping[str, Input], sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
         def count(n: Array, carry: tuple[Array, Array], data: Data) -> tuple[Array, Array]:

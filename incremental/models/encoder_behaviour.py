@@ -12,6 +12,7 @@ from incremental.core.embedding import uniform_rows
 from incremental.core.problem import LABELS, Model
 from incremental.core.spec import Sizes
 from incremental.core.types import Params
+from incremental.domains import Count, Positive, ShareBelow1, Whole, checked
 from incremental.encoders.layers import Config
 from incremental.encoders.load import mean
 from incremental.encoders.top import through, top
@@ -57,15 +58,16 @@ class EncoderBehaviour(nn.Module):
         return self.item.embedding, self.item_bias
 
 
+@checked
 def encoder_behaviour(
     *,
     path: str,
-    tokens: int = 80,
-    layers: int = 1,
-    rank: int = 0,
-    alpha: float = 16.0,
+    tokens: Count = 80,
+    layers: Count = 1,
+    rank: Whole = 0,
+    alpha: Positive = 16.0,
     merges: bool = False,
-    dropout: float = 0.1,
+    dropout: ShareBelow1 = 0.1,
     remat: bool = False,
 ) -> Model:
     """The BERT-family encoder at `path` over rows of `tokens` T tokens: the titles of the item in question and of the

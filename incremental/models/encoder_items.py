@@ -7,6 +7,7 @@ from jax import Array
 from incremental.core.problem import Model
 from incremental.core.tower import Tower
 from incremental.core.types import Params
+from incremental.domains import Count, Positive, Whole, checked
 from incremental.encoders.layers import Config
 from incremental.encoders.load import mean
 from incremental.encoders.top import through, top
@@ -33,13 +34,14 @@ class TopLayers(nn.Module):
         return nn.Dense(self.numbers, use_bias=False, name="text")((pooled / length).astype(x.dtype))
 
 
+@checked
 def encoder_items(
     *,
     model: Model,
     path: str,
-    layers: int = 1,
-    rank: int = 0,
-    alpha: float = 16.0,
+    layers: Count = 1,
+    rank: Whole = 0,
+    alpha: Positive = 16.0,
     merges: bool = False,
     ids: bool = False,
     remat: bool = False,

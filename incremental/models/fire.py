@@ -12,13 +12,15 @@ from incremental.core.program import Program
 from incremental.core.ranking import known_by_any
 from incremental.core.spec import Input, Sizes
 from incremental.core.types import Data, Params
+from incremental.domains import Count, NotNegative, Share, checked
 from incremental.errors import UserError
 
 NOISE = 1e-5  # eigenvalues below this share of the largest are rounding
 SPARE, ROUNDS = 8, 10  # further vectors and rounds of subspace iteration, so that the asked ones converge
 
 
-def fire(*, decay: float = 0.9, principal: float = 0.2, rank: int = 128, limit: int = 50_000_000) -> Baseline:
+@checked
+def fire(*, decay: Share = 0.9, principal: NotNegative = 0.2, rank: Count = 128, limit: Count = 50_000_000) -> Baseline:
     """Score: r [R̃ᵀR̃ + `principal` · D_I^{-½} V_k V_kᵀ D_I^{½}], r the counts of all the user's events so far.
 
     R [W, V] counts events, those of t updates ago times `decay`^t; D_U and D_I are its row and column sums,
@@ -29,8 +31,6 @@ def fire(*, decay: float = 0.9, principal: float = 0.2, rank: int = 128, limit: 
 
     Everything is dense: W·V floats twice and V² once. Refused where W·V or V² is above `limit`.
     """
-    if rank < 1:
-        raise UserError(f"model.rank={rank}: expected at least 1")
 
     def build(inputs: Mapping[str, Input], sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
         cells = sizes.slots * max(sizes["user"], sizes.slots)

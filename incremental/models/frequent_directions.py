@@ -12,12 +12,14 @@ from incremental.core.program import Program
 from incremental.core.spec import Input, Sizes
 from incremental.core.types import Data, Params
 from incremental.core.user_rows import arrived, block, blocks
+from incremental.domains import Count, checked
 from incremental.errors import UserError
 
 NOISE = 1e-5  # a row shorter than this share of the longest is rounding
 
 
-def frequent_directions(*, sketch: int = 128, rank: int = 64) -> Baseline:
+@checked
+def frequent_directions(*, sketch: Count = 128, rank: Count = 64) -> Baseline:
     """Score of the items for a history: r V_k V_kᵀ, r the counts of the items in it, V_k the sketch's k = `rank` first
     directions.
 
@@ -27,9 +29,9 @@ def frequent_directions(*, sketch: int = 128, rank: int = 64) -> Baseline:
     |AᵀA - BᵀB|₂ ≤ |A - A_k|_F² / (l - k) for every k < l, and with fewer than l independent rows B is exact. Users
     have no row of their own, so a new one is scored like others. State: l · V floats. Cost of l users: O(l² V).
     """
-    if rank < 1 or sketch <= rank:
+    if sketch <= rank:
         raise UserError(
-            f"model: expected 1 <= rank < sketch, got rank={rank} and sketch={sketch} (the last row of a sketch is 0)"
+            f"model: expected rank < sketch, got rank={rank} and sketch={sketch} (the last row of a sketch is 0)"
         )
 
     def build(inputs: Mapping[str, Input], sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:

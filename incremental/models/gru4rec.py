@@ -9,6 +9,7 @@ from incremental.core.embedding import uniform_rows
 from incremental.core.lengths import by_length
 from incremental.core.problem import Model
 from incremental.core.spec import Sizes
+from incremental.domains import Count, NotNegative, ShareBelow1, checked
 
 
 class Cell(nn.Module):
@@ -62,7 +63,8 @@ class GRU4Rec(nn.Module):
         return self.item.embedding, self.item_bias
 
 
-def gru4rec(*, width: int = 64, dropout: float = 0.2, limit: float = 0.05) -> Model:
+@checked
+def gru4rec(*, width: Count = 64, dropout: ShareBelow1 = 0.2, limit: NotNegative = 0.05) -> Model:
     """`width` D of item vectors and of the recurrent state; `limit` of the uniform start of the item table."""
     return Model(
         lambda sizes, _inputs: GRU4Rec(sizes, width, dropout, limit),

@@ -13,12 +13,14 @@ from incremental.core.ranking import known_by_any
 from incremental.core.spec import Input, Sizes
 from incremental.core.types import Data, Params
 from incremental.core.user_rows import arrived, block, blocks
+from incremental.domains import Count, checked
 from incremental.errors import UserError
 
 NOISE = 1e-5  # singular values below this share of the largest are rounding
 
 
-def incremental_svd(*, rank: int = 64, users: int = 256) -> Baseline:
+@checked
+def incremental_svd(*, rank: Count = 64, users: Count = 256) -> Baseline:
     """Score of item i for user u: (U S Vᵀ)_ui, the rank-`rank` SVD of A, A_ui the number of u's events with i so far.
 
     An update takes the users of the new events in blocks of `users` c. Their new counts N [c, V] are a low-rank change:
@@ -31,8 +33,6 @@ def incremental_svd(*, rank: int = 64, users: int = 256) -> Baseline:
     With `rank` at least A's own rank this is A itself; otherwise what the cuts drop is lost, and the result differs
     from the SVD of the whole. State: (W + V + 1) · rank floats. Cost of a block: O((W + V) (rank + c)²).
     """
-    if rank < 1 or users < 1:
-        raise UserError(f"model: expected rank and users of at least 1, got {rank} and {users}")
 
     def build(inputs: Mapping[str, Input], sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
         if rank > min(sizes["user"], sizes.slots):

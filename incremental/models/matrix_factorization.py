@@ -6,6 +6,7 @@ from jax import Array
 from incremental.core.embedding import uniform_rows
 from incremental.core.problem import LABELS, Model
 from incremental.core.spec import Sizes
+from incremental.domains import Count, NotNegative, checked
 
 
 class MatrixFactorization(nn.Module):
@@ -30,7 +31,8 @@ class MatrixFactorization(nn.Module):
         return self.item.embedding, self.item_bias
 
 
-def matrix_factorization(*, width: int = 64, limit: float = 0.05) -> Model:
+@checked
+def matrix_factorization(*, width: Count = 64, limit: NotNegative = 0.05) -> Model:
     """`width` D; `limit` of the uniform start of the tables."""
     return Model(
         lambda sizes, _inputs: MatrixFactorization(sizes, width, limit),

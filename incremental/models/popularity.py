@@ -11,9 +11,11 @@ from incremental.core.program import Program
 from incremental.core.ranking import known_to_all
 from incremental.core.spec import Input, Sizes
 from incremental.core.types import Data, Params
+from incremental.domains import Share, checked
 
 
-def popularity(*, decay: float = 0.5) -> Baseline:
+@checked
+def popularity(*, decay: Share = 0.5) -> Baseline:
     """Score of an item: Σ_t decay^(now - t) · (its training events that update t brought), the base part being t = 0.
 
     It is the score for every user, one that the model has not met included.

@@ -17,6 +17,7 @@ from incremental.core.embedding import uniform_rows
 from incremental.core.packing import Tokens, by_tokens, padded
 from incremental.core.problem import Model
 from incremental.core.spec import Sizes
+from incremental.domains import Count, NotNegative, ShareBelow1, checked
 from incremental.errors import UserError
 
 Masks = Literal["own", "shared"]
@@ -128,15 +129,16 @@ class SASRec(nn.Module):
         return self.item.embedding, jnp.zeros(self.sizes["item"])
 
 
+@checked
 def sasrec(
     *,
-    width: int = 64,
-    blocks: int = 2,
-    heads: int = 1,
-    dropout: float = 0.2,
+    width: Count = 64,
+    blocks: Count = 2,
+    heads: Count = 1,
+    dropout: ShareBelow1 = 0.2,
     dropout_masks: Masks = "own",
-    limit: float = 0.02,
-    position_limit: float | None = None,
+    limit: NotNegative = 0.02,
+    position_limit: NotNegative | None = None,
 ) -> Model:
     """`width` D, a multiple of `heads`; `limit` of the uniform start of the item table, `position_limit` of that of the
     positions (None: the same).

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from incremental.domains import Count, ShareBelow1, Whole, checked
 from incremental.errors import UserError
 
 
@@ -71,15 +72,16 @@ class Update(NamedTuple):
         return self.budget is not None and spent >= self.budget * t
 
 
+@checked
 def update(
     *,
-    window: int | Literal["all"] = 1,
+    window: Whole | Literal["all"] = 1,
     start: Literal["continue", "afresh"] = "continue",
-    every: int = 1,
-    full_every: int = 0,
-    drop: float | None = None,
-    budget: int | None = None,
-    last: int | None = None,
+    every: Count = 1,
+    full_every: Whole = 0,
+    drop: ShareBelow1 | None = None,
+    budget: Count | None = None,
+    last: Whole | None = None,
 ) -> Update:
     """`window`: 0 = static, 1 = finetune, n = a sliding window of n increments, "all" = everything so far.
 
@@ -93,17 +95,7 @@ def update(
     >>> [list(update(window=window).plan(4, [0, 1, 2, 3], {}, 0).increments) for window in (0, 1, 3, "all")]
     [[], [4], [2, 3, 4], [0, 1, 2, 3, 4]]
     """
-    if isinstance(window, int) and window < 0:
-        raise UserError(f'update.window={window}: expected 0 (never update), a number of increments, or "all"')
     if window == 0 and (start == "afresh" or full_every):
         key = "start=afresh" if start == "afresh" else f"full_every={full_every}"
         raise UserError(f"update.{key} with update.window=0: a model that is never updated cannot start afresh")
-    if every < 1 or full_every < 0:
-        raise UserError(f"update.every={every}, update.full_every={full_every}: expected at least 1 and at least 0")
-    if drop is not None and not 0.0 <= drop < 1.0:
-        raise UserError(f"update.drop={drop}: expected a share of the metric, at least 0 and below 1, or null")
-    if budget is not None and budget < 1:
-        raise UserError(f"update.budget={budget}: expected a number of examples for each increment, or null")
-    if last is not None and last < 0:
-        raise UserError(f"update.last={last}: expected an increment, at least 0 (the base part alone), or null")
     return Update(None if window == "all" else int(window), start == "afresh", every, full_every, drop, budget, last)

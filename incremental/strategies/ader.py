@@ -8,9 +8,9 @@ from jax import Array
 
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Outputs, Params, Problem, Teacher
+from incremental.domains import Count, NotNegative, checked
 from incremental.errors import UserError
 from incremental.memory import buffer, exemplars
-from incremental.memory.buffer import refuse_none
 from incremental.memory.exemplars import Rehearsal
 from incremental.memory.quotas import Quotas
 
@@ -26,12 +26,13 @@ class Distilled(NamedTuple):
     known: Array  # [V] bool: the teacher's candidates
 
 
+@checked
 def ader(
     problem: Problem,
     *,
-    capacity: int = 5000,
-    rows: int = 128,
-    weight: float = 0.8,
+    capacity: Count = 5000,
+    rows: Count = 128,
+    weight: NotNegative = 0.8,
     adaptive: bool = True,
     spread: bool = False,
     quotas: Quotas = "multinomial",
@@ -53,7 +54,6 @@ def ader(
     Q_j the expected number of draws of j. That estimates KD as the sampled softmax does the cross-entropy, and its
     gradient is 0 where teacher and student agree, whichever are drawn.
     """
-    refuse_none("ader", capacity=capacity, rows=rows)
     if over not in get_args(Over):
         raise UserError(f"strategies.ader.over={over!r}: expected one of {', '.join(get_args(Over))}")
     select = exemplars.selector(problem, "ader", "herding", quotas)

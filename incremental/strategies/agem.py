@@ -10,7 +10,7 @@ from jax import Array
 
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Memory, Params, Problem, Step
-from incremental.errors import UserError
+from incremental.domains import Count, checked
 from incremental.memory import buffer, reservoir
 
 
@@ -21,7 +21,8 @@ class References(NamedTuple):
     increment: Array  # [] int32, the one that is being trained on
 
 
-def agem(problem: Problem, *, capacity: int = 5000, rows: int = 128) -> Strategy:
+@checked
+def agem(problem: Problem, *, capacity: Count = 5000, rows: Count = 128) -> Strategy:
     """A gradient g that would raise the loss on `rows` uniform past rows loses its part along their gradient r.
 
     If g·r < 0: g ← g - (g·r / r·r) r, over all parameters at once; g is the gradient of the total loss, r that of the
@@ -31,9 +32,6 @@ def agem(problem: Problem, *, capacity: int = 5000, rows: int = 128) -> Strategy
     moments makes of it can still raise the past loss. State: the reservoir, [capacity] rows. Cost: a second gradient,
     on `rows` rows, from the second increment on.
     """
-
-    if capacity < 1 or rows < 1:
-        raise UserError(f"agem: expected capacity and rows of at least 1, got {capacity} and {rows}")
 
     def begin(state: References, learner: Learner, data: Data, key: Array) -> tuple[References, Learner]:
         del data, key

@@ -6,8 +6,8 @@ from jax import Array
 
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Memory, Problem, Step
+from incremental.domains import Count, NotNegative, checked
 from incremental.memory import buffer, reservoir
-from incremental.memory.buffer import refuse_none
 
 
 def log_weight(memory: Memory) -> Array:
@@ -18,7 +18,10 @@ def log_weight(memory: Memory) -> Array:
     return -jnp.log((last - first).astype(jnp.float32))
 
 
-def balanced_replay(problem: Problem, *, capacity: int = 5000, rows: int = 128, weight: float = 1.0) -> Strategy:
+@checked
+def balanced_replay(
+    problem: Problem, *, capacity: Count = 5000, rows: Count = 128, weight: NotNegative = 1.0
+) -> Strategy:
     """Each batch of new rows comes with `rows` ones of a reservoir, every label in it equally likely.
 
     Row r is drawn (with replacement) with probability 1 / (K n_r): K labels are in the memory, n_r of its rows have
@@ -27,7 +30,6 @@ def balanced_replay(problem: Problem, *, capacity: int = 5000, rows: int = 128, 
     balances what is kept). Loss: Σ_new w ℓ / Σ_new w + weight Σ_replayed w ℓ / B. State: the reservoir, [capacity]
     rows.
     """
-    refuse_none("balanced_replay", capacity=capacity, rows=rows)
 
     def batch(state: Memory, batch: Batch, key: Array) -> Batch:
         old = buffer.sample_by(state, log_weight(state), rows, key)

@@ -6,12 +6,13 @@ from jax import Array
 
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Memory, Problem, Step
+from incremental.domains import Count, NotNegative, Share, checked
 from incremental.memory import buffer, reservoir
-from incremental.memory.buffer import refuse_none
 
 
+@checked
 def decayed_replay(
-    problem: Problem, *, capacity: int = 5000, rows: int = 128, weight: float = 1.0, decay: float = 0.7
+    problem: Problem, *, capacity: Count = 5000, rows: Count = 128, weight: NotNegative = 1.0, decay: Share = 0.7
 ) -> Strategy:
     """Each batch of new rows comes with `rows` ones of a reservoir, recent increments more likely.
 
@@ -22,7 +23,6 @@ def decayed_replay(
     VLDB), applied at the draw. Loss: Σ_new w ℓ / Σ_new w + weight Σ_replayed w ℓ / B. State: the
     reservoir, [capacity] rows.
     """
-    refuse_none("decayed_replay", capacity=capacity, rows=rows)
 
     def batch(state: Memory, batch: Batch, key: Array) -> Batch:
         # Ages from the memory's last increment: from the current one all differ by a constant, which cancels.

@@ -8,8 +8,8 @@ from jax import Array
 
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Memory, Outputs, Params, Problem, Step
+from incremental.domains import Count, NotNegative, checked
 from incremental.memory import buffer, reservoir
-from incremental.memory.buffer import refuse_none
 from incremental.memory.exemplars import chunked
 
 
@@ -28,7 +28,10 @@ class Drawn(NamedTuple):
     hidden: Array  # [rows, D] float32, as stored
 
 
-def der(problem: Problem, *, capacity: int = 5000, rows: int = 128, alpha: float = 0.5, beta: float = 0.0) -> Strategy:
+@checked
+def der(
+    problem: Problem, *, capacity: Count = 5000, rows: Count = 128, alpha: NotNegative = 0.5, beta: NotNegative = 0.0
+) -> Strategy:
     """Each batch comes with `rows` past ones of a reservoir, whose hidden vectors are held to what they once were.
 
     Loss: data loss + alpha (1/n) Σ_drawn ‖h_θ(x) - h_stored‖² over the n drawn rows, squared norm summed over the D
@@ -40,7 +43,6 @@ def der(problem: Problem, *, capacity: int = 5000, rows: int = 128, alpha: float
     are the hidden vector times the item table, so [D] numbers stand for them and the table is left free. State: the
     reservoir, [capacity] rows, [capacity, D] floats and [capacity] bools.
     """
-    refuse_none("der", capacity=capacity, rows=rows)
 
     def init(learner: Learner) -> Dark:
         memory = buffer.empty(problem.example, capacity)

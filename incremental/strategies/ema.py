@@ -10,6 +10,7 @@ from jax import Array
 from incremental.core.ids import Ids, nobody, rows_of, trained
 from incremental.core.strategy import Strategy
 from incremental.core.types import Anchor, Data, Learner, Params, Problem, Step
+from incremental.domains import Share, checked
 
 
 class Average(NamedTuple):
@@ -20,7 +21,8 @@ class Average(NamedTuple):
     known: Ids  # whose rows are in the mean
 
 
-def ema(problem: Problem, *, decay: float = 0.9) -> Strategy:
+@checked
+def ema(problem: Problem, *, decay: Share = 0.9) -> Strategy:
     """After step n, across increments: θ̄ = Σ_k decay^(n-k) θ_k / Σ_k decay^(n-k) over the weights after steps k <= n.
 
     That is the moving average with its bias corrected (Kingma & Ba 2015, arXiv 1412.6980, section 3): the first step's

@@ -9,6 +9,7 @@ from jax import Array
 from incremental.core.quadratic import Labels, fisher, penalty, refuse
 from incremental.core.strategy import Strategy
 from incremental.core.types import Anchor, Batch, Data, Learner, Outputs, Params, Problem
+from incremental.domains import Count, NotNegative, checked
 
 
 class Consolidated(NamedTuple):
@@ -18,7 +19,8 @@ class Consolidated(NamedTuple):
     anchor: Anchor  # Σ_t F_t θ_t / Σ_t F_t, where ΣF > 0
 
 
-def ewc(problem: Problem, *, weight: float = 1.0, samples: int = 512, labels: Labels = "observed") -> Strategy:
+@checked
+def ewc(problem: Problem, *, weight: NotNegative = 1.0, samples: Count = 512, labels: Labels = "observed") -> Strategy:
     """Loss: weight/2 · Σ_t Σ_i F_ti (θ_i - θ_ti)², over the finished increments t.
 
     F_t is the diagonal Fisher at the end of increment t: the mean of `samples` single examples' squared gradients, at
@@ -26,7 +28,7 @@ def ewc(problem: Problem, *, weight: float = 1.0, samples: int = 512, labels: La
     (`incremental.core.quadratic.fisher`). The separate anchors θ_t are kept as one, the F-weighted mean, whose
     penalty differs by a constant and so has the same gradient. State: 2 floats a parameter.
     """
-    refuse("ewc", samples, labels)
+    refuse("ewc", labels)
 
     def init(learner: Learner) -> Consolidated:
         return Consolidated(jax.tree.map(jnp.zeros_like, learner.params), Anchor(learner.params))

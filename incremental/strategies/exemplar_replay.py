@@ -5,18 +5,19 @@ from jax import Array
 
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Problem
+from incremental.domains import Count, NotNegative, checked
 from incremental.memory import buffer, exemplars
-from incremental.memory.buffer import refuse_none
 from incremental.memory.exemplars import Rehearsal
 from incremental.memory.quotas import Quotas
 
 
+@checked
 def exemplar_replay(
     problem: Problem,
     *,
-    capacity: int = 5000,
-    rows: int = 128,
-    weight: float = 1.0,
+    capacity: Count = 5000,
+    rows: Count = 128,
+    weight: NotNegative = 1.0,
     adaptive: bool = False,
     spread: bool = False,
     selection: exemplars.Selection = "herding",
@@ -44,7 +45,6 @@ def exemplar_replay(
     choice costs one forward pass over the candidates, unless it is random, and for herding as many rounds as the
     largest quota.
     """
-    refuse_none("exemplar_replay", capacity=capacity, rows=rows)
     select = exemplars.selector(problem, "exemplar_replay", selection, quotas, groups)
 
     def begin(state: Rehearsal, learner: Learner, data: Data, key: Array) -> tuple[Rehearsal, Learner]:

@@ -5,9 +5,11 @@ from jax import Array
 from incremental.core.distillation import Taught, lesson, marked, taught, untaught
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Outputs, Params, Problem
+from incremental.domains import NotNegative, checked
 
 
-def feature_distillation(problem: Problem, *, weight: float = 0.01) -> Strategy:
+@checked
+def feature_distillation(problem: Problem, *, weight: NotNegative = 0.01) -> Strategy:
     """Loss: weight · mean over new rows of Σ_d (h_d - h_d(teacher))², h the hidden vector that scores the items.
 
     The teacher is the model at the end of the last increment, without dropout, of the same width; so the hints of

@@ -10,7 +10,7 @@ from jax import Array
 
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Memory, Params, Problem, stored
-from incremental.errors import UserError
+from incremental.domains import Count, NotNegative, checked
 from incremental.memory import buffer
 
 SWEEPS = 50  # of coordinate descent; a step whose constraints hold already makes none
@@ -23,7 +23,8 @@ class Episodes(NamedTuple):
     finished: Array  # [] int32, increments so far
 
 
-def gem(problem: Problem, *, increments: int = 10, capacity: int = 64, margin: float = 0.5) -> Strategy:
+@checked
+def gem(problem: Problem, *, increments: Count = 10, capacity: Count = 64, margin: NotNegative = 0.5) -> Strategy:
     """The gradient nearest to g that raises the loss of none of the last `increments` increments.
 
     With G's rows G_k the gradients of the weighted mean data loss on the rows kept of increment k: where Gg ≥ 0, g
@@ -36,8 +37,6 @@ def gem(problem: Problem, *, increments: int = 10, capacity: int = 64, margin: f
     ones); when `increments` of them are kept, the oldest one's make room. State: increments · capacity rows. Cost: a
     gradient for each past increment, on all its kept rows, and `increments` · P floats while a step lasts.
     """
-    if increments < 1 or capacity < 1:
-        raise UserError(f"gem: expected increments and capacity of at least 1, got {increments} and {capacity}")
 
     def batch(state: Episodes, batch: Batch, key: Array) -> Batch:
         del key

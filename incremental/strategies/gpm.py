@@ -9,6 +9,7 @@ from jax import Array
 from incremental.core.leaves import by_path, replaced
 from incremental.core.strategy import Strategy
 from incremental.core.types import Data, Learner, Params, Problem
+from incremental.domains import Count, Share, checked
 from incremental.errors import UserError
 
 NOISE = 1e-6  # share of the total below which a direction's energy is rounding
@@ -22,7 +23,8 @@ class Spaces(NamedTuple):
     left_out: dict[str, Array]  # [] int32, directions that found no room
 
 
-def gpm(problem: Problem, *, threshold: float = 0.97, rank: int = 64, samples: int = 256) -> Strategy:
+@checked
+def gpm(problem: Problem, *, threshold: Share = 0.97, rank: Count = 64, samples: Count = 256) -> Strategy:
     """An update of a dense kernel [D_in, D_out] loses its part in the space of past inputs: U ← U - Q Qᵀ U.
 
     At each increment's end the inputs X [N, D_in] of each kernel are taken at `samples` training rows (uniform with
@@ -33,8 +35,6 @@ def gpm(problem: Problem, *, threshold: float = 0.97, rank: int = 64, samples: i
     Biases, layer norms, positions and id tables are not kernels and stay free. Refused for models without dense
     kernels or with kernels inside a scan, whose inputs cannot be read. State: D_in · `rank` floats a kernel.
     """
-    if rank < 1 or samples < 1:
-        raise UserError(f"gpm: expected rank and samples of at least 1, got {rank} and {samples}")
     widths = input_widths(problem)
 
     def init(learner: Learner) -> Spaces:

@@ -9,6 +9,7 @@ from jax import Array
 from incremental.core.quadratic import penalty
 from incremental.core.strategy import Strategy
 from incremental.core.types import Anchor, Batch, Data, Learner, Outputs, Params, Problem
+from incremental.domains import NotNegative, checked
 
 
 class Last(NamedTuple):
@@ -18,7 +19,8 @@ class Last(NamedTuple):
     ready: Array  # [] float32: 0 until the first increment is finished, then 1
 
 
-def l2_to_last(problem: Problem, *, weight: float = 0.01) -> Strategy:
+@checked
+def l2_to_last(problem: Problem, *, weight: NotNegative = 0.01) -> Strategy:
     """Loss: weight/2 · Σ_i (θ_i - θ*_i)², θ* the weights at the end of the last increment; 0 in the first.
 
     EWC with all importances 1, its usual baseline (Kirkpatrick et al. 2017, arXiv 1612.00796, figure 2); L2-SP where

@@ -9,6 +9,7 @@ from jax import Array
 from incremental.core.leaves import by_path, matrices, replaced
 from incremental.core.strategy import Strategy
 from incremental.core.types import Learner, Params, Problem, Step
+from incremental.domains import Count, checked
 from incremental.errors import UserError
 
 
@@ -19,7 +20,8 @@ class Projectors(NamedTuple):
     steps: Array  # [] int32, so far
 
 
-def low_rank_updates(problem: Problem, *, rank: int = 16, every: int = 200) -> Strategy:
+@checked
+def low_rank_updates(problem: Problem, *, rank: Count = 16, every: Count = 200) -> Strategy:
     """An update of a matrix [m, n] keeps its part in an r-dimensional space of one side: U ← P Pᵀ U, or U P Pᵀ.
 
     P [side, `rank`] holds the leading singular vectors, on that side, of the total gradient; it is taken anew every
@@ -30,8 +32,6 @@ def low_rank_updates(problem: Problem, *, rank: int = 16, every: int = 200) -> S
     optimizer sees the whole gradient and keeps whole moments: what is projected is its update, there is no α, and no
     memory is saved. It is the update's rank that is studied. State: side · `rank` floats a matrix.
     """
-    if rank < 1 or every < 1:
-        raise UserError(f"low_rank_updates: expected rank and every of at least 1, got {rank} and {every}")
     shapes = matrices(problem)
     sides = {path: 1 if path in problem.tables or n < m else 0 for path, (m, n) in shapes.items()}
     # Of a table only D is asked: V grows, the state's shape must not.

@@ -7,9 +7,11 @@ from jax import Array
 from incremental.core.distillation import Taught, lesson, marked, taught, untaught
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Outputs, Params, Problem
+from incremental.domains import NotNegative, Positive, checked
 
 
-def lwf(problem: Problem, *, weight: float = 1.0, temperature: float = 2.0) -> Strategy:
+@checked
+def lwf(problem: Problem, *, weight: NotNegative = 1.0, temperature: Positive = 2.0) -> Strategy:
     """Loss: weight · T² · mean over new rows of -Σ_j p_j(teacher) log p_j(student), p = softmax(s / T).
 
     The teacher is the model at the end of the last increment, without dropout; j runs over the items it was trained

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.core.quadratic import mean_over_examples, penalty, refuse
+from incremental.core.quadratic import mean_over_examples, penalty
 from incremental.core.strategy import Strategy
 from incremental.core.types import Anchor, Batch, Data, Learner, Outputs, Params, Problem
-from incremental.errors import UserError
+from incremental.domains import Count, NotNegative, checked
 
 
 class Sensitivity(NamedTuple):
@@ -19,7 +19,8 @@ class Sensitivity(NamedTuple):
     anchor: Anchor
 
 
-def mas(problem: Problem, *, weight: float = 0.001, samples: int = 512, together: int = 1) -> Strategy:
+@checked
+def mas(problem: Problem, *, weight: NotNegative = 0.001, samples: Count = 512, together: Count = 1) -> Strategy:
     """Loss: weight/2 · Σ_i Ω_i (θ_i - θ*_i)² with Ω <- Ω + Ω_t and θ* <- θ_t at the end of each increment t.
 
     Ω_ti = (1/n) Σ_x |∂ ‖s(x)‖² / ∂θ_i|, s the scores of the items seen so far, without dropout: the mean over n =
@@ -29,9 +30,6 @@ def mas(problem: Problem, *, weight: float = 0.001, samples: int = 512, together
     Ω is the plain sum over increments, without decay. The paper's loss has no ½. ‖s‖² sums over the catalogue, so a
     weight for one catalogue is not one for another. State: 2 floats a parameter.
     """
-    refuse("mas", samples)
-    if together < 1:
-        raise UserError(f"strategies.mas: together={together}: expected at least 1 example")
 
     def init(learner: Learner) -> Sensitivity:
         return Sensitivity(jax.tree.map(jnp.zeros_like, learner.params), Anchor(learner.params))

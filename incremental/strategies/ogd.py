@@ -9,7 +9,7 @@ from jax import Array
 
 from incremental.core.strategy import Strategy
 from incremental.core.types import Data, Learner, Params, Problem, stored
-from incremental.errors import UserError
+from incremental.domains import Count, checked
 
 SPANNED = 1e-3  # a gradient with a smaller share outside the basis brings no direction
 
@@ -22,7 +22,8 @@ class Directions(NamedTuple):
     left_out: Array  # [] int32, gradients that found no room
 
 
-def ogd(problem: Problem, *, directions: int = 64, samples: int = 16) -> Strategy:
+@checked
+def ogd(problem: Problem, *, directions: Count = 64, samples: Count = 16) -> Strategy:
     """An update keeps only its part orthogonal to the kept gradients: U ← U - Σ_r q_r (q_r · U), over all parameters.
 
     At each increment's end the loss gradients of `samples` single examples (the head's exact loss over all candidates,
@@ -33,8 +34,6 @@ def ogd(problem: Problem, *, directions: int = 64, samples: int = 16) -> Strateg
     Adam scales and averages a gradient, which leads back into the protected space. State: `directions` floats a
     parameter.
     """
-    if directions < 1 or samples < 1:
-        raise UserError(f"ogd: expected directions and samples of at least 1, got {directions} and {samples}")
 
     def outside(basis: Params, tree: Params) -> Params:
         """The part of `tree` that is orthogonal to the basis."""

@@ -9,6 +9,7 @@ from jax import Array
 from incremental.core.quadratic import Labels, fisher, penalty, refuse
 from incremental.core.strategy import Strategy
 from incremental.core.types import Anchor, Batch, Data, Learner, Outputs, Params, Problem
+from incremental.domains import Count, NotNegative, Share, checked
 
 
 class Consolidated(NamedTuple):
@@ -18,14 +19,20 @@ class Consolidated(NamedTuple):
     anchor: Anchor
 
 
+@checked
 def online_ewc(
-    problem: Problem, *, weight: float = 1.0, decay: float = 0.9, samples: int = 512, labels: Labels = "observed"
+    problem: Problem,
+    *,
+    weight: NotNegative = 1.0,
+    decay: Share = 0.9,
+    samples: Count = 512,
+    labels: Labels = "observed",
 ) -> Strategy:
     """Loss: weight/2 · Σ_i F_i (θ_i - θ*_i)² with F <- decay F + F_t and θ* <- θ_t at the end of each increment t.
 
     F_t is as in `incremental.strategies.ewc`, `samples` and `labels` too. State: 2 floats a parameter.
     """
-    refuse("online_ewc", samples, labels)
+    refuse("online_ewc", labels)
 
     def init(learner: Learner) -> Consolidated:
         return Consolidated(jax.tree.map(jnp.zeros_like, learner.params), Anchor(learner.params))

@@ -10,6 +10,7 @@ from incremental.core.ids import nobody, rows_of, trained
 from incremental.core.mirrors import path_of
 from incremental.core.strategy import Strategy
 from incremental.core.types import Anchor, Data, Learner, Params, Problem
+from incremental.domains import Share, checked
 from incremental.errors import UserError
 
 
@@ -27,7 +28,8 @@ def largest(size: Array, free: Array, keep: float) -> Array:
     return free & (rank < jnp.round(keep * free.sum())).reshape(size.shape)
 
 
-def packnet(problem: Problem, *, keep: float = 0.25, tables: bool = False) -> Strategy:
+@checked
+def packnet(problem: Problem, *, keep: Share = 0.25, tables: bool = False) -> Strategy:
     """At the end of each increment the share `keep` of each kernel's free weights, the largest, is owned from then on.
 
     The kernel's other free weights are set to 0 and stay free for later increments: after t increments a share

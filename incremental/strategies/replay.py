@@ -5,18 +5,18 @@ from jax import Array
 
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Memory, Problem, Step
+from incremental.domains import Count, NotNegative, checked
 from incremental.memory import buffer, reservoir
-from incremental.memory.buffer import refuse_none
 
 
-def replay(problem: Problem, *, capacity: int = 5000, rows: int = 128, weight: float = 1.0) -> Strategy:
+@checked
+def replay(problem: Problem, *, capacity: Count = 5000, rows: Count = 128, weight: NotNegative = 1.0) -> Strategy:
     """Each batch of new rows comes with `rows` uniform ones of a reservoir of `capacity` past examples.
 
     Loss: Σ_new w ℓ / Σ_new w + weight Σ_replayed w ℓ / B. Every example is inserted once, in the increment's first
     epoch, from the rows that are trained on; a batch replays from what earlier steps inserted. State: the reservoir,
     [capacity] rows.
     """
-    refuse_none("replay", capacity=capacity, rows=rows)
 
     def batch(state: Memory, batch: Batch, key: Array) -> Batch:
         old = buffer.sample(state, rows, key)

@@ -5,18 +5,18 @@ from jax import Array
 
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Memory, Problem, Step
+from incremental.domains import Count, NotNegative, checked
 from incremental.memory import buffer, ring
-from incremental.memory.buffer import refuse_none
 
 
-def ring_replay(problem: Problem, *, capacity: int = 5000, rows: int = 128, weight: float = 1.0) -> Strategy:
+@checked
+def ring_replay(problem: Problem, *, capacity: Count = 5000, rows: Count = 128, weight: NotNegative = 1.0) -> Strategy:
     """Each batch of new rows comes with `rows` uniform ones of the last `capacity` examples.
 
     Loss: Σ_new w ℓ / Σ_new w + weight Σ_replayed w ℓ / B. One ring for all labels, where Chaudhry et al. have one a
     class. Every example is inserted once, in the increment's first epoch; where an increment has more than `capacity`
     examples, nothing older is left at its end. State: the ring, [capacity] rows.
     """
-    refuse_none("ring_replay", capacity=capacity, rows=rows)
 
     def batch(state: Memory, batch: Batch, key: Array) -> Batch:
         old = buffer.sample(state, rows, key)

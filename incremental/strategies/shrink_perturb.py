@@ -7,9 +7,11 @@ from jax import Array
 from incremental.core.ids import Ids, nobody, rows_of, trained
 from incremental.core.strategy import Strategy
 from incremental.core.types import Data, Learner, Problem
+from incremental.domains import NotNegative, checked
 
 
-def shrink_perturb(problem: Problem, *, shrink: float = 0.8, perturb: float = 0.2) -> Strategy:
+@checked
+def shrink_perturb(problem: Problem, *, shrink: NotNegative = 0.8, perturb: NotNegative = 0.2) -> Strategy:
     """Before each increment's training but the first: θ <- shrink · θ + perturb · θ', θ' a fresh initialisation.
 
     The paper adds noise of one scale to all weights; a fresh initialisation has each parameter's own. The rows of ids

@@ -9,6 +9,7 @@ from jax import Array
 from incremental.core.quadratic import penalty
 from incremental.core.strategy import Strategy
 from incremental.core.types import Anchor, Batch, Data, Learner, Outputs, Params, Problem, Step
+from incremental.domains import NotNegative, Positive, checked
 
 
 class Synapses(NamedTuple):
@@ -19,7 +20,8 @@ class Synapses(NamedTuple):
     anchor: Anchor
 
 
-def si(problem: Problem, *, weight: float = 0.1, damping: float = 1e-3) -> Strategy:
+@checked
+def si(problem: Problem, *, weight: NotNegative = 0.1, damping: Positive = 1e-3) -> Strategy:
     """Loss: weight · Σ_i Ω_i (θ_i - θ*_i)², without ½ as in the paper (Zenke et al. 2017, arXiv 1703.04200, eq. 4).
 
     After each step, every epoch: ω_i <- ω_i - g_i Δ_i, with g the gradient of the data loss (over all rows of the

@@ -11,6 +11,7 @@ from jax import Array
 from incremental.core.leaves import by_path, kernels
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Outputs, Params, Problem, Step
+from incremental.domains import Count, NotNegative, checked
 from incremental.errors import UserError
 
 
@@ -21,7 +22,8 @@ class Pair(NamedTuple):
     right: Array  # [D_out]
 
 
-def spectral_norm(problem: Problem, *, weight: float = 0.001, exponent: int = 2) -> Strategy:
+@checked
+def spectral_norm(problem: Problem, *, weight: NotNegative = 0.001, exponent: Count = 2) -> Strategy:
     """Loss: weight · Σ_l (σ_l^k - 1)², σ_l the largest singular value of dense kernel l, k = `exponent`.
 
     σ = uᵀWv with u and v held fixed, so its gradient is uvᵀ. The vectors are those of a whole decomposition at each
@@ -29,8 +31,6 @@ def spectral_norm(problem: Problem, *, weight: float = 0.001, exponent: int = 2)
     kernels are regularised: not id tables, whose size grows with the catalogue, nor biases and layer norms, for which
     the paper has terms of their own. State: D_in + D_out floats a kernel.
     """
-    if exponent < 1:
-        raise UserError(f"spectral_norm.exponent={exponent}: expected at least 1")
     paths = kernels(problem)
     if not paths:
         raise UserError(

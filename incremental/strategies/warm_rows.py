@@ -9,12 +9,14 @@ from jax import Array
 from incremental.core.mirrors import mirrored, path_of
 from incremental.core.strategy import Strategy
 from incremental.core.types import Data, Learner, Params, Problem, PyTree
+from incremental.domains import Positive, checked
 from incremental.errors import UserError
 
 Source = Literal["mean", "neighbours", "text"]
 
 
-def warm_rows(problem: Problem, *, source: Source = "mean", ridge: float = 1.0) -> Strategy:
+@checked
+def warm_rows(problem: Problem, *, source: Source = "mean", ridge: Positive = 1.0) -> Strategy:
     """Before an increment's training, each item whose first training events it brings gets a row in every item table.
 
     "mean": the mean of the known items' rows. "neighbours": the mean of the rows of the known items that the increment

@@ -362,9 +362,9 @@ def test_a_nan_stops_the_run_and_names_increment_step_and_strategy(
         ("training.batch_size=5000", r"training.batch_size=5000 is larger than increment \d"),
         ("evaluation.metrics=[ndcg@900]", "K=900 is larger than the catalogue"),
         ("evaluation.metrics=[precision@3]", "expected one of recall@K"),
-        ("training.epochs=0", "training.epochs=0: expected at least 1"),
+        ("training.epochs=0", "training.epochs=0: expected a whole number >= 1"),
         ("optimizer.learning_rate=fast", "optimizer.learning_rate: expected float, got 'fast'"),
-        ("data.heldout=1.5", "data.heldout=1.5: expected a share"),
+        ("data.heldout=1.5", "data.heldout=1.5: expected a number >= 0 and < 1"),
     ],
 )
 def test_bad_input_is_named(tmp_path: Path, override: str, message: str) -> None:

@@ -428,9 +428,9 @@ def test_the_catalogue_counts_arrivals_and_never_the_padding() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, r"training\.batch_size=0: expected at least 1"),
-        ({"epochs": 0}, r"training\.epochs=0: expected at least 1"),
-        ({"patience": -1}, r"training\.patience=-1: expected at least 0"),
+        ({"batch_size": 0}, "training: batch_size=0: expected a whole number >= 1"),
+        ({"epochs": 0}, "training: epochs=0: expected a whole number >= 1"),
+        ({"patience": -1}, "training: patience=-1: expected a whole number >= 0"),
         ({"metric": "auc"}, "metric 'auc': expected one of"),
     ],
 )

@@ -8,6 +8,7 @@ from scipy import stats
 from incremental.core.negatives import BLOCK, draw, drawn, proposal
 from incremental.core.types import Batch, Catalogue, Learner
 from incremental.errors import UserError
+from incremental.heads.bpr import bpr
 
 NUMBER = 8192
 SEEN: Any = np.array([0, 1, 1, 0, 1, 1, 1, 0, 0], bool)  # row 0 is padding
@@ -64,8 +65,8 @@ def test_log_q_is_the_log_of_the_expected_number_of_draws(draws: Any, case: int,
 
 
 def test_an_impossible_number_is_refused_by_name() -> None:
-    with pytest.raises(UserError, match=r"head\.negatives=0.*at least 1"):
-        drawn(0, 0.0)
+    with pytest.raises(UserError, match="bpr: negatives=0: expected a whole number >= 1"):
+        bpr(negatives=0)
 
 
 def test_shares_hold_across_blocks_of_the_running_sums() -> None:

@@ -285,7 +285,7 @@ def test_two_processes_execute_one_run(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         (["devices.batch=3"], r"devices\.batch=3: expected a power of two"),
-        (["devices.rows=0"], r"devices\.rows=0: expected a power of two"),
+        (["devices.rows=0"], r"devices\.rows=0: expected a whole number >= 1"),
         (["devices.tables=small"], r"devices\.tables: expected grow or whole, got 'small'"),
         (["devices.batch=16"], r"asks for 16 devices, there are 8; lower one of the two"),
         (["devices.batch=8", "training.batch_size=60"], r"batch_size=60 cannot be split over devices\.batch=8"),

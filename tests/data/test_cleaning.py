@@ -149,8 +149,8 @@ def test_other_columns_and_the_law_go_along() -> None:
     ("arguments", "message"),
     [
         ({"duplicates": "none"}, "data.cleaning.duplicates is 'none'; expected keep, first or last"),
-        ({"minimum_session": 0}, "data.cleaning.minimum_session is 0"),
-        ({"k_core": -1}, "data.cleaning.k_core is -1"),
+        ({"minimum_session": 0}, "minimum_session=0: expected a whole number >= 1"),
+        ({"k_core": -1}, "k_core=-1: expected a whole number >= 1"),
         ({"after": "1.2.1970"}, "data.cleaning.after is '1.2.1970'"),
         ({"before": "soon"}, "data.cleaning.before is 'soon'"),
         ({"minimum_rating": 1.0}, "no ratings, which data.cleaning.minimum_rating needs"),

@@ -308,7 +308,7 @@ def test_a_folder_without_periods_is_refused(write: Write, tmp_path: Path) -> No
     path = write("period_0.txt", "")
     refused(lambda: diginetica(path=str(tmp_path)), path, "is empty")
     refused(lambda: diginetica(path=path), "is a file, expected a folder")
-    refused(lambda: diginetica(path=str(tmp_path), periods=0), "data.source.periods is 0")
+    refused(lambda: diginetica(path=str(tmp_path), periods=0), "periods=0: expected a whole number >= 1")
     refused(lambda: diginetica(path="/nowhere"), "/nowhere: there is no such folder", "data.source.path")
 
 

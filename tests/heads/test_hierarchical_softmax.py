@@ -266,7 +266,7 @@ def test_grown_is_allocated_beforehand() -> None:
 
 
 def test_impossible_settings_are_refused_by_name() -> None:
-    with pytest.raises(UserError, match=r"head\.depth=4"):
+    with pytest.raises(UserError, match="depth=4: expected a whole number >= "):
         hierarchical_softmax(depth=4)
     made = hierarchical_softmax(depth=40)
     assert made.init is not None

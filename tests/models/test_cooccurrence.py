@@ -130,5 +130,5 @@ def test_an_overflowing_count_is_at_most_too_high_by_the_lightest(seed: int) -> 
 
 
 def test_impossible_sizes_are_refused() -> None:
-    with pytest.raises(UserError, match="neighbours and window of at least 1, got 0 and 5"):
+    with pytest.raises(UserError, match="neighbours=0: expected a whole number >= 1"):
         cooccurrence(neighbours=0)

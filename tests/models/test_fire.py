@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_refused() -> None:
         fire(rank=RANK, limit=629).program(next_item(8), Sizes(item=9, user=70), ())
     with pytest.raises(UserError, match=r"81 cells, above model.limit=80"):
         fire(rank=RANK, limit=80).program(next_item(8), SIZES, ())
-    with pytest.raises(UserError, match=r"model\.rank=0"):
+    with pytest.raises(UserError, match="fire: rank=0: expected a whole number >= 1"):
         fire(rank=0)
     with pytest.raises(UserError, match=r"model\.rank=10: expected at most the number of items, 9"):
         fire(rank=10).program(next_item(8), SIZES, ())

@@ -227,8 +227,8 @@ def test_an_increments_end_makes_the_teacher_and_keeps_exemplars() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"capacity": 0}, r"strategies\.ader: capacity=0: expected at least 1"),
-        ({"rows": 0}, r"strategies\.ader: rows=0: expected at least 1"),
+        ({"capacity": 0}, r"ader: capacity=0: expected a whole number >= 1"),
+        ({"rows": 0}, r"ader: rows=0: expected a whole number >= 1"),
         ({"over": "all"}, r"strategies\.ader\.over='all': expected one of known, drawn"),
         ({"quotas": "x"}, r"strategies\.ader: quotas='x': expected one of proportional, balanced, multinomial"),
     ],

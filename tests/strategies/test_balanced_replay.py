@@ -86,7 +86,7 @@ def test_new_rows_are_inserted_in_the_first_pass_only() -> None:
 @pytest.mark.parametrize("wrong", ["capacity", "rows"])
 def test_impossible_sizes_are_refused(wrong: str) -> None:
     sizes: Any = {wrong: 0}
-    with pytest.raises(UserError, match=rf"strategies\.balanced_replay: {wrong}=0: expected at least 1"):
+    with pytest.raises(UserError, match=rf"balanced_replay: {wrong}=0: expected a whole number >= 1"):
         balanced_replay(PROBLEM, **sizes)
 
 

@@ -166,7 +166,7 @@ def test_its_own_rows_are_found_behind_those_of_another_part(filled: Any) -> Non
 @pytest.mark.parametrize("wrong", ["capacity", "rows"])
 def test_impossible_sizes_are_refused(wrong: str) -> None:
     sizes: Any = {wrong: 0}
-    with pytest.raises(UserError, match=rf"strategies\.der: {wrong}=0: expected at least 1"):
+    with pytest.raises(UserError, match=rf"der: {wrong}=0: expected a whole number >= 1"):
         der(PROBLEM, **sizes)
 
 

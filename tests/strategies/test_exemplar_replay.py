@@ -165,8 +165,8 @@ def test_validation_rows_become_exemplars_too() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"capacity": 0}, r"strategies\.exemplar_replay: capacity=0: expected at least 1"),
-        ({"rows": 0}, r"strategies\.exemplar_replay: rows=0: expected at least 1"),
+        ({"capacity": 0}, r"exemplar_replay: capacity=0: expected a whole number >= 1"),
+        ({"rows": 0}, r"exemplar_replay: rows=0: expected a whole number >= 1"),
         ({"selection": "x"}, r"strategies\.exemplar_replay: selection='x': expected one of herding"),
         ({"groups": "x"}, r"strategies\.exemplar_replay: groups='x': expected one of label, increment"),
         ({"quotas": "x"}, r"strategies\.exemplar_replay: quotas='x': expected one of proportional"),

@@ -145,7 +145,7 @@ def test_without_a_past_increment_nothing_changes() -> None:
 
 @pytest.mark.parametrize("wrong", [{"increments": 0}, {"capacity": 0}])
 def test_impossible_sizes_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(UserError, match="gem: expected increments and capacity of at least 1, got"):
+    with pytest.raises(UserError, match=r"gem: (increments|capacity)=0: expected a whole number >= 1"):
         gem(PROBLEM, **wrong)
 
 

@@ -112,9 +112,9 @@ def test_loss_is_half_the_weighted_square(jitted: Jitted) -> None:
 
 
 def test_no_samples_are_refused() -> None:
-    with pytest.raises(UserError, match=r"strategies\.mas: samples=0: expected at least 1"):
+    with pytest.raises(UserError, match=r"mas: samples=0: expected a whole number >= 1"):
         mas(LINEAR, samples=0)
-    with pytest.raises(UserError, match=r"strategies\.mas: together=0: expected at least 1"):
+    with pytest.raises(UserError, match=r"mas: together=0: expected a whole number >= 1"):
         mas(LINEAR, together=0)
 
 

@@ -108,7 +108,7 @@ def test_later_passes_insert_nothing(strategy: Jitted, filled: Memory) -> None:
 
 @pytest.mark.parametrize("wrong", [{"capacity": 0}, {"rows": 0}])
 def test_impossible_sizes_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(UserError, match=r"strategies\.replay: (capacity|rows)=0: expected at least 1"):
+    with pytest.raises(UserError, match=r"replay: (capacity|rows)=0: expected a whole number >= 1"):
         replay(PROBLEM, **wrong)
 
 

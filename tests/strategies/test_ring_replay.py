@@ -81,7 +81,7 @@ def test_an_empty_ring_adds_only_padding() -> None:
 @pytest.mark.parametrize("wrong", ["capacity", "rows"])
 def test_impossible_sizes_are_refused(wrong: str) -> None:
     sizes: Any = {wrong: 0}
-    with pytest.raises(UserError, match=rf"strategies\.ring_replay: {wrong}=0: expected at least 1"):
+    with pytest.raises(UserError, match=rf"ring_replay: {wrong}=0: expected a whole number >= 1"):
         ring_replay(PROBLEM, **sizes)
 
 

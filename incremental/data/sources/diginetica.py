@@ -7,10 +7,12 @@ import polars as pl
 from incremental.data import interactions
 from incremental.data.interactions import Table
 from incremental.data.sources import reading
+from incremental.domains import Count, checked
 from incremental.errors import UserError
 
 
-def diginetica(*, path: str, periods: int | None = None) -> Table:
+@checked
+def diginetica(*, path: str, periods: Count | None = None) -> Table:
     """Read period_0.txt, period_1.txt, … of a folder. The time of an interaction is the number of its file.
 
     path:    the folder
@@ -21,8 +23,6 @@ def diginetica(*, path: str, periods: int | None = None) -> Table:
     missing folder, no such files, and a line without session or item.
     """
     folder = reading.path_to(path, folder=True)
-    if periods is not None and periods < 1:
-        raise UserError(f"data.source.periods is {periods}; expected 1 or more, or null for all")
     found = {int(m[1]): f for f in folder.iterdir() if (m := re.fullmatch(r"period_(\d+)\.txt", f.name))}
     if not found:
         raise UserError(f"{folder}: there is no period_0.txt; set data.source.path to the folder with period_*.txt")
