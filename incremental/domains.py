@@ -29,6 +29,8 @@ Share = Annotated[float, Ge(0), Le(1)]
 ShareBelow1 = Annotated[float, Ge(0), Lt(1)]
 """1 would leave nothing over, or divide by 0"""
 InnerShare = Annotated[float, Gt(0), Lt(1)]
+Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
+"""what tells two of JAX's keys apart: larger numbers are taken modulo 2^32"""
 AtLeast1 = Annotated[float, Ge(1), Lt(math.inf)]
 
 SIGNS = {Gt: (">", operator.gt), Ge: (">=", operator.ge), Lt: ("<", operator.lt), Le: ("<=", operator.le)}

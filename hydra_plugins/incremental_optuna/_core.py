@@ -2,7 +2,8 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from incremental.app import cli
+from incremental.app.jobs import launched
 from incremental.errors import UserError
 from incremental.report.direction import is_quality
 
@@ -113,7 +115,8 @@ def sweep(
             asked = ask(study, search, range(first, last), sampler, seed)
             if asked:
                 print(f"trials {first + 1} to {last} of {trials}", flush=True)
-                tell(study, asked, search, launcher, int(increments or 0))
+                launch = partial(launched, launcher, context.config_loader, config)
+                tell(study, asked, search, launch, int(increments or 0))
                 best = study.best_trial
                 print(f"best so far: {metric} {best.value:.4f} ({' '.join(overrides(best.params))})", flush=True)
         choices = OmegaConf.select(config, "hydra.runtime.choices") or {}
@@ -177,12 +180,16 @@ def ask(study: Any, search: Search, numbers: range, sampler: str, seed: int) -> 
 
 
 def tell(
-    study: Any, asked: Sequence[tuple[int, dict[str, Any]]], search: Search, launcher: Launcher, increments: int
+    study: Any,
+    asked: Sequence[tuple[int, dict[str, Any]]],
+    search: Search,
+    launch: Callable[[list[list[str]], int], Sequence[JobReturn]],
+    increments: int,
 ) -> None:
     """Launches a generation and tells each trial's mean over its seeds; a trial of which a job failed has none."""
     jobs = [search.jobs(params, increments) for _, params in asked]
     start, each = asked[0][0], len(jobs[0])
-    returns = launcher.launch([job for own in jobs for job in own], initial_job_idx=start * each)
+    returns = launch([job for own in jobs for job in own], start * each)
     values = [mean(returns[i * each : (i + 1) * each]) for i in range(len(asked))]
     if all(value is None for value in values) and not study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
         raise UserError("no trial gave a value; mend what is wrong and start the same command again")

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
 from hydra.errors import CompactHydraException
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from incremental.app import cli, sweep
+from incremental.app.jobs import names
 from incremental.errors import UserError
 
 
@@ -32,13 +33,6 @@ def launch(
         else:
             made.status, made.return_value = JobStatus.COMPLETED, cli.headline(job.config, outcome)
     return returns
-
-
-def names(job_overrides: Sequence[Sequence[str]]) -> list[str]:
-    """Each job's overrides that not all jobs have."""
-    shown = [[one for one in filter_overrides(own) if not one.startswith("label=")] for own in job_overrides]
-    common = set.intersection(*map(set, shown))
-    return [" ".join(override for override in own if override not in common) for own in shown]
 
 
 def read(context: HydraContext, config: DictConfig, overrides: Sequence[str], number: int) -> JobReturn:

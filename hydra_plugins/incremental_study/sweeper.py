@@ -39,6 +39,7 @@ class StudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         from incremental.app.cli import reported
+        from incremental.app.jobs import launched, summed_up
 
         with reported():
             given = self.parse([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
@@ -46,17 +47,18 @@ class StudySweeper(Sweeper):
             folder = Path(str(self.config.hydra.sweep.dir))
             folder.mkdir(parents=True, exist_ok=True)
             OmegaConf.save(self.config, folder / "multirun.yaml")
-            returns, number = [], 0
+            returns: list[list[Any]] = []
+            loader = self.hydra_context and self.hydra_context.config_loader
             for batch in batches:
-                self.validate_batch_is_legal(batch)
-                returns.append(self.launcher.launch(batch, initial_job_idx=number))
-                number += len(batch)
-                for result in returns[-1]:
-                    _ = result.return_value  # raises what stopped the job
+                first = sum(map(len, returns))
+                returns.append(launched(self.launcher, loader, self.config, batch, first))
+            summed_up([job for batch in batches for job in batch], [one for own in returns for one in own])
             return returns
 
     def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
         """The jobs' overrides, in batches."""
+        from incremental.app.overrides import quoted
+
         file = next((str(one.value()) for one in overrides if one.get_key_element() == "study"), None)
         given = [one for one in overrides if one.get_key_element() != "study"]
         labels = [one.get_key_element() for one in given if one.is_sweep_override() and told(one.get_key_element())]
@@ -76,15 +78,11 @@ class StudySweeper(Sweeper):
 
     def parse(self, overrides: list[str]) -> list[Override]:
         """Overrides, by the rules of the command line."""
-        from hydra.errors import OverrideParseException
+        from incremental.app.overrides import check
 
-        from incremental.errors import UserError
-
+        check(overrides, multirun=True)
         parser = OverridesParser.create(config_loader=self.hydra_context and self.hydra_context.config_loader)
-        try:
-            return parser.parse_overrides(overrides)
-        except OverrideParseException as error:
-            raise UserError(f"{error.override!r} is no override: {str(error).splitlines()[0]}") from None
+        return list(parser.parse_overrides(overrides))
 
 
 def combined(overrides: Sequence[Override]) -> list[dict[str, str]]:
@@ -135,12 +133,6 @@ def told(key: str) -> bool:
 def short(key: str) -> str:
     """The end of a dotted key."""
     return key.lstrip("+~").rpartition(".")[2]
-
-
-def quoted(text: str) -> str:
-    """A text as a value on the command line."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from functools import partial as fixed
@@ -83,6 +84,12 @@ def refuse_unknown(config: Mapping[str, Any]) -> None:
             f"strategies={strategies!r}: expected a node by name; did you mean "
             f"+strategy@strategies.{strategies}={strategies}?"
         )
+    for name, node in (strategies or {}).items():
+        if isinstance(node, Mapping) and "_target_" not in node:
+            raise UserError(
+                f"strategies.{name}: no strategy of this name is chosen, so that strategies.{name}."
+                f"{next(iter(node), 'KEY')} has no meaning; add +strategy@strategies.{name}=CHOICE, or leave it out"
+            )
     for key, value in config.items():
         if key in KEYS:
             continue
@@ -98,13 +105,16 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with what follows from other keys filled in where it is null.
 
     `training.metric` is the first of `evaluation.metrics`; `data.heldout` is 0.1 where the matrix R is asked for, else
-    0.
+    0. `debug=nan` is a number to a command line, and the word here.
     """
     training, data, measured = config["training"], config["data"], config["evaluation"]
     if training.get("metric", "") is None and measured.get("metrics") and isinstance(measured["metrics"][0], str):
         training = {**training, "metric": measured["metrics"][0]}
     if data.get("heldout", 0.0) is None:
         data = {**data, "heldout": HELDOUT if measured.get("matrix") else 0.0}
+    debug = config.get("debug")
+    if isinstance(debug, float) and math.isnan(debug):
+        config = {**config, "debug": "nan"}
     return {**config, "training": training, "data": data}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
@@ -19,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from incremental.app.methods import defaults, names
+from incremental.app.overrides import check, command, pasted, with_places
 from incremental.app.replaced import replaced
 from incremental.errors import UserError
 
@@ -37,12 +39,24 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     try:
         values: Any = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"the configuration does not resolve: {str(error).splitlines()[0]}") from None
+        said, key = str(error).splitlines()[0], str(error.full_key or "")
+        written = raw(config, key)
+        as_text = f"; ${{…}} is read as a reference, as a text it is {pasted(key, written)}" if written else ""
+        raise UserError(f"{key or 'the configuration'} does not resolve: {said}{as_text}") from None
     return dict(values)
+
+
+def raw(config: DictConfig, key: str) -> str | None:
+    """The text at a dotted key as it is written, if it is a text."""
+    node: Any = OmegaConf.to_container(config, resolve=False)
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    return node if isinstance(node, str) else None
 
 
 def composed(overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, str]]:
     """The config of an `incremental` command line, open and not yet resolved, and what was chosen for its groups."""
+    check(overrides, multirun=False)
     try:
         with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
             config: Any = hydra.compose("config", list(overrides), return_hydra_config=True)
@@ -56,8 +70,19 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, str]]:
     return config, choices
 
 
+def swept(overrides: Sequence[str]) -> list[str]:
+    """The overrides of a sweep as Hydra takes them."""
+    try:
+        with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            return with_places(overrides, loader, lambda given: hydra.compose("config", given))
+    except (HydraException, OmegaConfBaseException):
+        return list(overrides)  # Hydra says what is wrong
+
+
 def study(file: Path, arguments: Sequence[str]) -> DictConfig:
     """A study's own configuration, a file outside the configs, with the overrides of its command line."""
+    check(arguments, multirun=False)
     try:
         with hydra.initialize_config_dir(str(file.parent.resolve()), version_base="1.3"):
             return hydra.compose(file.stem, list(arguments))
@@ -182,14 +207,20 @@ def job(config: DictConfig) -> float | None:
 
             sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
             return headline(values, execute(values, shared_store() if sweeps else None))
-        except UserError as error:
+        except (UserError, FloatingPointError) as error:
             if HydraConfig.get().mode != RunMode.MULTIRUN:
                 raise
-            # An exit would end the whole sweep; this is told again, by Hydra, when the other jobs are over.
+            # An exit would end the whole sweep; this is told again when the other jobs are over.
             print(f"error: {error}", file=sys.stderr, flush=True)
             raise CompactHydraException(str(error)) from None
 
 
 def main() -> None:
     """Entry point."""
+    overrides, multirun = command(sys.argv[1:])
+    with reported():
+        check(overrides, multirun=multirun)
+        if multirun:
+            placed = dict(zip(overrides, swept(overrides), strict=True))
+            sys.argv = [placed.get(argument, argument) for argument in sys.argv]
     job()

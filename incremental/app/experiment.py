@@ -19,6 +19,7 @@ from incremental.core.problem import Baseline
 from incremental.core.sharding import first_process, join
 from incremental.core.types import bytes_of
 from incremental.data.stream import Stream
+from incremental.domains import Seed, refuse
 from incremental.errors import UserError
 from incremental.run.alone import Alone
 from incremental.run.check import check
@@ -202,6 +203,7 @@ def check_options(config: Mapping[str, Any]) -> None:
         wrong = not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
         if wrong or (key == "debug" and value not in (None, "nan")):
             raise UserError(f"{key}={value!r}: expected {allowed}")
+    refuse("seed", config["seed"], [Seed])
     for key in NODES:
         schema.partial(config[key], key)
 

@@ -186,7 +186,7 @@ def test_a_killed_sweep_ends_with_the_table_of_the_runs_alone(
     said = capsys.readouterr()
     assert said.out.count("continuing from its checkpoint") == 2
     assert said.err.count("the loss became NaN or infinite at increment 0") >= 2
-    assert "error: seed=1 optimizer.learning_rate=1e38" in said.err
+    assert "error: seed=1 optimizer.learning_rate=1e+38" in said.err
     for seed in (0, 1):
         execute(composed(tmp_path / "alone", f"seed={seed}", "optimizer.learning_rate=0.01"))
     packed, alone = summaries(tmp_path / "packed"), summaries(tmp_path / "alone")
