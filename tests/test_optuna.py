@@ -19,7 +19,7 @@ from tests.app.test_experiment import SMALL
 optuna = pytest.importorskip("optuna")
 _core = pytest.importorskip("hydra_plugins.incremental_optuna._core")
 
-CONTEXT: Any = SimpleNamespace(config_loader=None)
+CONTEXT: Any = SimpleNamespace(config_loader=SimpleNamespace(load_sweep_config=lambda *_: None))
 RATE = "optimizer.learning_rate"
 SETTINGS: dict[str, Any] = {"increments": 2, "trials": 7, "generation": 3, "sampler": "TPESampler", "seed": 0}
 

@@ -39,6 +39,8 @@ def pasted(key: str, text: str) -> str:
 def parsed(argument: str) -> Override:
     """One override; a UserError with the form that can be pasted, where quotes are all that is missing."""
     parser = OverridesParser.create()
+    if argument.startswith("="):
+        raise UserError(f"{argument!r}: expected KEY=VALUE, KEY of letters, digits, _ and dots")
     try:
         return parser.parse_override(argument)
     except HydraException as error:
