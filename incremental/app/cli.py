@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from incremental.app.keys import taken
 from incremental.app.methods import defaults, names
 from incremental.app.overrides import check, command, pasted, with_places
 from incremental.app.replaced import replaced
@@ -217,6 +218,7 @@ def job(config: DictConfig) -> float | None:
 
 def main() -> None:
     """Entry point."""
+    OmegaConf.register_new_resolver("domains", lambda _root_: taken(_root_), replace=True)  # for the help
     overrides, multirun = command(sys.argv[1:])
     with reported():
         check(overrides, multirun=multirun)

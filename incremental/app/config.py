@@ -75,7 +75,7 @@ def partial(node: Any, where: str, /, **provided: Any) -> functools.partial[Any]
         keywords[key] = _check(value, parameters[key].annotation, f"{where}.{key}")
     for key, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and key not in keywords:
-            kind = _describe(parameter.annotation)
+            kind = describe(parameter.annotation)
             raise UserError(f"{where}.{key}: a value is needed ({kind}); give it as ++{where}.{key}=...")
     return functools.partial(target, **keywords)
 
@@ -174,7 +174,7 @@ def _keys(target: Callable[..., Any]) -> Parameters:
 
 
 def _unknown(target: Callable[..., Any], parameters: Parameters, where: str, key: str) -> str:
-    takes = ", ".join(f"{name} ({_describe(p.annotation)})" for name, p in parameters.items())
+    takes = ", ".join(f"{name} ({describe(p.annotation)})" for name, p in parameters.items())
     factory = getattr(target, "__name__", str(target))
     return f"{where}.{key}: unknown key; {factory} takes {takes or 'no keys'}{_guess(key, parameters)}"
 
@@ -188,10 +188,10 @@ def _check(value: Any, kind: Any, where: str) -> Any:
         return _convert(value, kind, where)
     except _Outside:
         endless = isinstance(value, float) and math.isinf(value)
-        raise UserError(f"{where}={shown(value)}: expected {_describe(kind, finite=endless)}") from None
+        raise UserError(f"{where}={shown(value)}: expected {describe(kind, finite=endless)}") from None
     except _Mismatch:
         guess = _guess(str(value), [word for word in _choices(kind) if isinstance(word, str)])
-        raise UserError(f"{where}: expected {_describe(kind)}, got {value!r} ({type(value).__name__}){guess}") from None
+        raise UserError(f"{where}: expected {describe(kind)}, got {value!r} ({type(value).__name__}){guess}") from None
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
@@ -283,7 +283,7 @@ def _convert_object(value: Any, kind: Any, origin: Any, where: str) -> Any:
     if not isinstance(built, origin):
         if built is value:
             raise _Mismatch(kind)
-        made, expected = type(built).__name__, _describe(kind)
+        made, expected = type(built).__name__, describe(kind)
         raise UserError(f"{where}: {value['_target_']} makes a {made}, where the config needs {expected}")
     return built
 
@@ -321,7 +321,7 @@ def shown(value: Any) -> str:
     return f"[{','.join(map(shown, value))}]" if isinstance(value, list | tuple) else str(value)
 
 
-def _describe(kind: Any, *, finite: bool = False) -> str:
+def describe(kind: Any, *, finite: bool = False) -> str:
     """An annotation in a config writer's words; a number is said to be finite only where that is the point."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
@@ -333,13 +333,13 @@ def _describe(kind: Any, *, finite: bool = False) -> str:
     if origin is Literal:
         return " or ".join(str(choice) for choice in args)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(arg, finite=finite) for arg in args)
+        return " or ".join(describe(arg, finite=finite) for arg in args)
     if kind is Path:
         return "a path"
     if kind in (int, float, bool, str, list, tuple, dict):
         return str(kind.__name__)
     if origin in _LISTS + _DICTS:
-        inner = ", ".join("..." if arg is Ellipsis else _describe(arg) for arg in args)
+        inner = ", ".join("..." if arg is Ellipsis else describe(arg) for arg in args)
         return f"{'list' if origin in _LISTS else 'dict'}[{inner}]"
     if origin is collections.abc.Callable or kind in (Callable, collections.abc.Callable):
         return "a node with _target_"

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from incremental import domains
+from incremental.domains import Count, Whole, refuse
 from incremental.errors import UserError
 
 NEEDED = "???"
@@ -80,9 +82,20 @@ def value_of(name: str, text: str, option: Option) -> Any:
             value = [value]
         if type(value) is not kind:
             raise UserError(f"{name}={text}: expected {kind.__name__}, such as {shown(option.default)}")
+    if (domain := domain_of(option)) is not None:
+        for number in value if kind is list else [value]:
+            if isinstance(number, int):
+                refuse(name, number, [domain])
     if option.choices and (wrong := [one for one in (value if kind is list else [value]) if one not in option.choices]):
         raise UserError(f"{name}={text}: {wrong[0]} is not one of {', '.join(map(str, option.choices))}")
     return value
+
+
+def domain_of(option: Option) -> Any:
+    """What a whole number may be: at least 1, or 0 too where that is the default or one of several; None: no number."""
+    if type(option.default) is int:
+        return Count if option.default else Whole
+    return Whole if isinstance(option.default, list) and any(type(one) is int for one in option.default) else None
 
 
 def help_of(doc: str | None, known: Mapping[str, Option], *, others: bool) -> str:
@@ -93,8 +106,10 @@ def help_of(doc: str | None, known: Mapping[str, Option], *, others: bool) -> st
 
 
 def said(option: Option) -> str:
-    """What an option means, and its choices."""
-    return "; ".join(filter(None, [option.said, "of " + shown([*option.choices]) if option.choices else ""]))
+    """What an option means, its choices, and what a number may be."""
+    domain = domain_of(option)
+    choices = "of " + shown([*option.choices]) if option.choices else ""
+    return "; ".join(filter(None, [option.said, choices, "" if domain is None else domains.told(domain)]))
 
 
 def shown(value: Any) -> str:

@@ -18,7 +18,6 @@ from incremental.errors import UserError
 
 NOBODY = -1
 GOLDEN = (1 + 5**0.5) / 2
-LEAST_DEPTH = 8  # of a Huffman tree
 
 
 class Tree(NamedTuple):
@@ -32,7 +31,7 @@ class Tree(NamedTuple):
 
 
 @checked
-def hierarchical_softmax(*, depth: Annotated[int, Ge(2 * LEAST_DEPTH)] = 80, limit: NotNegative = 0.02) -> Head:
+def hierarchical_softmax(*, depth: Annotated[int, Ge(16)] = 80, limit: NotNegative = 0.02) -> Head:
     """-log p(y) = Σ over the inner nodes n above y of softplus(∓(h · v_n + b_n)): minus where y is to the left of n.
 
     The first increment's items (and those of a fresh start) make a Huffman tree by their events. Items that a later one

@@ -13,6 +13,8 @@ KNOWN = {
     "path": Option(NEEDED, "the data"),
     "runs": Option(Path("runs"), "what is written"),
     "rounds": Option(3),
+    "some": Option(0, "so many; 0: all"),
+    "sizes": Option([10, 20]),
     "quick": Option(False),
     "rows": Option(["a", "b, c"], choices=["a", "b, c"]),
     "note": Option(None),
@@ -37,6 +39,9 @@ def test_values_have_the_types_of_the_defaults() -> None:
         (["path=x", "row=a"], "row=a: .*did you mean rows=a"),
         (["path=x", "rounds=fast"], "rounds=fast: expected int, such as 3"),
         (["path=x", "rounds=true"], "rounds=true: expected int"),
+        (["path=x", "rounds=0"], "rounds=0: expected a whole number >= 1"),
+        (["path=x", "some=-1"], "some=-1: expected a whole number >= 0"),
+        (["path=x", "sizes=[10,-1]"], "sizes=-1: expected a whole number >= 0"),
         (["path=x", "rows=[a,d]"], r"rows=\[a,d\]: d is not one of a, b, c"),
         ([], "path: a value is needed \\(the data\\); give it as path=…"),
     ],
@@ -58,7 +63,8 @@ def test_help_has_the_documentation_and_every_default(capsys: pytest.CaptureFixt
     assert lines[0] == "What it does."
     assert [line.split()[0].partition("=")[0] for line in lines[3:]] == [*KNOWN, "KEY"]
     assert '  rows=[a,"b, c"]' in "\n".join(lines)
-    assert "  rounds=3" in lines
+    assert next(line for line in lines if line.startswith("  rounds=3")).endswith(" a whole number >= 1")
+    assert next(line for line in lines if line.startswith("  some=0")).endswith(" so many; 0: all; a whole number >= 0")
 
 
 @pytest.mark.parametrize("name", ["experiments/ader/run", "experiments/regimes/run", "experiments/tuning/run"])
