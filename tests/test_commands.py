@@ -79,7 +79,7 @@ def options_of(script: Path) -> dict[str, Any]:
     except SyntaxError:
         return {}
     return {
-        key.value: None
+        str(key.value): None
         for node in ast.walk(tree)
         if isinstance(node, ast.Dict)
         for key, value in zip(node.keys, node.values, strict=True)

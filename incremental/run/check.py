@@ -60,6 +60,8 @@ def check(
             f"strategies.{names} pulls towards earlier weights, but update.start=afresh (or full_every) forgets "
             "them; use update.start=continue, or leave the strategy out"
         )
+    if empty := untrained(feed, policy, program):
+        raise feed.untrainable(program, empty)
     always, few = policy._replace(drop=None, budget=None, every=1), {}
     for t in range(len(stream)):
         plan = always.plan(t, range(t) or [0], {}, 0)
@@ -73,6 +75,21 @@ def check(
             f"training.batch_size={batch_size} is larger than {part} ({number} training events, the fewest); "
             "lower it, or cut the stream coarser (data.cut)"
         )
+
+
+def untrained(feed: Feed, policy: Update, program: Program) -> list[int]:
+    """The parts whose update has no training example; of a policy that goes by results only the base part is known."""
+    stream, inputs = feed.stream, program.inputs
+    plans, updated = {0: policy.plan(0, [], {}, 0)}, [0]
+    for t in range(1, len(stream)) if policy.drop is None and policy.budget is None else ():
+        plan = policy.plan(t, updated, {}, 0)
+        if plan.increments:
+            plans[t] = plan
+            updated.append(t)
+    which = {"validation": None if program.counting else False, "inputs": inputs}
+    there = [len(stream.training_examples(range(t, t + 1), **which)) > 0 for t in range(len(stream))]
+    trained = {t: plan.arrived if program.counting else plan.increments for t, plan in plans.items()}
+    return [t for t, increments in trained.items() if not any(there[i] for i in increments)]
 
 
 def shares_base(program: Program) -> bool:

@@ -1,6 +1,6 @@
 """The feed: increments of a stream as padded examples on the device."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,12 +105,7 @@ class Feed:
         else:
             rows = stream.training_examples(plan.increments, validation=False, inputs=inputs)
         if not len(rows):
-            past = any(stream.features[name].past == "needed" for name in inputs)
-            raise UserError(
-                f"increment {t} has no training example"
-                + (" with an earlier event of its user; a sequence model needs one" if past else "")
-                + "; cut the stream coarser (data.cut)"
-            )
+            raise self.untrainable(program, [t])
         new = stream.training_events(plan.arrived)
         newest = stream.training_examples(plan.newest, validation=True, inputs=inputs)
         seen = self.seen(newest, heldout=False) if stream.exclude_seen else None
@@ -122,6 +117,21 @@ class Feed:
         data, validation, seen = place((data, checked, seen))
         side = self.side(t, program, place)
         return Given(data._replace(side=side), validation._replace(side=side), seen)
+
+    def untrainable(self, program: Program, increments: Sequence[int]) -> UserError:
+        """What is wrong with updates that have no training example, the base part being 0, and what to do."""
+        past = any(self.stream.features[name].past == "needed" for name in program.inputs)
+        without = " with an earlier event of its user; a sequence model needs one" if past else ""
+        first, more = increments[0], len(increments) - 1
+        part = "the base part" if first == 0 else f"increment {first}"
+        others = f" (nor have {more} later ones)" if more else ""
+        if first == 0:
+            remedy = "choose a model without histories (model=matrix_factorization)" if past else "raise data.cut.base"
+        elif program.counting:
+            remedy = "update on several increments at once (++update.every=2)"
+        else:
+            remedy = "train on several increments at once (update=window)"
+        return UserError(f"{part} has no training example{without}{others}; {remedy}, or cut coarser (data.cut)")
 
     def past_bytes(self, plan: Plan, t: int) -> int:
         """Bytes of the past interactions that an update at t reads."""

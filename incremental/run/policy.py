@@ -1,5 +1,6 @@
 """When an update happens, on which data it trains and from which weights: data, not mathematics, so outside `make`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -65,7 +66,11 @@ class Update(NamedTuple):
 
     def _well(self, t: int, last: int, quality: Mapping[int, float]) -> bool:
         """No drift: the metric is at most a share of `drop` below the first test after the last update."""
-        return self.drop is not None and quality[t] >= (1.0 - self.drop) * quality[last + 1]
+        if self.drop is None:
+            return False
+        now, first = quality[t], quality[last + 1]
+        # Where no test event counted nothing was measured, and nothing says that all is well.
+        return not (math.isnan(now) or math.isnan(first)) and now >= (1.0 - self.drop) * first
 
     def _dear(self, t: int, spent: int) -> bool:
         """More was spent than `budget` examples for each increment so far."""

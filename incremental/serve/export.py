@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         for path in export(Path(options.run), options.to or Path(options.run) / "export", options.k):
-            print(f"written: {path}")
+            print(f"written: {path}{without(path)}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -79,3 +79,16 @@ def export(run: Path, to: Path, k: int = 100) -> list[Path]:
     for path, frame in zip(paths, (pl.DataFrame(items), people, pl.concat(best)), strict=True):
         frame.write_parquet(path)
     return paths
+
+
+def without(path: Path) -> str:
+    """What scores.parquet has not got: rows of the users that had every item."""
+    import polars as pl
+
+    if path.name != "scores.parquet":
+        return ""
+    users = pl.scan_parquet(path.with_name("users.parquet")).select("user")
+    absent = users.join(pl.scan_parquet(path).select("user"), on="user", how="anti").collect()["user"]
+    if not len(absent):
+        return ""
+    return f" (without rows of {len(absent)} users who have had every item that the model knows, such as {absent[0]})"

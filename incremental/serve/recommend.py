@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-k", type=int, default=10, help="how many items (default 10)")
     parser.add_argument("--include-seen", action="store_true", help="recommend items again that the user had")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(joined(sys.argv[1:] if arguments is None else arguments))
     try:
         from incremental.serve.model import load
 
@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if said := remark(options.user, len(found), options.k, include_seen=options.include_seen):
+        print(said, file=sys.stderr)
     if options.json:
         print(json.dumps([each._asdict() for each in found], ensure_ascii=False, indent=1))
         return 0
@@ -38,3 +40,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table.add_row(str(rank), each.item, each.title, f"{each.score:.3f}")
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     return 0
+
+
+def joined(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--user ID` as `--user=ID`: an id that begins with a dash is no option.
+
+    >>> joined(["RUN", "--user", "-0Ji", "-k", "3"])
+    ['RUN', '--user=-0Ji', '-k', '3']
+    """
+    found: list[str] = []
+    for argument in arguments:
+        if found and found[-1] == "--user":
+            found[-1] = f"--user={argument}"
+        else:
+            found.append(argument)
+    return found
+
+
+def remark(user: str, found: int, k: int, *, include_seen: bool) -> str:
+    """Why there is nothing, or less than was asked for; "" where there is all."""
+    if found >= k:
+        return ""
+    if include_seen:
+        return f"user {user}: the model knows {found} items, fewer than -k {k}"
+    again = "--include-seen recommends those too that the user had"
+    if found:
+        return f"user {user}: {found} items are left that the user has not had, fewer than -k {k}; {again}"
+    return f"user {user}: nothing to recommend, the user has had every item that the model knows; {again}"

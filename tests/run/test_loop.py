@@ -1,6 +1,7 @@
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -18,10 +19,10 @@ from incremental.metrics.ranking import per_event
 from incremental.models.popularity import popularity
 from incremental.run import alone, loop
 from incremental.run.alone import Build
-from incremental.run.check import check, holds_anchor
+from incremental.run.check import check, holds_anchor, untrained
 from incremental.run.executor import Executor
 from incremental.run.feed import BYTES_AN_INTERACTION, Capacities, Feed
-from incremental.run.policy import Update
+from incremental.run.policy import Update, update
 from incremental.run.progress import EpochDone, Evaluated, Event, Finished, Paused, Result, Trained
 from tests import lab
 
@@ -472,6 +473,49 @@ def test_an_increment_without_a_history_is_refused_for_sequence_models() -> None
     parts = [[(f"u{i % 3}", f"i{i % 12}") for i in range(30)], [(f"new{i}", f"i{i}") for i in range(10)]]
     stream = lab.written(parts, heldout=0.0, validation=0.0)
     refused("increment 1 has no training example with an earlier event", lab.baseline_build("cooccurrence"), stream)
+
+
+@pytest.mark.parametrize(
+    ("quiet", "policy", "counting", "expected"),
+    [
+        ([2], lab.FINETUNE, False, [2]),
+        ([1, 3], lab.FINETUNE, False, [1, 3]),
+        ([2], update(window=2), False, []),
+        ([2], update(window="all"), False, []),
+        ([1], update(window=0), False, []),
+        ([2], update(window=2), True, [2]),  # counts only what has arrived since
+        ([2], update(every=2), True, []),
+        ([2], update(drop=0.1), False, []),  # nobody knows yet whether it trains there
+        ([0, 1, 2, 3], update(drop=0.1), False, [0]),
+        ([0, 1, 2, 3], lab.FINETUNE, False, [0, 1, 2, 3]),
+    ],
+)
+def test_updates_without_a_pair_are_known_before_anything_runs(
+    quiet: list[int], policy: Update, counting: bool, expected: list[int], documented: Callable[[str, object], None]
+) -> None:
+    single = [[(f"once{t}-{i}", f"i{i}") for i in range(10)] for t in range(4)]
+    pairs = [[(f"u{t}-{i % 3}", f"i{i}") for i in range(10)] for t in range(4)]
+    parts = [single[t] if t in quiet else pairs[t] for t in range(4)]
+    feed = Feed(lab.written(parts, heldout=0.0, validation=0.0))
+    program: Any = SimpleNamespace(inputs={"history": None}, counting=counting)
+    assert untrained(feed, policy, program) == expected
+    if not expected:
+        return
+    said = str(feed.untrainable(program, expected))
+    if expected == [2] and not counting:
+        assert "train on several increments at once (update=window), or cut coarser (data.cut)" in said
+        documented("an increment of single events only, and a sequence model", said)
+    if expected[0] == 0:
+        assert said.startswith("the base part has no training example with an earlier event of its user")
+        if len(expected) == 4:
+            documented("single events only, and a sequence model", said)
+
+
+def test_drift_is_not_judged_by_what_was_not_measured() -> None:
+    policy, nan = update(drop=0.1), float("nan")
+    for measured in ({1: 0.5, 2: nan}, {1: nan, 2: 0.5}, {1: nan, 2: nan}, {1: 0.5, 2: 0.4}):
+        assert policy.plan(2, [0], measured, 0).increments
+    assert not policy.plan(2, [0], {1: 0.5, 2: 0.5}, 0).increments
 
 
 def fragile(sizes: Sizes) -> Program:
