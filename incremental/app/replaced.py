@@ -13,9 +13,11 @@ def replaced(config: MutableMapping[str, Any], overrides: Sequence[str], choices
     """Takes the old keys out of the nodes of `config` that have got another factory by the command line's `overrides`.
 
     After `X._target_=...` X has the keys that the command line gives it, and no other: those of the file were the old
-    factory's. After `data/cut=...` the keys of the data set's own cut that the chosen one does not take are gone.
+    factory's. A choice of a group (`data/cut=weekly`, `text@data.text=encoded`) gives the node that it fills. After
+    `data/cut=...` the keys of the data set's own cut that the chosen one does not take are gone.
     """
     given = [override.lstrip("+").partition("=")[0] for override in overrides]
+    given = [key.partition("@")[2] or (CUT.replace("/", ".") if key == CUT else key) for key in given]
     for key in given:
         where, _, last = key.rpartition(".")
         if last == "_target_" and (node := at(config, where)) is not None:

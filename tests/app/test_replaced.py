@@ -28,6 +28,14 @@ def test_another_factory_does_not_get_the_old_ones_keys() -> None:
     assert composed()["optimizer"].keys() > {"_target_", "learning_rate"}
 
 
+def test_another_stream_keeps_what_the_command_line_chose_for_it() -> None:
+    line = ["data=columns", "data.source.path=x", "data._target_=my.stream"]
+    assert set(composed(*line)["data"]) == {"_target_", "source"}
+    chosen = composed(*line, "data/cut=weekly", "+text@data.text=hashed_words")["data"]
+    assert chosen["cut"] == {"_target_": "incremental.data.cutting.calendar", "interval": "1w", "base": 0.5}
+    assert chosen["text"]["_target_"] == "incremental.data.text.hashed_words"
+
+
 @pytest.mark.parametrize("data", ["builtin", "columns", "diginetica", "lastfm"])
 @pytest.mark.parametrize(
     ("choice", "factory", "keywords"),
