@@ -36,7 +36,7 @@ def lines() -> Iterator[tuple[str, str, list[str]]]:
             if not (found := LINE.match(line)):
                 continue
             filled = re.sub(r"\$(\w)\b", lambda one, values=values: values.get(one[1], one[0]), found[2])
-            given = re.split(r"\s{2,}|\s#|\s\(", filled)[0]
+            given = re.split(r"\s{2,}|\s#|\s\(docs/", filled)[0]
             if "`" in given or ("=" not in given and "--" not in given) or "--help" in given or "$@" in given:
                 continue
             words = shlex.split(given)
