@@ -303,7 +303,7 @@ def _note_of_one(origin: str, user: np.ndarray, users: list[str]) -> tuple[str, 
         return ()
     return (
         f"{origin}: one user, {users[most]!r}, has {counts[most]:,} of {len(user):,} events "
-        f"({counts[most] / len(user):.0%}); if it stands for all who are unknown, leave its rows out",
+        f"({counts[most] / len(user):.1%}); if it stands for all who are unknown, leave its rows out",
     )
 
 
@@ -343,7 +343,7 @@ def typed(table: Table) -> Table:
             continue
         have = frame.schema[column]
         if not (have == pl.Null or have.is_integer() or (dtype == pl.Float32 and have.is_numeric())):
-            raise UserError(_no_type(table.origin, table.names.get(column, column), have, meaning))
+            raise UserError(no_type(table.origin, table.names.get(column, column), have, meaning))
         frame = frame.with_columns(pl.col(column).cast(dtype, strict=False))
     notes = list(table.notes)
     for column in [c for c in ("user", "item", "behaviour", *table.kinds) if c in frame.columns]:
@@ -372,15 +372,19 @@ def identities(
     """
     found = ids.read(values, flags=flags)
     if found is None:
-        raise UserError(_no_type(origin, values.name, values.dtype, ids.EXPECTED))
+        raise UserError(no_type(origin, values.name, values.dtype, ids.EXPECTED))
     refuse(found.bad, values, origin, lines, found.expected)
     return found.values, tuple(f"{origin}: column '{values.name}': {said}" for said in ids.notes(values, found, lines))
 
 
-def _no_type(origin: str, column: str, have: pl.DataType, meaning: str) -> str:
-    """A column whose type means nothing here."""
-    remedy = "Write one row an interaction" if have.is_nested() and have != pl.Struct else "Convert the column"
-    return f"{origin}: column '{column}' has the type {have}; expected {meaning}. {remedy} first."
+def no_type(origin: str, column: str, have: pl.DataType, meaning: str) -> str:
+    """What to say of a column whose type means nothing here."""
+    remedy = "Convert the column first."
+    if have == pl.Struct:
+        remedy = "Write one of its fields as a column of its own."
+    elif have.is_nested():
+        remedy = "Write one interaction a row: a list has to be exploded."
+    return f"{origin}: column '{column}' has the type {have}; expected {meaning}. {remedy}"
 
 
 def _refuse(table: Table, column: str, bad: pl.Series, expected: str) -> None:

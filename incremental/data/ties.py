@@ -40,9 +40,11 @@ def ordered(frame: pl.DataFrame, ties: Ties) -> pl.DataFrame:
 
 
 def places(frame: pl.DataFrame) -> pl.Series:
-    """[N] the place that each row has in time order, rows of equal time as they lie."""
-    order = frame.select(pl.arg_sort_by(*_exact(frame), maintain_order=True)).to_series()
-    return order.arg_sort()
+    """[N] numbers that never fall where the rows are in the order of time."""
+    exact = _exact(frame)
+    if len(exact) == 1:
+        return frame["time"]
+    return frame.select(pl.arg_sort_by(*exact, maintain_order=True)).to_series().arg_sort()
 
 
 def _exact(frame: pl.DataFrame) -> list[str]:

@@ -99,7 +99,7 @@ def doubt(seconds: int, *, counted: bool) -> str:
     for unit, (name, second) in UNITS.items():
         if counted and FIRST * second <= seconds <= latest() * second:
             return f"it may be {name} ({unit}) among seconds: then correct these rows. Else "
-    return f"as seconds since 1970 it is {said(seconds)}; " if counted else ""
+    return f"{'as seconds since 1970 ' if counted else ''}it is {said(seconds)}; "
 
 
 def said(seconds: int) -> str:

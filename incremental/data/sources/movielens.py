@@ -38,7 +38,7 @@ def u_data(*, path: str) -> Table:
 
 def _table(sheet: reading.Sheet, text: dict[str, str]) -> Table:
     table = reading.table(sheet, user="user", item="item", time="timestamp", rating="rating", time_unit="s")
-    return table._replace(text=text, remedy=times.ROWS, counted=True)
+    return table._replace(text=text, remedy=times.ROWS)
 
 
 def _movies(file: Path) -> dict[str, str]:

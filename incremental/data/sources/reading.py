@@ -132,7 +132,7 @@ def numbers(sheet: Sheet, column: str) -> pl.Series:
     values = sheet.frame[column]
     text = ids.text_of(values)
     if text is None and not (values.dtype.is_numeric() or values.dtype == pl.Boolean):
-        raise UserError(f"{sheet.origin}: column '{column}' has the type {values.dtype}; expected numbers")
+        raise UserError(interactions.no_type(sheet.origin, column, values.dtype, "numbers"))
     written = values if text is None else text.str.strip_chars()
     parsed = written.cast(pl.Float64, strict=False).cast(pl.Float32)
     _refuse(sheet, values, parsed.is_null(), "a number; correct it or delete the row")
@@ -192,8 +192,8 @@ def titles(sheet: Sheet, item: str, text: str) -> dict[str, str]:
     known, _ = interactions.identities(sheet.frame[item], sheet.origin, lines(sheet))
     words = ids.text_of(sheet.frame[text])
     if words is None:
-        if sheet.frame.schema[text].is_nested():
-            raise UserError(f"{sheet.origin}: column '{text}' has the type {sheet.frame.schema[text]}; expected text")
+        if not sheet.frame.schema[text].is_numeric():
+            raise UserError(interactions.no_type(sheet.origin, text, sheet.frame.schema[text], "text"))
         words = sheet.frame[text].cast(pl.String)
     pairs = pl.DataFrame({"item": known, "text": words}).drop_nulls()
     pairs = pairs.unique("item", keep="first", maintain_order=True)
@@ -208,7 +208,7 @@ def moments(
     values = sheet.frame[column]
     found = times.read(values, form=time_format, unit=unit)
     if found is None:
-        raise UserError(f"{sheet.origin}: column '{column}' has the type {values.dtype}; expected times")
+        raise UserError(interactions.no_type(sheet.origin, column, values.dtype, "times"))
     _refuse(sheet, values, found.seconds.is_null(), found.expected)
     return pl.DataFrame({"time": found.seconds, "fraction": found.fraction}), found.unit
 
