@@ -333,6 +333,11 @@ def test_titles_of_numbers_meet_those_of_text(tmp_path: Path) -> None:
         columns(path=str(tmp_path / "events.csv"), items_path="items.parquet", text="title")
 
 
+def test_the_first_of_two_titles_stays() -> None:
+    text = {"x ": "Ex", "x": "Other", "y": "Why"}
+    assert encode(table()._replace(text=text)).titles == ["", "Ex", "Why", "", ""]
+
+
 def test_names_in_the_settings_are_read_as_those_of_the_file() -> None:
     kept, _ = cleaning(behaviours=[1, " 2.0"])(table(behaviour=[1.0, 2.0, 3.0, 1.0]))  # type: ignore[list-item]
     assert kept.frame["behaviour"].to_list() == ["1", "2", "1"]

@@ -307,6 +307,16 @@ def test_ties_are_of_the_exact_time() -> None:
         assert "".join(np.array(log.items)[encode(Table(frame, "f"), ties).item]) == order  # type: ignore[arg-type]
 
 
+def test_what_was_had_within_the_second_was_had_before() -> None:
+    frame = pl.DataFrame({"user": ["u"] * 4, "item": list("abab"), "time": [NOON] * 4, "fraction": [1, 2, 3, 2]})
+    stream = make_stream(
+        source=Table(frame, "f"), cut=equal_counts(increments=1), history=3, validation=0.0, exclude_seen=True
+    )
+    known = {"item": np.ones(9, bool)}
+    rows = [stream.test_examples(t, heldout=False, trained_until=t, known=known) for t in (0, 1)]
+    assert [event for part in rows for event in part.event.tolist()] == [0, 1, 2]  # and a again, a nanosecond later
+
+
 row = st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 3))
 
 
