@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from incremental.data import interactions
+from incremental.data import ids, interactions
 from incremental.data.interactions import Table
 from incremental.domains import Count, Finite, checked
 from incremental.errors import UserError
@@ -31,6 +31,7 @@ Cleaning = Callable[[Table], tuple[Table, tuple[CleaningStep, ...]]]
 @checked
 def cleaning(
     *,
+    missing: str = "refuse",
     duplicates: str = "keep",
     minimum_rating: Finite | None = None,
     after: str | None = None,
@@ -43,6 +44,8 @@ def cleaning(
 
     after, before:   ISO dates or times (UTC); rows before `after`, and at or after `before`, are removed.
                      They go first, so that rows with impossible times need not pass `interactions.validate`
+    missing:         rows without user, item or behaviour, or with a word for that such as NULL
+                     (`incremental.data.ids.WORDS`): "refuse" is an error, "drop" removes them, "keep": words are ids
     behaviours:      only rows of these kinds are kept
     minimum_rating:  only rows rated so or higher are kept
     duplicates:      of the rows of one user and one item "keep" all, the "first" or the "last"; "last"
@@ -56,6 +59,8 @@ def cleaning(
     """
     if duplicates not in ("keep", "first", "last"):
         raise UserError(f"data.cleaning.duplicates is {duplicates!r}; expected keep, first or last")
+    if missing not in ("refuse", "drop", "keep"):
+        raise UserError(f"data.cleaning.missing is {missing!r}; expected refuse, drop or keep")
     start, end = _seconds("after", after), _seconds("before", before)
 
     def clean(table: Table) -> tuple[Table, tuple[CleaningStep, ...]]:
@@ -76,11 +81,16 @@ def cleaning(
             table = step(table, f"after {after}", table.frame.filter((pl.col("time") >= start).fill_null(True)))
         if end is not None:
             table = step(table, f"before {before}", table.frame.filter((pl.col("time") < end).fill_null(True)))
+        table = table._replace(words=missing == "keep")
+        if missing == "drop":
+            table = interactions.typed(table)
+            table = step(table, "missing ids", table.frame.filter(~interactions.without_id(table)))
         table = interactions.validate(table)
         if behaviours is not None:
-            _require_behaviours(table, behaviours)
-            kept = table.frame.filter(pl.col("behaviour").is_in(behaviours))
-            table = step(table, f"behaviours {', '.join(behaviours)}", kept)
+            names = [ids.normal(str(name)) for name in behaviours]
+            _require_behaviours(table, names)
+            kept = table.frame.filter(pl.col("behaviour").is_in(names))
+            table = step(table, f"behaviours {', '.join(names)}", kept)
         if minimum_rating is not None:
             _require(table, "rating", "minimum_rating")
             kept = table.frame.filter(pl.col("rating") >= minimum_rating)

@@ -11,19 +11,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from incremental.data.ties import Ties, ordered
+from incremental.data import ids, times
+from incremental.data.ties import Ties, ordered, places
 from incremental.errors import UserError
 
-LATEST = 253_402_300_799  # the last second of the year 9999: later times are not seconds
-NUMBERED = (pl.String, pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
+MANY = 100  # events from which on it is noted that one user has more than half of them
 
 
 class Table(NamedTuple):
     """What a source returns: interactions in the file's order, before cleaning, checking and encoding.
 
-    The columns of `frame`: user str, item str, time int64 (seconds since 1970, or the number of a period);
-    optional rating float32, behaviour str, period int32 (given periods, from 0), line int64 (row in the file,
-    as an editor counts), and for simulated streams event int64 (row in the law's arrays).
+    The columns of `frame`: user and item, of a type that `incremental.data.ids` reads; time int64 (seconds since 1970,
+    rounded down, or the number of a period); optional fraction int64 (the nanoseconds after the time), rating float32,
+    behaviour as the ids, period int32 (given periods, from 0), line int64 (row in the file, as an editor counts), and
+    for simulated streams event int64 (row in the law's arrays).
     """
 
     frame: pl.DataFrame
@@ -32,7 +33,10 @@ class Table(NamedTuple):
     notes: tuple[str, ...] = ()  # what the loader had to say
     law: Any = None  # the simulator's: take(events [N] int, items [V-1] int, raw numbers) -> their law
     names: Mapping[str, str] = {}  # column -> what the file calls it, where that differs
-    kinds: tuple[str, ...] = ()  # further columns of ids, str: a category, a shop
+    kinds: tuple[str, ...] = ()  # further columns of ids: a category, a shop
+    remedy: str | None = None  # what to do where no log has such times; None: the caller said that they are right
+    counted: bool = False  # the times are numbers that were taken for seconds
+    words: bool = False  # a word such as NA is an id
 
 
 class Kind(NamedTuple):
@@ -59,6 +63,7 @@ class Interactions:
     user: np.ndarray  # [N] int32
     item: np.ndarray  # [N] int32
     time: np.ndarray  # [N] int64, seconds since 1970 or the number of a period, non-decreasing
+    fraction: np.ndarray  # [N] int32, the nanoseconds after it
     rating: np.ndarray | None  # [N] float32
     behaviour: np.ndarray | None  # [N] int8, index into behaviours
     period: np.ndarray | None  # [N] int32, given periods
@@ -84,6 +89,12 @@ class Interactions:
         """The raw ids of this kind by number; the first is "" """
         return self.items if kind == "item" else self.users if kind == "user" else self.further[kind].names
 
+    @property
+    def moment(self) -> np.ndarray:
+        """[N] int64: the number of each event's exact time, from 0; equal where these are."""
+        later = (np.diff(self.time) != 0) | (np.diff(self.fraction) != 0)
+        return np.concatenate([[0], np.cumsum(later)])[: len(self)]
+
     def __len__(self) -> int:
         """The number of interactions, N."""
         return len(self.user)
@@ -101,6 +112,7 @@ class Interactions:
             user=self.user[:n],
             item=self.item[:n],
             time=self.time[:n],
+            fraction=self.fraction[:n],
             rating=None if self.rating is None else self.rating[:n],
             behaviour=behaviour,
             period=None if self.period is None else self.period[:n],
@@ -149,42 +161,20 @@ def refuse(bad: pl.Series, values: pl.Series, place: str, lines: pl.Series, expe
 def validate(table: Table) -> Table:
     """The table with checked columns of the right types, sorted by time (stable) if it was not, and noted.
 
-    Raises UserError that names file, row and column for: a missing column, no rows, an empty user, item or
-    behaviour, a rating that is missing or not finite, a time that is missing, negative or no count of
-    seconds, a period that is missing or negative, a single item.
+    Raises UserError that names file, row and column for: a missing column, no rows, a user, item or behaviour that is
+    missing or no id (`incremental.data.ids`), a rating that is missing or not finite, a time that is missing, negative
+    or of no log (`Table.remedy`), a period that is missing or negative, a single item.
     """
+    table = typed(table)
     frame = table.frame
-    for column in ("user", "item", "time"):
-        if column not in frame.columns:
-            raise UserError(
-                f"{table.origin}: column '{column}' is missing; {suggestion(column, frame.columns)} "
-                "A table needs the columns user, item and time."
-            )
-    if not frame.height:
-        raise UserError(f"{table.origin} is empty: it has no interactions")
-    if "line" not in frame.columns:
-        frame = frame.with_columns(line=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
-    table = table._replace(frame=_typed(frame, table))
-    frame = table.frame
-
     for column in [c for c in ("user", "item", "behaviour") if c in frame.columns]:
         kind = "a name" if column == "behaviour" else "an id"
-        empty = frame[column].is_null() | (frame[column].str.strip_chars() == "")
-        _refuse(table, column, empty.fill_null(True), f"{kind}; fill it in or delete the row")
-    time = frame["time"]
-    _refuse(table, "time", time.is_null(), "a time in seconds since 1970; fill it in or delete the row")
-    _refuse(
-        table,
-        "time",
-        time < 0,
-        "seconds since 1970, 0 or more; correct it, or set data.cleaning.after to remove such rows",
-    )
-    _refuse(
-        table,
-        "time",
-        time > LATEST,
-        "seconds since 1970; if these are milliseconds, set data.source.time_unit=ms or divide by 1000",
-    )
+        none = ids.missing(frame[column], words=table.words)
+        word = none & frame[column].is_not_null()
+        keep = "; data.cleaning.missing=keep takes such words for ids" if word.any() else ""
+        expected = f"{kind}; fill it in or delete the row (data.cleaning.missing=drop deletes all such rows{keep})"
+        _refuse(table, column, none, expected)
+    _check_times(table)
     if "rating" in frame.columns:
         broken = ~frame["rating"].is_finite().fill_null(False)
         _refuse(table, "rating", broken, "a finite number; correct it or delete the row")
@@ -197,17 +187,40 @@ def validate(table: Table) -> Table:
             "a recommender needs at least two. Check that the item column is the right one."
         )
 
-    early = int((time < time.cum_max()).sum())
+    place = places(frame)
+    early = int((place < place.cum_max()).sum())
     if not early:
         return table
     note = (
         f"{table.origin}: sorted by time, {early:,} of {frame.height:,} rows were out of order "
         "(earlier than a row above them)"
     )
-    return table._replace(frame=frame.sort("time", maintain_order=True), notes=(*table.notes, note))
+    return table._replace(frame=ordered(frame, "file"), notes=(*table.notes, note))
 
 
-TAKEN = {"user", "item", "time", "rating", "behaviour", "period", "line", "event", "labels", "self", "token", "click"}
+def without_id(table: Table) -> pl.Series:
+    """[N] bool: the rows of a `typed` table that have no user, no item, or no behaviour where there are some."""
+    columns = [column for column in ("user", "item", "behaviour") if column in table.frame.columns]
+    none = pl.DataFrame([ids.missing(table.frame[column], words=table.words).alias(column) for column in columns])
+    return none.select(pl.any_horizontal(pl.all())).to_series()
+
+
+def _check_times(table: Table) -> None:
+    time = table.frame["time"]
+    _refuse(table, "time", time.is_null(), "a time in seconds since 1970; fill it in or delete the row")
+    if table.remedy is not None:
+        strange = (time < times.FIRST) | (time > times.latest())
+        if strange.any():
+            hint = times.doubt(int(time[strange.arg_true()[0]]), counted=table.counted)
+            _refuse(table, "time", strange, f"a time from 1990 to tomorrow; {hint}{table.remedy}")
+    removed = "correct it, or set data.cleaning.after to remove such rows"
+    _refuse(table, "time", time < 0, f"seconds since 1970, 0 or more; {removed}")
+    many = "seconds since 1970; if these are milliseconds, set data.source.time_unit=ms or divide by 1000"
+    _refuse(table, "time", time > times.LATEST, many)
+
+
+TAKEN = {"user", "item", "time", "fraction", "rating", "behaviour", "period", "line", "event"}
+TAKEN |= {"labels", "self", "token", "click"}
 """names that a further kind of ids cannot have: of columns, of tasks' labels, of what is no kind that grows"""
 
 
@@ -227,6 +240,8 @@ def encode(table: Table, ties: Ties = "strict") -> Interactions:
     refuse_taken(table.kinds)
     table = validate(table)
     frame = ordered(table.frame, ties)
+    exact = "fraction" in frame.columns
+    fraction = frame["fraction"].to_numpy().astype(np.int32) if exact else np.zeros(frame.height, np.int32)
     user, users = _number(frame["user"])
     item, items = _number(frame["item"])
     behaviour: np.ndarray | None = None
@@ -240,6 +255,7 @@ def encode(table: Table, ties: Ties = "strict") -> Interactions:
                 "different behaviours, at most 127 are possible; check that the column is the right one"
             )
         behaviour = codes.astype(np.int8)
+    titles = _titles(table.text, items) if table.text else None
     law = table.law
     if law is not None:
         law = law.take(frame["event"].to_numpy(), np.array([int(i) for i in items]))
@@ -247,26 +263,48 @@ def encode(table: Table, ties: Ties = "strict") -> Interactions:
         user=user + 1,
         item=item + 1,
         time=frame["time"].to_numpy(),
+        fraction=fraction,
         rating=frame["rating"].to_numpy() if "rating" in frame.columns else None,
         behaviour=behaviour,
         period=frame["period"].to_numpy() if "period" in frame.columns else None,
         users=["", *users],
         items=["", *items],
-        titles=["", *(table.text.get(i, "") for i in items)] if table.text else None,
+        titles=titles,
         behaviours=behaviours,
-        notes=table.notes,
+        notes=(*table.notes, *_note_of_one(table.origin, user, users)),
         law=law,
         further={name: _kind(frame[name]) for name in table.kinds},
     )
 
 
 def _kind(values: pl.Series) -> Kind:
-    """A further kind's ids, numbered by first appearance; an empty cell is no id."""
-    empty = (values.is_null() | (values.str.strip_chars() == "")).fill_null(True).to_numpy()
-    codes, names = _number(values.filter(~pl.Series(empty)))
-    ids = np.zeros(len(values), np.int32)
-    ids[~empty] = codes + 1
-    return Kind(ids, ["", *names])
+    """A further kind's ids, numbered by first appearance; null is no id."""
+    empty = values.is_null().to_numpy()
+    codes, names = _number(values.drop_nulls())
+    numbers = np.zeros(len(values), np.int32)
+    numbers[~empty] = codes + 1
+    return Kind(numbers, ["", *names])
+
+
+def _titles(text: Mapping[str, str], items: list[str]) -> list[str]:
+    """[V] the first title of each item, whose ids are read as those of the events are."""
+    found = ids.read(pl.Series(list(text), dtype=pl.String))
+    normal: dict[str, str] = {}
+    for one, title in zip(found.values if found else [], text.values(), strict=True):
+        normal.setdefault(one, title)
+    return ["", *(normal.get(item, "") for item in items)]
+
+
+def _note_of_one(origin: str, user: np.ndarray, users: list[str]) -> tuple[str, ...]:
+    """What is to be said where one user has more than half of the events."""
+    counts = np.bincount(user)
+    most = int(counts.argmax())
+    if len(user) < MANY or counts[most] <= len(user) / 2:
+        return ()
+    return (
+        f"{origin}: one user, {users[most]!r}, has {counts[most]:,} of {len(user):,} events "
+        f"({counts[most] / len(user):.1%}); if it stands for all who are unknown, leave its rows out",
+    )
 
 
 def _number(values: pl.Series) -> tuple[np.ndarray, list[str]]:
@@ -276,34 +314,77 @@ def _number(values: pl.Series) -> tuple[np.ndarray, list[str]]:
     return values.replace_strict(distinct, codes, return_dtype=pl.Int32).to_numpy(), distinct.to_list()
 
 
-def _typed(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
-    """The frame with the schema's types; UserError for a column that has no such meaning."""
+def typed(table: Table) -> Table:
+    """The table with the schema's types, and its ids in their normal form (`incremental.data.ids`); null: missing.
+
+    Raises UserError for a missing column, no rows, a column whose type has no such meaning, and values that are no ids.
+    """
+    frame = table.frame
+    for column in ("user", "item", "time"):
+        if column not in frame.columns:
+            raise UserError(
+                f"{table.origin}: column '{column}' is missing; {suggestion(column, frame.columns)} "
+                "A table needs the columns user, item and time."
+            )
+    if not frame.height:
+        raise UserError(f"{table.origin} is empty: it has no interactions")
+    if "line" not in frame.columns:
+        frame = frame.with_columns(line=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
     wanted = {
-        "user": (pl.String, "text or whole numbers"),
-        "item": (pl.String, "text or whole numbers"),
-        "behaviour": (pl.String, "text or whole numbers"),
         "time": (pl.Int64, "whole seconds since 1970 (int64)"),
+        "fraction": (pl.Int64, "whole nanoseconds"),
         "period": (pl.Int32, "whole numbers from 0"),
         "rating": (pl.Float32, "numbers"),
         "line": (pl.Int64, "whole numbers"),
         "event": (pl.Int64, "whole numbers"),
     }
-    wanted |= dict.fromkeys(table.kinds, (pl.String, "text or whole numbers"))
     for column, (dtype, meaning) in wanted.items():
         if column not in frame.columns or frame.schema[column] == dtype:
             continue
         have = frame.schema[column]
-        fits = {
-            pl.String: have in NUMBERED or have == pl.Null,
-            pl.Float32: have.is_numeric() or have == pl.Null,
-        }.get(dtype, have.is_integer() or have == pl.Null)
-        if not fits:
-            raise UserError(
-                f"{table.origin}: column '{table.names.get(column, column)}' has the type {have}; "
-                f"expected {meaning}. Convert the column first."
-            )
-        frame = frame.with_columns(pl.col(column).cast(dtype))
-    return frame
+        if not (have == pl.Null or have.is_integer() or (dtype == pl.Float32 and have.is_numeric())):
+            raise UserError(no_type(table.origin, table.names.get(column, column), have, meaning))
+        frame = frame.with_columns(pl.col(column).cast(dtype, strict=False))
+    notes = list(table.notes)
+    for column in [c for c in ("user", "item", "behaviour", *table.kinds) if c in frame.columns]:
+        values, said = identities(
+            frame[column].alias(table.names.get(column, column)),
+            table.origin,
+            frame["line"],
+            flags=column not in ("user", "item"),
+        )
+        word = ids.missing(values, words=table.words) & values.is_not_null()
+        if column in table.kinds and word.any():
+            cells = f"{word.sum():,} cells such as {values.filter(word)[0]!r} are no id"
+            said, values = (*said, f"{table.origin}: column '{values.name}': {cells}"), values.set(word, None)
+        frame = frame.with_columns(values.alias(column))
+        notes += said
+    return table._replace(frame=frame, notes=tuple(notes))
+
+
+def identities(
+    values: pl.Series, origin: str, lines: pl.Series, *, flags: bool = False
+) -> tuple[pl.Series, tuple[str, ...]]:
+    """A column's ids in their normal form, str [N], null where the cell is empty; and what there is to be said of them.
+
+    `flags`: true and false are ids. Raises UserError for a type that is no id's, and for the first row with a value
+    that is none.
+    """
+    found = ids.read(values, flags=flags)
+    if found is None:
+        raise UserError(no_type(origin, values.name, values.dtype, ids.EXPECTED))
+    refuse(found.bad, values, origin, lines, found.expected)
+    return found.values, tuple(f"{origin}: column '{values.name}': {said}" for said in ids.notes(values, found, lines))
+
+
+def no_type(origin: str, column: str, have: pl.DataType, meaning: str) -> str:
+    """What to say of a column whose type means nothing here."""
+    remedy = "Convert the column first."
+    if have == pl.Struct:
+        remedy = "Write one of its fields as a column of its own."
+    elif have.is_nested():
+        remedy = "Write one interaction a row: a list has to be exploded."
+    return f"{origin}: column '{column}' has the type {have}; expected {meaning}. {remedy}"
 
 
 def _refuse(table: Table, column: str, bad: pl.Series, expected: str) -> None:

@@ -193,7 +193,7 @@ class Stream:
     def _tied(self) -> Bools:
         """Places in the order by user whose event has the time of the one before, of the same user."""
         order, user, _ = self._by_user
-        time = self.interactions.time[order]
+        time = self.interactions.moment[order]
         return np.concatenate([[False], (user[1:] == user[:-1]) & (time[1:] == time[:-1])])
 
     @cached_property
@@ -212,7 +212,7 @@ class Stream:
         pairs = self.interactions.user.astype(np.int64) * len(self.labels) + self.label
         _, first, pair = np.unique(pairs, return_index=True, return_inverse=True)
         if self.ties == "strict":
-            time = self.interactions.time
+            time = self.interactions.moment
             return time > time[first][pair]
         return np.arange(len(pairs)) > first[pair]
 

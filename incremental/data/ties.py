@@ -25,9 +25,10 @@ def ordered(frame: pl.DataFrame, ties: Ties) -> pl.DataFrame:
 
     strict, file: as they lie. item: whole numbers in their order, before ids of other kinds, which are compared as
     text. hash: by BLAKE2b (8 bytes) of "user, tab, item, tab, time" in UTF-8, as a big-endian number. A
-    row's place among the rows of its time depends on these rows alone.
+    row's place among the rows of its time depends on these rows alone. Times are equal to the nanosecond, not to the
+    second.
     """
-    by: list[pl.Expr | pl.Series]
+    by: list[pl.Expr | pl.Series] = []
     if ties == "item":
         number = pl.col("item").str.extract(r"^([0-9]{1,18})$").cast(pl.Int64)
         by = [number, pl.col("item")]
@@ -35,6 +36,17 @@ def ordered(frame: pl.DataFrame, ties: Ties) -> pl.DataFrame:
         rows = frame.select(pl.concat_str("user", "item", "time", separator="\t")).to_series()
         drawn = [int.from_bytes(hashlib.blake2b(row.encode(), digest_size=8).digest()) for row in rows]
         by = [pl.Series(drawn, dtype=pl.UInt64)]
-    else:
-        return frame
-    return frame.sort("time", *by, nulls_last=True, maintain_order=True)
+    return frame.sort(*_exact(frame), *by, nulls_last=True, maintain_order=True)
+
+
+def places(frame: pl.DataFrame) -> pl.Series:
+    """[N] numbers that never fall where the rows are in the order of time."""
+    exact = _exact(frame)
+    if len(exact) == 1:
+        return frame["time"]
+    return frame.select(pl.arg_sort_by(*exact, maintain_order=True)).to_series().arg_sort()
+
+
+def _exact(frame: pl.DataFrame) -> list[str]:
+    """The columns that say when, to the nanosecond where it is known."""
+    return [column for column in ("time", "fraction") if column in frame.columns]

@@ -18,6 +18,7 @@ import numpy as np
 from incremental.app.bases import restored
 from incremental.core.program import Program
 from incremental.core.types import State
+from incremental.data.ids import normal
 from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.run.feed import Feed, read_by, within
@@ -74,9 +75,9 @@ class Trained:
         return titles[item] if titles else ""
 
     def number(self, user: str) -> int:
-        """The user's number; a UserError for one who never occurred."""
-        if user in self.users:
-            return self.users[user]
+        """The user's number, of an id as `incremental.data.ids` reads it; a UserError for one who never occurred."""
+        if normal(user) in self.users:
+            return self.users[normal(user)]
         close = difflib.get_close_matches(user, self.users, n=3)
         hint = f"; similar: {', '.join(close)}" if close else f"; users are, e.g., {', '.join(list(self.users)[:3])}"
         raise UserError(f"user {user!r} does not occur in the run's stream{hint}")

@@ -68,7 +68,7 @@ def test_a_single_item_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "values"), [("time", [1.5, 2.0, 3.0]), ("user", [1.5, 2.0, 3.0]), ("rating", ["1", "2", "3"])]
+    ("column", "values"), [("time", [1.5, 2.0, 3.0]), ("user", [True, False, True]), ("rating", ["1", "2", "3"])]
 )
 def test_a_column_of_the_wrong_type_is_refused(column: str, values: list[Any]) -> None:
     refused(table(**{column: values}), f"column '{column}'", "Convert the column")
@@ -159,7 +159,7 @@ def test_suggestions_list_what_is_there_if_nothing_is_close() -> None:
 
 def same(one: Interactions, other: Interactions) -> None:
     """Both streams hold the same values, notes aside."""
-    for field in ("user", "item", "time", "rating", "behaviour", "period"):
+    for field in ("user", "item", "time", "fraction", "rating", "behaviour", "period"):
         np.testing.assert_array_equal(getattr(one, field), getattr(other, field), err_msg=field)
     for field in ("users", "items", "titles", "behaviours"):
         assert getattr(one, field) == getattr(other, field), field
@@ -219,5 +219,5 @@ def test_further_kinds_and_side_tables_end_with_the_prefix() -> None:
 
 
 def test_a_kind_that_is_no_id_is_refused() -> None:
-    with pytest.raises(UserError, match=r"column 'weight' has the type Float64; expected text or whole numbers"):
-        encode(table(weight=[0.5, 1.5, 2.5])._replace(kinds=("weight",)))
+    with pytest.raises(UserError, match=r"row 2, column 'weight': the value is 1.5; expected text or whole numbers"):
+        encode(table(weight=[0.0, 1.5, 2.0])._replace(kinds=("weight",)))

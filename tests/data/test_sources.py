@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from incremental.data.interactions import Table, encode
+from incremental.data.interactions import Table, encode, validate
 from incremental.data.sources import reading
 from incremental.data.sources.columns import columns
 from incremental.data.sources.diginetica import diginetica
@@ -51,11 +51,12 @@ def test_csv_with_all_columns(write: Write) -> None:
         "events.csv",
         'customer,sku,at,stars,kind,name\n"a,1",x,5,4.5,view,"The ""X"""\nb,y,7.9,3,buy,\na,x,8,1,view,Y\n',
     )
-    table = columns(path=path, user="customer", item="sku", time="at", rating="stars", behaviour="kind", text="name")
-    assert table.frame.rows(named=True)[:2] == [
-        {"user": "a,1", "item": "x", "time": 5, "line": 2, "rating": 4.5, "behaviour": "view"},
-        {"user": "b", "item": "y", "time": 7, "line": 3, "rating": 3.0, "behaviour": "buy"},
-    ]
+    table = columns(
+        path=path, user="customer", item="sku", time="at", rating="stars", behaviour="kind", text="name", time_unit="s"
+    )
+    a = {"user": "a,1", "item": "x", "time": 5, "line": 2, "fraction": 0, "rating": 4.5, "behaviour": "view"}
+    b = {"user": "b", "item": "y", "time": 7, "line": 3, "fraction": 900_000_000, "rating": 3.0, "behaviour": "buy"}
+    assert table.frame.rows(named=True)[:2] == [a, b]
     assert table.frame.schema["rating"] == pl.Float32
     assert table.text == {"x": 'The "X"'}
     assert table.origin == path
@@ -65,7 +66,7 @@ def test_further_kinds_of_ids_are_numbered_by_first_appearance_and_an_empty_cell
     path = write(
         "events.csv", "user,item,time,cat,shop\na,x,1,shoe,7\nb,y,2,,8\na,x,3,tea,7\nb,x,4,shoe,9\na,y,5, ,7\n"
     )
-    log = encode(columns(path=path, kinds={"category": "cat", "shop": "shop"}))
+    log = encode(columns(path=path, kinds={"category": "cat", "shop": "shop"}, time_unit="s"))
     assert log.kinds == ("item", "user", "category", "shop")
     assert log.ids("category").tolist() == [1, 0, 2, 1, 0]
     assert log.vocabulary("category") == ["", "shoe", "tea"]
@@ -176,7 +177,7 @@ def test_dates_and_times_may_be_mixed(write: Write) -> None:
 )
 def test_bad_csv_files_are_refused(write: Write, content: str | bytes, parts: list[str]) -> None:
     path = write("events.csv", content)
-    refused(lambda: columns(path=path), path, *parts)
+    refused(lambda: columns(path=path, time_unit="s"), path, *parts)
 
 
 def test_bad_ratings_are_refused_by_the_name_of_the_column(write: Write) -> None:
@@ -187,7 +188,7 @@ def test_bad_ratings_are_refused_by_the_name_of_the_column(write: Write) -> None
         ("", "is empty"),
     ):
         path = write("events.csv", f"user,item,time,stars\na,x,1,5\nb,y,2,{bad}\n")
-        refused(partial(columns, path=path, rating="stars"), path, "row 3, column 'stars'", part)
+        refused(partial(columns, path=path, rating="stars", time_unit="s"), path, "row 3, column 'stars'", part)
 
 
 def test_missing_and_unknown_files_are_refused(write: Write, tmp_path: Path) -> None:
@@ -214,8 +215,8 @@ def test_missing_and_unknown_files_are_refused(write: Write, tmp_path: Path) -> 
 def test_parquet(tmp_path: Path, time: pl.Series) -> None:
     path = str(tmp_path / "events.parquet")
     pl.DataFrame({"user": [7, 8], "item": [1.0, 2.0], "time": time}).write_parquet(path)
-    frame = columns(path=path).frame
-    assert frame.rows() == [("7", "1", 1, 1), ("8", "2", 2, 2)]
+    frame = validate(columns(path=path, time_unit="s")).frame
+    assert frame.select("user", "item", "time", "line").rows() == [("7", "1", 1, 1), ("8", "2", 2, 2)]
 
 
 def test_parquet_dates_and_what_is_no_id_or_time(tmp_path: Path) -> None:
@@ -333,10 +334,10 @@ def test_ratings_dat(write: Write, tmp_path: Path) -> None:
         ("", ["is empty"]),
         ("1,2,3,4\n", ["row 1", "expected user::item::rating::timestamp"]),
         ("1::10::x::5\n2::11::3::6\n", ["row 1, column 'rating'", "'x'"]),
-        ("1::10::3::5\n2::11::nan::6\n", ["row 2, column 'rating'", "finite"]),
+        ("1::10::3::978300760\n2::11::nan::978300761\n", ["row 2, column 'rating'", "finite"]),
         ("1::10::3::5\n2::11::3::May\n", ["row 2, column 'timestamp'", "'May'"]),
-        ("1::10::3::5\n2::11::3::-6\n", ["row 2, column 'timestamp'", "-6"]),
-        ("1::10::3::5\n2::::3::6\n", ["row 2, column 'item'", "is empty"]),
+        ("1::10::3::978300760\n2::11::3::-6\n", ["row 2, column 'timestamp'", "-6"]),
+        ("1::10::3::978300760\n2::::3::6\n", ["row 2, column 'item'", "is empty"]),
         ("1::10::3::5\n2::11::3::6::7\n", ["row 2: 5 fields, expected 4"]),
     ],
 )

@@ -20,7 +20,7 @@ def columns(
     rating: str | None = None,
     behaviour: str | None = None,
     time_format: str | None = None,
-    time_unit: str = "s",
+    time_unit: str | None = None,
     separator: str = ",",
     items_path: str | None = None,
     items_id: str = "item",
@@ -31,8 +31,10 @@ def columns(
 
     path:        a .csv (.tsv, .txt) file with a header, or a .parquet (.pq) file
     user … behaviour: the names of its columns; rating and behaviour are optional
-    time_format: how text in the time column is to be read (strftime); None: as numbers or ISO 8601
-    time_unit:   what numbers in the time column count since 1970: s, ms, us or ns
+    time_format: how text or numbers in the time column are to be read (strftime); None: as numbers or ISO 8601
+    time_unit:   what numbers in the time column count: s, ms, us or ns since 1970, excel (days of a spreadsheet), or
+                 period (the numbers of periods, for data.cut); None: found by their values. Without a unit and a format
+                 times must be from 1990 to tomorrow
     separator:   between the fields of a CSV file
     items_path:  a second file with the items' titles, absolute or beside the first
     items_id:    its column with the item's id

@@ -4,7 +4,7 @@ import re
 
 import polars as pl
 
-from incremental.data import interactions
+from incremental.data import ids, interactions
 from incremental.data.interactions import Table
 from incremental.data.sources import reading
 from incremental.domains import Count, checked
@@ -26,20 +26,18 @@ def diginetica(*, path: str, periods: Count | None = None) -> Table:
     found = {int(m[1]): f for f in folder.iterdir() if (m := re.fullmatch(r"period_(\d+)\.txt", f.name))}
     if not found:
         raise UserError(f"{folder}: there is no period_0.txt; set data.source.path to the folder with period_*.txt")
-    parts = []
+    parts, notes = [], list[str]()
     for period in sorted(found)[:periods]:
         sheet = reading.delimited(found[period], separator=" ", header=("session", "item"))
+        read = {}
         for column in ("session", "item"):
             values = sheet.frame[column]
-            interactions.refuse(
-                values.is_null(),
-                values,
-                sheet.origin,
-                reading.lines(sheet),
-                "an id; lines are 'session item'",
-            )
+            read[column], said = interactions.identities(values, sheet.origin, reading.lines(sheet))
+            notes += said
+            none = ids.missing(read[column], words=False)
+            interactions.refuse(none, values, sheet.origin, reading.lines(sheet), "an id; lines are 'session item'")
         parts.append(
-            sheet.frame.select(
+            pl.DataFrame(read).select(
                 pl.format("{}:{}", pl.lit(str(period)), pl.col("session")).alias("user"),
                 "item",
                 pl.lit(period, pl.Int64).alias("time"),
@@ -47,4 +45,4 @@ def diginetica(*, path: str, periods: Count | None = None) -> Table:
                 reading.lines(sheet),
             )
         )
-    return Table(pl.concat(parts), f"{folder}/period_*.txt")
+    return Table(pl.concat(parts), f"{folder}/period_*.txt", notes=tuple(notes))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from incremental.data import interactions
+from incremental.data import interactions, times
 from incremental.data.interactions import Table
 from incremental.data.sources import reading
 
@@ -34,7 +34,7 @@ def lastfm(*, path: str) -> Table:
         }
     )
     names = {"user": "userID", "item": "artistID", "time": "year-month-day"}
-    return Table(tags, sheet.origin, _artists(folder), names=names)
+    return Table(tags, sheet.origin, _artists(folder), names=names, remedy=times.ROWS)
 
 
 def _artists(folder: Path) -> dict[str, str]:

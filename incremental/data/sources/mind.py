@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from incremental.data import interactions
+from incremental.data import interactions, times
 from incremental.data.interactions import Table
 from incremental.data.sources import reading
 
@@ -28,12 +28,13 @@ def mind(*, path: str) -> Table:
         reading.lines(sheet),
         "labelled impressions such as 'N123-1 N124-0'; the test split of MIND has none, use train or dev",
     )
+    when, _ = reading.moments(sheet, "time", time_format="%m/%d/%Y %I:%M:%S %p")
     frame = (
         pl.DataFrame(
             {
                 "user": sheet.frame["user"],
                 "item": shown.str.extract_all(r"\S+-1(?:\s|$)"),
-                "time": reading.seconds(sheet, "time", time_format="%m/%d/%Y %I:%M:%S %p"),
+                "time": when["time"],
                 "line": reading.lines(sheet),
             }
         )
@@ -44,4 +45,4 @@ def mind(*, path: str) -> Table:
     text: dict[str, str] = {}
     if (folder / "news.tsv").is_file():
         text = reading.titles(reading.delimited(folder / "news.tsv", separator="\t", header=NEWS), "id", "title")
-    return Table(frame, sheet.origin, text, names={"item": "impressions"})
+    return Table(frame, sheet.origin, text, names={"item": "impressions"}, remedy=times.ROWS)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from incremental.data import times
 from incremental.data.interactions import Table
 from incremental.data.sources import reading
 from incremental.errors import UserError
@@ -36,7 +37,8 @@ def u_data(*, path: str) -> Table:
 
 
 def _table(sheet: reading.Sheet, text: dict[str, str]) -> Table:
-    return reading.table(sheet, user="user", item="item", time="timestamp", rating="rating")._replace(text=text)
+    table = reading.table(sheet, user="user", item="item", time="timestamp", rating="rating", time_unit="s")
+    return table._replace(text=text, remedy=times.ROWS)
 
 
 def _movies(file: Path) -> dict[str, str]:

@@ -8,26 +8,9 @@ from typing import NamedTuple
 
 import polars as pl
 
-from incremental.data import interactions
+from incremental.data import ids, interactions, times
 from incremental.data.interactions import Table
 from incremental.errors import UserError
-
-# Formats of ISO 8601 that occur; several are tried because polars infers a single one from the first value.
-ISO_FORMATS = (
-    "%Y-%m-%d",
-    "%Y-%m-%d %H:%M:%S%.f",
-    "%Y-%m-%dT%H:%M:%S%.f",
-    "%Y-%m-%d %H:%M",
-    "%Y-%m-%dT%H:%M",
-    "%+",
-    "%Y-%m-%d %H:%M:%S%.f%:z",
-)
-UNITS = {  # name, and a second in each unit
-    "s": ("seconds", 1),
-    "ms": ("milliseconds", 1_000),
-    "us": ("microseconds", 1_000_000),
-    "ns": ("nanoseconds", 1_000_000_000),
-}
 
 
 class Sheet(NamedTuple):
@@ -144,20 +127,14 @@ def lines(sheet: Sheet) -> pl.Series:
     return pl.int_range(first, first + sheet.frame.height, dtype=pl.Int64, eager=True).alias("line")
 
 
-def ids(sheet: Sheet, column: str) -> pl.Series:
-    """The column as text, str [N]; whole floats (a nullable integer column in Parquet) lose their point."""
-    values = sheet.frame[column]
-    if not values.dtype.is_float():
-        return values.cast(pl.String)
-    values = values.fill_nan(None)
-    _refuse(sheet, values, (values != values.floor()).fill_null(False), "whole numbers or text as an id")
-    return values.cast(pl.Int64).cast(pl.String)
-
-
 def numbers(sheet: Sheet, column: str) -> pl.Series:
     """The column as float32 [N]; UserError for what is no number. NaN and infinity are left to `validate`."""
     values = sheet.frame[column]
-    parsed = _floats(values).cast(pl.Float32)
+    text = ids.text_of(values)
+    if text is None and not (values.dtype.is_numeric() or values.dtype == pl.Boolean):
+        raise UserError(interactions.no_type(sheet.origin, column, values.dtype, "numbers"))
+    written = values if text is None else text.str.strip_chars()
+    parsed = written.cast(pl.Float64, strict=False).cast(pl.Float32)
     _refuse(sheet, values, parsed.is_null(), "a number; correct it or delete the row")
     return parsed
 
@@ -171,7 +148,7 @@ def table(
     rating: str | None = None,
     behaviour: str | None = None,
     time_format: str | None = None,
-    time_unit: str = "s",
+    time_unit: str | None = None,
     kinds: Mapping[str, str] = {},
 ) -> Table:
     """The Table of a sheet with one interaction a row; `kinds` are further kinds of ids and their columns.
@@ -180,100 +157,60 @@ def table(
     """
     interactions.refuse_taken(kinds)
     require_named(sheet, user=user, item=item, time=time, rating=rating, behaviour=behaviour, **kinds)
-    frame = pl.DataFrame(
-        {
-            "user": ids(sheet, user),
-            "item": ids(sheet, item),
-            "time": seconds(sheet, time, time_format=time_format, unit=time_unit),
-            "line": lines(sheet),
-        }
-    )
-    names = {"user": user, "item": item, "time": time}
+    when, unit = moments(sheet, time, time_format=time_format, unit=time_unit)
+    names = {"user": user, "item": item, "time": time, **kinds}
+    columns = {"user": sheet.frame[user], "item": sheet.frame[item], "time": when["time"], "line": lines(sheet)}
+    frame = pl.DataFrame(columns)
+    if (when["fraction"] > 0).any():
+        frame = frame.with_columns(when["fraction"])
+    if time_unit == "period":
+        frame = frame.with_columns(period=pl.col("time"))
     if rating is not None:
         frame = frame.with_columns(numbers(sheet, rating).alias("rating"))
         names["rating"] = rating
     if behaviour is not None:
-        frame = frame.with_columns(ids(sheet, behaviour).alias("behaviour"))
+        frame = frame.with_columns(sheet.frame[behaviour].alias("behaviour"))
         names["behaviour"] = behaviour
-    for kind, column in kinds.items():
-        frame = frame.with_columns(ids(sheet, column).alias(kind))
-        names[kind] = column
-    return Table(frame, sheet.origin, names=names, kinds=tuple(kinds))
+    frame = frame.with_columns(sheet.frame[column].alias(kind) for kind, column in kinds.items())
+    notes: tuple[str, ...] = ()
+    if unit not in (None, "s"):
+        counts = f"{times.UNITS[unit][0]} since 1970, by its values"
+        notes = (f"{sheet.origin}: column '{time}' counts {counts} (data.source.time_unit={unit})",)
+    return Table(
+        frame,
+        sheet.origin,
+        notes=notes,
+        names=names,
+        kinds=tuple(kinds),
+        remedy=times.REMEDY if time_unit is None and time_format is None else None,
+        counted=unit == "s",
+    )
 
 
 def titles(sheet: Sheet, item: str, text: str) -> dict[str, str]:
-    """The first title of each item, by raw id; items without one are left out."""
-    pairs = pl.DataFrame({"item": ids(sheet, item), "text": sheet.frame[text].cast(pl.String)}).drop_nulls()
+    """The first title of each item, by id; items without one are left out."""
+    known, _ = interactions.identities(sheet.frame[item], sheet.origin, lines(sheet))
+    words = ids.text_of(sheet.frame[text])
+    if words is None:
+        if not sheet.frame.schema[text].is_numeric():
+            raise UserError(interactions.no_type(sheet.origin, text, sheet.frame.schema[text], "text"))
+        words = sheet.frame[text].cast(pl.String)
+    pairs = pl.DataFrame({"item": known, "text": words}).drop_nulls()
     pairs = pairs.unique("item", keep="first", maintain_order=True)
     return dict(zip(pairs["item"].to_list(), pairs["text"].to_list(), strict=True))
 
 
-def seconds(sheet: Sheet, column: str, *, time_format: str | None = None, unit: str = "s") -> pl.Series:
-    """The column as seconds since 1970 (UTC), int64 [N], rounded down.
-
-    Numbers are counts of `unit` ("s", "ms", "us" or "ns") since 1970. Text is read by time_format, or as
-    numbers or ISO 8601 if that is None, whichever the first row is. Raises UserError for what is no such
-    time.
-    """
-    if unit not in UNITS:
-        raise UserError(f"data.source.time_unit is {unit!r}; expected one of {', '.join(UNITS)}")
-    name, second = UNITS[unit]
+def moments(
+    sheet: Sheet, column: str, *, time_format: str | None = None, unit: str | None = None
+) -> tuple[pl.DataFrame, str | None]:
+    """The column as times: time int64 and fraction int64 [N], as `Table` has them; and what its numbers were found to
+    count (`incremental.data.times.read`). Raises UserError for what is no such time."""
     values = sheet.frame[column]
-    if values.dtype.is_temporal() and values.dtype not in (pl.Time, pl.Duration):
-        parsed, expected = values.dt.epoch("s"), "a time"
-    elif values.dtype.is_numeric() or (time_format is None and _starts_with_number(values)):
-        parsed, expected = _whole(values, second), f"a finite number of {name} since 1970"
-    elif values.dtype != pl.String:
-        raise UserError(f"{sheet.origin}: column '{column}' has the type {values.dtype}; expected times")
-    else:
-        formats = ISO_FORMATS if time_format is None else (time_format,)
-        parsed = _moments(values.str.strip_chars(), formats)
-        expected = (
-            "a time such as 2024-01-31 or 2024-01-31T12:30:00 (or set data.source.time_format)"
-            if time_format is None
-            else f"a time of the form {time_format}"
-        )
-    _refuse(sheet, values, parsed.is_null(), expected)
-    return parsed.cast(pl.Int64)
-
-
-def _starts_with_number(values: pl.Series) -> bool:
-    return values.dtype == pl.String and _floats(values.drop_nulls().head(1)).is_not_null().all()
-
-
-def _floats(values: pl.Series) -> pl.Series:
-    if values.dtype == pl.String:
-        values = values.str.strip_chars()
-    return values.cast(pl.Float64, strict=False)
-
-
-def _whole(values: pl.Series, factor: int) -> pl.Series:
-    """values / factor rounded down, int64, null where that is no finite number."""
-    if values.dtype == pl.String:
-        values = values.str.strip_chars()
-    if not values.dtype.is_float():
-        whole = values.cast(pl.Int64, strict=False)
-        if not whole.has_nulls():
-            return whole // factor  # exact, as a float of nanoseconds would not be
-    return (values.cast(pl.Float64, strict=False) / factor).floor().cast(pl.Int64, strict=False)
-
-
-def _moments(values: pl.Series, formats: Sequence[str]) -> pl.Series:
-    """Seconds since 1970 by the first format that reads a value, int64, null where none does."""
-    parsed = pl.repeat(None, len(values), dtype=pl.Int64, eager=True)
-    for time_format in formats:
-        missing = parsed.is_null()
-        if not missing.any():
-            break
-        try:
-            moment = values.str.to_datetime(time_format, strict=False).dt.epoch("s")
-        except pl.exceptions.PolarsError as error:  # the format itself, whatever the values
-            raise UserError(
-                f"data.source.time_format is {time_format!r}, which is no complete format of a date or time; "
-                "expected one such as %Y-%m-%d or %d/%m/%Y %H:%M"
-            ) from error
-        parsed = parsed.zip_with(~missing, moment)
-    return parsed
+    found = times.read(values, form=time_format, unit=unit)
+    if found is None:
+        raise UserError(interactions.no_type(sheet.origin, column, values.dtype, "times"))
+    _refuse(sheet, values, found.seconds.is_null(), found.expected)
+    return pl.DataFrame({"time": found.seconds, "fraction": found.fraction}), found.unit
 
 
 def _refuse(sheet: Sheet, values: pl.Series, bad: pl.Series, expected: str) -> None:
