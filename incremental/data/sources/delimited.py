@@ -74,6 +74,8 @@ def part(
     if header is None:
         skipped = len(content) - len(content.lstrip("\n"))
         content = content[skipped:]
+        if content[:4].lower() == "sep=":
+            raise UserError(f"{path}, row {skipped + 1}: a spreadsheet's note on the separator; delete this line")
     if not content:
         return Sheet(pl.DataFrame(), str(path))
     if quoted and '"' in content:

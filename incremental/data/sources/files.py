@@ -76,7 +76,7 @@ def at(path: Path | str, key: str = PATH, kind: str = "file or folder") -> Itera
         raise UserError(f"{path}: permission denied; ask for the right to read it, or set {key}") from error
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise UserError(f"{str(path)[:60]}…: the name is too long for a file; set {key} to a path") from error
+            raise UserError(f"{Path(path).name[:40]}…: the name is too long for a file; correct {key}") from error
         if error.errno == errno.ENOTDIR:
             raise UserError(f"{path}: a part of this path is a file, not a folder; correct {key}") from error
         if error.errno == errno.ELOOP:
@@ -159,6 +159,14 @@ def text(path: Path, data: bytes, *, encoding: str | None = None, old: bool = Fa
     old: the data set is one of those from before UTF-8: what is not UTF-8 is read as cp1252, and said.
     Raises UserError, with the row and what to do, for bytes that are no such text.
     """
+    if encoding is not None:
+        try:
+            "a".encode(encoding)
+        except (LookupError, ValueError) as error:
+            expected = "expected a name such as utf-16, cp1252 or gb18030, or null for UTF-8"
+            raise UserError(
+                f"data.source.encoding is {encoding!r}, which is no encoding of text; {expected}"
+            ) from error
     mark, declared = next((m for m in MARKS if data.startswith(m[0])), (b"", encoding or "utf-8"))
     notes: tuple[str, ...] = ()
     try:
@@ -188,15 +196,9 @@ def text(path: Path, data: bytes, *, encoding: str | None = None, old: bool = Fa
 
 
 def _decoded(data: bytes, encoding: str) -> str:
-    try:
-        decoded = data.decode(encoding)
-        if encoding != "utf-8":
-            decoded.encode()  # some codecs make what is no character
-    except UnicodeError:
-        raise
-    except (LookupError, ValueError) as error:
-        expected = "expected a name such as utf-16, cp1252 or gb18030, or null for UTF-8"
-        raise UserError(f"data.source.encoding is {encoding!r}, which is no encoding of text; {expected}") from error
+    decoded = data.decode(encoding)
+    if encoding != "utf-8":
+        decoded.encode()  # some codecs make what is no character
     return decoded
 
 
@@ -208,22 +210,40 @@ def _row(before: bytes, encoding: str) -> int:
 
 def _advice(path: Path, data: bytes, start: int) -> str:
     """What to do with a file that is not UTF-8 from byte `start` on."""
-    wide = b"\0" in data[:SAMPLE] or b"\0" in data[start : start + 1]
-    begin = 0 if wide else data.rfind(b"\n", 0, start) + 1
-    sample = data[begin : begin + SAMPLE]
-    if not wide and begin + SAMPLE < len(data) and b"\n" in sample:
-        sample = sample[: sample.rindex(b"\n")]
-    best = charset_normalizer.from_bytes(sample).best()
-    names = [name for name in best.could_be_from_charset if not _is_utf8(name)] if best is not None else []
-    names = [name.replace("_", "-") for name in sorted(names, key=lambda name: name != "cp1252")[:3]]
-    row = _row(data[:start], names[0] if wide and names else "utf-8")
-    if wide and not names:
-        return f"{path}, row {row}: a NUL character, which no text has; delete it, or set {PATH} to CSV or Parquet"
+    wide = b"\0" in data[:SAMPLE]
+    if wide or data[start : start + 1] == b"\0":
+        names = _wide(data[:SAMPLE]) if wide else []
+        if not names:
+            row = _row(data[:start], "utf-8")
+            return f"{path}, row {row}: a NUL character, which no text has; delete it, or set {PATH} to CSV or Parquet"
+    else:
+        names = _narrow(data[data.rfind(b"\n", 0, start) + 1 :][:SAMPLE])
+    row = _row(data[:start], names[0] if wide else "utf-8")
     guess = f"it looks like {' or '.join(names)}" if names else "its encoding cannot be told"
     return (
         f"{path}, row {row}: not UTF-8 text; {guess}; set data.source.encoding={names[0] if names else 'NAME'}"
         f"{'' if names else ' (such as cp1251 or gb18030)'}, or save the file as UTF-8"
     )
+
+
+def _wide(sample: bytes) -> list[str]:
+    """The encoding with two or four bytes a character in which most characters are ASCII, if there is one."""
+    likely: dict[str, int] = {}
+    for name in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
+        decoded = sample[: len(sample) // 4 * 4].decode(name, "replace")
+        if not {"\0", "\ufffd"} & set(decoded[:-1]):
+            likely[name] = sum(character.isascii() for character in decoded)
+    best = max(likely, key=lambda name: likely[name], default="")
+    return [best] if likely.get(best) else []
+
+
+def _narrow(sample: bytes) -> list[str]:
+    """At most three encodings in which the text makes sense."""
+    if len(sample) == SAMPLE and b"\n" in sample:  # or it ends within a character
+        sample = sample[: sample.rindex(b"\n")]
+    best = charset_normalizer.from_bytes(sample).best()
+    names = [name for name in best.could_be_from_charset if not _is_utf8(name)] if best is not None else []
+    return [name.replace("_", "-") for name in sorted(names, key=lambda name: name != "cp1252")[:3]]
 
 
 def _is_utf8(name: str) -> bool:

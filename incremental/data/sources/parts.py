@@ -43,7 +43,7 @@ def sheet(path: str, dialect: Dialect, key: str = files.PATH) -> Sheet:
     sheets = [_partitioned(_read(file, dialect, key), file, root) for file in found]
     filled = [one for one in sheets if one.frame.height]
     if not filled:
-        raise UserError(f"{path}: all of its {len(found)} files are empty: they have no rows; set {key} to the data")
+        raise UserError(f"{path}: its files are empty: none of the {len(found)} has a row; set {key} to the data")
     return _joined(filled, path)
 
 

@@ -46,14 +46,14 @@ def require(sheet: Sheet, *columns: str, remedy: str = "Rename the column.") -> 
         if column in sheet.lacking:
             raise UserError(
                 f"{sheet.lacking[column]}: column '{column}' is missing, which other files of {sheet.origin} have; "
-                "the files of one log need the same columns"
+                "the files of one log need the same columns (a pattern such as *.csv leaves others out)"
             )
         if column not in present:
             known = interactions.suggestion(column, [name for name in present if AGAIN not in name])
             raise UserError(f"{sheet.origin}: column '{column}' is missing; {known} {_doubt(sheet, column) or remedy}")
         if f"{column}{AGAIN}1" in present:
             raise UserError(f"{sheet.origin}: the header names '{column}' more than once; rename or delete one of them")
-        if DATA.fullmatch(column) and _is_data(sheet.header):
+        if _is_value(column, sheet.header):
             raise UserError(f"{sheet.origin}: '{column}' cannot be a column's name. {_headerless(sheet)}")
 
 
@@ -84,8 +84,6 @@ def distinct(names: Sequence[str]) -> list[str]:
 def _doubt(sheet: Sheet, column: str) -> str:
     """What may be wrong with the header as a whole: its separator, or that it is none; "" if nothing seems so."""
     whole = sheet.separator.join(sheet.header)
-    if whole.startswith("sep="):
-        return "The first line is a spreadsheet's note on its separator: delete this line."
     for separator, called in SEPARATORS.items():
         names = [re.sub(r":\w+$", "", field.strip().strip('"')) for field in whole.split(separator)]
         if separator == sheet.separator or len(names) == 1 or (column not in names and len(sheet.header) > 1):
@@ -106,6 +104,14 @@ def _headerless(sheet: Sheet) -> str:
         f"The first line looks like data ({fields}), not like a header: if there is none, add a line with the names "
         f"above it{names if option else ''}."
     )
+
+
+def _is_value(column: str, header: Sequence[str]) -> bool:
+    """Whether a column's name is the first row's value: a date, a long number, or a number among others."""
+    if not DATA.fullmatch(column) or not _is_data(header):
+        return False
+    many = 2 * sum(DATA.fullmatch(field.strip()) is not None for field in header) > len(header)
+    return many or len(column) > 4  # a year may be the name of a column
 
 
 def _is_data(header: Sequence[str]) -> bool:
