@@ -15,6 +15,7 @@ from incremental.errors import UserError
 BLOCK = 1 << 24  # characters that are split at a time
 RECORDS = 100_000  # quoted records that become columns at a time
 WORDS = {"tab": "\t"}
+csv.field_size_limit(2**31 - 1)  # a long field is no error: a quote that is not closed is
 
 
 def separator_of(written: str, key: str) -> str:

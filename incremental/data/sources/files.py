@@ -115,9 +115,9 @@ def file_in(folder: Path, name: str) -> Path:
     return found
 
 
-def listed(folder: Path, key: str = PATH) -> list[Path]:
+def listed(folder: Path) -> list[Path]:
     """What the folder holds, by name."""
-    with at(folder, key):
+    with at(folder):
         return sorted(folder.iterdir())
 
 

@@ -51,15 +51,8 @@ def _found(path: str, key: str) -> tuple[list[Path], Path | None]:
     """The files at a path, and the folder that they are in if the path does not mean one file."""
     with files.at(path, key):
         given = Path(path).expanduser()
-        exists = given.is_symlink() or given.exists()
-        matched = [] if exists else [Path(name) for name in sorted(glob.glob(str(given), recursive=True))]
-    if not exists and re.search(r"[*?\[]", path):
-        found = [file for one in matched for file in ([one] if one.is_file() else _inside(one, key))]
-        found = [file for file in dict.fromkeys(found) if not _is_hidden(file.name)]
-        if not found:
-            raise UserError(f"{path}: no file matches; set {key} to a file, a folder or a pattern such as part-*.csv")
-        fixed = re.split(r"[*?\[]", str(given))[0]
-        return found, Path(fixed[: fixed.rfind("/") + 1] or ".")
+        if re.search(r"[*?\[]", path) and not (given.exists() or given.is_symlink()):
+            return _matched(given, path, key)
     with files.at(given, key, "file"):
         is_folder = stat.S_ISDIR(given.stat().st_mode)
     if not is_folder:
@@ -70,15 +63,27 @@ def _found(path: str, key: str) -> tuple[list[Path], Path | None]:
     return found, given
 
 
+def _matched(pattern: Path, path: str, key: str) -> tuple[list[Path], Path]:
+    """The files that a pattern matches, also those of matched folders, and the folder that it begins with."""
+    names = [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True))]
+    found = [
+        file for one in names if not _is_hidden(one.name) for file in (_inside(one, key) if one.is_dir() else [one])
+    ]
+    if not found:
+        raise UserError(f"{path}: no file matches; set {key} to a file, a folder or a pattern such as part-*.csv")
+    fixed = re.split(r"[*?\[]", str(pattern))[0]
+    return list(dict.fromkeys(found)), Path(fixed[: fixed.rfind("/") + 1] or ".")
+
+
 def _inside(folder: Path, key: str, above: frozenset[Path] = frozenset()) -> list[Path]:
     """The files of a folder and of the folders in it, by name; a link to a folder above is not followed."""
     found = []
     with files.at(folder, key):
         above |= {folder.resolve()}
-    for one in files.listed(folder, key):
-        if _is_hidden(one.name) or (one.is_dir() and one.resolve() in above):
-            continue
-        found += _inside(one, key, above) if one.is_dir() else [one]
+        for one in sorted(folder.iterdir()):
+            if _is_hidden(one.name) or (one.is_dir() and one.resolve() in above):
+                continue
+            found += _inside(one, key, above) if one.is_dir() else [one]
     return found
 
 
