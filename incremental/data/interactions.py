@@ -149,7 +149,8 @@ def suggestion(name: str, present: Collection[str]) -> str:
 def refuse(bad: pl.Series, values: pl.Series, place: str | pl.Series, lines: pl.Series, expected: str) -> None:
     """Raise UserError, with line and value, for the first row where bad [N] bool is true; else do nothing.
 
-    `place` is the file, or the file of each row. The column is named after `values`. `expected` says what would be right and what to do.
+    `place` is the file, or the file of each row. The column is named after `values`. `expected` says what would be
+    right and what to do.
     """
     rows = bad.arg_true()
     if not len(rows):
@@ -374,8 +375,8 @@ def identities(
 ) -> tuple[pl.Series, tuple[str, ...]]:
     """A column's ids in their normal form, str [N], null where the cell is empty; and what there is to be said of them.
 
-    `file`: that of each row, where there are several. `flags`: true and false are ids. Raises UserError for a type that is no id's, and for the first row with a value
-    that is none.
+    `file`: that of each row, where there are several. `flags`: true and false are ids. Raises UserError for a type that
+    is no id's, and for the first row with a value that is none.
     """
     found = ids.read(values, flags=flags)
     if found is None:

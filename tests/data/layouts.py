@@ -26,14 +26,18 @@ class Layout(NamedTuple):
 
 
 LAYOUTS = {
-    "columns": Layout(columns, "events.csv", "user,item,time\nö,x,100\nb,y,200\nb,x,300\n", whole=False),
+    "columns": Layout(
+        columns, "events.csv", "user,item,time\nö,x,1700000100\nb,y,1700000200\nb,x,1700000300\n", whole=False
+    ),
     "inter": Layout(
         inter,
         "ml.inter",
-        "user_id:token\titem_id:token\ttimestamp:float\nö\tx\t1\nb\ty\t2\nb\tx\t3\n",
+        "user_id:token\titem_id:token\ttimestamp:float\nö\tx\t1700000001.0\nb\ty\t1700000002\nb\tx\t1700000003\n",
         whole=False,
     ),
-    "ratings.dat": Layout(ratings_dat, "ratings.dat", "ö::10::7::20\n2::11::8::10\n2::10::8::30\n"),
+    "ratings.dat": Layout(
+        ratings_dat, "ratings.dat", "ö::10::7::978300020\n2::11::8::978300010\n2::10::8::978300030\n"
+    ),
     "u.data": Layout(u_data, "u.data", "ö\t242\t3\t881250949\n186\t302\t4\t891717742\n186\t242\t4\t891717743\n"),
     "diginetica": Layout(diginetica, "period_0.txt", "ö 1\n8 2\n8 1\n"),
     "mind": Layout(
