@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from incremental.shell import reported
+
 
 def sasrec(items: int, length: int, width: int, blocks: int, rate: float, limit: float, cut: bool) -> Any:
     """SASRec with its original code's block, the usual way: every position of the padded history, or of the batch's
@@ -242,4 +244,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported():
+        main()

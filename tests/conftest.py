@@ -27,6 +27,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 # `from tests import lab` for a plain `pytest` too; `python -m pytest` has the folder on the path anyway.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from incremental import shell  # noqa: E402
 from tests import errors  # noqa: E402
 
 
@@ -47,6 +48,12 @@ def shared_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests import lab
 
     monkeypatch.setattr(alone, "Functions", lab.functions)
+
+
+@pytest.fixture(autouse=True)
+def _notes_are_new() -> None:
+    """What one test was told once, the next one is told again."""
+    shell.once.cache_clear()
 
 
 @pytest.fixture

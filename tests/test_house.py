@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "incremental"
 MOST_LINES = 400
 STOREYS = [
     {"errors"},
-    {"domains"},
+    {"domains", "shell"},
     {"metrics"},
     {"core"},
     {"memory", "encoders"},
@@ -100,3 +100,25 @@ def test_every_public_name_has_a_docstring_that_says_its_fields() -> None:
         for field in getattr(thing, "_fields", ()):
             told = thing.__doc__.partition("Attributes:")[2]
             assert f"{field}:" in told, f"{name}.{field}"
+
+
+def of_text(call: ast.Call) -> bool:
+    """Whether a call opens, reads or writes a text file."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    modes = [str(one.value) for one in call.args if isinstance(one, ast.Constant)]
+    return name in ("read_text", "write_text") or (name == "open" and modes[-1:] in (["w"], ["r"], ["a"]))
+
+
+def test_every_text_file_says_its_encoding() -> None:
+    """Else the user's locale decides, and a name beyond ASCII ends the run."""
+    folders = ("incremental", "hydra_plugins", "experiments", "scripts")
+    silent = [
+        f"{file}:{node.lineno}"
+        for folder in folders
+        for file in sorted((ROOT.parent / folder).rglob("*"))
+        if file.suffix == ".py"
+        or (file.parent.name == "scripts" and file.read_bytes().startswith(b"#!/usr/bin/env py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and of_text(node) and "encoding" not in {word.arg for word in node.keywords}
+    ]
+    assert silent == []

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 from experiments import files
 from experiments.ader import table
 from incremental.app import cli
-from incremental.app.cli import compilation_cache, reported
+from incremental.app.cli import compilation_cache
 from incremental.app.experiment import execute, named
 from incremental.app.rundir import RunDirectory
 from incremental.errors import UserError
+from incremental.shell import enter, reported
 
 
 class Job(NamedTuple):
@@ -112,6 +113,7 @@ def run(planned: Iterable[Job]) -> None:
 
 def main() -> None:
     """The command line: overrides of study.yaml."""
+    enter()
     with reported():
         study = read(sys.argv[1:])
         said = files.wrong(Path(study["path"]), files.DIGINETICA) if study["dataset"] == "diginetica" else []

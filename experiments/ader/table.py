@@ -91,7 +91,7 @@ def measured(runs: Sequence[tuple[str, Path]]) -> dict[str, list[Cell]]:
     for row, directory in runs:
         curves, summary = prequential(directory), directory / "summary.json"
         if curves[METRICS[0]]:
-            cost = json.loads(summary.read_text())["cost"] if summary.exists() else None
+            cost = json.loads(summary.read_text(encoding="utf-8"))["cost"] if summary.exists() else None
             found.setdefault(row, []).append(Cell(directory.name, curves, cost))
     return found
 

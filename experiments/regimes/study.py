@@ -17,9 +17,10 @@ from omegaconf import OmegaConf
 from experiments.regimes import report
 from experiments.regimes.choice import Choice
 from incremental.app import cli, sweep
-from incremental.app.cli import compilation_cache, headline, reported
+from incremental.app.cli import compilation_cache, headline
 from incremental.app.experiment import named
 from incremental.errors import UserError
+from incremental.shell import enter, reported
 
 
 class Job(NamedTuple):
@@ -155,7 +156,11 @@ def settle(cores: Any) -> None:
 def together(jobs: Sequence[sweep.Job]) -> list[str]:
     """Runs of one stream and seed, one after the other and silently; what kept some from their ends."""
     compilation_cache()
-    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nothing,
+        contextlib.redirect_stdout(nothing),
+        contextlib.redirect_stderr(nothing),
+    ):
         outcomes = sweep.run(jobs)
     return [
         f"{one.name}: {outcome}" for one, outcome in zip(jobs, outcomes, strict=True) if isinstance(outcome, UserError)
@@ -196,6 +201,7 @@ def run(planned: Sequence[Job], workers: int | None) -> list[str]:
 
 def main() -> None:
     """The command line: overrides of study.yaml."""
+    enter()
     with reported():
         study = read(sys.argv[1:])
         choices = chosen(study)

@@ -25,7 +25,7 @@ from incremental.app.sweep import use_every_core
 from incremental.core.distillation import Taught, lesson, marked, taught, untaught
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Outputs, Params, Problem
-from incremental.errors import UserError
+from incremental.shell import reported
 
 TEMPERATURE = 2.0
 
@@ -80,11 +80,8 @@ def main() -> None:
     chosen, _ = options(sys.argv[1:], __doc__, known)
     data = Path(chosen.path)
     use_every_core()
-    try:
-        files.require(data, files.MNIST)
-        train_part, test_part = read(data, "train"), read(data, "t10k")
-    except UserError as error:
-        sys.exit(f"published_lwf: {error}")
+    files.require(data, files.MNIST)
+    train_part, test_part = read(data, "train"), read(data, "t10k")
     print("| scenario | new classes in it | weight in task N | epochs | accuracy |\n|---|---|---|---|---|")
     for variant in VARIANTS:
         method = Method((0.0, 0.0), (0.0, 0.0), partial(dict, lwf=partial(distillation, variant=variant)))
@@ -100,4 +97,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported():
+        main()

@@ -20,11 +20,11 @@ from incremental.core.gradient import make, training
 from incremental.core.problem import Model, problem
 from incremental.core.program import Program
 from incremental.core.spec import Sizes
-from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.run.executor import Executor
 from incremental.run.lanes import Lanes, Numbers, Programs
 from incremental.run.loop import divergence, of_lane
+from incremental.shell import reported
 
 BATCH, EPOCHS = 128, 4
 
@@ -105,13 +105,11 @@ def main() -> None:
     }
     chosen, _ = options(sys.argv[1:], __doc__, known)
     use_every_core()
-    try:
-        files.require(Path(chosen.path), files.MNIST)
-        run(Path(chosen.path), chosen.runs, chosen.scenarios, chosen.rows, chosen.seeds)
-    except UserError as error:
-        sys.exit(f"split_mnist: {error}")
+    files.require(Path(chosen.path), files.MNIST)
+    run(Path(chosen.path), chosen.runs, chosen.scenarios, chosen.rows, chosen.seeds)
     print(table.table(chosen.runs))
 
 
 if __name__ == "__main__":
-    main()
+    with reported():
+        main()

@@ -27,14 +27,14 @@ def keep(out: Path, name: str, scenario: Scenario, cell: dict[str, Any]) -> None
     path = path_of(out, name, scenario)
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_suffix(".half")
-    half.write_text(json.dumps(cell))
+    half.write_text(json.dumps(cell), encoding="utf-8")
     half.replace(path)
 
 
 def cell(out: Path, name: str, scenario: Scenario) -> dict[str, Any] | None:
     """A kept cell."""
     path = path_of(out, name, scenario)
-    return json.loads(path.read_text()) if path.exists() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def accuracy(out: Path, name: str, scenario: Scenario) -> np.ndarray:

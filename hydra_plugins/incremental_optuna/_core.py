@@ -15,10 +15,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from incremental.app import cli
 from incremental.app.jobs import launched
 from incremental.errors import UserError
 from incremental.report.direction import is_quality
+from incremental.shell import reported
 
 try:
     import optuna
@@ -105,7 +105,7 @@ def sweep(
     params: Mapping[str, str],
 ) -> dict[str, Any]:
     """Runs the search to its end, from where it stands, and says what was chosen and what to run with it."""
-    with cli.reported():
+    with reported():
         metric = check(config, increments, trials, generation, sampler)
         search = searched([*(f"{key}={value}" for key, value in params.items()), *arguments], context)
         folder = Path(str(config.hydra.sweep.dir))
@@ -210,7 +210,7 @@ def chosen(study: Any, search: Search, folder: Path, metric: str, increments: in
     seeds = f"the mean over seeds {','.join(search.seeds)}, " if search.seeds else ""
     where = f"on increments 1 to {increments}, {seeds}trial {best.number + 1} of {len(study.trials)}"
     found = f"{metric} {best.value:.4f} {where}"
-    (folder / CHOSEN).write_text("\n".join([f"# {found}", *values]) + "\n")
+    (folder / CHOSEN).write_text("\n".join([f"# {found}", *values]) + "\n", encoding="utf-8")
     rest = folder.with_name(f"{folder.name}-chosen")
     fixed = [override for key, override in search.fixed.items() if key not in ("runs", "sweep")]
     seed = [f"seed={','.join(search.seeds)}"] if search.seeds else []

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, open_dict
 from incremental.app import cli, sweep
 from incremental.app.jobs import names
 from incremental.errors import UserError
+from incremental.shell import reported
 
 
 def launch(
@@ -21,7 +22,7 @@ def launch(
     setup_globals()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-    with cli.reported():
+    with reported():
         sweep.use_every_core()
         returns = [read(context, config, overrides, first + i) for i, overrides in enumerate(job_overrides)]
         jobs = [sweep.Job(name, value_of(job)) for name, job in zip(names(job_overrides), returns, strict=True)]

@@ -38,8 +38,8 @@ class StudySweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from incremental.app.cli import reported
         from incremental.app.jobs import launched, summed_up
+        from incremental.shell import reported
 
         with reported():
             given = self.parse([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
@@ -102,6 +102,9 @@ def combined(overrides: Sequence[Override]) -> list[dict[str, str]]:
 
 def rows(file: Path) -> dict[str, list[str]]:
     """The rows of a study's file, each with the overrides that make it, those of `common` first."""
+    import yaml
+
+    from incremental.app.names import typed
     from incremental.errors import UserError
 
     if not file.is_file():
@@ -116,11 +119,19 @@ def rows(file: Path) -> dict[str, list[str]]:
         raise UserError(f"study={file}: expected rows: {{NAME: [OVERRIDE, ...]}}")
     if unknown := sorted(read.keys() - {"rows", "common"}):
         raise UserError(f"study={file}: {unknown[0]}: unknown key; a study has rows and common")
+    # Of YAML's keys some are numbers and truth values; a row's name is a text.
+    names = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)["rows"]
+    if len(names) != len(read["rows"]):
+        raise UserError(f"study={file}: two names of rows are one to YAML, such as on and yes; put them in quotes")
+    by_name = dict(zip(names, read["rows"].values(), strict=True))
     found = {}
-    for name, own in {"common": read.get("common") or [], **read["rows"]}.items():
+    for name, own in {
+        "common": read.get("common") or [],
+        **by_name,
+    }.items():
         if not isinstance(own, list) or not all(isinstance(one, str) for one in own):
             raise UserError(f"study={file}: {name}: expected a list of overrides as on the command line, got {own!r}")
-        found[str(name)] = own
+        found[name] = [*map(typed, own)]
     common = found.pop("common")
     return {name: [*common, *own] for name, own in found.items()}
 

@@ -13,6 +13,7 @@ import jax
 from jax import Array
 
 from incremental.app import config as schema
+from incremental.app import environment
 from incremental.core.gradient import Training, make
 from incremental.core.problem import Baseline, Head, Model, problem, read
 from incremental.core.program import Program
@@ -120,6 +121,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def assemble(config: Mapping[str, Any]) -> Parts:
     """The parts that `config` (resolved, plain dicts) describes; a UserError names the key that is wrong."""
+    environment.check()
     config = completed(config)
     stream = _stream(json.dumps(config["data"]))
     update = schema.build(config["update"], "update")

@@ -1,13 +1,12 @@
 """What the runs of a sweep share: base parts, for the rows of a table begin with one model, and compiled functions."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
 from incremental.app.assemble import Parts, assemble
 from incremental.app.rundir import identity
@@ -15,6 +14,7 @@ from incremental.core.spec import Sizes
 from incremental.core.types import bytes_of
 from incremental.data.stream import Stream
 from incremental.errors import UserError
+from incremental.report.settings import read_config
 from incremental.run.alone import Alone, Functions
 from incremental.run.checkpoint import Checkpoints
 from incremental.run.executor import Base, Snapshot
@@ -39,12 +39,19 @@ class OfRun:
 
 
 class Store:
-    """The base parts that a sweep has trained so far, on the host, and the compiled functions of the last job."""
+    """What a sweep's jobs leave each other: base parts, on the host, the last one's compiled functions, notes said."""
 
     def __init__(self) -> None:
         self.kept: dict[str, Base] = {}
         self.built = ""
         self.functions: dict[Sizes, Functions] = {}
+        self.notes: set[str] = set()
+
+    def unsaid(self, notes: Iterable[str]) -> list[str]:
+        """The notes on the data that no job before has said; now it does."""
+        new = [note for note in notes if note not in self.notes]
+        self.notes |= {*new}
+        return new
 
     def compiled(self, config: Mapping[str, Any], parts: Parts) -> dict[Sizes, Functions]:
         """The functions by capacities of what the config builds: those of the job before, where it built the same."""
@@ -87,7 +94,7 @@ def restored(run: str | Path) -> tuple[dict[str, Any], Parts, Alone, Snapshot]:
     path = directory / "config.yaml"
     if not path.is_file():
         raise UserError(f"{directory}: not a run directory (no config.yaml); give one that `incremental` wrote")
-    config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    config = read_config(path)  # its values are resolved: not again
     parts = assemble({**config, "devices": ALONE})
     way = Alone(parts.build)
     found = Checkpoints(directory / "checkpoint", identity(config)).restore(lambda sizes: way.at(sizes).like())

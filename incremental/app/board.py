@@ -1,6 +1,7 @@
 """What a sweep says while it works: a live table on a terminal, a line an increment of each group elsewhere."""
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -139,7 +140,8 @@ class Board:
 
     def best(self, group: Group) -> str:
         """The job with the highest mean of its tests so far."""
-        means = {job: sum(values) / len(values) for job, values in group.quality.items() if values}
+        measured = {job: [one for one in values if not math.isnan(one)] for job, values in group.quality.items()}
+        means = {job: sum(values) / len(values) for job, values in measured.items() if values}
         if not means:
             return ""
         job = max(means, key=lambda job: means[job])
@@ -148,6 +150,7 @@ class Board:
     def table(self) -> Any:
         """The live view."""
         from rich.table import Table
+        from rich.text import Text
 
         over = sum(share == 1.0 for share in self.share)
         failures = f", {self.failures} failed" if self.failures else ""
@@ -155,7 +158,8 @@ class Board:
         table = Table("group", "running", "at", "best so far", caption=caption, expand=False)
         for group in self.groups[-ROWS:]:
             running = sum(part < len(group.events) for part in group.parts.values())
-            table.add_row(group.title, f"{running}/{len(group.jobs)}", group.at(), self.best(group))
+            cells = group.title, f"{running}/{len(group.jobs)}", group.at(), self.best(group)
+            table.add_row(*map(Text, cells))  # names are no markup
         return table
 
     def line(self, group: Group) -> None:

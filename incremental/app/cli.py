@@ -1,11 +1,11 @@
 """The `incremental` command: Hydra composes a configuration, `incremental.app.experiment` runs it."""
 
-import contextlib
 import difflib
-import errno
 import os
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -21,9 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from incremental.app.keys import taken
 from incremental.app.methods import defaults, names
+from incremental.app.names import typed
 from incremental.app.overrides import check, command, pasted, with_places
 from incremental.app.replaced import replaced
 from incremental.errors import UserError
+from incremental.shell import cache_folder, enter, once, reported, translated
 
 if TYPE_CHECKING:
     from incremental.app.bases import Store
@@ -60,7 +62,7 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, str]]:
     check(overrides, multirun=False)
     try:
         with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-            config: Any = hydra.compose("config", list(overrides), return_hydra_config=True)
+            config: Any = hydra.compose("config", [*map(typed, overrides)], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from None
     choices, given = dict(config.hydra.runtime.choices), list(config.hydra.overrides.task)
@@ -86,7 +88,7 @@ def study(file: Path, arguments: Sequence[str]) -> DictConfig:
     check(arguments, multirun=False)
     try:
         with hydra.initialize_config_dir(str(file.parent.resolve()), version_base="1.3"):
-            return hydra.compose(file.stem, list(arguments))
+            return hydra.compose(file.stem, [*map(typed, arguments)])
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{file.parent}/run: {str(error).splitlines()[0]}") from None
 
@@ -123,7 +125,11 @@ def refuse_contradictions(runtime: Any) -> None:
             guess = f"; did you mean {close[0]}?" if close else ""
             raise UserError(f"{group}={choice}: there is {', '.join(known)}{guess}")
         if group == "method" and choice:
-            meant = OmegaConf.create(found[0].read_text()).get("defaults", []) if found else defaults(choice, addresses)
+            meant = (
+                OmegaConf.create(found[0].read_text(encoding="utf-8")).get("defaults", [])
+                if found
+                else defaults(choice, addresses)
+            )
             for default in meant:
                 ((key, wanted),) = default.items()
                 name = key.removeprefix("override /")
@@ -132,14 +138,38 @@ def refuse_contradictions(runtime: Any) -> None:
                     raise UserError(f"method={choice} means {name}={wanted}, the command line says {name}={taken}")
 
 
+CACHE_ERROR = "Error (reading|writing) persistent compilation cache entry"
+"""how JAX's warnings about its cache begin"""
+
+
 def compilation_cache() -> None:
-    """Keeps compiled programs between runs; JAX_COMPILATION_CACHE_DIR says where, JAX_ENABLE_COMPILATION_CACHE if."""
+    """Keeps compiled programs between runs; JAX_COMPILATION_CACHE_DIR says where, JAX_ENABLE_COMPILATION_CACHE if.
+
+    A cache that cannot be read or written costs a line, and its programs are compiled anew.
+    """
     import jax
 
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(home / "incremental" / "programs"))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and (folder := cache_folder()) is not None:
+        jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    warnings.filterwarnings("always", CACHE_ERROR)  # whatever becomes of other warnings
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, *where: Any) -> None:
+        text = str(message)
+        if not re.match(CACHE_ERROR, text):
+            shown(message, *where)
+            return
+        folder = getattr(jax.config, "jax_compilation_cache_dir", "")
+        verb, reason = ("read", "remove the folder") if " reading " in text else ("written", "choose another folder")
+        once(
+            f"note: the compilation cache {folder} cannot be {verb} "
+            f"({text.partition(': ')[2].splitlines()[0]:.120}); programs are compiled anew. If later runs say so "
+            f"again, {reason} (JAX_COMPILATION_CACHE_DIR)"
+        )
+
+    if getattr(shown, "__module__", "") != __name__:  # a process begins several runs
+        warnings.showwarning = show  # type: ignore[assignment]
 
 
 def read(config: DictConfig) -> dict[str, Any]:
@@ -161,33 +191,11 @@ def read(config: DictConfig) -> dict[str, Any]:
 
 
 def headline(config: dict[str, Any], summary: dict[str, Any] | None) -> float | None:
-    """What a job returns to sweepers: its prequential quality by the first metric; None after a dry run."""
+    """What a job returns to sweepers: its prequential quality by the first metric, None where none was measured."""
     if summary is None:
         return None
-    return float(summary["metrics"][config["evaluation"]["metrics"][0]]["prequential"])
-
-
-@contextlib.contextmanager
-def reported() -> Iterator[None]:
-    """Says in one line what the user can mend, and exits."""
-    try:
-        yield
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("stopped; the same command continues from the last checkpoint", file=sys.stderr)
-        raise SystemExit(130) from None
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        print(
-            "error: the disk is full; free some space and start the same command again: it continues", file=sys.stderr
-        )
-        raise SystemExit(2) from None
-    except FloatingPointError as error:
-        print(f"error: debug=nan: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    quality = summary["metrics"][config["evaluation"]["metrics"][0]]["prequential"]
+    return None if quality is None else float(quality)
 
 
 @cache
@@ -203,12 +211,13 @@ def job(config: DictConfig) -> float | None:
     """One run; returns the prequential headline metric, for sweepers."""
     with reported():
         try:
-            values = read(config)
-            from incremental.app.experiment import execute
+            with translated():
+                values = read(config)
+                from incremental.app.experiment import execute
 
-            sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
-            return headline(values, execute(values, shared_store() if sweeps else None))
-        except (UserError, FloatingPointError) as error:
+                sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
+                return headline(values, execute(values, shared_store() if sweeps else None))
+        except UserError as error:
             if HydraConfig.get().mode != RunMode.MULTIRUN:
                 raise
             # An exit would end the whole sweep; this is told again when the other jobs are over.
@@ -218,11 +227,13 @@ def job(config: DictConfig) -> float | None:
 
 def main() -> None:
     """Entry point."""
+    enter()
     OmegaConf.register_new_resolver("domains", lambda _root_: taken(_root_), replace=True)  # for the help
-    overrides, multirun = command(sys.argv[1:])
     with reported():
+        sys.argv[1:] = map(typed, sys.argv[1:])
+        overrides, multirun = command(sys.argv[1:])
         check(overrides, multirun=multirun)
         if multirun:
             placed = dict(zip(overrides, swept(overrides), strict=True))
             sys.argv = [placed.get(argument, argument) for argument in sys.argv]
-    job()
+        job()

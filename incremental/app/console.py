@@ -1,5 +1,6 @@
 """What a run says while it works: a progress bar on a terminal, a line an increment anywhere."""
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -8,6 +9,15 @@ from typing import Any
 from incremental.run.progress import Cost, Epoch, EpochDone, Event, Progress, Record, Resumed, Trained
 
 SECONDS_BETWEEN_LINES = 10.0  # where there is no progress bar
+
+
+def shown(value: float | None) -> str:
+    """A quality to four digits; one that is None or NaN was not measured.
+
+    >>> shown(0.12345), shown(None)
+    ('0.1235', 'not measured')
+    """
+    return "not measured" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 class Console:
@@ -20,9 +30,9 @@ class Console:
         self.increments, self.epochs, self.metric = increments, epochs, metric
         terminal = Terminal(file=sys.stderr)
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
         )
         self.bar = Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal)
@@ -60,7 +70,7 @@ class Console:
 
     def increment(self, cost: Cost, tested: Sequence[Record]) -> None:
         found = [record.value for record in tested if record.metric == self.metric]
-        quality = f"{self.metric} {found[0]:.4f} before its update; " if found else ""
+        quality = f"{self.metric} {shown(found[0])} before its update; " if found else ""
         update = (
             f"trained {cost.examples:,} examples in {cost.epochs} epochs, {cost.seconds:.1f} s"
             + (f" (+ {cost.compile_seconds:.1f} s compiling)" if cost.compile_seconds >= 0.1 else "")

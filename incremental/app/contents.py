@@ -64,6 +64,6 @@ def digest(file: Path, changed: int) -> str:
 def of_run(directory: Path) -> str | None:
     """The identity that a finished run has written."""
     try:
-        return f"run {json.loads((directory / 'summary.json').read_text())['config']}"
+        return f"run {json.loads((directory / 'summary.json').read_text(encoding='utf-8'))['config']}"
     except (OSError, ValueError, KeyError):
         return None

@@ -9,9 +9,10 @@ from typing import Any
 import jax
 
 from incremental.app import config as schema
+from incremental.app import names
 from incremental.app.assemble import NODES, Parts, assemble, completed, refuse_unknown
 from incremental.app.bases import OfRun, Store, said
-from incremental.app.console import Console
+from incremental.app.console import Console, shown
 from incremental.app.estimate import estimate
 from incremental.app.rundir import RunDirectory
 from incremental.app.tracking import Tracker, tracked
@@ -33,6 +34,7 @@ from incremental.run.progress import Event, Failed, Finished, Paused, Result
 def named(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
     """The config completed, with its name and row, which are those of the files chosen for each group."""
     refuse_unknown(config)
+    names.check(config)
     config = completed(config)
     model = str(choices["model"])
     chosen = [str(choices.get(f"strategy@strategies.{name}", name)) for name in config["strategies"] or {}]
@@ -155,7 +157,7 @@ def run_in(
     """Executes the run in its directory, from its checkpoint where there is one."""
     stream = parts.stream
     print(f"{directory.path}")
-    for note in stream.all_notes:
+    for note in stream.all_notes if store is None else store.unsaid(stream.all_notes):
         print(f"  {note}")
     headline = parts.evaluation.metrics[0]
     way = Alone(parts.build, parts.seed, None if store is None else store.compiled(config, parts))
@@ -177,10 +179,10 @@ def run_in(
     if isinstance(result, UserError):
         raise result
     summary = execution.finish(result)
-    quality = summary["metrics"][headline]["prequential"]
+    quality, seconds = summary["metrics"][headline]["prequential"], summary["cost"]["seconds_per_update"]
     then = f"  or  incremental-recommend {directory.path} --user ID" if not stream.task.classes else ""
     print(
-        f"  finished: prequential {headline} {quality:.4f}, {summary['cost']['seconds_per_update']:.2f} s an update\n"
+        f"  finished: prequential {headline} {shown(quality)}, {seconds:.2f} s an update\n"
         f"  written: {directory.path}/summary.json, evaluations.csv, epochs.csv, checkpoint/"
         + (", profile/ (for TensorBoard or Perfetto)\n" if config["profile"] else "\n")
         + f"  next: incremental-report {directory.path.parent}{then}",

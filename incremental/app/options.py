@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ import yaml
 from incremental import domains
 from incremental.domains import Count, Whole, refuse
 from incremental.errors import UserError
+from incremental.shell import enter, reported
 
 NEEDED = "???"
 """the default of an option that the user must give"""
@@ -33,14 +33,12 @@ def options(
 
     `-h` and `--help` print the documentation and the options. A mistake is said in one line; both end the program.
     """
+    enter()
     if {"-h", "--help"} & set(arguments):
         print(help_of(doc, known, others=others))
         raise SystemExit(0)
-    try:
+    with reported():
         return parsed(arguments, known, others=others)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 def parsed(arguments: Sequence[str], known: Mapping[str, Option], *, others: bool) -> tuple[SimpleNamespace, list[str]]:

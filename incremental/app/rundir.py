@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from omegaconf import OmegaConf
+import yaml
 
 from incremental.app.contents import without_places
 from incremental.core.sharding import first_process
@@ -22,6 +22,7 @@ from incremental.run.progress import Epoch, Record, Result, total_cost
 
 # What may differ between two starts of the same run.
 NOT_IDENTITY = ("runs", "label", "study", "devices", "tracking", "debug", "profile", "dry_run")
+LONGEST = 160  # bytes of a folder's name before seed and identity: disks take 255
 COLUMNS = ("trained_until", "evaluated_on", "metric", "value", "count")
 
 
@@ -38,6 +39,21 @@ def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, "tables": config["devices"].get("tables", "grow")}
 
 
+class Literal(yaml.SafeDumper):
+    """Writes what every reader of YAML reads back as it was: texts such as `1e5` and `nan`, and no second names."""
+
+    def ignore_aliases(self, _: Any) -> bool:
+        return True
+
+    def represent_str(self, text: str) -> yaml.Node:
+        """In quotes what some readers take for a number, or for the end of a line."""
+        style = '"' if not text.isprintable() else "'" if re.match(r"[-+.]?(\d|nan|inf)", text.lower()) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+Literal.add_representer(str, Literal.represent_str)
+
+
 class RunDirectory:
     """The files of one run. `summary.json` exists once the run is finished."""
 
@@ -46,7 +62,8 @@ class RunDirectory:
         end = f"seed{config['seed']}-{self.identity}"
         before = [*root.glob(f"*-{end}")]  # a run begun alone has no label, and is the same run
         label = re.sub(r"[^\w.=,+-]+", "-", "-".join([name, *filter(None, [config.get("label")])]))
-        self.path = before[0] if before else root / f"{label}-{end}"
+        short = label.encode()[:LONGEST].decode(errors="ignore")  # the identity tells long ones apart
+        self.path = before[0] if before else root / f"{short}-{end}"
         self.config = dict(config)
         self.lock: TextIO | None = None
 
@@ -56,7 +73,7 @@ class RunDirectory:
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.lock = (self.path / ".lock").open("w")
+            self.lock = (self.path / ".lock").open("w", encoding="utf-8")
         except OSError as error:
             raise UserError(
                 f"{self.path}: cannot write the run's directory ({error.strerror}); choose another folder with runs=..."
@@ -68,7 +85,8 @@ class RunDirectory:
             raise UserError(
                 f"{self.path}: this run is being executed by another process; wait for it, or stop it first"
             ) from None
-        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config)))
+        text = yaml.dump(self.config, Dumper=Literal, sort_keys=False, allow_unicode=True)
+        write_atomically(self.path / "config.yaml", text)
 
     @property
     def summary(self) -> dict[str, Any] | None:
@@ -77,7 +95,7 @@ class RunDirectory:
         if not path.exists():
             return None
         try:
-            return dict(json.loads(path.read_text()))
+            return dict(json.loads(path.read_text(encoding="utf-8")))
         except ValueError:
             raise UserError(f"{path}: not a readable summary; remove {self.path} to run again") from None
 

@@ -14,6 +14,7 @@ from incremental.app import config as schema
 from incremental.app.assemble import Parts, assemble, floats, lanes, with_numbers
 from incremental.app.bases import Store
 from incremental.app.board import Board
+from incremental.app.console import shown
 from incremental.app.experiment import (
     Execution,
     bases_of,
@@ -33,6 +34,7 @@ from incremental.run.check import check
 from incremental.run.executor import Executor
 from incremental.run.lanes import Lanes, Programs
 from incremental.run.loop import run_stream
+from incremental.shell import translated
 
 Config = Mapping[str, Any]
 Outcome = dict[str, Any] | None | UserError  # a summary, None after a dry run
@@ -142,11 +144,10 @@ def alone(job: int, config: Config, why: str, board: Board, store: Store) -> Out
     board.open(f"alone{f' ({why})' if why else ''}: {board.jobs[job]}", [job], [1], "")
     with board.aside():
         try:
-            summary = execute(config, store)
+            with translated():
+                summary = execute(config, store)
         except UserError as error:
             return board.failed(job, error)
-        except FloatingPointError as error:
-            return board.failed(job, UserError(f"debug=nan: {error}"))
     board.moved(board.groups[-1], job, 1)
     return summary
 
@@ -157,7 +158,8 @@ def pack(configs: Mapping[int, Config], board: Board, outcomes: dict[int, Outcom
     with contextlib.ExitStack() as stack:
         for job, config in configs.items():
             try:
-                opened = opening(config, store, first=not ready)
+                with translated():
+                    opened = opening(config, store, first=not ready)
             except UserError as error:
                 outcomes[job] = board.failed(job, error)
             else:
@@ -182,25 +184,27 @@ def pack(configs: Mapping[int, Config], board: Board, outcomes: dict[int, Outcom
             title = f"{where}{f', part {n + 1} of {splits} for memory' if splits > 1 else ''}: {varied}"
             group = board.open(title, jobs, events, parts.evaluation.metrics[0])
             if n == 0:
-                for note in parts.stream.all_notes:
+                for note in store.unsaid(parts.stream.all_notes):
                     board.say(f"  {note}")
             way = Lanes(programs, [own[job] for job in jobs], [configs[job]["seed"] for job in jobs])
             try:
-                executions = [Execution(ready[job][1], configs[job]) for job in jobs]
-                restored = [each.checkpoints.restore(lambda sizes: way.at(sizes).like()) for each in executions]  # noqa: B023
-                bases = {lane: bases_of(configs[job], ready[job][0].stream, store)[0] for lane, job in enumerate(jobs)}
-                ran = run_stream(
-                    feed,
-                    Executor(way),
-                    parts.update,
-                    metrics=parts.evaluation.metrics,
-                    matrix=parts.evaluation.matrix,
-                    batch_size=parts.batch_size,
-                    bases=bases,
-                    start={lane: found for lane, found in enumerate(restored) if found is not None},
-                )
-                trackers = tracked([each.tracker for each in executions])
-                results = watched(ran, (saving(executions, len(parts.stream)), board.seats(group), trackers))
+                with translated():
+                    executions = [Execution(ready[job][1], configs[job]) for job in jobs]
+                    restored = [each.checkpoints.restore(lambda sizes: way.at(sizes).like()) for each in executions]  # noqa: B023
+                    streams = [ready[job][0].stream for job in jobs]
+                    bases = {lane: bases_of(configs[job], streams[lane], store)[0] for lane, job in enumerate(jobs)}
+                    ran = run_stream(
+                        feed,
+                        Executor(way),
+                        parts.update,
+                        metrics=parts.evaluation.metrics,
+                        matrix=parts.evaluation.matrix,
+                        batch_size=parts.batch_size,
+                        bases=bases,
+                        start={lane: found for lane, found in enumerate(restored) if found is not None},
+                    )
+                    trackers = tracked([each.tracker for each in executions])
+                    results = watched(ran, (saving(executions, len(parts.stream)), board.seats(group), trackers))
             except UserError as error:
                 outcomes |= {job: board.failed(job, error) for job in jobs}
                 continue
@@ -211,7 +215,7 @@ def pack(configs: Mapping[int, Config], board: Board, outcomes: dict[int, Outcom
                     continue
                 outcomes[job] = summary = execution.finish(result, len(jobs))
                 quality = summary["metrics"][group.metric]["prequential"]
-                board.finished(job, f"  {execution.directory.path}: prequential {group.metric} {quality:.4f}")
+                board.finished(job, f"  {execution.directory.path}: prequential {group.metric} {shown(quality)}")
     return None
 
 

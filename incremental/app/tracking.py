@@ -6,6 +6,7 @@ import errno
 import logging
 import netrc
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 from incremental.errors import UserError
 from incremental.run.progress import Cost, Epoch, EpochDone, Event, Progress, Record, Resumed, Trained
+from incremental.shell import once
 
 _START_SECONDS = 30.0  # wandb's own limits are 90 s to start, and none to finish
 _FINISH_SECONDS = 120.0
@@ -67,7 +69,7 @@ def tracker(
                 group=group,
                 entity=entity,
                 name=name,
-                id=run_id,
+                id=re.sub(r"[\\/:;,#?%']", "-", run_id),  # W&B refuses these
                 dir=directory,
                 config=dict(config),
                 mode=_automatic(host) if mode == "auto" else mode,
@@ -176,10 +178,7 @@ def _attempts(directory: Path) -> Callable[[str, Callable[[], Any]], Any]:
         except Exception as error:  # whatever it is, the run is worth more than its tracker
             failed = True
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            print(
-                f"W&B failed while {doing} ({reason}); the run goes on without it, its results are on disk",
-                file=sys.stderr,
-            )
+            once(f"W&B failed while {doing} ({reason}); the run goes on without it, its results are on disk")
             atexit.register(_tear_down)
             return None
 

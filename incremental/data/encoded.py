@@ -1,8 +1,8 @@
 """Item titles as the vectors of a pre-trained text encoder, each encoded once."""
 
+import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from incremental.domains import Count, checked
-from incremental.errors import UserError
+from incremental.shell import cache_folder, once
 
 Vectors = npt.NDArray[np.float32]
 Encode = Callable[[Sequence[str]], Vectors]
@@ -73,7 +73,8 @@ def kept(titles: Sequence[str], path: str, cache: str | None, settings: str, enc
     check(titles, name=lambda i: f"data.text: the title of item {i}")
     code = content(Path(encoders.__file__).parent)  # that another version of it reads no vectors of this one
     name = digest(f"{content(folder(path))} {code} {settings}".encode()).hex()
-    store = Store((Path(cache) if cache else default_cache()) / name)
+    root = Path(cache).expanduser() if cache else cache_folder()
+    store = Store(None if root is None else root / name)
     texts = sorted({title for title in titles if title.strip()})
     missing = [text for text in texts if digest(text.encode()) not in store.vectors]
     if missing:
@@ -83,27 +84,42 @@ def kept(titles: Sequence[str], path: str, cache: str | None, settings: str, enc
 
 
 class Store:
-    """Vectors by the hash of their text, in a folder of files that are written once: several runs may add to it."""
+    """Vectors by the hash of their text, in a folder of files that are written once: several runs may add to it.
 
-    def __init__(self, folder: Path) -> None:
+    What cannot be read is encoded again, what cannot be written is not kept; both cost a line. None: keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self.vectors: dict[bytes, Vectors] = {}
-        for path in sorted(folder.glob("*.npz")):
+        for path in sorted(folder.glob("*.npz")) if folder else ():
             try:
                 with path.open("rb") as opened, np.load(opened) as kept:
                     pairs = zip(kept["texts"], kept["vectors"], strict=True)
                     self.vectors |= {bytes(key): vector for key, vector in pairs}
             except Exception:  # of zip, of numpy's header, of the two arrays
-                raise UserError(f"{path}: the cached text vectors cannot be read; remove the file") from None
+                once(f"note: {path}: the cached text vectors cannot be read and are made anew; remove the file")
 
     def add(self, texts: Sequence[str], vectors: Vectors) -> None:
         """Keeps these too, in a file of their own that is named by the texts and appears as a whole."""
         keys = [digest(text.encode()) for text in texts]
         self.vectors |= dict(zip(keys, vectors, strict=True))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
-            np.savez(file, texts=np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1), vectors=vectors)
-        os.replace(file.name, self.folder / f"{digest(b''.join(keys)).hex()}.npz")
+        if self.folder is None:
+            return
+        whole = self.folder / f"{digest(b''.join(keys)).hex()}.npz"
+        part = whole.with_suffix(f".{os.getpid()}.part")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                np.savez(file, texts=np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1), vectors=vectors)
+            part.replace(whole)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            once(
+                f"note: {self.folder}: the text vectors cannot be kept ({error.strerror}), and the next run makes them "
+                "again; choose another folder with data.text.cache=…"
+            )
 
 
 def digest(content: bytes) -> bytes:
@@ -119,8 +135,3 @@ def content(folder: Path) -> str:
             with file.open("rb") as opened:
                 whole.update(f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
     return whole.hexdigest()
-
-
-def default_cache() -> Path:
-    """incremental/ in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "incremental"

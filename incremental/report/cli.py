@@ -3,9 +3,11 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from incremental.errors import UserError
+from incremental.shell import enter, status
 
 # What to import is decided inside the functions: --help needs none of it.
 FORMATS = ["terminal", "markdown", "latex", "csv"]
@@ -13,13 +15,9 @@ FORMATS = ["terminal", "markdown", "latex", "csv"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0, or 2 after a user's mistake, which is explained on stderr."""
+    enter()
     options = _parser().parse_args(arguments)
-    try:
-        _report(options)
-    except UserError as error:
-        print(f"incremental-report: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return status(partial(_report, options), "incremental-report")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -188,7 +186,9 @@ def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error})") from error
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); choose another place with --html and --output, or --no-html"
+        ) from error
 
 
 if __name__ == "__main__":

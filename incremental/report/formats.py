@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 
 from incremental.report.comparison import Row, Table
@@ -38,6 +39,9 @@ def terminal(table: Table, *, show: Sequence[str] = (), width: int | None = None
     return text.strip("\n") + "\n\n" + "\n".join(table.notes) + "\n"
 
 
+_MARKED = re.compile(r"[|*`]|<(?=[a-zA-Z/!?])|\[(?=[^\]]*\]\()")  # a mark, HTML, a link
+
+
 def markdown(table: Table, *, show: Sequence[str] = ()) -> str:
     """A GitHub table, numbers aligned right, the notes below as a list."""
     return markdown_grid(grid(table, show)) + "\n" + "".join(f"- {note}\n" for note in table.notes)
@@ -47,11 +51,14 @@ def markdown_grid(layout: Grid) -> str:
     """The cells as a GitHub table, marked ones in bold."""
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |\n"
+        return "| " + " | ".join(cells) + " |\n"
 
-    body = [[f"**{cell.text}**" if cell.best else cell.text for cell in row] for row in layout.rows]
+    def plain(text: object) -> str:
+        return _MARKED.sub(r"\\\g<0>", str(text))
+
+    body = [[f"**{plain(cell.text)}**" if cell.best else plain(cell.text) for cell in row] for row in layout.rows]
     rule = "|---|" + "---:|" * (len(layout.header) - 1) + "\n"
-    return line(list(map(str, layout.header))) + rule + "".join(map(line, body))
+    return line(list(map(plain, layout.header))) + rule + "".join(map(line, body))
 
 
 def latex(table: Table, *, show: Sequence[str] = ()) -> str:
@@ -59,7 +66,8 @@ def latex(table: Table, *, show: Sequence[str] = ()) -> str:
     layout = grid(table, show)
 
     def line(cells: Sequence[str]) -> str:
-        return " & ".join(cells) + " \\\\\n"
+        # Behind the end of a line a bracket would be a length, and a star a command's variant.
+        return "{}" * cells[0].startswith(("[", "*")) + " & ".join(cells) + " \\\\\n"
 
     body = [
         [f"\\textbf{{{_escaped(cell.text)}}}" if cell.best else _escaped(cell.text) for cell in row]

@@ -14,6 +14,7 @@ from incremental.errors import UserError
 from incremental.metrics.continual import Evaluation, summarise
 from incremental.report.settings import Settings, flat, read_config
 from incremental.run.progress import Result, total_cost
+from incremental.shell import translated
 
 SUMMARY = "summary.json"
 EVALUATIONS = "evaluations.csv"
@@ -101,22 +102,32 @@ class Runs(NamedTuple):
 def read_runs(paths: Iterable[str | os.PathLike[str]]) -> Runs:
     """Read every run directory in ``paths``, each a run directory or a folder above some.
 
-    A run without a summary, or whose status is not "finished", is unfinished. A broken file is a
-    ``UserError`` that names it. Hidden folders and those named ``wandb`` are not entered; nor are run
-    directories.
+    A run without a summary, whose status is not "finished", or one of whose files is broken, is unfinished: the others
+    are read. So is a folder that may not be entered. Hidden folders and those named ``wandb`` are not entered; nor are
+    run directories.
     """
+    closed: list[Unfinished] = []
     found = Runs([], [])
-    for directory in _run_directories(paths):
-        if not (directory / SUMMARY).exists():
-            found.unfinished.append(Unfinished(directory, f"no {SUMMARY}: still running, or killed"))
-            continue
-        content = _summary(directory / SUMMARY)
-        status = content.get("status", "finished")
-        if status != "finished":
-            found.unfinished.append(Unfinished(directory, f"status is {status!r}"))
-            continue
-        found.finished.append(_run(directory, content))
-    return found
+    for directory in _run_directories(paths, closed):
+        try:
+            with translated():
+                found.finished.append(_finished(directory))
+        except UserError as error:
+            found.unfinished.append(Unfinished(directory, str(error).removeprefix(f"{directory}{os.sep}")))
+    return Runs(found.finished, [*found.unfinished, *closed])
+
+
+def _finished(directory: Path) -> Run:
+    """The run in a directory, all its files read; a UserError says why there is none."""
+    if not os.path.lexists(directory / SUMMARY):
+        raise UserError(f"no {SUMMARY}: still running, or killed")
+    content = _summary(directory / SUMMARY)
+    status = content.get("status", "finished")
+    if status != "finished":
+        raise UserError(f"status is {status!r}")
+    run = _run(directory, content)
+    _ = run.settings, run.evaluations, run.epochs
+    return run
 
 
 def read_evaluations(path: Path) -> list[Evaluation]:
@@ -190,13 +201,20 @@ def _whole(text: str, where: str, *, least: int) -> int:
     return int(number)
 
 
-def _run_directories(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Run directories in or below ``paths``, each once, in the order of the paths and then of their names."""
+def _run_directories(paths: Iterable[str | os.PathLike[str]], closed: list[Unfinished]) -> list[Path]:
+    """Run directories in or below ``paths``, each once, in the order of the paths and then of their names.
+
+    ``closed`` gets the folders that may not be entered.
+    """
     found: dict[Path, Path] = {}
+
+    def note(error: OSError) -> None:
+        closed.append(Unfinished(Path(str(error.filename)), f"cannot be entered: {error.strerror}"))
+
     for path in map(Path, paths):
         if not path.is_dir():
             raise UserError(f"{path}: no such folder. Name run directories, or a folder above some.")
-        for folder, children, files in os.walk(path):
+        for folder, children, files in os.walk(path, onerror=note):
             directory = Path(folder)
             if _is_run(directory, files):
                 found.setdefault(directory.resolve(), directory)
@@ -216,15 +234,15 @@ def _composes(config: Path) -> bool:
     """Whether a config.yaml is a source with a defaults list, which no run's resolved config has."""
     try:
         lines = config.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{config}: cannot be read ({error})") from error
+    except (OSError, UnicodeDecodeError):
+        return False  # of a run; it is left out
     return any(line.startswith("defaults:") for line in lines)
 
 
 def _summary(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected an object with row, seed and metrics, found {content!r:.40}")
@@ -233,7 +251,7 @@ def _summary(path: Path) -> dict[str, Any]:
 
 def _run(directory: Path, content: dict[str, Any]) -> Run:
     path = directory / SUMMARY
-    row = _field(content, "row", str, path)
+    row = " ".join(_field(content, "row", str, path).splitlines())
     metrics = _field(content, "metrics", dict, path)
     return Run(
         row=row,

@@ -24,10 +24,14 @@ def available(device: jax.Device) -> int:
     free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")]
     info, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
     if info.exists():  # pages that only cache files are free too
-        free = [1024 * int(line.split()[1]) for line in info.read_text().splitlines() if "MemAvailable" in line]
+        free = [
+            1024 * int(line.split()[1])
+            for line in info.read_text(encoding="utf-8").splitlines()
+            if "MemAvailable" in line
+        ]
     limit, used = group / "memory.max", group / "memory.current"
-    if limit.exists() and limit.read_text().strip().isdigit():
-        free.append(int(limit.read_text()) - int(used.read_text()))
+    if limit.exists() and limit.read_text(encoding="utf-8").strip().isdigit():
+        free.append(int(limit.read_text(encoding="utf-8")) - int(used.read_text(encoding="utf-8")))
     return min(free)
 
 

@@ -1,11 +1,12 @@
 """The `incremental-export` command: a run's embeddings and scores as Parquet files."""
 
 import argparse
-import sys
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from incremental.errors import UserError
+from incremental.shell import enter, status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,14 +19,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", help="a run directory, as `incremental` wrote it")
     parser.add_argument("--to", type=Path, help="folder for the files (default: RUN/export); must not hold them yet")
     parser.add_argument("-k", type=int, default=100, help="scores of how many items a user (default 100)")
+    enter()
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         for path in export(Path(options.run), options.to or Path(options.run) / "export", options.k):
             print(f"written: {path}{without(path)}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return status(work)
 
 
 def export(run: Path, to: Path, k: int = 100) -> list[Path]:
@@ -47,6 +48,7 @@ def export(run: Path, to: Path, k: int = 100) -> list[Path]:
     if taken:
         raise UserError(f"{taken[0]} exists and is not overwritten; choose another folder with --to")
     model = load(run)
+    to.mkdir(parents=True, exist_ok=True)  # what the disk refuses is said before the work
     known = np.flatnonzero(model.seen).tolist()
     items = {"item": [model.items[i] for i in known], "title": [model.title(i) for i in known]}
     for name, table in model.program.tables(model.state)["item"].items():
@@ -75,9 +77,12 @@ def export(run: Path, to: Path, k: int = 100) -> list[Path]:
         if represented is not None:
             vectors += list(represented)
     people = pl.DataFrame({"user": everyone, **({"representation": vectors} if vectors else {})})
-    to.mkdir(parents=True, exist_ok=True)
-    for path, frame in zip(paths, (pl.DataFrame(items), people, pl.concat(best)), strict=True):
-        frame.write_parquet(path)
+    halves = [path.with_name(f".{path.name}.new") for path in paths]
+    for half, frame in zip(halves, (pl.DataFrame(items), people, pl.concat(best)), strict=True):
+        frame.write_parquet(content := io.BytesIO())
+        half.write_bytes(content.getbuffer())  # by Python, whose errors name the file
+    for half, path in zip(halves, paths, strict=True):
+        half.replace(path)
     return paths
 
 

@@ -3,9 +3,11 @@
 import argparse
 import json
 import sys
+import unicodedata
 from collections.abc import Sequence
+from functools import partial
 
-from incremental.errors import UserError
+from incremental.shell import enter, status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,28 +20,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-k", type=int, default=10, help="how many items (default 10)")
     parser.add_argument("--include-seen", action="store_true", help="recommend items again that the user had")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    enter()
     options = parser.parse_args(joined(sys.argv[1:] if arguments is None else arguments))
-    try:
-        from incremental.serve.model import load
+    return status(partial(recommend, options))
 
-        model = load(options.run)
-        found = model.recommend(options.user, options.k, exclude_seen=not options.include_seen)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+def recommend(options: argparse.Namespace) -> None:
+    """What the command does."""
+    from incremental.serve.model import load
+
+    model = load(options.run)
+    found = model.recommend(options.user, options.k, exclude_seen=not options.include_seen)
     if said := remark(options.user, len(found), options.k, include_seen=options.include_seen):
         print(said, file=sys.stderr)
     if options.json:
-        print(json.dumps([each._asdict() for each in found], ensure_ascii=False, indent=1))
-        return 0
+        whole = (sys.stdout.encoding or "utf-8").lower().startswith("utf")  # else \u00fc stands for what it lacks
+        print(json.dumps([each._asdict() for each in found], ensure_ascii=not whole, indent=1))
+        return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table("rank", "item", "title", "score", title=f"user {options.user}", box=None)
+    table = Table("rank", "item", "title", "score", title=Text(f"user {options.user}"), box=None)
     for rank, each in enumerate(found, 1):
-        table.add_row(str(rank), each.item, each.title, f"{each.score:.3f}")
+        cells = str(rank), each.item, each.title, f"{each.score:.3f}"
+        table.add_row(*(Text(one_line(cell)) for cell in cells))  # data is no markup
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    return 0
 
 
 def joined(arguments: Sequence[str]) -> list[str]:
@@ -67,3 +73,8 @@ def remark(user: str, found: int, k: int, *, include_seen: bool) -> str:
     if found:
         return f"user {user}: {found} items are left that the user has not had, fewer than -k {k}; {again}"
     return f"user {user}: nothing to recommend, the user has had every item that the model knows; {again}"
+
+
+def one_line(text: str) -> str:
+    """A text without what moves a terminal's cursor or colours it."""
+    return "".join(" " if unicodedata.category(char) in ("Cc", "Zl", "Zp") else char for char in text)

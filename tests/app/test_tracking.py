@@ -198,6 +198,13 @@ def use(start: tracking.Start, directory: Path) -> None:
     tracker.finish(SUMMARY)
 
 
+def test_the_id_has_nothing_that_wandb_refuses(wandb: Callable[..., Broken], tmp_path: Path) -> None:
+    fake = wandb()
+    tracking.tracker()("lr:0.1", tmp_path, CONFIG, "ewc-weight=1,rate=0.1-50%-why?-seed0-12345678")
+    assert fake.settings["id"] == "ewc-weight=1-rate=0.1-50--why--seed0-12345678"
+    assert fake.settings["name"] == "lr:0.1"
+
+
 CALLS = ["setup", "init", "log0", "log1", "log2", "summary", "finish"]
 
 

@@ -1,5 +1,6 @@
 """Titles as an encoder's vectors, and the file that keeps them."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +104,51 @@ def test_a_length_without_room_for_a_title_is_refused(checkpoint: Any, tmp_path:
     assert (one != other).any()
 
 
-def test_what_is_wrong_is_named(checkpoint: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="length=0: expected a whole number >= 1"):
         encoded(path="x", length=0)
     with pytest.raises(UserError, match=r"no/where: no such folder"):
         encoded(path="no/where", cache=str(tmp_path))(TITLES)
     with pytest.raises(UserError, match=r"data\.text: the title of item 1: .* is not UTF-8"):
         encoded(path="no/where", cache=str(tmp_path))(["a", "b\ud800"])
-    folder = checkpoint("bert")
-    encoded(path=str(folder), cache=str(tmp_path / "kept"))(TITLES)
-    (file,) = (tmp_path / "kept").rglob("*.npz")
+
+
+def test_a_cache_that_is_broken_or_cannot_be_written_costs_a_line(
+    checkpoint: Any,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: Any,
+    capsys: pytest.CaptureFixture[str],
+    documented: Any,
+) -> None:
+    folder, kept = checkpoint("bert"), tmp_path / "kept"
+    first = encoded(path=str(folder), cache=str(kept))(TITLES)
+    (file,) = kept.rglob("*.npz")
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(UserError, match="cannot be read; remove the file"):
-        encoded(path=str(folder), cache=str(tmp_path / "kept"))(TITLES)
+    np.testing.assert_array_equal(encoded(path=str(folder), cache=str(kept))(TITLES), first)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    documented("text vectors whose file in the cache is cut off", said.replace(file.name, "….npz").replace(
+        file.parent.name, "…"))  # fmt: skip
+    encoded(path=str(folder), cache=str(kept))(TITLES)
+    assert capsys.readouterr().err == ""  # the file was written again
+    (tmp_path / "file").write_text("")
+    for cache in (tmp_path / "file", tmp_path / "full"):
+        np.testing.assert_array_equal(encoded(path=str(folder), cache=str(cache))(TITLES), first)
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "the text vectors cannot be kept" in said
+        monkeypatch.setattr(module.np, "savez", disk_is_full)
+    assert [*(tmp_path / "full").rglob("*.part")] == []
+    documented("text vectors that the disk has no room for", "note: FOLDER: the" + said.partition(": the")[2])
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    np.testing.assert_array_equal(encoded(path=str(folder))(TITLES), first)
+    documented("a user without a home folder", capsys.readouterr().err)
+
+
+def disk_is_full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")

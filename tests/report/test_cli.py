@@ -88,7 +88,7 @@ def test_mistakes_are_explained_without_a_traceback(write_run: Any, capsys: pyte
     directory = write_run("replay", 0, [0.1])
     (directory / "summary.json").write_text("{")
     assert main([str(directory)]) == 2
-    assert f"incremental-report: {directory / 'summary.json'}: not readable as JSON" in capsys.readouterr().err
+    assert f"Left out: {directory} (summary.json: not readable as JSON" in capsys.readouterr().err
 
 
 def test_a_place_that_cannot_be_written_is_named(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

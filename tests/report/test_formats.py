@@ -1,6 +1,7 @@
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,8 @@ from incremental.errors import UserError
 from incremental.report import Run, Table, formats, read_runs, table
 from incremental.report import text as render
 from incremental.report.grid import grid
+from incremental.report.page import page
+from incremental.report.pictures import drawing
 
 NDCG = "ndcg@10"
 
@@ -180,3 +183,37 @@ def test_unknown_names_and_columns_say_what_there_is(compared: Table, study: Pat
         table(read_runs([study]).finished, labels={"plain": "x"})
     with pytest.raises(UserError, match="replay would stand for several"):
         table(read_runs([study]).finished, labels={"static": "replay"})
+
+
+NAMES = ["[bold]a[/bold]", "[/b]", "[a](b)", r"$\frac$", "_first", "*star*", "x|y", "<b>t</b>", "li\nne"]
+
+
+def test_names_are_no_markup_in_any_format(write_run: Any, tmp_path: Path) -> None:
+    """Brackets, formulas, stars, bars, HTML and line breaks, also in the page and its pictures."""
+    for number, name in enumerate(NAMES):
+        for seed in (0, 1):
+            write_run(name, seed, [0.1 + number / 50 + seed / 100] * 3, folder=str(number), name=name)
+    found = table(read_runs([tmp_path]).finished)
+    assert {row.label for row in found.rows} == {*NAMES[:-1], "li ne"}
+    shown = {style: render(found, style) for style in ("terminal", "markdown", "latex", "csv")}
+    for name in NAMES[:-1]:
+        assert name in shown["terminal"]
+        assert name in shown["csv"]
+    for cell in ("[bold]a[/bold]", r"\[a](b)", r"\*star\*", r"x\|y", r"\<b>t\</b>", "**0."):
+        assert f"| {cell}" in shown["markdown"]
+    for cell in ("{}[bold]a[/bold] &", r"\$\textbackslash{}frac\$ &", "{}*star* &", r"\_first &"):
+        assert f"\n{cell}" in shown["latex"]
+    made = page(found)
+    assert "[bold]a[/bold]" in made
+    assert "&lt;b&gt;t&lt;/b&gt;" in made
+
+
+def test_a_name_is_drawn_as_it_is() -> None:
+    figure, axes = drawing.empty(3, 2)
+    for name in ("_first", "$\\frac$"):
+        axes.plot([1, 2], [1, 2], label=name)
+    axes.set_xscale("log")
+    drawing.legend(figure, drawing.handles(axes), ["_first", "$\\frac$", "absent"])
+    svg = drawing.data_uri(figure)  # a formula would be an error
+    assert [one.get_text() for one in figure.legends[0].get_texts()] == ["_first", "$\\frac$"]
+    assert svg.startswith("data:image/svg")

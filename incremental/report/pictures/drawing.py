@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +69,9 @@ def panels_of(across: int, down: int, width: float, height: float) -> "tuple[Fig
 
 
 def handles(axes: "Axes") -> "dict[str, Artist]":
-    """What was drawn under each label."""
-    return dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    """What was drawn under each label, also one that begins with "_", which matplotlib leaves out."""
+    artists: list[Any] = [*axes.get_children(), *axes.containers]
+    return {str(one.get_label()): one for one in artists}
 
 
 def legend(
@@ -96,10 +97,21 @@ def legend(
     )
 
 
+def as_written(figure: "Figure") -> None:
+    """Shows the dollars of names as they are, and not what they would enclose as a formula; ticks keep theirs."""
+    from matplotlib.text import Text
+
+    found: list[Any] = figure.findobj(Text)
+    for text in found:
+        if "$" in text.get_text() and "\\mathdefault" not in text.get_text():
+            text.set_parse_math(False)
+
+
 def write(figure: "Figure", path: Path) -> None:
     """The figure as a file, the same bytes for the same figure; the ending says how: pdf, svg or png (300 dpi)."""
     import matplotlib
 
+    as_written(figure)
     undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with matplotlib.rc_context({"svg.hashsalt": "incremental", "pdf.fonttype": 42}):
         figure.savefig(path, metadata=undated[path.suffix[1:]], dpi=300)
@@ -109,6 +121,7 @@ def data_uri(figure: "Figure") -> str:
     """The figure as an SVG in a ``data:`` address, the same bytes for the same figure."""
     import matplotlib
 
+    as_written(figure)
     out = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "incremental"}):
         figure.savefig(out, format="svg", metadata={"Date": None})

@@ -72,6 +72,7 @@ def _annotate(axes: "Axes", name: Name, offset: tuple[float, float], size: int) 
         (name.x, name.y),
         offset,
         textcoords="offset points",
+        parse_math=False,  # a name is no formula
         ha="left" if offset[0] > 0 else "right",
         # Beside the error bar, not on the dotted line.
         va="bottom" if name.on_line else "center",

@@ -1,0 +1,91 @@
+"""The board and the console show names as they are, and what was not measured as that."""
+
+import io
+import math
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console as Terminal
+
+from incremental.app import cli, sweep
+from incremental.app.bases import Store
+from incremental.app.board import Board
+from incremental.app.console import Console
+from incremental.app.sweep import Job
+from incremental.errors import UserError
+from incremental.run.progress import Cost, Record, Trained
+from tests.app.test_experiment import composed
+
+POPULARITY = {"_target_": "incremental.models.popularity.popularity"}
+
+
+def trained(value: float) -> Trained:
+    return Trained(0, Cost(1, 1.0, 0.0, 10, 1, 5, 0), (Record(0, 1, "ndcg@10", value, 0),))
+
+
+def test_names_are_no_markup_on_the_board() -> None:
+    board = Board(["row=[/b]", "row=[red]x"])
+    group = board.open("2 lanes: [/bold] :smile:", [0, 1], [10, 10], "ndcg@10")
+    consume = board.seats(group)
+    consume(trained(math.nan))
+    assert board.best(group) == ""  # nothing was measured
+    consume(trained(0.5))
+    out = io.StringIO()
+    Terminal(file=out, width=200).print(board.table())
+    assert "[/bold] :smile:" in out.getvalue()
+    assert "ndcg@10 0.5000 (row=[/b])" in out.getvalue()
+
+
+def test_a_quality_that_was_not_measured_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(2, 1, "ndcg@10")(trained(math.nan))
+    assert "increment 1/2: ndcg@10 not measured before its update" in capsys.readouterr().out
+    config: Any = {"evaluation": {"metrics": ["ndcg@10"]}}
+    assert cli.headline(config, {"metrics": {"ndcg@10": {"prequential": None}}}) is None
+
+
+def test_what_the_disk_refuses_one_job_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def execute(config: Any, _store: Store) -> dict[str, Any]:
+        if config["seed"] == 0:
+            raise OSError(28, "No space left on device", "checkpoint")
+        return {"seed": config["seed"]}
+
+    monkeypatch.setattr(sweep, "execute", execute)
+    jobs = [Job(f"seed={seed}", {**composed(tmp_path), "model": POPULARITY, "seed": seed}) for seed in (0, 1)]
+    first, second = sweep.run(jobs)
+    assert isinstance(first, UserError)
+    assert second == {"seed": 1}
+    assert "error: seed=0: checkpoint: the disk is full" in capsys.readouterr().err
+
+
+def test_the_jobs_of_a_sweep_say_a_note_once() -> None:
+    store = Store()
+    assert store.unsaid(["a", "b"]) == ["a", "b"]
+    assert store.unsaid(["b", "c"]) == ["c"]
+
+
+def test_a_broken_compilation_cache_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], documented: Callable[[str, object], None]
+) -> None:
+    monkeypatch.setattr("jax.config.update", lambda *_: None)
+    said = []
+    for verb in ("reading", "writing"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            cli.compilation_cache()
+            cli.compilation_cache()  # of the second run of a process
+            for name in ("jit_f", "jit_g", "jit_f"):
+                text = f"Error {verb} persistent compilation cache entry for '{name}': OSError: cut off"
+                warnings.warn(text, stacklevel=1)
+            with pytest.raises(UserWarning, match="another"):
+                warnings.warn("another", stacklevel=1)
+        said.append(capsys.readouterr().err)
+        assert said[-1].count("\n") == 1
+    folder = os.environ["JAX_COMPILATION_CACHE_DIR"]
+    documented("a compilation cache with broken entries", said[0].replace(folder, "FOLDER"))
+    documented("a compilation cache that cannot be written", said[1].replace(folder, "FOLDER"))
