@@ -8,6 +8,7 @@ from incremental.errors import UserError
 
 READ = (".json", ".txt", ".safetensors", ".model")  # configurations, vocabularies, weights
 POINTER = b"version https://git-lfs"
+LONGEST = 1024  # bytes of a link's text
 MODULES = "modules.json"
 
 
@@ -34,10 +35,14 @@ def there(folder: Path) -> list[Path]:
         if not path.is_file():
             continue
         with path.open("rb") as opened:
-            if opened.read(len(POINTER)) == POINTER:
-                raise UserError(
-                    f"{path}: a Git LFS pointer, not the file itself; fetch it: git lfs pull, or hf download"
-                )
+            begins = opened.read(LONGEST + 1)
+        if begins.startswith(POINTER):
+            raise UserError(f"{path}: a Git LFS pointer, not the file itself; fetch it: git lfs pull, or hf download")
+        if begins.startswith((b"../", b"/")) and len(begins) <= LONGEST and b"\n" not in begins.rstrip():
+            raise UserError(
+                f"{path}: the text of a link ({begins.decode(errors='replace').strip()}), not the file itself; copy the "
+                "checkpoint again with what its links mean: cp -rL, rsync -L"
+            )
     return [path for path in found if path.is_file()]
 
 

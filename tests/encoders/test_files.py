@@ -41,6 +41,18 @@ def test_a_pointer_of_git_lfs(tmp_path: Path, documented: Documented, name: str)
         documented("encoder: a file that is a Git LFS pointer", error.value)
 
 
+def test_the_text_of_a_link(tmp_path: Path, documented: Documented) -> None:
+    (tmp_path / "config.json").write_text("../../blobs/0123")
+    with pytest.raises(
+        UserError, match=r"config\.json: the text of a link \(../../blobs/0123\), not the file"
+    ) as error:
+        folder(tmp_path)
+    documented("encoder: a file that is the text of a link", error.value)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "vocab.txt").write_text("/\n../\n")  # words
+    assert len(files(tmp_path)) == 2
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "1_Pooling/config.json"])
 def test_links_to_nothing_and_links(tmp_path: Path, documented: Documented, name: str) -> None:
     own = tmp_path / "copied"
