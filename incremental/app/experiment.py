@@ -242,7 +242,7 @@ def dry_run(parts: Parts, *, short: bool = False) -> None:
             print(f"  an epoch's working memory there: {epoch:,} bytes; a test's: {ranking:,} bytes")
             print(f"  compiled in {functions.seconds:.1f} s; nothing was trained or written")
         free = available(jax.local_devices()[0])
-        if size_of(state) * 2 + size_of(data) + epoch > free:
+        if size_of(state) * 2 + size_of(data) + max(epoch, ranking) > free:
             print(f"  more than the {free:,} bytes that are free, so that nothing was timed; {LOWER}")
             return
         executor.load({}, sizes)

@@ -40,8 +40,8 @@ def there(folder: Path) -> list[Path]:
             raise UserError(f"{path}: a Git LFS pointer, not the file itself; fetch it: git lfs pull, or hf download")
         if begins.startswith((b"../", b"/")) and len(begins) <= LONGEST and b"\n" not in begins.rstrip():
             raise UserError(
-                f"{path}: the text of a link ({begins.decode(errors='replace').strip()}), not the file itself; copy the "
-                "checkpoint again with what its links mean: cp -rL, rsync -L"
+                f"{path}: the text of a link ({begins.decode(errors='replace').strip()}), not the file itself; copy "
+                "the checkpoint again with what its links mean: cp -rL, rsync -L"
             )
     return [path for path in found if path.is_file()]
 
