@@ -125,9 +125,7 @@ def pooling_of(path: Path) -> tuple[Pool, bool]:
             f"{', '.join(POOLINGS)}, or several in the older form. Take another checkpoint"
         )
     parts = tuple(pool for name, pool in POOLINGS.items() if name in chosen)
-    pool: Pool = Together(parts)
-    if len(parts) == 1:
-        pool = parts[0]
+    pool: Pool = parts[0] if len(parts) == 1 else Together(parts)
     return pool, bool(given.get("include_prompt", True))
 
 

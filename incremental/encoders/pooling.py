@@ -4,7 +4,7 @@ Each takes states [N, L, D] and mask [N, L] bool (tokens first, padding behind) 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 from jax import Array
@@ -46,7 +46,8 @@ def last(states: Array, mask: Array) -> Array:
     return jnp.take_along_axis(states, at[:, None, None], axis=1)[:, 0] * mask.any(1, keepdims=True)
 
 
-class Together(NamedTuple):
+@dataclass(frozen=True)
+class Together:
     """Several ways, one behind the other: [N, parts · D]."""
 
     parts: tuple[Pool, ...]
