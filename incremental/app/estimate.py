@@ -12,23 +12,29 @@ from incremental.data.stream import Stream
 from incremental.run.policy import Update
 
 FEW = 2048  # examples that are timed
-SO_FAR: list[float] = []
-"""seconds of the dry runs of this process, which are the jobs of a sweep"""
+SO_FAR: list[tuple[float, float]] = []
+"""seconds of training and of compilation, of the dry runs of this process, which are the jobs of a sweep"""
 
 
-def estimate(
-    run_epoch: Callable[[Any, Any], tuple[Any, Any]], state: Any, data: Any, stream: Stream, update: Update, epochs: int
-) -> str:
-    """A line for a dry run: the seconds of this run's training, and of all runs that this process has tried so far.
+def estimate(each: float, stream: Stream, update: Update, epochs: int, shapes: int, compiling: float) -> str:
+    """A line for a dry run: the seconds of this run, and of all runs that this process has tried so far.
 
-    `run_epoch` is compiled and takes any number of examples up to the capacity of `data`; `state` is left as it is.
-    Early stopping makes the time less, tests and further compilation make it more.
+    `each`: seconds an example; a run has `shapes` sizes of tables and updates, each of which takes `compiling` seconds
+    of compilation at least. Early stopping makes the time less, tests and what else is compiled make it more.
     """
-    each, number = per_example(run_epoch, state, data), examples(stream, update) * epochs
-    SO_FAR.append(each * number)
-    line = f"  about {told(SO_FAR[-1])} of training at most ({epochs} epochs, {number:,} examples), tests apart"
+    number = examples(stream, update) * epochs
+    SO_FAR.append((each * number, shapes * compiling))
+    trained, compiled = SO_FAR[-1]
+    line = (
+        f"  about {told(trained)} of training at most ({epochs} epochs, {number:,} examples), and {told(compiled)} or "
+        f"more of compilation ({shapes} sizes, {compiling:.1f} s each; less where they are kept), tests apart"
+    )
     if len(SO_FAR) > 1:
-        line += f"; the {len(SO_FAR)} runs so far, one after the other: about {told(sum(SO_FAR))}"
+        together, more = (sum(part) for part in zip(*SO_FAR, strict=True))
+        line += (
+            f"; the {len(SO_FAR)} runs so far, one after the other: about {told(together)} and {told(more)} or more "
+            "(runs of one program share its compilation)"
+        )
     return line
 
 

@@ -2,23 +2,24 @@
 
 import contextlib
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from incremental.app import config as schema
 from incremental.app import names
 from incremental.app.assemble import NODES, Parts, assemble, completed, refuse_unknown
 from incremental.app.bases import OfRun, Store, said
 from incremental.app.console import Console, shown
-from incremental.app.estimate import estimate
+from incremental.app.estimate import estimate, per_example
 from incremental.app.rundir import RunDirectory
 from incremental.app.tracking import Tracker, tracked
 from incremental.core.problem import Baseline
 from incremental.core.sharding import first_process, join
-from incremental.core.types import bytes_of
 from incremental.data.stream import Stream
 from incremental.domains import Seed, refuse
 from incremental.errors import UserError
@@ -26,8 +27,10 @@ from incremental.run.alone import Alone
 from incremental.run.check import check
 from incremental.run.checkpoint import Checkpoints, Schedule
 from incremental.run.executor import Executor, Snapshot
+from incremental.run.exhausted import LOWER, largest, plans, size_of, spoken
 from incremental.run.feed import Feed
 from incremental.run.loop import Bases, run_stream
+from incremental.run.memory import available
 from incremental.run.progress import Event, Failed, Finished, Paused, Result
 
 
@@ -69,7 +72,7 @@ def executed(config: Mapping[str, Any], store: Store | None) -> dict[str, Any] |
     if config["debug"] == "nan":
         jax.config.update("jax_debug_nans", True)
     if config["dry_run"]:
-        dry_run(assemble(config))
+        dry_run(assemble(config), short=store is not None)
         return None
     directory = RunDirectory(Path(config["runs"]), config["name"], config)
     if directory.summary is not None:
@@ -210,26 +213,47 @@ def check_options(config: Mapping[str, Any]) -> None:
         schema.partial(config[key], key)
 
 
-def dry_run(parts: Parts) -> None:
-    """Compiles an increment's epoch at the base part's size, and prints parameters and memory."""
+def dry_run(parts: Parts, *, short: bool = False) -> None:
+    """Compiles what the largest increment runs, and prints parameters, memory and about how long a run takes; in two
+    lines where it is `short`. Only where an epoch fits into the memory that is free, a few batches are timed."""
     feed, way = feed_of(parts), Alone(parts.build, parts.seed)
-    metrics, matrix = parts.evaluation.metrics, parts.evaluation.matrix
+    metrics, matrix, update = parts.evaluation.metrics, parts.evaluation.matrix, parts.update
     executor = Executor(way)
-    check(feed, executor, parts.update, metrics, matrix=matrix, batch_size=parts.batch_size)
-    sizes = feed.sizes(0, way.inputs(feed.sizes(0)))
-    executor.load({}, sizes)
-    state, functions = executor.state, way.at(sizes).functions
-    data = feed.update(functions.program, 0, parts.update.plan(0, [], {}, 0), way.place).data
-    compiled = functions.run_epoch.program(state, data)
-    leaves = jax.tree.leaves(state.learner.params)
-    print(f"dry run: {len(parts.stream) - 1} increments; tables of {said(sizes)} ids")
-    print(f"  parameters: {sum(leaf.size for leaf in leaves):,} ({bytes_of(state.learner.params):,} bytes)")
-    print(f"  the whole state, with moments and strategies: {bytes_of(state):,} bytes")
-    print(f"  the base part's examples on the device: {bytes_of(data):,} bytes")
-    memory = compiled.memory_analysis()
-    print(f"  an epoch's working memory: {memory.temp_size_in_bytes:,} bytes" if memory else "  (no memory analysis)")
-    print(f"  compiled in {functions.seconds:.1f} s; nothing was trained or written")
-    print(estimate(functions.run_epoch, state, data, parts.stream, parts.update, parts.epochs))
+    check(feed, executor, update, metrics, matrix=matrix, batch_size=parts.batch_size)
+    inputs = way.inputs(feed.sizes(0))
+    t, plan = largest(feed, update)
+    sizes = feed.sizes(len(feed.stream) - 1, inputs)
+    executor.sizes = sizes
+    with spoken(feed, executor, update, parts.batch_size):
+        functions, state = way.at(sizes).functions, way.at(sizes).like().state
+        data = feed.update(functions.program, t, plan, way.place).data
+        known = {kind: np.ones(sizes[kind], bool) for kind in sizes}
+        _, test, seen = feed.tests(functions.program, known, len(feed.stream) - 1, t, way.place, heldout=False)
+        compiled = functions.run_epoch.program(state, data), functions.rank.program(state, test, seen)
+        params, needs = size_of(state.learner.params), [each.memory_analysis() for each in compiled]
+        epoch, ranking = (each.temp_size_in_bytes if each else 0 for each in needs)
+        number = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.learner.params))
+        where = f"increment {t}" if t else "the base part"
+        if short:
+            print(f"dry run: {number:,} parameters; the state {size_of(state):,}, an epoch {epoch:,} bytes more")
+        else:
+            print(f"dry run: {len(parts.stream) - 1} increments; tables of {said(sizes)} ids at the end")
+            print(f"  parameters: {number:,} ({params:,} bytes)")
+            print(f"  the whole state, with moments and strategies: {size_of(state):,} bytes")
+            print(f"  the examples of {where}, the largest, on the device: {size_of(data):,} bytes")
+            print(f"  an epoch's working memory there: {epoch:,} bytes; a test's: {ranking:,} bytes")
+            print(f"  compiled in {functions.seconds:.1f} s; nothing was trained or written")
+        free = available(jax.local_devices()[0])
+        if size_of(state) * 2 + size_of(data) + max(epoch, ranking) > free:
+            print(f"  more than the {free:,} bytes that are free, so that nothing was timed; {LOWER}")
+            return
+        executor.load({}, sizes)
+        each = per_example(functions.run_epoch, executor.state, data)
+    shapes = {
+        (feed.sizes(at, inputs), feed.capacities.rows(len(feed.stream.training_events(plan.increments))))
+        for at, plan in plans(feed, update)
+    }
+    print(estimate(each, parts.stream, update, parts.epochs, len(shapes), functions.seconds))
 
 
 def tracing(folder: Path, wanted: bool) -> contextlib.AbstractContextManager[Any]:

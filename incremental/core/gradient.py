@@ -82,6 +82,9 @@ class Arrangement(NamedTuple):
     """of training inside an increment: the head's own strategy only"""
 
 
+LARGE = 1 << 28  # bytes of scores that a test holds at once, whatever a training step has
+
+
 def make(
     problem: Problem,
     tx: optax.GradientTransformation,
@@ -90,7 +93,7 @@ def make(
     sizes: Sizes,
     training: Training = Training(),
     cutoffs: tuple[int, ...] = (),
-    rank_batch_size: int = 256,
+    rank_batch_size: int | None = None,
 ) -> Program:
     """The program that trains `problem` with `tx` under `strategies` (by name, applied in order), or those that a
     function makes for the problem: for each step anew where it is on a few items that are computed (`of_items`).
@@ -99,8 +102,11 @@ def make(
     strategies append: appended rows add to the loss of the new ones instead of diluting it, and weigh the same beside a
     last batch of few rows as beside a full one. The base part is plain training: strategies keep their books there
     (`incremental.core.strategy.books`), those that are `early` and the head's own act. `cutoffs` are the K's whose
-    recommendations `rank` counts.
+    recommendations `rank` counts. A test ranks `rank_batch_size` rows at once; None: 256, but where the scores of so
+    many are large (`LARGE`) no more than a training step has.
     """
+    if rank_batch_size is None:
+        rank_batch_size = 256 if 4 * 256 * sizes.slots <= LARGE else min(256, training.batch_size)
     compact = training.rows == "compact"
     if compact and problem.of_items and strategies and not callable(strategies):
         raise UserError("make: compact rows of items that are computed need strategies as a function of the problem")

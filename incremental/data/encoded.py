@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,10 @@ BATCH = 256  # texts whose states are computed together
 def encoded(*, path: str, length: Count = 64, normalise: bool = True, cache: str | None = None) -> Encode:
     """Titles -> [titles, D] float32: what the encoder at `path` (`incremental.encoders.load`) makes of each.
 
-    A title is cut after `length` tokens; `normalise`: vectors of length 1; a title without words is 0. One title's
-    vector depends on no other's. The folder `cache` (default: incremental/ in the user's cache folder) has one folder
-    for each content of the encoder's folder, code of `incremental.encoders`, and these settings; only titles that it
-    lacks are encoded.
+    A title is cut after `length` tokens; `normalise`: vectors of length 1, which a checkpoint may declare by itself; a
+    title without words is 0. One title's vector depends on no other's. The folder `cache` (default: incremental/ in the
+    user's cache folder) has one folder for each content of the encoder's folder, code of `incremental.encoders`, and
+    these settings; only titles that it lacks are encoded.
     """
 
     def encode(texts: Sequence[str]) -> Vectors:
@@ -67,12 +67,14 @@ def states(*, path: str, layers: Count = 1, length: Count = 16, cache: str | Non
 def kept(titles: Sequence[str], path: str, cache: str | None, settings: str, encode: Encode) -> Vectors:
     """[titles, ...]: what `encode` makes of each, read from the cache where it is there; 0 for one without words."""
     from incremental import encoders
+    from incremental.encoders.files import files
     from incremental.encoders.load import folder
     from incremental.encoders.tokens import check
 
     check(titles, name=lambda i: f"data.text: the title of item {i}")
-    code = content(Path(encoders.__file__).parent)  # that another version of it reads no vectors of this one
-    name = digest(f"{content(folder(path))} {code} {settings}".encode()).hex()
+    own, checkpoint = Path(encoders.__file__).parent, folder(path)
+    code = content(own, own.glob("*.py"))  # that another version of it reads no vectors of this one
+    name = digest(f"{content(checkpoint, files(checkpoint))} {code} {settings}".encode()).hex()
     root = Path(cache).expanduser() if cache else cache_folder()
     store = Store(None if root is None else root / name)
     texts = sorted({title for title in titles if title.strip()})
@@ -127,11 +129,11 @@ def digest(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()[:16]
 
 
-def content(folder: Path) -> str:
-    """The hash of a checkpoint's files, or of a package's code, wherever they lie."""
+def content(folder: Path, files: Iterable[Path]) -> str:
+    """The hash of these files of a checkpoint or of a package, wherever it lies."""
     whole = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        if file.suffix in (".json", ".txt", ".safetensors", ".py"):
-            with file.open("rb") as opened:
-                whole.update(f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+    for file in sorted(files):
+        with file.open("rb") as opened:
+            name = file.relative_to(folder).as_posix()
+            whole.update(f"{name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
     return whole.hexdigest()

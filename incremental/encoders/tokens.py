@@ -15,12 +15,13 @@ FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 Tokenize = Callable[[Sequence[str], int], Tokens]
 
 
-def tokenizer(folder: Path, config: Config) -> Tokenize:
+def tokenizer(folder: Path, config: Config, *, prompt: str = "", lower: bool = False) -> Tokenize:
     """`tokenize(texts, length) -> (ids [N, length] int32, mask [N, length] bool)`, padded behind the text.
 
     A longer text is cut, its closing token kept. A text without words has no tokens: its mask is False throughout.
-    Raises UserError for a tokenizer that does not fit the encoder; `tokenize` does so for what is no text, and for a
-    length that leaves no room for a token of the text beside those that the tokenizer puts around it.
+    `prompt` stands before every other text; `lower`: in small letters. Raises UserError for a tokenizer that does not
+    fit the encoder; `tokenize` does so for what is no text, and for a length that leaves no room for a token of the
+    text beside those that the tokenizer puts around it.
     """
     from transformers import AutoTokenizer
 
@@ -42,7 +43,7 @@ def tokenizer(folder: Path, config: Config) -> Tokenize:
             f"{folder}: the tokenizer has neither pad_token nor eos_token; name one in tokenizer_config.json"
         )
 
-    around = int(own.num_special_tokens_to_add())
+    around = len(own(prompt)["input_ids"])
 
     def tokenize(texts: Sequence[str], length: int) -> Tokens:
         if not around < length <= config.positions:
@@ -55,7 +56,8 @@ def tokenizer(folder: Path, config: Config) -> Tokenize:
         mask = np.zeros((len(texts), length), np.bool_)
         with_words = [i for i, text in enumerate(texts) if text.strip()]
         if with_words:
-            told = own([texts[i] for i in with_words], truncation=True, max_length=length, padding=False)["input_ids"]
+            given = [prompt + (texts[i].lower() if lower else texts[i]) for i in with_words]
+            told = own(given, truncation=True, max_length=length, padding=False)["input_ids"]
             for i, each in zip(with_words, told, strict=True):
                 ids[i, : len(each)], mask[i, : len(each)] = each, True
         return ids, mask

@@ -12,6 +12,7 @@ from incremental.core.types import Params
 from incremental.encoders.bert import Bert, Layer
 from incremental.encoders.layers import Config
 from incremental.encoders.load import Encoder, load
+from incremental.encoders.pooling import Together
 from incremental.errors import UserError
 
 ADAPTED = ("query", "value")  # as in the paper's experiments
@@ -87,6 +88,10 @@ def top(path: str, layers: int, rank: int = 0, alpha: float = 16.0, merges: bool
     encoder = loaded(path)
     if not isinstance(encoder.module, Bert):
         raise UserError(f"{path}: only encoders of BERT's build are trained inside a stream (data.text=encoded: all)")
+    if encoder.dense or isinstance(encoder.pool, Together):
+        raise UserError(
+            f"{path}: it declares a dense layer, or several poolings together, which only data.text=encoded reads"
+        )
     if not 1 <= layers <= encoder.config.layers:
         raise UserError(f"model.layers={layers}: expected 1 to {encoder.config.layers}, the encoder's layers")
     if merges and not rank:

@@ -1,6 +1,5 @@
 """Hugging Face checkpoints of the known families: their numbers, and which tensor is which parameter."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from incremental.core.types import Params
 from incremental.encoders.bert import Bert
+from incremental.encoders.files import said
 from incremental.encoders.gpt2 import GPT2
 from incremental.encoders.layers import ACTIVATIONS, Config
 from incremental.errors import UserError
@@ -126,6 +126,14 @@ FAMILIES = {  # by `model_type`; MiniLM's is bert
     "distilbert": Family(_distilbert, Bert, DISTILBERT, "distilbert.", decoder=False),
     "gpt2": Family(_gpt2, GPT2, GPT2S, "transformer.", decoder=True),
 }
+PLAIN = "get the same checkpoint in float32, float16 or bfloat16"
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""the types of weights that are read, as safetensors names them"""
+SCALES = ("SCB", "scales", "weight_scale", "weight_scale_inv", "absmax", "qweight", "qzeros", "g_idx", "weight_packed")
+"""what stands beside quantised weights, or in their place: the last parts of names"""
+WRAPPERS = ("module.", "_orig_mod.", "model.", "auto_model.", "0.")
+"""what training code puts before every name: parallel, compiled, wrapped in a class, saved with its pooling"""
+BUFFERS = ("position_ids", ".attn.bias", ".attn.masked_bias")  # no weights
 # What the modules here compute; a checkpoint that says otherwise is another model.
 ONLY = {
     "position_embedding_type": "absolute",
@@ -141,12 +149,14 @@ def family_of(folder: Path) -> tuple[Family, Config]:
     from transformers import AutoConfig
 
     path = folder / "config.json"
-    try:
-        kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")
-    except FileNotFoundError:
-        raise UserError(f"{folder}: no config.json; expected the folder of a Hugging Face checkpoint") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); copy the checkpoint again") from None
+    if not path.is_file():
+        raise UserError(f"{folder}: no config.json; expected the folder of a Hugging Face checkpoint")
+    told = said(path, dict)
+    kind = told.get("model_type")
+    for key in ("quantization_config", "compression_config"):
+        if told.get(key):
+            way = told[key].get("quant_method") if isinstance(told[key], dict) else told[key]
+            raise UserError(f"{path}: {key} ({way}): the weights are quantised; {PLAIN}")
     if kind not in FAMILIES:
         raise UserError(f"{path}: model_type {kind!r}; the encoders here are {', '.join(sorted(FAMILIES))}")
     try:
@@ -169,9 +179,16 @@ def family_of(folder: Path) -> tuple[Family, Config]:
 def parameters(folder: Path, family: Family, module: nn.Module) -> Params:
     """The folder's tensors as parameters of `module`, numpy float32.
 
-    Raises UserError where the weights are pickled or missing, and where they do not fit the configuration.
+    Raises UserError where the weights are pickled, missing or quantised, and where they do not fit the configuration.
     """
-    tensors = _named(_tensors(folder), family)
+    held = _named(_tensors(folder), family)
+    roots = tuple({name.split(".")[0] + "." for name in family.names.values()})
+    # Heads stand outside these roots.
+    own = {name: kept for name, kept in held.items() if name.startswith(roots) and not name.endswith(BUFFERS)}
+    for name, (file, kind, _) in own.items():
+        if kind not in FLOATS or name.rpartition(".")[2] in SCALES:
+            raise UserError(f"{folder / file}: {name} is {kind}: the weights are quantised; {PLAIN}")
+    tensors = {name: tensor for name, (_, _, tensor) in own.items() if tensor is not None}
     one = jax.ShapeDtypeStruct((1, 1), np.int32), jax.ShapeDtypeStruct((1, 1), np.bool_)
     shapes = flatten_dict(jax.eval_shape(module.init, jax.random.key(0), *one)["params"])
     found: dict[tuple[str, ...], Tensor] = {}
@@ -186,16 +203,17 @@ def parameters(folder: Path, family: Family, module: nn.Module) -> Params:
             misshapen.append(f"{name} is {list(tensor.shape)}, expected {list(expected)}")
         else:
             found[path] = np.ascontiguousarray(tensor.T if turned else tensor, np.float32)
-    roots = tuple({name.split(".")[0] + "." for name in family.names.values()})
-    # Heads stand outside these roots; buffers are no weights.
-    buffers = ("position_ids", ".attn.bias", ".attn.masked_bias")
-    more = [name for name in tensors if name.startswith(roots) and not name.endswith(buffers)]
+    more = list(tensors)
     reasons = [
         f"{what} {_some(names)}"
         for what, names in (("missing:", missing), ("of another shape:", misshapen), ("left over:", more))
         if names
     ]
     if reasons:
+        behind = next((name for name in held if missing and name.endswith("." + missing[0])), None)
+        if behind is not None:
+            unknown = behind.removesuffix(missing[0])
+            reasons.append(f"the names begin with {unknown!r}, which is not known: save the checkpoint without it")
         raise UserError(f"{folder}: the weights do not fit its config.json; {'; '.join(reasons)}")
     return unflatten_dict(found)
 
@@ -212,17 +230,21 @@ def _name(path: tuple[str, ...], family: Family) -> tuple[str, bool]:
     return f"{theirs}.{'bias' if kind == 'bias' else 'weight'}", kind == "kernel" and not family.decoder
 
 
-def _tensors(folder: Path) -> dict[str, Tensor]:
+Held = tuple[str, str, Tensor | None]
+"""file, type as safetensors names it, and the tensor where it is of `FLOATS`"""
+
+
+def _tensors(folder: Path) -> dict[str, Held]:
     """What the folder's safetensors files hold, by name."""
     index = folder / "model.safetensors.index.json"
+    files, whence = ["model.safetensors"], "expected the weights as safetensors"
     if index.is_file():
         try:
-            files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError):
-            raise UserError(f"{index}: no weight_map; copy the checkpoint again") from None
-    else:
-        files = ["model.safetensors"]
-    tensors = {}
+            files = sorted(set(said(index, dict)["weight_map"].values()))
+            whence = f"{index.name} has weights in it; copy it too"
+        except (KeyError, AttributeError, TypeError):
+            raise UserError(f"{index}: no weight_map of file names; copy the checkpoint again") from None
+    tensors: dict[str, Held] = {}
     for file in files:
         path = folder / file
         if not path.is_file():
@@ -233,25 +255,43 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
                     "get model.safetensors, or convert them where you trust them: "
                     "AutoModel.from_pretrained(...).save_pretrained(...)"
                 )
-            raise UserError(f"{path}: no such file; expected the weights as safetensors")
+            raise UserError(f"{path}: no such file; {whence}")
         try:
             with safe_open(path, framework="numpy") as opened:
-                tensors.update({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
+                for name in opened.keys():  # noqa: SIM118
+                    kind = opened.get_slice(name).get_dtype()  # numpy has not all of them
+                    tensors[name] = file, kind, opened.get_tensor(name) if kind in FLOATS else None
         except SafetensorError as error:
-            raise UserError(f"{path}: not a safetensors file ({error}); copy the checkpoint again") from None
+            raise UserError(
+                f"{path}: not a safetensors file, or a part of one ({error}); copy the checkpoint again"
+            ) from None
     return tensors
 
 
-def _named(tensors: dict[str, Tensor], family: Family) -> dict[str, Tensor]:
+def _named(tensors: dict[str, Held], family: Family) -> dict[str, Held]:
     """The tensors by the names of today's checkpoints without a head; queries, keys and values apart."""
-    named = {}
-    for name, tensor in tensors.items():
-        name = name.removeprefix(family.prefix)
+    named: dict[str, Held] = {}
+    whence: dict[str, str] = {}
+    for theirs, (file, kind, tensor) in tensors.items():
+        name = theirs
+        while (bare := _unwrapped(name, family)) != name:
+            name = bare
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        start, together, kind = name.partition(".c_attn.")
-        if together:
+        if name in named:
+            raise UserError(f"{file}: {whence[name]} and {theirs} are both {name}; save one model in a checkpoint")
+        whence[name] = theirs
+        start, together, last = name.partition(".c_attn.")
+        named[name] = file, kind, tensor
+        if together and tensor is not None:
+            del named[name]
             for part, third in zip(("query", "key", "value"), np.array_split(tensor, 3, axis=-1), strict=True):
-                named[f"{start}.c_attn.{part}.{kind}"] = third
-        else:
-            named[name] = tensor
+                named[f"{start}.c_attn.{part}.{last}"] = file, kind, third
     return named
+
+
+def _unwrapped(name: str, family: Family) -> str:
+    """A tensor's name without the first of what stands before every name."""
+    for prefix in (*WRAPPERS, family.prefix):
+        if name.startswith(prefix):
+            return name.removeprefix(prefix)
+    return name

@@ -14,7 +14,6 @@ from incremental.core.spec import Sizes
 from incremental.core.types import Params
 from incremental.domains import Count, Positive, ShareBelow1, Whole, checked
 from incremental.encoders.layers import Config
-from incremental.encoders.load import mean
 from incremental.encoders.top import through, top
 from incremental.errors import UserError
 
@@ -98,7 +97,7 @@ def encoder_behaviour(
 
             below = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), frozen["below"])
             entering = own.below(below, ids, mask).astype(dtype)
-            return mean((jax.checkpoint(above) if remat else above)(params, entering), mask)
+            return own.encoder.pool((jax.checkpoint(above) if remat else above)(params, entering), mask)
 
         return Model(
             lambda sizes, _inputs: EncoderBehaviour(sizes, config.width, own.start, pooled, dropout),

@@ -9,17 +9,18 @@ from incremental.core.tower import Tower
 from incremental.core.types import Params
 from incremental.domains import Count, Positive, Whole, checked
 from incremental.encoders.layers import Config
-from incremental.encoders.load import mean
+from incremental.encoders.pooling import Pool
 from incremental.encoders.top import through, top
 
 TOGETHER = 1024  # items whose layers are computed at once
 
 
 class TopLayers(nn.Module):
-    """The encoder's layers from `first` on, the mean over a text's tokens at length 1, and a kernel "text" [D, n]."""
+    """The encoder's layers from `first` on, their pooling (`Pool`) at length 1, and a kernel "text" [D, n]."""
 
     config: Config
     first: int
+    pool: Pool
     numbers: int
 
     @nn.compact
@@ -29,7 +30,7 @@ class TopLayers(nn.Module):
         x = inputs["text"]
         mask = (x != 0).any(-1)
         x = through(self.config, self.first, x, mask)
-        pooled = mean(x, mask).astype(jnp.float32)
+        pooled = self.pool(x, mask).astype(jnp.float32)
         length = jnp.sqrt(jnp.maximum((pooled**2).sum(-1, keepdims=True), 1e-12))
         return nn.Dense(self.numbers, use_bias=False, name="text")((pooled / length).astype(x.dtype))
 
@@ -60,13 +61,13 @@ def encoder_items(
     def start(drawn: Params, key: Array) -> Params:
         return {"text": drawn["text"], **own.start(key)}
 
-    config, first = own.encoder.config, own.first
+    config, first, pool = own.encoder.config, own.first, own.encoder.pool
 
     def of(frozen: Params) -> Model:
         def whole(params: Params) -> Params:
             return {"text": params["text"], **own.whole(params, frozen)}
 
-        tower = Tower(lambda n: TopLayers(config, first, n), ids, start, whole, TOGETHER, remat)
+        tower = Tower(lambda n: TopLayers(config, first, pool, n), ids, start, whole, TOGETHER, remat)
         return model._replace(tower=tower, frozen=own.pretrained if rank else None, given=of)
 
     return of(own.pretrained)

@@ -13,6 +13,7 @@ from incremental.data.features import Examples
 from incremental.errors import UserError
 from incremental.run.check import check, shares_base
 from incremental.run.executor import Base, Executor, Snapshot
+from incremental.run.exhausted import spoken
 from incremental.run.feed import Feed
 from incremental.run.policy import Plan, Update
 from incremental.run.progress import (
@@ -73,7 +74,8 @@ def run_stream(
     Between two events nothing runs. What the consumer does with one is not on the updates' clock.
     """
     check(feed, executor, policy, tuple(metrics), matrix=matrix, batch_size=batch_size, bases=bases)
-    yield from Run(feed, executor, policy, tuple(metrics), matrix, bases).events(start)
+    with spoken(feed, executor, policy, batch_size):
+        yield from Run(feed, executor, policy, tuple(metrics), matrix, bases).events(start)
 
 
 def finished(events: Iterable[Event]) -> Result:

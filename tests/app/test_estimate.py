@@ -45,11 +45,13 @@ def test_seconds_are_of_a_few_examples_and_the_state_stays() -> None:
 
 def test_the_runs_of_a_sweep_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SO_FAR", [])
-    monkeypatch.setattr(module, "per_example", lambda *_: 1.0)
     stream = lab.stream(validation=0.0)
     number = examples(stream, update()) * 2
-    first = estimate(lambda *_: (0, 0), 0, 0, stream, update(), 2)
-    assert first == f"  about {module.told(number)} of training at most (2 epochs, {number:,} examples), tests apart"
-    second = estimate(lambda *_: (0, 0), 0, 0, stream, update(window=0), 2)
+    first = estimate(1.0, stream, update(), 2, 3, 7.0)
+    assert first == (
+        f"  about {module.told(number)} of training at most (2 epochs, {number:,} examples), and 21 s or more of "
+        "compilation (3 sizes, 7.0 s each; less where they are kept), tests apart"
+    )
+    second = estimate(1.0, stream, update(window=0), 2, 1, 7.0)
     both = number + examples(stream, update(window=0)) * 2
-    assert second.endswith(f"; the 2 runs so far, one after the other: about {module.told(both)}")
+    assert f"; the 2 runs so far, one after the other: about {module.told(both)} and 28 s or more" in second

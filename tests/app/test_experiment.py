@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from incremental.app import cli, experiment
 from incremental.app.assemble import assemble
+from incremental.app.bases import Store
 from incremental.app.experiment import execute, named
 from incremental.app.rundir import identity
 from incremental.app.tracking import Tracker, tracked
@@ -447,6 +448,17 @@ def test_a_dry_run_compiles_and_writes_nothing(tmp_path: Path, capsys: pytest.Ca
     assert f"parameters: {1024 * 8 * 2 + 1024:,}" in out
     assert "working memory" in out
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_of_a_large_run_times_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a sweep it says two lines."""
+    monkeypatch.setattr("incremental.app.experiment.available", lambda _: 1000)
+    assert execute(composed(tmp_path, "dry_run=true"), Store()) is None
+    head, why = capsys.readouterr().out.splitlines()
+    assert head.startswith(f"dry run: {1024 * 8 * 2 + 1024:,} parameters; the state ")
+    assert why.startswith("  more than the 1,000 bytes that are free, so that nothing was timed; lower training.batch")
 
 
 def test_recommendations_leave_out_what_was_seen_and_are_sorted(finished: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_folder_without_its_files(checkpoint: Checkpoint) -> None:
     with pytest.raises(UserError, match=r"model.safetensors: no such file; expected the weights as safetensors"):
         read(folder)
     weights.write_bytes(b"no tensors")
-    with pytest.raises(UserError, match=r"not a safetensors file .*; copy the checkpoint again"):
+    with pytest.raises(UserError, match=r"not a safetensors file, or a part of one .*; copy the checkpoint again"):
         read(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config.json: not JSON"):

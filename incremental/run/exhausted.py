@@ -1,0 +1,79 @@
+"""Out of memory: which increment needs the most, and what is said where there is not so much."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from incremental.errors import UserError
+from incremental.run.executor import Executor
+from incremental.run.feed import Feed
+from incremental.run.policy import Plan, Update
+
+WORDS = ("resource_exhausted", "out of memory", "bad_alloc", "failed to allocate", "unable to allocate")
+LOWER = (
+    "lower training.batch_size; choose head=sampled_softmax with training.rows=compact, or head=chunked_softmax; or "
+    "cut the stream finer (data.cut)"
+)
+
+
+def plans(feed: Feed, policy: Update) -> list[tuple[int, Plan]]:
+    """The updates of a whole stream, those too that the results may leave out."""
+    always, found = policy._replace(drop=None, budget=None), list[tuple[int, Plan]]()
+    for t in range(len(feed.stream)):
+        plan = always.plan(t, [at for at, _ in found], {}, 0)
+        if plan.increments:
+            found.append((t, plan))
+    return found
+
+
+def largest(feed: Feed, policy: Update) -> tuple[int, Plan]:
+    """The update that trains on the most events."""
+    return max(plans(feed, policy), key=lambda each: len(feed.stream.training_events(each[1].increments)))
+
+
+def size_of(tree: Any) -> int:
+    """Bytes of arrays, or of their shapes."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def exhausted(error: BaseException) -> bool:
+    """Whether memory was what failed."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, (jax.errors.JaxRuntimeError, ValueError)) and any(
+        word in str(error).lower() for word in WORDS
+    )
+
+
+@contextlib.contextmanager
+def spoken(feed: Feed, executor: Executor, policy: Update, batch_size: int | None) -> Iterator[None]:
+    """Within it, a lack of memory is a UserError that says what the largest increment needs, and what to lower.
+
+    Nothing is compiled for that: a compiler wants memory too.
+    """
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError, ValueError) as error:
+        if not exhausted(error):
+            raise
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        executor.state = executor.best = executor.before = None  # room for what is made below
+        raise UserError(f"out of memory ({said}): {needed(feed, executor, policy, batch_size)}; {LOWER}") from None
+
+
+def needed(feed: Feed, executor: Executor, policy: Update, batch_size: int | None) -> str:
+    """What the largest increment needs at least, in words."""
+    way, (t, plan) = executor.way, largest(feed, policy)
+    sizes = feed.sizes(len(feed.stream) - 1, executor.program.inputs)
+    state = size_of(jax.eval_shape(way.at(sizes).program.init, jax.random.key(0)))
+    events, part = len(feed.stream.training_events(plan.increments)), f"increment {t}" if t else "the base part"
+    found = f"at the largest part ({part}, {events:,} training events, {sizes.slots:,} {sizes.labels}s) "
+    found += f"the state of {f'each of {way.total} lanes' if way.total > 1 else 'the run'} takes {state:,} bytes"
+    if batch_size:
+        scores = 4 * batch_size * sizes.slots
+        found += f", and the scores of a batch for all {sizes.labels}s {batch_size} x {sizes.slots:,} x 4 = {scores:,}"
+        found += " bytes, several times"
+    return found + " (dry_run=true says it exactly)"
