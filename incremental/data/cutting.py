@@ -49,7 +49,7 @@ def calendar(*, interval: str = "1w", base: InnerShare = 0.5) -> Cut:
     base:     the base part ends with the interval in which this share of the events has arrived
 
     Intervals without events are merged with the one before, and noted. Raises UserError for an impossible
-    argument, and if no interval is left after the base part.
+    argument, for times that are numbers of periods, and if no interval is left after the base part.
     """
     if not re.fullmatch(r"[1-9]\d*(m|h|d|w|mo|q|y)", str(interval)):
         raise UserError(
@@ -58,6 +58,10 @@ def calendar(*, interval: str = "1w", base: InnerShare = 0.5) -> Cut:
         )
 
     def cut(stream: Interactions) -> tuple[np.ndarray, tuple[str, ...]]:
+        if stream.period is not None and (stream.time == stream.period).all():
+            raise UserError(
+                "data.cut is a calendar, but the times are numbers of periods; use data/cut=periods or data/cut=counts"
+            )
         start = pl.from_epoch(pl.Series("time", stream.time), time_unit="s").dt.truncate(interval)
         number = start.rle_id().to_numpy().astype(np.int32)  # of non-empty intervals, from 0
         last_of_base = number[int(np.ceil(base * len(stream))) - 1]

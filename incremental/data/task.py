@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from incremental.data.features import Feature, mean_text, own_text, tokens
+from incremental.data.ids import normal
 from incremental.data.interactions import Interactions, Kind, Side
 from incremental.domains import Finite, checked
 from incremental.errors import UserError
@@ -68,12 +69,13 @@ def click(*, clicked: list[str]) -> Make:
     def make(log: Interactions, length: int) -> tuple[Interactions, Task]:
         if log.behaviour is None:
             raise UserError("data.task: the data has no behaviours; name their column (data.source.behaviour)")
-        unknown = [name for name in clicked if name not in log.behaviours]
+        names = [normal(str(name)) for name in clicked]
+        unknown = [name for name in names if name not in log.behaviours]
         if unknown or not clicked:
             raise UserError(
                 f"data.task.clicked={clicked}: expected of the data's behaviours, {', '.join(log.behaviours)}"
             )
-        codes = np.isin(log.behaviour, [log.behaviours.index(name) for name in clicked]).astype(np.int32)
+        codes = np.isin(log.behaviour, [log.behaviours.index(name) for name in names]).astype(np.int32)
         return asked(log, length, "click", codes, ("no click", "click"))
 
     return make

@@ -1,8 +1,10 @@
 """Which values are one id, whatever holds them: users, items, behaviours, further kinds, and the ids of titles."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, time, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,16 @@ from polars.testing.parametric import dataframes
 
 from incremental.data import ids
 from incremental.data.cleaning import cleaning
-from incremental.data.interactions import Interactions, Table, encode
+from incremental.data.interactions import Interactions, Side, Table, encode
 from incremental.data.sources.columns import columns
 from incremental.data.sources.diginetica import diginetica
 from incremental.data.sources.inter import inter
 from incremental.data.sources.lastfm import lastfm
 from incremental.data.sources.mind import mind
 from incremental.data.sources.movielens import ratings_dat
+from incremental.data.task import click
 from incremental.errors import UserError
+from incremental.serve.model import Trained
 
 NOON = 1_700_000_000
 Documented = Callable[[str, object], None]
@@ -341,6 +345,17 @@ def test_the_first_of_two_titles_stays() -> None:
 def test_names_in_the_settings_are_read_as_those_of_the_file() -> None:
     kept, _ = cleaning(behaviours=[1, " 2.0"])(table(behaviour=[1.0, 2.0, 3.0, 1.0]))  # type: ignore[list-item]
     assert kept.frame["behaviour"].to_list() == ["1", "2", "1"]
+    log = encode(table(behaviour=[1.0, 2.0, 3.0, 1.0]))
+    log = replace(log, side={"text": Side("item", np.ones((5, 2), np.float32))})
+    asked, _ = click(clicked=[1, "3.0"])(log, 2)  # type: ignore[list-item]
+    assert asked.further["click"].ids.tolist() == [2, 1, 2, 2]
+
+
+def test_a_user_is_asked_for_as_the_file_may_write_it() -> None:
+    users: Any = SimpleNamespace(users={"12": 3, "-x": 4})
+    assert [Trained.number(users, one) for one in ("12", " 12.0", "-x")] == [3, 3, 4]
+    with pytest.raises(UserError, match=r"user '12\.5' does not occur"):
+        Trained.number(users, "12.5")
 
 
 ROLES = ["user", "item", "time", "rating", "behaviour", "text", "shop"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from incremental.data import times
 from incremental.data.cleaning import cleaning
-from incremental.data.cutting import equal_counts, given_periods
+from incremental.data.cutting import calendar, equal_counts, given_periods
 from incremental.data.interactions import Table, encode
 from incremental.data.sources.columns import columns
 from incremental.data.sources.inter import inter
@@ -155,10 +155,13 @@ def test_days_of_a_spreadsheet(tmp_path: Path) -> None:
     assert table.frame["fraction"].to_list() == [0, 864_000_000, 0]
 
 
-def test_numbers_of_periods_can_be_cut_by_them(tmp_path: Path) -> None:
+def test_numbers_of_periods_can_be_cut_by_them(tmp_path: Path, documented: Documented) -> None:
     path = file(tmp_path, [1, 0, 2, 2, 4])
     stream = make_stream(source=columns(path=path, time_unit="period"), cut=given_periods())
     assert stream.increment.tolist() == [0, 1, 2, 2, 3]
+    with pytest.raises(UserError, match="the times are numbers of periods; use data/cut=periods") as error:
+        make_stream(source=columns(path=path, time_unit="period"), cut=calendar())
+    documented("a calendar for numbers of periods", error.value)
     message = refusal(lambda: columns(path=file(tmp_path, [1, 2.5]), time_unit="period"))
     assert "row 3, column 'time': the value is '2.5'; expected whole numbers of periods" in message
 
