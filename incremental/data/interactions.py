@@ -23,8 +23,8 @@ class Table(NamedTuple):
 
     The columns of `frame`: user and item, of a type that `incremental.data.ids` reads; time int64 (seconds since 1970,
     rounded down, or the number of a period); optional fraction int64 (the nanoseconds after the time), rating float32,
-    behaviour as the ids, period int32 (given periods, from 0), line int64 (row in the file, as an editor counts), and
-    for simulated streams event int64 (row in the law's arrays).
+    behaviour as the ids, period int32 (given periods, from 0), line int64 (row in the file, as an editor counts), file
+    enum (where there are several files), and for simulated streams event int64 (row in the law's arrays).
     """
 
     frame: pl.DataFrame
@@ -37,6 +37,11 @@ class Table(NamedTuple):
     remedy: str | None = None  # what to do where no log has such times; None: the caller said that they are right
     counted: bool = False  # the times are numbers that were taken for seconds
     words: bool = False  # a word such as NA is an id
+
+    @property
+    def file(self) -> pl.Series | None:
+        """The file of each row, where there are several."""
+        return self.frame["file"] if "file" in self.frame.columns else None
 
 
 class Kind(NamedTuple):
@@ -141,10 +146,11 @@ def suggestion(name: str, present: Collection[str]) -> str:
     return f"there is {', '.join(listed)}{', …' if len(present) > 12 else ''}." if listed else "there is none."
 
 
-def refuse(bad: pl.Series, values: pl.Series, place: str, lines: pl.Series, expected: str) -> None:
+def refuse(bad: pl.Series, values: pl.Series, place: str | pl.Series, lines: pl.Series, expected: str) -> None:
     """Raise UserError, with line and value, for the first row where bad [N] bool is true; else do nothing.
 
-    The column is named after `values`. `expected` says what would be right and what to do.
+    `place` is the file, or the file of each row. The column is named after `values`. `expected` says what would be
+    right and what to do.
     """
     rows = bad.arg_true()
     if not len(rows):
@@ -153,8 +159,9 @@ def refuse(bad: pl.Series, values: pl.Series, place: str, lines: pl.Series, expe
     value = values[first]
     shown = "empty" if value is None or str(value).strip() == "" else repr(value)
     more = f" (and {len(rows) - 1:,} more rows)" if len(rows) > 1 else ""
+    file = place if isinstance(place, str) else place[first]
     raise UserError(
-        f"{place}, row {lines[first]}, column '{values.name}': the value is {shown}{more}; expected {expected}"
+        f"{file}, row {lines[first]}, column '{values.name}': the value is {shown}{more}; expected {expected}"
     )
 
 
@@ -219,7 +226,7 @@ def _check_times(table: Table) -> None:
     _refuse(table, "time", time > times.LATEST, many)
 
 
-TAKEN = {"user", "item", "time", "fraction", "rating", "behaviour", "period", "line", "event"}
+TAKEN = {"user", "item", "time", "fraction", "rating", "behaviour", "period", "line", "file", "event"}
 TAKEN |= {"labels", "self", "token", "click"}
 """names that a further kind of ids cannot have: of columns, of tasks' labels, of what is no kind that grows"""
 
@@ -351,6 +358,7 @@ def typed(table: Table) -> Table:
             frame[column].alias(table.names.get(column, column)),
             table.origin,
             frame["line"],
+            file=table.file,
             flags=column not in ("user", "item"),
         )
         word = ids.missing(values, words=table.words) & values.is_not_null()
@@ -363,17 +371,17 @@ def typed(table: Table) -> Table:
 
 
 def identities(
-    values: pl.Series, origin: str, lines: pl.Series, *, flags: bool = False
+    values: pl.Series, origin: str, lines: pl.Series, *, file: pl.Series | None = None, flags: bool = False
 ) -> tuple[pl.Series, tuple[str, ...]]:
     """A column's ids in their normal form, str [N], null where the cell is empty; and what there is to be said of them.
 
-    `flags`: true and false are ids. Raises UserError for a type that is no id's, and for the first row with a value
-    that is none.
+    `file`: that of each row, where there are several. `flags`: true and false are ids. Raises UserError for a type that
+    is no id's, and for the first row with a value that is none.
     """
     found = ids.read(values, flags=flags)
     if found is None:
         raise UserError(no_type(origin, values.name, values.dtype, ids.EXPECTED))
-    refuse(found.bad, values, origin, lines, found.expected)
+    refuse(found.bad, values, origin if file is None else file, lines, found.expected)
     return found.values, tuple(f"{origin}: column '{values.name}': {said}" for said in ids.notes(values, found, lines))
 
 
@@ -389,4 +397,4 @@ def no_type(origin: str, column: str, have: pl.DataType, meaning: str) -> str:
 
 def _refuse(table: Table, column: str, bad: pl.Series, expected: str) -> None:
     values = table.frame[column].alias(table.names.get(column, column))
-    refuse(bad, values, table.origin, table.frame["line"], expected)
+    refuse(bad, values, table.origin if table.file is None else table.file, table.frame["line"], expected)

@@ -377,7 +377,7 @@ def test_any_frame_is_read_or_refused(
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):  # a type that Parquet has not
         return
     unit = data.draw(st.sampled_from([None, "s", "ns", "period", "excel"]))
-    names = {role: role for role in ("rating", "behaviour", "text")}
+    names: dict[str, Any] = {role: role for role in ("rating", "behaviour", "text")}
     try:
         log = encode(columns(path=str(path), **names, kinds={"shop": "shop"}, time_unit=unit))
     except UserError:

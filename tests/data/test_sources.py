@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from incremental.data.interactions import Table, encode, validate
-from incremental.data.sources import reading
+from incremental.data.sources import files
 from incremental.data.sources.columns import columns
 from incremental.data.sources.diginetica import diginetica
 from incremental.data.sources.inter import inter
@@ -193,9 +193,9 @@ def test_bad_ratings_are_refused_by_the_name_of_the_column(write: Write) -> None
 
 def test_missing_and_unknown_files_are_refused(write: Write, tmp_path: Path) -> None:
     refused(lambda: columns(path="/nowhere/events.csv"), "/nowhere/events.csv", "set data.source.path")
-    refused(lambda: columns(path=str(tmp_path)), "is a folder, expected a file")
-    path = write("events.xlsx", "user,item,time\n")
-    refused(lambda: columns(path=path), "suffix '.xlsx'", "data.source.path")
+    refused(lambda: columns(path=str(tmp_path)), "the folder has no files to read", "data.source.path")
+    path = write("events.xlsx", b"PK\x03\x04rest")
+    refused(lambda: columns(path=path), path, "expected CSV or Parquet", "export the sheet as CSV")
     path = write("events.parquet", "user,item,time\n")
     refused(lambda: columns(path=path), path, "not a Parquet file")
     path = write("events.csv", "user,item,time\na,x,1\nb,y,2\n")
@@ -430,12 +430,12 @@ def test_bad_mind_rows_are_refused(write: Write, tmp_path: Path, row: str, parts
 def test_a_path_may_begin_with_the_home_folder(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     write("events.csv", "x")
-    assert reading.path_to("~/events.csv", folder=False) == tmp_path / "events.csv"
+    assert files.path_to("~/events.csv", folder=False) == tmp_path / "events.csv"
 
 
-def test_a_cell_polars_cannot_read_is_still_a_clear_error(write: Write) -> None:
+def test_quotes_that_do_not_fit_are_a_clear_error(write: Write) -> None:
     path = write("events.csv", 'user,item,time\na,x,1\nb,"y"z,2,\n')
-    refused(lambda: columns(path=path), path, "check the separator and quotes")
+    refused(lambda: columns(path=path), path, "row 3: its quotes do not fit", "data.source.quoted=false")
 
 
 # -- the real data ------------------------------------------------------------------------------------

@@ -1,14 +1,13 @@
-"""The user's own CSV or Parquet file, with columns named in the config."""
+"""The user's own CSV or Parquet files, with columns named in the config."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import polars as pl
-
 from incremental.data.interactions import Table
-from incremental.data.sources import reading
+from incremental.data.sources import files, parts, reading, titles
+from incremental.data.sources.delimited import separator_of
+from incremental.data.sources.sheet import Sheet, require_named
 from incremental.errors import UserError
-
-SUFFIXES = {".csv", ".tsv", ".txt", ".parquet", ".pq"}
 
 
 def columns(
@@ -22,29 +21,41 @@ def columns(
     time_format: str | None = None,
     time_unit: str | None = None,
     separator: str = ",",
+    columns: Sequence[str] | None = None,
+    quoted: bool = True,
+    encoding: str | None = None,
     items_path: str | None = None,
     items_id: str = "item",
+    items_separator: str | None = None,
     text: str | None = None,
     kinds: dict[str, str] | None = None,
 ) -> Table:
     """Read a table with one interaction a row.
 
-    path:        a .csv (.tsv, .txt) file with a header, or a .parquet (.pq) file
+    path:        a file, CSV or Parquet, also compressed (gzip, zstd, bzip2, xz); or a folder of such files, or a
+                 pattern such as logs/part-*.parquet, which are read as one log
     user … behaviour: the names of its columns; rating and behaviour are optional
     time_format: how text or numbers in the time column are to be read (strftime); None: as numbers or ISO 8601
     time_unit:   what numbers in the time column count: s, ms, us or ns since 1970, excel (days of a spreadsheet), or
                  period (the numbers of periods, for data.cut); None: found by their values. Without a unit and a format
                  times must be from 1990 to tomorrow
-    separator:   between the fields of a CSV file
-    items_path:  a second file with the items' titles, absolute or beside the first
+    separator:   between the fields of a CSV file: one character or several; `\\t` or tab is a tab
+    columns:     the names of the columns of a CSV file without a header line; None: its first line has them
+    quoted:      whether fields of a CSV file may stand in double quotes; false: a quote is a character like others
+    encoding:    of a CSV file that is not UTF-8 and has no byte order mark, such as cp1252 or gb18030
+    items_path:  a second file (or folder, or pattern) with the items' titles, absolute or beside the first
     items_id:    its column with the item's id
+    items_separator: between its fields; None: as in the first file
     text:        its column with the title; without items_path a column of the first file
     kinds:       further kinds of ids and their columns, e.g. {category: cat}; an empty cell is no id
 
     Raises UserError that names file, row and column for a missing file or column and for unreadable values.
     """
-    file = reading.path_to(path, folder=False)
-    sheet = read(file, separator, "data.source.path")
+    option = "data.source.separator"
+    dialect = parts.Dialect(separator_of(separator, option), quoted=quoted, encoding=encoding, option=option)
+    sheet = parts.sheet(path, dialect._replace(header=_names(columns)))
+    if columns is not None:
+        _refuse_surplus(sheet, columns)
     table = reading.table(
         sheet,
         user=user,
@@ -59,27 +70,34 @@ def columns(
     if items_path is None:
         if text is None:
             return table
-        reading.require_named(sheet, text=text)
+        require_named(sheet, text=text)
         return table._replace(text=reading.titles(sheet, item, text))
     if text is None:
         raise UserError("data.source.items_path is set; set data.source.text to its column with the titles")
     key = "data.source.items_path"
-    beside = reading.path_to(str(file.parent / Path(items_path).expanduser()), folder=False, key=key)
-    catalogue = read(beside, separator, key)
-    reading.require_named(catalogue, items_id=items_id, text=text)
-    return table._replace(text=reading.titles(catalogue, items_id, text))
+    with files.at(items_path, key):
+        beside = Path(path).expanduser().parent / Path(items_path).expanduser()
+    if items_separator is not None:
+        option = "data.source.items_separator"
+        dialect = dialect._replace(separator=separator_of(items_separator, option))
+    dialect = dialect._replace(option="data.source.items_separator")
+    catalogue = parts.sheet(str(beside), dialect, key)
+    require_named(catalogue, items_id=items_id, text=text)
+    table = table._replace(notes=(*table.notes, *catalogue.notes))
+    return titles.joined(table, reading.titles(catalogue, items_id, text), catalogue.origin, key)
 
 
-def read(file: Path, separator: str, key: str) -> reading.Sheet:
-    """The file by its suffix; UserError, naming the config key, for a suffix that is not known."""
-    suffix = file.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise UserError(f"{file}: the suffix {suffix!r} is not known; set {key} to a .csv or .parquet file")
-    if suffix in {".parquet", ".pq"}:
-        try:
-            return reading.Sheet(pl.read_parquet(file), str(file))
-        except pl.exceptions.PolarsError as error:
-            raise UserError(
-                f"{file}: not a Parquet file; write it again, or rename it to .csv if it is text"
-            ) from error
-    return reading.delimited(file, separator=separator, quoted=True)
+def _names(columns: Sequence[str] | None) -> Sequence[str] | None:
+    if columns is not None and (not columns or len(set(columns)) < len(columns)):
+        raise UserError(f"data.source.columns is {list(columns)}; expected the names of all columns, each once")
+    return columns
+
+
+def _refuse_surplus(sheet: Sheet, columns: Sequence[str]) -> None:
+    """A UserError for a last name that has no value in any row, as where the rows have fewer fields."""
+    last = columns[-1]
+    if last in sheet.frame.columns and sheet.frame[last].is_null().all():
+        raise UserError(
+            f"{sheet.origin}: data.source.columns has {len(columns)} names, but no row has a field for '{last}'; "
+            "name each field of a row once, and check the separator"
+        )

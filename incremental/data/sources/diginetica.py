@@ -6,43 +6,51 @@ import polars as pl
 
 from incremental.data import ids, interactions
 from incremental.data.interactions import Table
-from incremental.data.sources import reading
+from incremental.data.sources import files
+from incremental.data.sources.delimited import delimited
+from incremental.data.sources.sheet import lines
 from incremental.domains import Count, checked
 from incremental.errors import UserError
 
+PERIOD = r"period_(\d+)\.txt(?:\.gz|\.zst|\.bz2|\.xz)?"
+
 
 @checked
-def diginetica(*, path: str, periods: Count | None = None) -> Table:
+def diginetica(*, path: str, periods: Count | None = None, encoding: str | None = None) -> Table:
     """Read period_0.txt, period_1.txt, … of a folder. The time of an interaction is the number of its file.
 
     path:    the folder
     periods: only the first so many files are read; None: all
+    encoding: of files that are not UTF-8 and have no byte order mark
 
     A user is a session within a period, "period:session": the protocol (Mi, Lin and Faltings, RecSys 2020)
     takes a session that straddles two periods as two. Raises UserError that names file, row and column for a
     missing folder, no such files, and a line without session or item.
     """
-    folder = reading.path_to(path, folder=True)
-    found = {int(m[1]): f for f in folder.iterdir() if (m := re.fullmatch(r"period_(\d+)\.txt", f.name))}
+    folder = files.path_to(path, folder=True)
+    found = {int(m[1]): f for f in files.listed(folder) if (m := re.fullmatch(PERIOD, f.name))}
     if not found:
         raise UserError(f"{folder}: there is no period_0.txt; set data.source.path to the folder with period_*.txt")
+    names = pl.Enum([str(file) for file in found.values()])
     parts, notes = [], list[str]()
     for period in sorted(found)[:periods]:
-        sheet = reading.delimited(found[period], separator=" ", header=("session", "item"))
+        sheet = delimited(found[period], separator=" ", header=("session", "item"), encoding=encoding)
+        notes += sheet.notes
         read = {}
         for column in ("session", "item"):
             values = sheet.frame[column]
-            read[column], said = interactions.identities(values, sheet.origin, reading.lines(sheet))
+            read[column], said = interactions.identities(values, sheet.origin, lines(sheet))
             notes += said
             none = ids.missing(read[column], words=False)
-            interactions.refuse(none, values, sheet.origin, reading.lines(sheet), "an id; lines are 'session item'")
+            interactions.refuse(none, values, sheet.origin, lines(sheet), "an id; lines are 'session item'")
         parts.append(
             pl.DataFrame(read).select(
                 pl.format("{}:{}", pl.lit(str(period)), pl.col("session")).alias("user"),
                 "item",
                 pl.lit(period, pl.Int64).alias("time"),
                 pl.lit(period, pl.Int32).alias("period"),
-                reading.lines(sheet),
+                lines(sheet),
+                pl.lit(sheet.origin, names).alias("file"),
             )
         )
     return Table(pl.concat(parts), f"{folder}/period_*.txt", notes=tuple(notes))

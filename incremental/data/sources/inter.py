@@ -1,7 +1,11 @@
 """RecBole's atomic files: `.inter` with the interactions, `.item` with the items."""
 
+from pathlib import Path
+
 from incremental.data.interactions import Table
-from incremental.data.sources import reading
+from incremental.data.sources import files, parts, reading, titles
+from incremental.data.sources.delimited import separator_of
+from incremental.data.sources.sheet import require_named
 
 
 def inter(
@@ -14,22 +18,28 @@ def inter(
     behaviour: str | None = None,
     time_format: str | None = None,
     time_unit: str | None = None,
+    separator: str = "\t",
+    encoding: str | None = None,
     items_path: str | None = None,
     text: str | None = None,
 ) -> Table:
     """Read a tab-separated `.inter` file whose header has `field:type` entries, such as `user_id:token`.
 
+    path:       the file; a folder or a pattern such as ml.*.inter is read as one log
     user … behaviour: the names of the fields, without their types; rating and behaviour are optional
     time_format: how the time is to be read (strftime); None: as numbers or ISO 8601
     time_unit:  what the time counts: s, ms, us or ns since 1970, excel (days of a spreadsheet), or period (the numbers
                 of periods, for data.cut); None: found by its values, which then must be from 1990 to tomorrow
+    separator:  between the fields, where it is not a tab
+    encoding:   of a file that is not UTF-8 and has no byte order mark
     items_path: the `.item` file, read if `text` is set; None: the one of the same name beside the first
     text:       its field with the title; the field with the id has the name given by `item`
 
     Raises UserError that names file, row and column for a missing file or field and for unreadable values.
     """
-    file = reading.path_to(path, folder=False)
-    sheet = _without_types(reading.delimited(file, separator="\t"))
+    option = "data.source.separator"
+    dialect = parts.Dialect(separator_of(separator, option), encoding=encoding, name=_without_type, option=option)
+    sheet = parts.sheet(path, dialect)
     table = reading.table(
         sheet,
         user=user,
@@ -42,13 +52,19 @@ def inter(
     )
     if text is None:
         return table
-    catalogue = reading.path_to(
-        items_path or str(file.with_suffix(".item")), folder=False, key="data.source.items_path"
-    )
-    items = _without_types(reading.delimited(catalogue, separator="\t"))
-    reading.require_named(items, item=item, text=text)
-    return table._replace(text=reading.titles(items, item, text))
+    key = "data.source.items_path"
+    beside = items_path or str(_beside(Path(path).expanduser()))
+    items = parts.sheet(beside, dialect._replace(option=""), key)
+    require_named(items, item=item, text=text)
+    table = table._replace(notes=(*table.notes, *items.notes))
+    return titles.joined(table, reading.titles(items, item, text), items.origin, key)
 
 
-def _without_types(sheet: reading.Sheet) -> reading.Sheet:
-    return sheet._replace(frame=sheet.frame.rename(lambda field: field.split(":")[0]))
+def _without_type(field: str) -> str:
+    return field.split(":")[0]
+
+
+def _beside(file: Path) -> Path:
+    """The `.item` file of the same name: ml.item of ml.inter and of ml.inter.gz."""
+    name = file.name.split(".inter")[0] if ".inter" in file.name else file.stem
+    return files.within(file.parent, f"{name}.item") or file.with_name(f"{name}.item")
