@@ -86,8 +86,11 @@ def untrained(feed: Feed, policy: Update, program: Program) -> list[int]:
         if plan.increments:
             plans[t] = plan
             updated.append(t)
-    which = {"validation": None if program.counting else False, "inputs": inputs}
-    there = [len(stream.training_examples(range(t, t + 1), **which)) > 0 for t in range(len(stream))]
+    validation = None if program.counting else False
+    there = [
+        len(stream.training_examples(range(t, t + 1), validation=validation, inputs=inputs)) > 0
+        for t in range(len(stream))
+    ]
     trained = {t: plan.arrived if program.counting else plan.increments for t, plan in plans.items()}
     return [t for t, increments in trained.items() if not any(there[i] for i in increments)]
 
