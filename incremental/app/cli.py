@@ -65,7 +65,8 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, str]]:
             config: Any = hydra.compose("config", [*map(typed, overrides)], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from None
-    choices, given = dict(config.hydra.runtime.choices), list(config.hydra.overrides.task)
+    choices = dict(config.hydra.runtime.choices)
+    given: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # they may hold references
     OmegaConf.set_readonly(config, False)
     OmegaConf.set_struct(config, False)
     del config["hydra"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from incremental.report.comparison import BOUNDS, SIGNIFICANT, Row, Table
+from incremental.report.comparison import BOUNDS, SIGNIFICANT, Row, Table, prequential
 from incremental.report.direction import direction, is_quality
 from incremental.report.factors import Group, mixed
 from incremental.report.front import front
@@ -24,6 +24,12 @@ def notes(table: Table) -> list[str]:
         found.append(f"What is not named after a metric, such as the slope, is of {metrics[0]}.")
     if single := [_name(row) for row in rows if len(row.runs) == 1]:
         found.append(f"One seed, so no interval and no test (–): {', '.join(single)}.")
+    for metric in metrics:
+        if empty := [_name(row) for row in rows if prequential(row, metric) is None]:
+            found.append(
+                f"No {metric} (–): {', '.join(empty)}. No test event counted: of none was the item known before "
+                "(data.unseen_items=drop leaves such events out, miss counts them)."
+            )
     if len({tuple(run.seed for run in row.runs) for row in rows}) > 1:
         found.append(
             "The rows do not all have the same seeds: a mean is over the row's own, a test over the shared ones."

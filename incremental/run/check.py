@@ -86,9 +86,10 @@ def untrained(feed: Feed, policy: Update, program: Program) -> list[int]:
         if plan.increments:
             plans[t] = plan
             updated.append(t)
-    part = None if program.counting else False
+    validation = None if program.counting else False
     there = [
-        len(stream.training_examples(range(t, t + 1), validation=part, inputs=inputs)) > 0 for t in range(len(stream))
+        len(stream.training_examples(range(t, t + 1), validation=validation, inputs=inputs)) > 0
+        for t in range(len(stream))
     ]
     trained = {t: plan.arrived if program.counting else plan.increments for t, plan in plans.items()}
     return [t for t, increments in trained.items() if not any(there[i] for i in increments)]

@@ -35,7 +35,8 @@ ODD = [
     "\\\\${y}",
     "",
 ]
-TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"])) | st.text("\\${}'\"=,~# ab[]()%!`")
+SIGNS = ["\\", "${", "}", "'", '"', "=", ",", "~", "#", " ", "a", "[", "]", "(", ")", "%", "!", "`", "$"]
+TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"])) | st.lists(st.sampled_from(SIGNS)).map("".join)
 
 
 def read_back(pasted: str) -> Any:

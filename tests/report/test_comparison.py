@@ -92,6 +92,13 @@ def test_one_seed_says_so() -> None:
     assert "One seed, so no interval and no test (–): replay, finetune." in compared.notes
 
 
+def test_a_row_without_a_value_says_why() -> None:
+    compared = table(runs_of({"finetune": {0: 0.2}, "news": {0: None}}))
+    assert [note for note in compared.notes if note.startswith("No ndcg@10 (–): news. No test event counted")]
+    assert compared.rows[-1].best == frozenset()
+    assert not any("No test event" in note for note in table(runs_of({"finetune": {0: 0.2}})).notes)
+
+
 def test_best_only_where_significant() -> None:
     clear = table(runs_of({"finetune": FINETUNE, "replay": REPLAY, "static": STATIC}))
     assert best(clear) == {NDCG: "replay"}
