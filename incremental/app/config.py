@@ -191,7 +191,7 @@ def _check(value: Any, kind: Any, where: str) -> Any:
         raise UserError(f"{where}={shown(value)}: expected {describe(kind, finite=endless)}") from None
     except _Mismatch:
         guess = _guess(str(value), [word for word in _choices(kind) if isinstance(word, str)])
-        if isinstance(value, int | float) and {str, Path} & {kind, *typing.get_args(kind)}:
+        if isinstance(value, int | float) and any(each in (str, Path) for each in (kind, *typing.get_args(kind))):
             guess = f"; a text that looks like a number is given in quotes: '{where}=\"{str(value).lower()}\"'"
         raise UserError(f"{where}: expected {describe(kind)}, got {value!r} ({type(value).__name__}){guess}") from None
 

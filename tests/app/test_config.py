@@ -101,7 +101,12 @@ def test_unknown_key_names_it_and_what_is_taken() -> None:
         ("ewc", "weight", math.nan, "expected float, got nan (float)"),
         ("ewc", "samples", 1.5, "expected int, got 1.5 (float)"),
         ("ewc", "samples", True, "expected int, got True (bool)"),
-        ("source", "path", 3, "expected a path, got 3 (int)"),
+        (
+            "source",
+            "path",
+            3,
+            "expected a path, got 3 (int); a text that looks like a number is given in quotes: 'a.b.path=\"3\"'",
+        ),
         ("source", "columns", "user", "expected list[str] or null, got 'user' (str)"),
         ("source", "columns", ["user", 1], "expected list[str] or null, got ['user', 1] (list)"),
         ("source", "order", "tmie", "expected time or file, got 'tmie' (str); did you mean time?"),
