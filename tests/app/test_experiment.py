@@ -364,7 +364,7 @@ def test_a_nan_stops_the_run_and_names_increment_step_and_strategy(
         ("evaluation.metrics=[ndcg@900]", "K=900 is larger than the catalogue"),
         ("evaluation.metrics=[precision@3]", "expected one of recall@K"),
         ("training.epochs=0", "training.epochs=0: expected a whole number >= 1"),
-        ("optimizer.learning_rate=fast", "optimizer.learning_rate: expected float, got 'fast'"),
+        ("optimizer.learning_rate=fast", "optimizer.learning_rate: expected a number >= 0, got 'fast'"),
         ("data.heldout=1.5", "data.heldout=1.5: expected a number >= 0 and < 1"),
     ],
 )
