@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+# Traces are many small objects that live on: collections would be a tenth of the suite's time.
+gc.set_threshold(50_000, 20, 20)
 # Before jax is imported. The laws compare bits on the host, whatever device is there.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the suite's time is XLA's compilation. The first line has it optimise less; the second takes the older code

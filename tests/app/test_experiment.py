@@ -232,7 +232,7 @@ def test_a_base_part_in_other_tables(tables: str, tmp_path: Path, monkeypatch: p
             execute(composed(tmp_path / "shared", *given))
         return
     execute(composed(tmp_path / "shared", *given))
-    execute(composed(tmp_path / "alone", *ANCHOR, items))
+    execute(composed(tmp_path / "alone", *ANCHOR, items, f"devices.tables={tables}"))
     one, other = (pl.read_csv(only(tmp_path / runs) / "evaluations.csv")["value"] for runs in ("alone", "shared"))
     np.testing.assert_allclose(one, other, atol=1e-5)
 
