@@ -80,6 +80,7 @@ class Interactions:
     law: Any = None
     further: Mapping[str, Kind] = field(default_factory=dict)  # kinds of ids beside users and items
     side: Mapping[str, Side] = field(default_factory=dict)  # frozen tables by name
+    line: np.ndarray | None = None  # [N] int64, the row of the file, for messages
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -128,6 +129,7 @@ class Interactions:
             law=None if self.law is None else self.law.take(np.arange(min(n, len(self))), np.arange(1, items)),
             further=further,
             side={name: Side(of.kind, of.values[: known[of.kind]]) for name, of in self.side.items()},
+            line=None if self.line is None else self.line[:n],
         )
 
 
@@ -281,6 +283,7 @@ def encode(table: Table, ties: Ties = "strict") -> Interactions:
         notes=(*table.notes, *_note_of_one(table.origin, user, users)),
         law=law,
         further={name: _kind(frame[name]) for name in table.kinds},
+        line=frame["line"].to_numpy(),
     )
 
 
