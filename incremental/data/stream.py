@@ -100,8 +100,7 @@ class Stream:
         self, increments: Sequence[int], *, validation: bool | None, inputs: Iterable[str] = (), by_run: bool = False
     ) -> Examples:
         """The examples to train on, to validate on, or (None) both; where one of the `inputs` needs what was before,
-        those without are left out. `by_run`: histories are cut so that those of a user are prefixes of one another
-        (`_past`)."""
+        those without are left out. `by_run`: histories are cut so that a user's are prefixes of one another."""
         events = self.training_events(increments)
         if validation is not None:
             events = events[self.validation[events] == validation]
@@ -247,8 +246,8 @@ class Stream:
     def _past(self, events: Ints, visible: Bools, by_run: bool = False) -> Ints:
         """[N, L] int32, places of the last visible events before each; -1: none.
 
-        `by_run`: of k events before, where k > L, those from the s-th on, s = ⌈(k - L) / S⌉ S with S = L - ⌊L/4⌋: the
-        last L/4 to L of them, and the same s for the next S - 1 events. Where k <= L nothing is cut in either way.
+        `by_run`: of k > L events before those from the s-th on, s = ⌈(k - L) / S⌉ S with S = L - ⌊L/4⌋: the last L/4 to
+        L of them, and the same s for the next S - 1 events.
         """
         order, _, first = self._by_user
         kept = visible[order]
