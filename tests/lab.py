@@ -42,7 +42,7 @@ from incremental.models.sasrec import sasrec
 from incremental.run import alone, loop
 from incremental.run.alone import Build
 from incremental.run.executor import Executor
-from incremental.run.feed import Feed
+from incremental.run.feed import Capacities, Feed
 from incremental.run.policy import Plan, Update, update
 from incremental.run.progress import Event, Result
 from incremental.run.stopping import restored
@@ -58,6 +58,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 HISTORY = 8  # L
+SIZES = Sizes(item=128, user=128)  # of the tiny stream; no part of it has more examples than that either
 FINETUNE = update()
 POLICIES = {
     "static": update(window=0),
@@ -260,6 +261,11 @@ def functions(program: Program) -> alone.Functions:
     return _made[id(program)]
 
 
+def feed_of(stream: Stream, **arguments: Any) -> Feed:
+    """A feed that pads no more than the tiny stream needs."""
+    return Feed(stream, **{"capacities": Capacities(table=128, examples=128), **arguments})
+
+
 def events(
     build: Build,
     stream: Stream,
@@ -271,7 +277,7 @@ def events(
 ) -> Iterator[Event]:
     """The events of `loop.run` of one lane and one metric; `feed` are arguments of the `Feed`."""
     executor = Executor(alone.Alone(build, seed))
-    return loop.run_stream(Feed(stream, **(feed or {})), executor, policy, **{"metrics": ("ndcg@10",), **arguments})
+    return loop.run_stream(feed_of(stream, **(feed or {})), executor, policy, **{"metrics": ("ndcg@10",), **arguments})
 
 
 def run(build: Build, stream: Stream, policy: Update = FINETUNE, **arguments: Any) -> Result:
@@ -307,7 +313,7 @@ def train(f: alone.Functions, state: State, data: Data, validation: Data) -> tup
 def update_data(stream: Stream, program: Program, t: int) -> tuple[Data, Data]:
     """Training and validation data of a fine-tuning update."""
     plan = Plan(range(t, t + 1), range(t, t + 1), range(t, t + 1), afresh=False)
-    data, validation, _ = Feed(stream).update(program, t, plan, jax.device_put)
+    data, validation, _ = feed_of(stream).update(program, t, plan, jax.device_put)
     return data, validation
 
 
@@ -318,7 +324,7 @@ def user_alone(stream: Stream) -> dict[str, Input]:
 
 def sizes_at(stream: Stream, t: int) -> Sizes:
     """The tables' capacities for the ids that occurred up to increment t."""
-    return Feed(stream).sizes(t, user_alone(stream))
+    return feed_of(stream).sizes(t, user_alone(stream))
 
 
 # -- states ----------------------------------------------------------------------------------------------------------

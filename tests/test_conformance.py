@@ -28,7 +28,7 @@ from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 strategies = pytest.mark.parametrize("strategy", lab.STRATEGIES)
-SIZES = Sizes(item=1024, user=1024)  # of the tiny stream: the least that a feed makes
+SIZES = lab.SIZES
 BASELINES = ("popularity", "cooccurrence", "oracle")
 
 

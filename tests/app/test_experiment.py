@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from incremental.app import cli, experiment
-from incremental.app.assemble import assemble
+from incremental.app.assemble import Parts, assemble
 from incremental.app.bases import Store
 from incremental.app.experiment import execute, named
 from incremental.app.rundir import identity
@@ -23,11 +25,13 @@ from incremental.core.strategy import Strategy
 from incremental.core.types import Problem
 from incremental.errors import UserError
 from incremental.report import read_runs
-from incremental.run import checkpoint
+from incremental.run import alone, checkpoint
+from incremental.run.alone import Build
 from incremental.run.feed import Capacities, Feed
 from incremental.run.progress import Cost, Epoch, EpochDone, Progress, Record, Resumed, Trained
 from incremental.serve.export import export
 from incremental.serve.model import load
+from tests import lab
 
 SMALL = [
     "data.source.users=60",
@@ -65,6 +69,24 @@ def only(folder: Path) -> Path:
 
 class Stopped(Exception):
     """Stands for a kill."""
+
+
+BUILDS: dict[str, Build] = {}  # by all that says what is built, and on which data
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_program() -> Iterator[None]:
+    """Runs that build the same share its compiled functions, from test to test."""
+
+    def assembled(config: Any) -> Parts:
+        parts = assemble(config)
+        own = {name: node for name, node in config.items() if name not in ("runs", "name", "row", "seed", "base")}
+        return parts._replace(build=BUILDS.setdefault(json.dumps(own), cache(parts.build)))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(experiment, "assemble", assembled)
+        patched.setattr(alone, "Functions", lab.functions)
+        yield
 
 
 @pytest.fixture(scope="module")

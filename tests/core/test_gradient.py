@@ -22,7 +22,7 @@ from incremental.run.stopping import restored
 from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
-SIZES = Sizes(item=1024, user=1024)
+SIZES = lab.SIZES
 PLAIN = lab.Spec()
 
 

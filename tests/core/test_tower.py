@@ -37,7 +37,6 @@ from incremental.run import loop
 from incremental.run.alone import Build
 from incremental.run.capacity import grow
 from incremental.run.executor import Executor
-from incremental.run.feed import Feed
 from incremental.run.lanes import Lanes, Programs
 from incremental.run.progress import Finished, Result
 from incremental.serve.export import export
@@ -165,8 +164,8 @@ def test_the_prefix_law() -> None:
 
 
 def test_grown_equals_allocated_beforehand() -> None:
-    events, large = stream(), Sizes(item=1152, user=1152)
-    small = lab.functions(build()(Sizes(item=1024, user=1024)))
+    events, large = stream(), Sizes(item=144, user=144)
+    small = lab.functions(build()(lab.SIZES))
     data = lambda f, t: lab.update_data(events, f.program, t)  # noqa: E731
     f = lab.functions(build()(large))
     grown, _ = lab.train(small, small.init(jax.random.key(0)), *data(small, 0))
@@ -180,7 +179,7 @@ def test_a_lane_is_the_run_alone() -> None:
     numbers = [{"rate": 0.01}, {"rate": 0.03}]
     programs = Programs(functools.partial(program, BOTH, ("ewc",)), {}, 2)
     executor = Executor(Lanes(programs, numbers, [1, 0]))
-    events = loop.run_stream(Feed(stream(), listed=True), executor, lab.FINETUNE, metrics=("ndcg@10",))
+    events = loop.run_stream(lab.feed_of(stream(), listed=True), executor, lab.FINETUNE, metrics=("ndcg@10",))
     (result,) = (event.result for event in events if isinstance(event, Finished) and event.lane == 1)
     assert_same(result, ran())
 
@@ -188,12 +187,12 @@ def test_a_lane_is_the_run_alone() -> None:
 @pytest.mark.parametrize("ids", [True, False])
 def test_a_compact_step_computes_the_batchs_items_only_and_does_what_the_dense_one_does(ids: bool) -> None:
     """Under SGD, with replayed rows and their old hidden vectors; a batch has fewer ids than the tables rows."""
-    model, sizes = text_items(model=matrix_factorization(width=4), ids=ids), Sizes(item=1024, user=1024)
+    model, sizes = text_items(model=matrix_factorization(width=4), ids=ids), Sizes(item=256, user=128)
     met: set[int] = set()
 
     def parts(own: Problem) -> dict[str, Any]:
         met.add(len(own.settle(own.init(jax.random.key(0)))["item"]["embedding"]))
-        return {name: lab.configured(name)(own) for name in ("der", "replay")}
+        return {"der": lab.configured("der")(own)}
 
     def run(rows: Any) -> Any:
         def at(text: jax.Array) -> Program:
@@ -213,7 +212,7 @@ def test_a_compact_step_computes_the_batchs_items_only_and_does_what_the_dense_o
     lab.assert_close(run("compact"), run("dense"), rtol=1e-3, atol=1e-4)
     few, *_, every = sorted(met)  # those of the base part's batches, which no strategy adds to, and of increments'
     assert few < 100
-    assert every == 1024
+    assert every == 256
 
 
 def test_over_devices_it_is_the_run_on_one() -> None:
@@ -240,13 +239,13 @@ def test_a_new_item_scores_from_its_text_before_its_first_interaction() -> None:
 
     def cold(model: Model, listed: bool) -> list[float]:
         if model.tower is None:
-            core = problem(model, full_softmax(), next_item(lab.HISTORY), Sizes(item=1024, user=1024))
+            core = problem(model, full_softmax(), next_item(lab.HISTORY), lab.SIZES)
             steps = training(batch_size=32, epochs=3, patience=0)
             made = make(
-                core, adam(learning_rate=0.03), sizes=Sizes(item=1024, user=1024), training=steps, cutoffs=(12,)
+                core, adam(learning_rate=0.03), sizes=lab.SIZES, training=steps, cutoffs=(12,)
             )
         else:
-            made = program(model, (), Sizes(item=1024, user=1024), {}, (12,))
+            made = program(model, (), lab.SIZES, {}, (12,))
         result = lab.run(lambda _: made, two_kinds(), metrics=("recall@12",), feed={"listed": listed})
         return [record.value for record in result.records if record.metric == "recall@12/cold_items"]
 
@@ -290,7 +289,7 @@ def test_a_run_from_its_config_is_loaded_recommends_and_is_exported(tmp_path: Pa
 
 
 def test_a_program_without_its_texts_says_so() -> None:
-    alone = build()(Sizes(item=1024, user=1024))
+    alone = build()(lab.SIZES)
     for function in (alone.scores, alone.represent, alone.tables):
         with pytest.raises(UserError, match=r"program.at\(side\)"):
             function(None)  # type: ignore[misc, call-arg, arg-type]

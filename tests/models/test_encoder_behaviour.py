@@ -26,7 +26,7 @@ from incremental.encoders.load import load
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.encoder_behaviour import encoder_behaviour
-from incremental.run.feed import Feed
+from incremental.run.feed import Capacities, Feed
 from incremental.run.policy import update
 from incremental.strategies.ewc import ewc
 from incremental.strategies.gpm import gpm
@@ -189,7 +189,8 @@ def build(sizes: Sizes, folder: Path, **settings: Any) -> Program:
 def test_it_learns_from_the_stream_under_strategies(settings: dict[str, Any], checkpoint: Checkpoint) -> None:  # noqa: F811
     folder = checkpoint("bert")
     stream = shop(folder)
-    result = lab.run(partial(build, folder=folder, **settings), stream, update(), metrics=("recall@1",))
+    feed = {"capacities": Capacities(table=32, examples=128)}
+    result = lab.run(partial(build, folder=folder, **settings), stream, update(), metrics=("recall@1",), feed=feed)
     found = {record.metric: record.value for record in result.records if record.evaluated_on == 2}
     assert found["recall@1"] > 0.95  # accuracy
     memory = next(

@@ -19,7 +19,6 @@ from incremental.heads.full_softmax import full_softmax
 from incremental.run import lanes, loop, memory
 from incremental.run.alone import Build
 from incremental.run.executor import Base, Executor
-from incremental.run.feed import Feed
 from incremental.run.lanes import Lanes, Programs
 from incremental.run.policy import Update, update
 from incremental.run.progress import Epoch, EpochDone, Event, Failed, Finished, Paused, Result, Resumed
@@ -65,7 +64,7 @@ def events(
     """The runs as lanes, each with its place in the list as seed."""
     way = Lanes(programs_of(names, len(numbers), lanes.mapped_on), numbers, range(len(numbers)))
     given: dict[str, Any] = {"metrics": ("ndcg@10",), "matrix": True, **arguments}
-    return loop.run_stream(Feed(lab.stream()), Executor(way), policy, **given)
+    return loop.run_stream(lab.feed_of(lab.stream()), Executor(way), policy, **given)
 
 
 def solo(
@@ -209,7 +208,7 @@ def test_lanes_are_split_where_the_compiled_programs_need_more_than_is_free(monk
     programs = programs_of(NAMES, len(NUMBERS), lanes.mapped_on)
     for free, parts in ((2**40, 1), (2**10, len(NUMBERS))):
         monkeypatch.setattr(memory, "available", lambda _, free=free: free)
-        assert memory.splits(programs, Feed(lab.stream()), lab.FINETUNE, NUMBERS) == parts
+        assert memory.splits(programs, lab.feed_of(lab.stream()), lab.FINETUNE, NUMBERS) == parts
 
 
 @pytest.mark.slow

@@ -274,7 +274,7 @@ def test_training_stops_by_the_newest_increments_validation_part() -> None:
     stream = lab.stream()
     for name in ("window", "retrain"):
         program, plan = lab.build(PLAIN)(lab.sizes_at(stream, 2)), lab.POLICIES[name].plan(2, [0, 1], {}, 0)
-        data, validation, _ = Feed(stream).update(program, 2, plan, jax.device_put)
+        data, validation, _ = lab.feed_of(stream).update(program, 2, plan, jax.device_put)
         assert set(np.asarray(validation.rows.increment)[: int(validation.size)].tolist()) == {2}
         assert len(set(np.asarray(data.rows.increment)[: int(data.size)].tolist())) > 1
 
@@ -308,7 +308,7 @@ def test_a_fresh_start_knows_nothing_of_earlier_increments() -> None:
     program = lab.build(PLAIN)(result.sizes)
     f = lab.functions(program)
     plan = lab.POLICIES["retrain"].plan(3, [0, 1, 2], {}, 0)
-    data, validation, _ = Feed(stream).update(program, 3, plan, jax.device_put)
+    data, validation, _ = lab.feed_of(stream).update(program, 3, plan, jax.device_put)
     spoilt = jax.tree.map(lambda leaf: leaf + 7, f.init(jax.random.key(3)).learner.params)
     state = f.init(jax.random.key(3))
     state = state._replace(learner=state.learner._replace(params=spoilt))
