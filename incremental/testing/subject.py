@@ -4,7 +4,7 @@ import functools
 import gc
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +88,9 @@ class Subject:
         parameters = inspect.signature(factory, eval_str=True).parameters
         for name, parameter in parameters.items():
             value = arguments.get(name, parameter.default)
-            if parameter.annotation is float and isinstance(value, int | float):
+            kind = parameter.annotation  # `Annotated[float, ...]` where the number has bounds
+            kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+            if kind is float and isinstance(value, int | float):
                 floats[name] = jnp.float32(value)
             elif name in arguments:
                 fixed[name] = value
