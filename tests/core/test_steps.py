@@ -55,17 +55,13 @@ def increment(program: Program, state: State, data: Data, epochs: int = 1) -> St
     return program.end(state, data)
 
 
-def ended(program: Program, t: int, epochs: int = 1) -> State:
-    """After increments 0..t."""
-
-    @jax.jit
-    def run(key: Any) -> State:
-        state = program.init(key)
-        for i in range(t + 1):
-            state = increment(program, state, rows(i), epochs)
-        return state
-
-    return run(jax.random.key(0))
+def states(program: Program, t: int, epochs: int = 1) -> list[State]:
+    """After each of the increments 0..t."""
+    update = jax.jit(lambda state, data: increment(program, state, data, epochs))
+    found = [jax.jit(program.init)(jax.random.key(0))]
+    for i in range(t + 1):
+        found.append(update(found[-1], rows(i)))
+    return found[1:]
 
 
 # -- gradients of single examples --------------------------------------------------------------------------------------
@@ -136,7 +132,7 @@ def clipped(_problem: Problem) -> Strategy:
 
 
 def test_clipped_examples_on_table_rows_are_those_of_whole_tables() -> None:
-    large = Sizes(item=1024, user=512)
+    large = Sizes(item=256, user=128)
     dense, compact, plain = (
         jax.jit(lambda p=p: p.run_epoch(p.begin(p.init(jax.random.key(0)), rows()), rows())[0].learner.params)()
         for p in (
@@ -155,8 +151,7 @@ def test_clipped_examples_on_table_rows_are_those_of_whole_tables() -> None:
 def test_a_correction_of_scores_acts_in_evaluation_from_the_first_increment_on() -> None:
     plain, corrected = program({}), program({"errors": error_memory})
     inputs = {"user": jnp.unique(rows().rows.inputs["user"])}  # those that the model knows
-    for t in (0, 1):
-        one, other = ended(plain, t), ended(corrected, t)
+    for t, (one, other) in enumerate(zip(states(plain, 1), states(corrected, 1), strict=True)):
         lab.assert_same(one.learner.params, other.learner.params)
         error = np.asarray(other.strategy["errors"])
         assert np.abs(error).max() > 0.01
@@ -170,8 +165,7 @@ def test_a_correction_of_scores_acts_in_evaluation_from_the_first_increment_on()
         ]
         assert (ranks[0] == ranks[1]).all() == (t == 0)
     checked = program({"errors": error_memory}, patience=2)
-    fits = [jax.jit(p.validate)(other, rows(1), None).fit.value for p in (checked, program({}, patience=2))
-            for other in [ended(corrected, 1)]]  # fmt: skip
+    fits = [jax.jit(p.validate)(other, rows(1), None).fit.value for p in (checked, program({}, patience=2))]
     assert fits[0] != fits[1]  # early stopping reads what is ranked
 
 
@@ -206,7 +200,7 @@ def test_in_training_the_loss_reads_corrected_scores() -> None:
 
 
 def test_on_table_rows_scores_are_corrected_in_evaluation_only() -> None:
-    large, data = Sizes(item=1024, user=512), rows(1)
+    large, data = Sizes(item=256, user=128), rows(1)
     good, bad = (program({"lift": lifted(now, early=False)}, "sampled", large, rows="compact") for now in (False, True))
     state = jax.eval_shape(lambda key: good.begin(good.init(key), data), jax.random.key(0))
     jax.eval_shape(good.run_epoch, state, data)

@@ -33,7 +33,7 @@ from tests.core.test_tower import two_kinds
 from tests.encoders.conftest import Checkpoint, checkpoint  # noqa: F401
 
 TITLES = ["", "lip balm", "red nail polish", "blue lip", "nail balm red lip"]
-SIZES, L = Sizes(item=1024, user=1024), 6
+SIZES, L = Sizes(item=64, user=32), 6
 LAYER = "tower/layer_1"
 
 
@@ -52,10 +52,10 @@ def test_items_start_as_the_whole_encoder_has_them(checkpoint: Checkpoint, setti
     folder = checkpoint("bert")
     text = text_of(folder, TITLES, settings["layers"])
     own = of(folder, text, Sizes(item=len(TITLES), user=3), full_softmax(), **settings)
-    params = own.init(jax.random.key(0))
+    params = jax.jit(own.init)(jax.random.key(0))
     whole = encode(load(folder), TITLES[1:], length=L, normalise=True)
     expected = whole @ params["tower"]["text"]["kernel"]
-    settled = own.settle(params)
+    settled = jax.jit(own.settle)(params)
     np.testing.assert_allclose(settled["item"]["embedding"][1:], expected[:, :4], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(settled["item_bias"][1:], expected[:, 4], rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(settled["item"]["embedding"][0], 0.0)
@@ -84,7 +84,7 @@ def test_adapters_are_added_to_query_and_value(checkpoint: Checkpoint) -> None: 
     sizes = Sizes(item=len(TITLES), user=3)
     adapted = of(folder, text, sizes, full_softmax(), layers=1, rank=2, alpha=6.0)
     trained = of(folder, text, sizes, full_softmax(), layers=1)
-    params, moved = adapted.init(jax.random.key(0)), trained.init(jax.random.key(0))
+    params, moved = (jax.jit(each.init)(jax.random.key(0)) for each in (adapted, trained))
     rng = np.random.default_rng(0)
     for part in ("query", "value"):
         pair = params["tower"]["lora"]["layer_1"][part]
@@ -92,7 +92,8 @@ def test_adapters_are_added_to_query_and_value(checkpoint: Checkpoint) -> None: 
         pair["merged"] = rng.normal(size=(8, 8)).astype(np.float32)  # as `lora_boundary` leaves it
         moved["tower"]["layer_1"][part]["kernel"] += 3.0 * (pair["a"] @ pair["b"] + pair["merged"])
     moved["tower"]["text"] = params["tower"]["text"]
-    lab.assert_close(adapted.settle(params)["item"], trained.settle(moved)["item"], rtol=1e-4, atol=1e-5)
+    one, other = jax.jit(adapted.settle)(params), jax.jit(trained.settle)(moved)
+    lab.assert_close(one["item"], other["item"], rtol=1e-4, atol=1e-5)
 
 
 def program(folder: Path, text: Any, head: Head, parts: Any, rows: Any, **settings: Any) -> Program:

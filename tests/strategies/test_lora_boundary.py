@@ -14,7 +14,7 @@ from incremental.core.gradient import make, training
 from incremental.core.optimizers import adagrad, adam
 from incremental.core.problem import Model, problem
 from incremental.core.quadratic import penalty
-from incremental.core.spec import Sizes, next_item
+from incremental.core.spec import next_item
 from incremental.core.strategy import Strategy, chain
 from incremental.core.types import Data, Learner, Params, Problem, State
 from incremental.errors import UserError
@@ -36,7 +36,7 @@ from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 NONE: Any = None
-SIZES, RANK = Sizes(item=1024, user=1024), 2
+SIZES, RANK = lab.SIZES, 2
 ROWS: Any = {"user": np.arange(1, 20, dtype=np.int32)}
 PAIR = "lora/layer"
 
@@ -69,6 +69,7 @@ def of(**own: bool) -> Problem:
 
 
 PROBLEM = of()
+hidden = jax.jit(lambda params: PROBLEM.apply(params, ROWS).hidden)
 BESIDE: dict[str, Callable[[Problem], Strategy]] = {
     "pull": lambda own: l2_to_last(own, weight=1.0),
     "taught": lwf,
@@ -95,7 +96,7 @@ def before_the_end(f: alone.Functions, state: State, t: int) -> State:
 
 
 def said(params: Params) -> np.ndarray:
-    return np.asarray(PROBLEM.apply(params, ROWS).hidden)
+    return np.asarray(hidden(params))
 
 
 def test_right_after_the_boundary_model_mean_and_teacher_say_what_they_said_before() -> None:
