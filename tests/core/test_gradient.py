@@ -105,7 +105,7 @@ def test_a_label_that_is_trained_on_is_a_candidate() -> None:
     state, _ = f.run_epoch(f.begin(f.init(jax.random.key(0)), data), data)
     # 32 copies of one row, so that whatever is drawn is known.
     rows = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), state.strategy["replay"].rows)
-    user, label = int(rows.inputs["user"][0]), 200
+    user, label = int(rows.inputs["user"][0]), SIZES.slots - 1
     assert not bool(state.learner.catalogue.seen[label])
     memory = state.strategy["replay"]._replace(rows=rows._replace(labels=jnp.full_like(rows.labels, label)))
     params, seen = jax.tree.map(jnp.copy, state.learner.params), np.array(state.learner.catalogue.seen)

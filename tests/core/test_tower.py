@@ -242,9 +242,7 @@ def test_a_new_item_scores_from_its_text_before_its_first_interaction() -> None:
         if model.tower is None:
             core = problem(model, full_softmax(), next_item(lab.HISTORY), lab.SIZES)
             steps = training(batch_size=32, epochs=3, patience=0)
-            made = make(
-                core, adam(learning_rate=0.03), sizes=lab.SIZES, training=steps, cutoffs=(12,)
-            )
+            made = make(core, adam(learning_rate=0.03), sizes=lab.SIZES, training=steps, cutoffs=(12,))
         else:
             made = program(model, (), lab.SIZES, {}, (12,))
         result = lab.run(lambda _: made, two_kinds(), metrics=("recall@12",), feed={"listed": listed})

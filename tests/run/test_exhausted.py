@@ -10,7 +10,7 @@ from incremental.errors import UserError
 from incremental.run.alone import Bound
 from incremental.run.executor import Executor
 from incremental.run.exhausted import exhausted, largest, plans
-from incremental.run.feed import Feed
+from incremental.run.feed import Capacities, Feed
 from incremental.run.policy import update
 from tests import lab
 
@@ -57,10 +57,11 @@ def test_training_ranking_and_growing(
     monkeypatch: pytest.MonkeyPatch, documented: Callable[..., None], owner: Any, name: str, error: Exception
 ) -> None:
     monkeypatch.setattr(owner, name, full(error))
+    usual = {"listed": True, "capacities": Capacities()}
     with pytest.raises(
         UserError, match=r"out of memory \((RESOURCE|std::bad).*: at the largest part \((\S+ )+"
     ) as said:
-        lab.run(lab.build(lab.Spec(epochs=1)), lab.stream(), batch_size=8, feed={"listed": True})
+        lab.run(lab.build(lab.Spec(epochs=1)), lab.stream(), batch_size=8, feed=usual)
     text = str(said.value)
     assert "the scores of a batch for all items 8 x 1,024 x 4 = 32,768 bytes" in text
     assert "lower training.batch_size; choose head=sampled_softmax" in text

@@ -203,9 +203,9 @@ def test_spread_exemplars_come_in_turn() -> None:
     """3 exemplars over 6 rows in batches of 3 are one a batch: two of them in an epoch."""
     strategy = ader(PROBLEM, capacity=C, rows=ROWS, spread=True)
     own, met = state(), []
-    batch = jax.jit(lambda step: strategy.batch(own, NEW._replace(step=step), jax.random.key(2)))
+    batch = jax.jit(lambda own, new, step: strategy.batch(own, new._replace(step=step), jax.random.key(2)))
     for step in range(2):
-        joined = batch(jnp.int32(step))
+        joined = batch(own, NEW, jnp.int32(step))
         assert np.asarray(joined.valid).tolist() == [True] * B + [True, False, False, False]
         met.append(np.asarray(joined.inputs["x"])[B])
     np.testing.assert_array_equal(np.stack(met), np.asarray(own.rehearsal.memory.rows.inputs["x"])[:2])
