@@ -78,9 +78,10 @@ BUILDS: dict[str, Build] = {}  # by all that says what is built, and on which da
 def _one_program() -> Iterator[None]:
     """Runs that build the same share its compiled functions, from test to test."""
 
-    def assembled(config: Any) -> Parts:
-        parts = assemble(config)
-        own = {name: node for name, node in config.items() if name not in ("runs", "name", "row", "seed", "base")}
+    def assembled(config: Any, *stream: Any) -> Parts:
+        parts = assemble(config, *stream)
+        apart = ("runs", "name", "row", "seed", "base", "update")
+        own = {name: node for name, node in config.items() if name not in apart}
         return parts._replace(build=BUILDS.setdefault(json.dumps(own), cache(parts.build)))
 
     with pytest.MonkeyPatch.context() as patched:
