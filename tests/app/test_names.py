@@ -68,7 +68,7 @@ def refused(**config: Any) -> str:
 def test_names_that_no_folder_or_table_can_have_are_refused(documented: Documented) -> None:
     documented("a name that leaves the folder of the runs", refused(name="../x"))
     documented("a name of a hidden folder", refused(name=".x"))
-    documented("a name that is too long", refused(name="ü" * 60))
+    documented("a name of a run that is too long", refused(name="ü" * 60))
     documented("a row of two lines", refused(row="one\ntwo"))
     documented("a name that a YAML file gives as a number", refused(name=20241105))
     documented("a folder of runs that a YAML file gives as a number", refused(runs=1.5))

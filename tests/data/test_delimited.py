@@ -186,6 +186,10 @@ def test_a_file_without_a_header(write: Write, documented: Documented) -> None:
 def test_a_header_that_counts_its_columns_is_one(write: Write) -> None:
     table = columns(path=write("0,1,2\na,x,5\nb,y,6\n"), user="0", item="1", time="2")
     assert table.frame["time"].to_list() == [5, 6]
+    for first, names in (("", "012"), ("", "123"), (" ", "012")):  # with the numbers of the rows before them
+        path = write(f"{first},{','.join(names)}\n0,a,x,5\n1,b,y,6\n")
+        table = columns(path=path, user=names[0], item=names[1], time=names[2])
+        assert table.frame["user"].to_list() == ["a", "b"]
 
 
 def test_a_year_may_be_the_name_of_a_column(write: Write) -> None:

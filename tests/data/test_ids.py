@@ -211,7 +211,7 @@ def test_columns_of_a_database_and_of_sessions(tmp_path: Path, documented: Docum
 def test_a_word_for_missing_is_refused_dropped_or_kept(word: str, column: str) -> None:
     broken = table(**{column: ["p", word, word, "q"]})
     with pytest.raises(
-        UserError, match=rf"row 2, column '{column}': .* \(and 1 more rows\).*missing=drop.*missing=keep"
+        UserError, match=rf"row 2, column '{column}': .* \(and 1 more row\).*missing=drop.*missing=keep"
     ):
         encode(broken)
     dropped, steps = cleaning(missing="drop")(broken)

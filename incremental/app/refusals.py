@@ -1,0 +1,37 @@
+"""What Hydra refuses to compose, in one line: the key or the choice, what there is, what may be meant."""
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
+
+from incremental.app import config as schema
+
+
+def refusal(error: Exception, overrides: Sequence[str], compose: Callable[[list[str]], Any]) -> str:
+    """The line; `compose` makes a configuration of overrides, here of those that are not refused."""
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        close = difflib.get_close_matches(choice, error.options, n=1)
+        guess = f"; did you mean {close[0]}?" if close else ""
+        return f"{group}={choice}: there is {', '.join(error.options)}{guess}"
+    lines = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()]
+    absent = re.fullmatch(r"Could not override '([^'@]+)'", lines[0]) if lines else None
+    if absent is None:
+        return "; ".join(lines[:3])
+    key = absent[1]
+    given = next((one for one in overrides if one.partition("=")[0] == key), key)
+    try:
+        known = compose([one for one in overrides if one != given])
+    except HydraException:  # another one is wrong too
+        known = compose([])
+    from incremental.app.assemble import KEYS  # what it imports takes seconds
+
+    top: Any = OmegaConf.to_container(known, resolve=False)
+    places = schema.keys({name: top.get(name) for name in KEYS})
+    if key in places:
+        return f"{given}: the configuration leaves this key of its factory out; give it with a plus: +{given}"
+    return f"{given}: there is no such key{schema.meant(key.rpartition('.')[2], KEYS, places)}"
