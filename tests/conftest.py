@@ -1,12 +1,16 @@
 """What all tests share."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+# Traces are many small objects that live on: collections would be a tenth of the suite's time.
+gc.set_threshold(50_000, 20, 20)
 # Before jax is imported. The laws compare bits on the host, whatever device is there.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the suite's time is XLA's compilation. The first line has it optimise less; the second takes the older code
@@ -24,6 +28,9 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
 PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "programs" / WORKER
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(PROGRAMS)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+# No law depends on how fast the machine is.
+hypothesis.settings.register_profile("laws", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("laws")
 # `from tests import lab` for a plain `pytest` too; `python -m pytest` has the folder on the path anyway.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -77,7 +77,7 @@ def outside(kind: Any) -> st.SearchStrategy[float]:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_what_lies_outside_is_refused_by_its_key(data: st.DataObject) -> None:
     name, key, kinds = data.draw(st.sampled_from(NUMBERS))
@@ -89,7 +89,7 @@ def test_what_lies_outside_is_refused_by_its_key(data: st.DataObject) -> None:
     assert said.startswith(f"{name.rpartition('.')[2]}: {key}={value}: expected "), said
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(NUMBERS))
 def test_every_default_lies_inside(number: tuple[str, str, list[Any]]) -> None:
     name, key, kinds = number

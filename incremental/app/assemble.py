@@ -14,6 +14,7 @@ from jax import Array
 
 from incremental.app import config as schema
 from incremental.app import environment
+from incremental.app.contents import within
 from incremental.core.gradient import Training, make
 from incremental.core.problem import Baseline, Head, Model, problem, read
 from incremental.core.program import Program
@@ -32,7 +33,7 @@ from incremental.run.records import cutoffs
 
 NODES = ("model", "head", "optimizer", "update", "tracking", "training", "devices", "evaluation")
 """the top level's nodes, beside the data and the strategies"""
-OWN = ("name", "row", "label", "study", "seed", "runs", "base", "debug", "profile", "dry_run")
+OWN = ("name", "row", "label", "study", "seed", "runs", "base", "continue", "debug", "profile", "dry_run")
 KEYS = ("data", *NODES, "strategies", *OWN)
 PLACES = {"strategy": "strategies.{}", "text": "data.text", "task": "data.task"}
 """where a group's choice belongs that Hydra puts at the top level"""
@@ -119,11 +120,20 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "training": training, "data": data}
 
 
-def assemble(config: Mapping[str, Any]) -> Parts:
-    """The parts that `config` (resolved, plain dicts) describes; a UserError names the key that is wrong."""
+def stream_of(config: Mapping[str, Any]) -> Stream:
+    """The stream of `config`, as its data is now."""
+    data = completed(config)["data"]
+    return _stream(json.dumps(data), json.dumps(within(data)))
+
+
+def assemble(config: Mapping[str, Any], stream: Stream | None = None) -> Parts:
+    """The parts that `config` (resolved, plain dicts) describes; a UserError names the key that is wrong.
+
+    `stream` stands in place of the one that the config describes.
+    """
     environment.check()
     config = completed(config)
-    stream = _stream(json.dumps(config["data"]))
+    stream = stream_of(config) if stream is None else stream
     update = schema.build(config["update"], "update")
     measured = schema.build(config["evaluation"], "evaluation")._replace(listed=stream.unseen_items == "listed")
     steps = schema.build(config["training"], "training")
@@ -191,8 +201,12 @@ def with_numbers(config: Mapping[str, Any], numbers: Mapping[str, Any]) -> dict[
 
 
 @lru_cache(maxsize=3)
-def _stream(described: str) -> Stream:
-    """The stream of a `data` config; a sweep over methods and a few seeds reads or simulates each stream once."""
+def _stream(described: str, contents: str) -> Stream:
+    """The stream of a `data` config; a sweep over methods and a few seeds reads or simulates each stream once.
+
+    `contents` stands for what lies at its paths now.
+    """
+    del contents
     return schema.build(json.loads(described), "data")
 
 

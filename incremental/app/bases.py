@@ -1,25 +1,31 @@
 """What the runs of a sweep share: base parts, for the rows of a table begin with one model, and compiled functions."""
 
+import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from incremental.app.assemble import Parts, assemble
-from incremental.app.rundir import identity
+from incremental.app import config as schema
+from incremental.app.assemble import KEYS, Parts, assemble
+from incremental.app.continuing import DATA, grown_since, kept_stream, protocol
+from incremental.app.rundir import settings
+from incremental.app.trust import refuse_strangers
 from incremental.core.spec import Sizes
 from incremental.core.types import bytes_of
+from incremental.data.kept import Kept, difference, digests, kept, log_of
 from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.report.settings import read_config
 from incremental.run.alone import Alone, Functions
 from incremental.run.checkpoint import Checkpoints
 from incremental.run.executor import Base, Snapshot
+from incremental.run.feed import Feed
 
 SHARED = ("seed", "data", "model", "head", "optimizer", "training", "devices")  # the keys that make a base part
+DRAWN = ("history", "heldout", "validation", "seed", "ties", "task", "features")
+"""the keys of the data that say, with its events, what a base part trains on"""
 MOST_BYTES = 2**30  # of the base parts that a sweep keeps; the oldest make room
 
 
@@ -88,37 +94,97 @@ class Shared:
             del kept[next(iter(kept))]
 
 
-def restored(run: str | Path) -> tuple[dict[str, Any], Parts, Alone, Snapshot]:
-    """A run directory's config and parts, and what its last checkpoint holds, an increment at least finished."""
-    directory = Path(run)
-    path = directory / "config.yaml"
+def config_of(run: Path) -> dict[str, Any]:
+    """The config of a run directory, literally: nothing in it is resolved or imported."""
+    path = run / "config.yaml"
     if not path.is_file():
-        raise UserError(f"{directory}: not a run directory (no config.yaml); give one that `incremental` wrote")
+        raise UserError(f"{run}: not a run directory (no config.yaml); give one that `incremental` wrote")
     config = read_config(path)  # its values are resolved: not again
-    parts = assemble({**config, "devices": ALONE})
+    missing = [key for key in KEYS if key not in config and key != "continue"]
+    if missing or not isinstance(config["data"], dict):
+        raise UserError(f"{path}: not the configuration of a run ({', '.join(missing[:3]) or 'data'} is not there)")
+    return config
+
+
+def data_of(run: Path) -> Kept:
+    """What the run keeps of its data."""
+    data = kept(run / DATA)
+    if data is None:
+        raise UserError(
+            f"{run}: the run has no {DATA}/data.json, which says what data it was made of; take it from a copy, or, "
+            "where an older version wrote the run, run it again in another folder with runs=..."
+        )
+    return data
+
+
+def restored(
+    run: str | Path, plugins: Sequence[str] = (), data_path: str | None = None
+) -> tuple[dict[str, Any], Parts, Alone, Snapshot]:
+    """A run directory's config and parts, and what its last checkpoint holds, an increment at least finished.
+
+    All of it is from the directory: the stream too, as the run has kept it; or that of the data at `data_path`, which
+    must be the run's own and may have more at its end. `plugins` are the packages, beside this one, whose factories
+    may be imported.
+    """
+    directory = Path(run)
+    config = config_of(directory)
+    data = data_of(directory)
+    used = {key: value for key, value in config.items() if key != "tracking"}
+    used = used if data_path is not None else {**used, "data": protocol(config)}
+    refuse_strangers(used, plugins, str(directory / "config.yaml"))
+    if "stream" in inspect.signature(schema.partial(config["model"], "model").func).parameters:
+        raise UserError(
+            f"{directory}: the run's model reads the law of past events of a simulated stream (the oracle), and knows "
+            "nothing of what is to come; choose the run of another model"
+        )
+    if data_path is None:
+        stream = kept_stream(config, log_of(data), data.increment)
+    else:
+        stream = grown_since(config, data, data_path)
+    parts = assemble({**config, "devices": ALONE}, stream)
     way = Alone(parts.build)
-    found = Checkpoints(directory / "checkpoint", identity(config)).restore(lambda sizes: way.at(sizes).like())
+    return config, parts, way, last(directory, config, way)
+
+
+def last(run: Path, config: Mapping[str, Any], way: Alone) -> Snapshot:
+    """The last save of a run, an increment at least finished."""
+    saves = run / "checkpoint"
+    found = None
+    if saves.is_dir():
+        found = Checkpoints(saves, settings(config), writes=False).restore(lambda sizes: way.at(sizes).like())
     if found is None or found.progress.increment == 0:
-        raise UserError(f"{directory}: no checkpoint of a finished increment; let the run go on first")
-    return config, parts, way, found
+        raise UserError(f"{run}: no checkpoint of a finished increment; let the run go on first")
+    return found
 
 
 def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: Sizes) -> Base:
-    """The base part as `run` has trained it, in tables of `sizes`, for a run of `config` on `stream` to begin with."""
-    theirs, parts, way, (state, _, _, theirs_at, progress) = restored(run)
+    """The base part as `run` has trained it, in tables of `sizes`, for a run of `config` on `stream` to begin with.
+
+    Nothing that the other run names is imported: what is the same is made of this run's own config.
+    """
+    theirs = config_of(Path(run))
     for key in ("seed", "model", "head", "optimizer", "training"):
         if theirs[key] != config[key]:
             raise UserError(f"base={run}: its {key} is another; a base part is shared by runs that differ after it")
     if theirs["strategies"]:
         raise UserError(f"base={run}: it has strategies ({', '.join(sorted(theirs['strategies']))}); name one without")
+    data, own = data_of(Path(run)), stream.prefix(0).interactions
+    ours = digests(own, [len(own)], [0])[0]
+    drawn = [key for key in DRAWN if theirs["data"].get(key) != config["data"].get(key)]
+    if data.parts[0].digest != ours.digest or drawn:
+        other = difference(data._replace(parts=data.parts[:1]), own)
+        why = other or f"it has {data.parts[0].events:,} events, and this run's {len(own):,}"
+        raise UserError(
+            f"base={run}: its base part has other training rows ("
+            f"{f'its data.{drawn[0]} is another' if drawn else why}); data must be the same up to its end"
+        )
+    way = Alone(assemble({**config, "strategies": {}, "devices": ALONE}, stream).build)
+    at = Feed(stream).sizes(0)
+    if way.at(at).program.at is not None and data.parts[0].texts != ours.texts:
+        raise UserError(f"base={run}: its items' texts are others; data.text must be the same")
+    state, _, _, theirs_at, progress = last(Path(run), theirs, way)
     if int(state.learner.increment) > 0:
         raise UserError(f"base={run}: it has gone on training after its base part; make one with update=static")
-    if not same_rows(parts.stream.prefix(0), stream.prefix(0)):
-        raise UserError(f"base={run}: its base part has other training rows; data must be the same up to its end")
-    reads = way.at(theirs_at).program.at is not None
-    texts = [each.prefix(0).interactions.side for each in (parts.stream, stream)]
-    if reads and "text" in texts[0] and not np.array_equal(texts[0]["text"].values, texts[1]["text"].values):
-        raise UserError(f"base={run}: its items' texts are others; data.text must be the same")
     if any(theirs_at[kind] > sizes[kind] for kind in sizes):
         raise UserError(
             f"base={run}: its tables are made for more ids ({said(theirs_at)}) than this run begins with "
@@ -131,13 +197,3 @@ def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: S
 def said(sizes: Sizes) -> str:
     """Capacities in words."""
     return ", ".join(f"{kind} {size:,}" for kind, size in sizes.items())
-
-
-def same_rows(one: Stream, other: Stream) -> bool:
-    """Whether two streams train and validate on the same examples."""
-
-    def drawn(each: Stream) -> tuple[Any, ...]:
-        log, task = each.interactions, each.task.labels
-        return log.user, log.item, each.label, task, each.heldout, each.validation, each.history, each.ties
-
-    return all(np.array_equal(a, b) for a, b in zip(drawn(one), drawn(other), strict=True))

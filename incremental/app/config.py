@@ -62,7 +62,7 @@ def partial(node: Any, where: str, /, **provided: Any) -> functools.partial[Any]
     """The node's factory, its keyword-only parameters checked and bound; positional ones are left open."""
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise UserError(f"{where}: expected a node with _target_, the dotted name of a factory; got {node!r}")
-    target = _find(node["_target_"], f"{where}._target_")
+    target = find(node["_target_"], f"{where}._target_")
     parameters = _keys(target)
     keywords = dict(provided)
     for key, value in node.items():
@@ -82,7 +82,7 @@ def partial(node: Any, where: str, /, **provided: Any) -> functools.partial[Any]
 
 def keywords(node: Mapping[str, Any], where: str) -> list[str]:
     """The keys that the node's factory takes."""
-    return list(_keys(_find(node["_target_"], f"{where}._target_")))
+    return list(_keys(find(node["_target_"], f"{where}._target_")))
 
 
 def floats(node: Mapping[str, Any], where: str) -> dict[str, float]:
@@ -106,7 +106,7 @@ def keys(node: Any, where: str = "") -> list[str]:
     names = [str(key) for key in node if key != "_target_"]
     if isinstance(node.get("_target_"), str):
         with contextlib.suppress(UserError):
-            names += [key for key in _keys(_find(node["_target_"], where)) if key not in node]
+            names += [key for key in _keys(find(node["_target_"], where)) if key not in node]
     found = []
     for name in names:
         place = f"{where}.{name}" if where else name
@@ -125,7 +125,8 @@ def meant(word: str, words: Sequence[str], places: Iterable[str]) -> str:
     return f"; did you mean {close[0] if close[0] in words else by_end[close[0]]}?" if close else ""
 
 
-def _find(name: Any, where: str) -> Callable[..., Any]:
+def find(name: Any, where: str) -> Callable[..., Any]:
+    """The factory of a dotted name, imported; `where` is the key that has it."""
     if name == _MISSING:
         raise UserError(_needed(where))
     module_name, _, attribute = str(name).rpartition(".")

@@ -1,7 +1,9 @@
 """What stands for a path in a run's identity: what lies there, and not where it lies."""
 
+import glob
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -14,9 +16,10 @@ def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with the contents in place of local paths: what `path`, a key that ends in `_path`, and `base` name.
 
     A file stands for itself and for those beside it of the same name (`a.inter`, `a.item`), a folder for the files in
-    it, without folders below it and what is hidden, a base run for its identity. A relative `..._path` is looked for
-    beside `path`. What there is not, such as a checkpoint by its name in a hub's cache, is left as it is. `cache` says
-    where numbers are kept, and not which.
+    it and in folders such as `year=2024`, without other folders and what is hidden, a pattern (`part-*.csv`) for what
+    it matches, a base run for its identity. A relative `..._path` is looked for beside `path`. What there is
+    not, such as a checkpoint by its name in a hub's cache, is left as it is. `cache` says where numbers are kept, and
+    not which.
     """
     found = within(config)
     if config.get("base"):
@@ -30,7 +33,7 @@ def within(node: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in node.items():
         if isinstance(value, Mapping):
             found[key] = within(value)
-        elif isinstance(value, str) and (key == "path" or key.endswith("_path")):
+        elif is_place(key, value):
             home = Path(str(node["path"])).expanduser().parent if "path" in node and key != "path" else Path()
             found[key] = of(home / Path(value).expanduser()) or value
         elif key != "cache" or "_target_" not in node:
@@ -38,16 +41,77 @@ def within(node: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def without_data(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A node, and those below it, without its local paths and without what lies there."""
+    return {
+        key: without_data(value) if isinstance(value, Mapping) else value
+        for key, value in node.items()
+        if not is_place(key, value) and (key != "cache" or "_target_" not in node)
+    }
+
+
+def at_places(node: Mapping[str, Any]) -> list[str]:
+    """What a node and those below it have as local paths."""
+    found: list[str] = []
+    for key, value in sorted(node.items()):
+        if isinstance(value, Mapping):
+            found += at_places(value)
+        elif is_place(key, value):
+            found.append(value)
+    return found
+
+
+def places(node: Mapping[str, Any]) -> list[str]:
+    """The local paths in a node and those below it, absolute."""
+    return [str(Path(value).expanduser().absolute()) for value in at_places(node)]
+
+
+def is_place(key: str, value: Any) -> bool:
+    """Whether a key's value is a local path."""
+    return isinstance(value, str) and (key == "path" or key.endswith("_path"))
+
+
 def of(path: Path) -> str | None:
     """A hash of the names and contents of what is at `path`; None where nothing is."""
     if path.is_file():
         files = {one.suffix: one for one in path.parent.iterdir() if one.stem == path.stem and one.is_file()}
     elif path.is_dir():
-        files = {one.name: one for one in path.iterdir() if one.is_file() and not one.name.startswith(".")}
+        files = inside(path)
+    elif matched := [Path(one) for one in glob.glob(str(path), recursive=True)]:
+        files = {}
+        for one in matched:
+            files |= {str(one): one} if one.is_file() else {f"{one}/{name}": each for name, each in inside(one).items()}
+        if not files:
+            return None
+        above = os.path.commonpath([Path(name).parent for name in files])
+        files = {os.path.relpath(name, above): one for name, one in files.items()}
     else:
         return None
     known = [(name, one.stat().st_size, digest(one, one.stat().st_mtime_ns)) for name, one in sorted(files.items())]
     return f"content {hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]}"
+
+
+def inside(folder: Path) -> dict[str, Path]:
+    """The files of a folder, and of those folders in it that are parts of a table (`year=2024`), by name."""
+    files: dict[str, Path] = {}
+    for one in folder.iterdir():
+        if one.is_file() and not one.name.startswith("."):
+            files[one.name] = one
+        elif one.is_dir() and "=" in one.name:
+            files |= {f"{one.name}/{name}": each for name, each in inside(one).items()}
+    return files
+
+
+def has_more(place: str) -> bool:
+    """Whether a reader may find files at a place that do not count, in folders below that are no parts of a table."""
+    path = Path(place).expanduser()
+    folders = [path] if path.is_dir() else [Path(one) for one in glob.glob(str(path), recursive=True)]
+    return any(
+        one.is_dir() and not one.name.startswith(".") and "=" not in one.name
+        for folder in folders
+        if folder.is_dir()
+        for one in folder.iterdir()
+    )
 
 
 @lru_cache(maxsize=4096)

@@ -2,8 +2,10 @@
 
 import contextlib
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from incremental.app import names
 from incremental.app.assemble import NODES, Parts, assemble, completed, refuse_unknown
 from incremental.app.bases import OfRun, Store, said
 from incremental.app.console import Console, shown
+from incremental.app.continuing import find
 from incremental.app.estimate import estimate, per_example
-from incremental.app.rundir import RunDirectory
+from incremental.app.rundir import RunDirectory, settings
 from incremental.app.tracking import Tracker, tracked
 from incremental.core.problem import Baseline
 from incremental.core.sharding import first_process, join
@@ -74,14 +77,15 @@ def executed(config: Mapping[str, Any], store: Store | None) -> dict[str, Any] |
     if config["dry_run"]:
         dry_run(assemble(config), short=store is not None)
         return None
-    directory = RunDirectory(Path(config["runs"]), config["name"], config)
-    if directory.summary is not None:
+    found = find(config)
+    directory = found.directory
+    if found.summary is not None:
         print(f"{directory.path}: this run is finished; its results are there, and nothing was done")
-        return directory.summary
-    parts = assemble(config)
-    directory.open()
+        return found.summary
+    parts = assemble(config, found.stream)
+    found.open(config)
     with contextlib.closing(directory), tracing(directory.path / "profile", config["profile"]):
-        return run_in(directory, parts, config, store)
+        return run_in(directory, parts, config, store, found.notes)
 
 
 class Execution:
@@ -89,9 +93,14 @@ class Execution:
 
     def __init__(self, directory: RunDirectory, config: Mapping[str, Any]) -> None:
         self.directory, self.config = directory, config
-        start = schema.build(config["tracking"], "tracking")
-        self.checkpoints = Checkpoints(directory.path / "checkpoint", directory.identity)
-        self.tracker: Tracker = start(directory.path.name, directory.path, config, directory.path.name)
+        self.checkpoints = Checkpoints(directory.path / "checkpoint", settings(config))
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        """The run's tracker, started once something has happened."""
+        start, path = schema.build(self.config["tracking"], "tracking"), self.directory.path
+        tracker: Tracker = start(path.name, path, self.config, path.name)
+        return tracker
 
     def save(self, snapshot: Snapshot) -> None:
         """Writes evaluations.csv, epochs.csv and the checkpoint."""
@@ -154,31 +163,48 @@ def bases_of(config: Mapping[str, Any], stream: Stream, store: Store | None) -> 
     return {0: store.of(config)}
 
 
+def grown(snapshot: Snapshot | None, feed: Feed, way: Alone) -> Snapshot | None:
+    """The snapshot in tables that are made for all ids of a stream that has grown since (`devices.tables=whole`)."""
+    if snapshot is None:
+        return None
+    sizes = feed.sizes(0, way.inputs(feed.sizes(0))).at_least(snapshot.sizes)
+    if sizes == snapshot.sizes or snapshot.progress.begun:
+        return snapshot
+    return snapshot._replace(state=way.at(sizes).grow(snapshot.state), sizes=sizes)
+
+
 def run_in(
-    directory: RunDirectory, parts: Parts, config: Mapping[str, Any], store: Store | None = None
+    directory: RunDirectory,
+    parts: Parts,
+    config: Mapping[str, Any],
+    store: Store | None = None,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Executes the run in its directory, from its checkpoint where there is one."""
     stream = parts.stream
     print(f"{directory.path}")
-    for note in stream.all_notes if store is None else store.unsaid(stream.all_notes):
+    said = stream.all_notes if store is None else store.unsaid(stream.all_notes)
+    for note in (*said, *notes):
         print(f"  {note}")
     headline = parts.evaluation.metrics[0]
     way = Alone(parts.build, parts.seed, None if store is None else store.compiled(config, parts))
     with Console(len(stream) - 1, config["training"]["epochs"], headline) as console:
         execution = Execution(directory, config)
-        found = execution.checkpoints.restore(lambda sizes: way.at(sizes).like())
+        feed = feed_of(parts)
+        start = grown(execution.checkpoints.restore(lambda sizes: way.at(sizes).like()), feed, way)
         events = run_stream(
-            feed_of(parts),
+            feed,
             Executor(way),
             parts.update,
             metrics=parts.evaluation.metrics,
             matrix=parts.evaluation.matrix,
             batch_size=parts.batch_size,
             bases=bases_of(config, stream, store),
-            start={} if found is None else {0: found},
+            start={} if start is None else {0: start},
         )
+        first = next(events)  # what is refused is refused here, before a tracker knows of it
         consumers = (saving([execution], len(stream)), console, tracked([execution.tracker]))
-        result = watched(events, consumers)[0]
+        result = watched(itertools.chain([first], events), consumers)[0]
     if isinstance(result, UserError):
         raise result
     summary = execution.finish(result)
@@ -200,11 +226,12 @@ def check_options(config: Mapping[str, Any]) -> None:
     for key, kinds, allowed in (
         ("seed", (int,), "a whole number"),
         ("base", (type(None), str), "null or the directory of a finished run"),
+        ("continue", (type(None), bool), "null, true or false"),
         ("debug", (type(None), str), "null or nan"),
         ("profile", (bool,), "true or false"),
         ("dry_run", (bool,), "true or false"),
     ):
-        value = config[key]
+        value = config.get(key)
         wrong = not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
         if wrong or (key == "debug" and value not in (None, "nan")):
             raise UserError(f"{key}={value!r}: expected {allowed}")

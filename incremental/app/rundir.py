@@ -1,5 +1,6 @@
 """A run's directory: named by the run and a hash of its config, locked while it runs, never overwritten."""
 
+import copy
 import csv
 import fcntl
 import hashlib
@@ -8,29 +9,62 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
 
-from incremental.app.contents import without_places
+from incremental.app.contents import of_run, without_data, without_places
 from incremental.core.sharding import first_process
 from incremental.errors import UserError
 from incremental.metrics.continual import summarise
 from incremental.run.progress import Epoch, Record, Result, total_cost
 
 # What may differ between two starts of the same run.
-NOT_IDENTITY = ("runs", "label", "study", "devices", "tracking", "debug", "profile", "dry_run")
+NOT_IDENTITY = ("runs", "label", "study", "devices", "tracking", "debug", "profile", "dry_run", "continue")
 LONGEST = 160  # bytes of a folder's name before seed and identity: disks take 255
 COLUMNS = ("trained_until", "evaluated_on", "metric", "value", "count")
 
 
 def identity(config: Mapping[str, Any]) -> str:
     """Eight hexadecimal digits of the hash of what decides the results."""
-    kept = deciding(config)
-    kept["strategies"] = [*(kept.get("strategies") or {}).items()]  # their order decides, that of other keys does not
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+    return short(in_order(deciding(config)))
+
+
+def short(values: Any) -> str:
+    """Eight hexadecimal digits of the hash of plain values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def in_order(kept: dict[str, Any]) -> dict[str, Any]:
+    """The strategies as a list: their order decides, that of other keys does not."""
+    return {**kept, "strategies": [*(kept.get("strategies") or {}).items()]}
+
+
+MADE_OF = ("_target_", "source", "cleaning", "cut", "text", "until")
+"""the keys of the data that say which events there are; the others say how a run reads them"""
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the results beside the events that a run keeps and its base part, which is trained: plain values.
+
+    A run's checkpoint belongs to these, wherever its data lies now.
+    """
+    data = {key: value for key, value in config["data"].items() if key not in MADE_OF}
+    kept = in_order(deciding({**config, "base": None, "data": data}))
+    return dict(json.loads(json.dumps(kept)))
+
+
+def question(config: Mapping[str, Any], *, cut: bool = True) -> str:
+    """The hash of all that decides the results but what lies at the data's paths; without `cut` also but the cut.
+
+    Runs of one question may be of one log, which has grown since.
+    """
+    base, data = config.get("base"), without_data(config["data"])
+    data = {key: value for key, value in data.items() if cut or key != "cut"}
+    return short([settings(config), base and (of_run(Path(str(base))) or base), data])
 
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +92,7 @@ class RunDirectory:
     """The files of one run. `summary.json` exists once the run is finished."""
 
     def __init__(self, root: Path, name: str, config: Mapping[str, Any]) -> None:
-        self.identity = identity(config)
+        self.root, self.identity = root, identity(config)
         end = f"seed{config['seed']}-{self.identity}"
         before = [*root.glob(f"*-{end}")]  # a run begun alone has no label, and is the same run
         label = re.sub(r"[^\w.=,+-]+", "-", "-".join([name, *filter(None, [config.get("label")])]))
@@ -66,12 +100,20 @@ class RunDirectory:
         self.path = before[0] if before else root / f"{short}-{end}"
         self.config = dict(config)
         self.lock: TextIO | None = None
+        self.new = False
+
+    def at(self, path: Path) -> "RunDirectory":
+        """The same run in a directory that it has begun in, when its data was shorter or lay elsewhere."""
+        there = copy.copy(self)
+        there.path, there.identity = path, path.name.rpartition("-")[2]
+        return there
 
     def open(self) -> None:
         """Makes the directory, locks it, and writes the resolved config; of several processes only the first does."""
         if not first_process():
             return
         try:
+            self.new = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
             self.lock = (self.path / ".lock").open("w", encoding="utf-8")
         except OSError as error:
@@ -97,7 +139,9 @@ class RunDirectory:
         try:
             return dict(json.loads(path.read_text(encoding="utf-8")))
         except ValueError:
-            raise UserError(f"{path}: not a readable summary; remove {self.path} to run again") from None
+            raise UserError(
+                f"{path}: not a readable summary; take it from a copy, or run again in another folder with runs=..."
+            ) from None
 
     def evaluations(self, records: Iterable[Record]) -> None:
         """Rewrites evaluations.csv."""
@@ -141,18 +185,28 @@ class RunDirectory:
         return content
 
     def close(self) -> None:
-        """Releases the lock."""
-        if self.lock is not None:
-            self.lock.close()
+        """Releases the lock; a directory that was made for this run, and got nothing worth keeping, is gone again."""
+        if self.lock is None:
+            return
+        saves = self.path / "checkpoint"
+        saved = saves.is_dir() and any(saves.iterdir())
+        if self.new and not saved and {each.name for each in self.path.iterdir()} <= BEGUN:
+            shutil.rmtree(self.path)
+        self.lock.close()
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file that appears whole or not at all; of several processes only the first does."""
+BEGUN = {".lock", "config.yaml", "data", "checkpoint"}
+"""what lies in a directory before the first save"""
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file that appears whole or not at all; of several processes only the first does."""
     if not first_process():
         return
+    path.parent.mkdir(exist_ok=True)
     new = path.with_name(f".{path.name}.new")
-    with new.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with new.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)

@@ -15,6 +15,7 @@ from incremental.app.assemble import Parts, assemble, floats, lanes, with_number
 from incremental.app.bases import Store
 from incremental.app.board import Board
 from incremental.app.console import shown
+from incremental.app.continuing import find, has_own_cut, summary_of
 from incremental.app.experiment import (
     Execution,
     bases_of,
@@ -67,7 +68,13 @@ def run(jobs: Sequence[Job]) -> list[Outcome]:
         for i, job in enumerate(jobs):
             if isinstance(job.config, UserError):
                 outcomes[i] = board.failed(i, job.config)
-            elif (summary := finished(job.config)) is not None:
+                continue
+            try:
+                summary = finished(job.config)
+            except UserError as error:
+                outcomes[i] = board.failed(i, error)
+                continue
+            if summary is not None:
                 outcomes[i] = summary
                 board.finished(i, before=True)
         if outcomes:
@@ -84,7 +91,7 @@ def run(jobs: Sequence[Job]) -> list[Outcome]:
 
 def finished(config: Config) -> dict[str, Any] | None:
     """The summary of a run that is over."""
-    return None if config["dry_run"] else directory_of(config).summary
+    return None if config["dry_run"] else summary_of(config)
 
 
 def directory_of(config: Config) -> RunDirectory:
@@ -122,6 +129,8 @@ def apart(config: Config) -> str | None:
     for key in ("debug", "profile", "dry_run"):
         if config[key]:
             return f"{key}={config[key]} looks at one run"
+    if has_own_cut(config):
+        return "it has increments of its own, for its data has grown"
     if not learned(config):
         return f"{config['model']['_target_']} updates without gradients"
     spread = schema.build(config["devices"], "devices")
@@ -222,7 +231,8 @@ def pack(configs: Mapping[int, Config], board: Board, outcomes: dict[int, Outcom
 def opening(config: Config, store: Store, *, first: bool) -> tuple[Parts, RunDirectory]:
     """The job's parts, made of its own numbers, so that what is wrong with them is said; and its directory, locked."""
     check_options(config)
-    parts = assemble(config)
+    found = find(config)
+    parts = assemble(config, found.stream)
     if first:
         measured, bases = parts.evaluation, bases_of(config, parts.stream, store)
         executor = Executor(Alone(parts.build))
@@ -235,9 +245,8 @@ def opening(config: Config, store: Store, *, first: bool) -> tuple[Parts, RunDir
             batch_size=parts.batch_size,
             bases=bases,
         )
-    directory = directory_of(config)
-    directory.open()
-    return parts, directory
+    found.open(config)
+    return parts, found.directory
 
 
 def place_of(error: BaseException) -> str:

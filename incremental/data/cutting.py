@@ -8,6 +8,7 @@ may depend on what comes later) is a law on streams that have been cut.
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
@@ -42,15 +43,37 @@ def equal_counts(*, increments: Count = 10, base: InnerShare = 0.5) -> Cut:
 
 
 @checked
-def calendar(*, interval: str = "1w", base: InnerShare = 0.5) -> Cut:
+def fixed_counts(*, base: Count, each: Count) -> Cut:
+    """The first `base` events are the base part; then come increments of `each` events, the last one of what is left.
+
+    Events that are added at the end change no increment but the last. Raises UserError if no event is left after the
+    base part.
+    """
+
+    def cut(stream: Interactions) -> tuple[np.ndarray, tuple[str, ...]]:
+        if len(stream) <= base:
+            raise UserError(
+                f"data.cut.base is {base}, and the stream has {len(stream)} events: none is left after the base part; "
+                "lower data.cut.base"
+            )
+        return np.maximum((np.arange(len(stream)) - base) // each + 1, 0).astype(np.int32), ()
+
+    return cut
+
+
+@checked
+def calendar(*, interval: str = "1w", base: InnerShare | str = 0.5) -> Cut:
     """One increment for each interval of the calendar (UTC; weeks begin on Monday) after the base part.
 
     interval: a number and a unit: m (minutes), h, d, w, mo, q (quarters) or y, such as 6h or 1mo
-    base:     the base part ends with the interval in which this share of the events has arrived
+    base:     the base part ends with the interval in which this share of the events has arrived; or a date such as
+              2024-01-31 (or 2024-01-31T12:30:00, UTC): it ends with the last interval that begins before. A share moves
+              as events are added at the end, a date does not
 
     Intervals without events are merged with the one before, and noted. Raises UserError for an impossible
     argument, for times that are numbers of periods, and if no interval is left after the base part.
     """
+    before = _seconds(base) if isinstance(base, str) else 0
     if not re.fullmatch(r"[1-9]\d*(m|h|d|w|mo|q|y)", str(interval)):
         raise UserError(
             f"data.cut.interval is {interval!r}; expected a number and one of the units "
@@ -64,10 +87,16 @@ def calendar(*, interval: str = "1w", base: InnerShare = 0.5) -> Cut:
             )
         start = pl.from_epoch(pl.Series("time", stream.time), time_unit="s").dt.truncate(interval)
         number = start.rle_id().to_numpy().astype(np.int32)  # of non-empty intervals, from 0
-        last_of_base = number[int(np.ceil(base * len(stream))) - 1]
+        if isinstance(base, str):
+            events = int((start.dt.epoch("s") < before).sum())
+            if not events:
+                raise UserError(f"data.cut.base is {base}, and no interval begins before; the first begins {start[0]}")
+        else:
+            events = int(np.ceil(base * len(stream)))
+        last_of_base = number[events - 1]
         if number[-1] == last_of_base:
             raise UserError(
-                f"no increment is left after cutting: the base part (data.cut.base={base:g}) and "
+                f"no increment is left after cutting: the base part (data.cut.base={base}) and "
                 f"the interval (data.cut.interval={interval}) take the whole stream, from {start[0]} to "
                 f"{start[-1]}; lower one of them"
             )
@@ -120,3 +149,14 @@ def given_periods(*, base: Count = 1) -> Cut:
         return np.maximum(number - (base - 1), 0).astype(np.int32), notes
 
     return cut
+
+
+def _seconds(date: str) -> int:
+    """A date, or a date and a time, in seconds since 1970; UTC where it does not say."""
+    try:
+        time = datetime.fromisoformat(date)
+    except ValueError:
+        raise UserError(
+            f"data.cut.base is {date!r}; expected a share of the events such as 0.5, or a date such as 2024-01-31"
+        ) from None
+    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())

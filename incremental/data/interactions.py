@@ -80,6 +80,7 @@ class Interactions:
     law: Any = None
     further: Mapping[str, Kind] = field(default_factory=dict)  # kinds of ids beside users and items
     side: Mapping[str, Side] = field(default_factory=dict)  # frozen tables by name
+    line: np.ndarray | None = None  # [N] int64, the row of the file, for messages
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -108,19 +109,14 @@ class Interactions:
         """The first n interactions, with the id tables cut to the ids that appear in them."""
         users = int(self.user[:n].max(initial=0)) + 1
         items = int(self.item[:n].max(initial=0)) + 1
-        behaviour = None if self.behaviour is None else self.behaviour[:n]
-        behaviours = 0 if behaviour is None else int(behaviour.max(initial=-1)) + 1
+        names = ("user", "item", "time", "fraction", "rating", "behaviour", "period", "line")
+        first: dict[str, Any] = {name: own[:n] for name in names if (own := getattr(self, name)) is not None}
+        behaviours = int(first["behaviour"].max(initial=-1)) + 1 if "behaviour" in first else 0
         further = {name: _first(kind, n) for name, kind in self.further.items()}
         known = {"item": items, "user": users, **{name: len(kind.names) for name, kind in further.items()}}
         return replace(
             self,
-            user=self.user[:n],
-            item=self.item[:n],
-            time=self.time[:n],
-            fraction=self.fraction[:n],
-            rating=None if self.rating is None else self.rating[:n],
-            behaviour=behaviour,
-            period=None if self.period is None else self.period[:n],
+            **first,
             users=self.users[:users],
             items=self.items[:items],
             titles=None if self.titles is None else self.titles[:items],
@@ -281,6 +277,7 @@ def encode(table: Table, ties: Ties = "strict") -> Interactions:
         notes=(*table.notes, *_note_of_one(table.origin, user, users)),
         law=law,
         further={name: _kind(frame[name]) for name in table.kinds},
+        line=frame["line"].to_numpy(),
     )
 
 

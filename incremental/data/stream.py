@@ -333,7 +333,41 @@ def make_stream(
         raise UserError(f"{where}; name their column in data.source, or set data.text=null")
     if text is not None:
         interactions = replace(interactions, side={"text": Side("item", text(interactions.titles or []))})
-    interactions, own = (task or next_item())(interactions, history)
+    interactions, _ = (task or next_item())(interactions, history)
+    made = stream_of(
+        interactions,
+        increment,
+        history=history,
+        heldout=heldout,
+        validation=validation,
+        exclude_seen=exclude_seen,
+        unseen_items=unseen_items,
+        minimum_history=minimum_history,
+        ties=ties,
+        task=task,
+        features=features,
+        seed=seed,
+    )
+    return replace(made, cleaning=steps, notes=notes)
+
+
+def stream_of(
+    log: Interactions,
+    increment: Ints,
+    *,
+    history: Count = 50,
+    heldout: ShareBelow1 = 0.0,
+    validation: ShareBelow1 = 0.1,
+    exclude_seen: bool = False,
+    unseen_items: Literal["miss", "drop", "listed"] = "miss",
+    minimum_history: Whole = 0,
+    ties: Ties = "strict",
+    task: Make | None = None,
+    features: Mapping[str, Feature] | None = None,
+    seed: Whole = 0,
+) -> Stream:
+    """The stream of a log that its task has seen, cut before: what each event's increment is [N]. See `make_stream`."""
+    _, own = (task or next_item())(log, history)
     if own.classes and exclude_seen:
         raise UserError("data.task with data.exclude_seen=true: such a label may come again; set it to false")
     given = {"user": own_user(), "history": past_items(length=history), "event": event(), **own.features}
@@ -342,18 +376,17 @@ def make_stream(
         raise UserError(f"data.features.{taken[0]}: examples hold this already ({there}); choose another name")
     given |= features or {}
     held = share_of_each(increment, heldout, seed, 1)
+    checked = share_of_each(increment, validation, seed, 2) & ~held
     return Stream(
-        interactions,
+        log,
         increment,
         held,
-        share_of_each(increment, validation, seed, 2) & ~held,
+        checked,
         history,
         exclude_seen,
         unseen_items,
         minimum_history,
         ties,
-        steps,
-        notes,
-        own,
-        given,
+        task=own,
+        features=given,
     )

@@ -10,7 +10,7 @@ Value = str | float | bool | None
 Settings = Mapping[str, Value]
 
 # What may differ between runs of one row: the seed, the name, where a run is kept, how it is watched.
-INCIDENTAL = {"seed", "name", "label", "study", "runs", "tracking", "debug", "profile", "dry_run"}
+INCIDENTAL = {"seed", "name", "label", "study", "runs", "tracking", "debug", "profile", "dry_run", "continue"}
 
 
 def read_config(path: Path) -> dict[str, Any]:

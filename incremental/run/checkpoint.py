@@ -6,9 +6,11 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from flax.traverse_util import flatten_dict
 
 from incremental.core.sharding import agreed
 from incremental.core.spec import Sizes
@@ -19,7 +21,7 @@ from incremental.run.alone import Kept
 from incremental.run.executor import Snapshot
 from incremental.run.progress import Cost, Epoch, Progress, Record
 
-VERSION = 2  # of what is saved; another one is refused
+VERSION = 3  # of what is saved; another one is refused
 SECONDS_BETWEEN = 5.0  # at least, between saves inside an increment …
 SHARE = 0.05  # … and so many that they take no more of the time than this
 
@@ -44,15 +46,20 @@ class Schedule:
 
 
 class Checkpoints:
-    """The last two saves of one run, in `directory`; `identity` is the hash of the config they belong to."""
+    """The last two saves of one run, in `directory`; `settings` are those that they belong to, plain values.
 
-    def __init__(self, directory: Path, identity: str) -> None:
+    Without `writes` the directory is read only.
+    """
+
+    def __init__(self, directory: Path, settings: Mapping[str, Any], *, writes: bool = True) -> None:
         import orbax.checkpoint as ocp
 
         logging.getLogger("absl").setLevel(logging.ERROR)
         self.ocp = ocp
-        self.directory, self.identity = directory.absolute(), identity
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
+        self.directory, self.settings = directory.absolute(), dict(settings)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2 if writes else None, create=writes, read_only=not writes, enable_async_checkpointing=False
+        )
         self.manager = ocp.CheckpointManager(self.directory, options=options)
 
     def save(self, snapshot: Snapshot) -> None:
@@ -67,7 +74,7 @@ class Checkpoints:
             )
         about = {
             "version": VERSION,
-            "identity": self.identity,
+            "settings": self.settings,
             "sizes": {"labels": sizes.labels, **sizes},
             "progress": to_json(progress),
         }
@@ -84,11 +91,11 @@ class Checkpoints:
         if step is None:
             return None
         args = self.ocp.args
-        advice = f"remove {self.directory} to start the run again from its beginning"
+        advice = "start a run of its own in another folder with runs=..."
         broken = f"{self.directory}/{step}: the checkpoint cannot be read"
         try:
             about = self.manager.restore(step, args=args.Composite(about=args.JsonRestore()))["about"]
-            version, identity = about.get("version", 1), about["identity"]
+            version = about.get("version", 1)
         except Exception as error:
             raise UserError(f"{broken} ({_first(error)}); {advice}") from None
         if version != VERSION:
@@ -96,10 +103,11 @@ class Checkpoints:
                 f"{self.directory}/{step}: the checkpoint has the format of version {version}, this code reads version "
                 f"{VERSION}; {advice}, or go on with the code that wrote it"
             )
-        if identity != self.identity:
+        if (other := differing(about["settings"], self.settings)) is not None:
+            key, was, is_now = other
             raise UserError(
-                f"{self.directory}/{step}: the checkpoint belongs to another configuration ({identity}, this one is "
-                f"{self.identity}); {advice}"
+                f"{self.directory}/{step}: the checkpoint was made with {key}={was}, the configuration says "
+                f"{key}={is_now}; set it back (in the run's config.yaml, if that was edited), or {advice}"
             )
         try:
             sizes, progress = Sizes(**about["sizes"]), from_json(about["progress"])
@@ -113,6 +121,16 @@ class Checkpoints:
         fit = tree["fit"] if progress.begun else fresh_fit()
         own = State(tree["learner"], tree["strategy"], fit, tree["key"])
         return Snapshot(own, tree.get("best"), tree.get("before"), sizes, progress)
+
+
+def differing(was: Mapping[str, Any], is_now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first dotted key with another value, and both values; None: there is none."""
+    one, other = (flatten_dict(dict(values), sep=".") for values in (was, is_now))
+    for key in [*one, *(key for key in other if key not in one)]:
+        pair = one.get(key, "(nothing)"), other.get(key, "(nothing)")
+        if pair[0] != pair[1]:
+            return key, *pair
+    return None
 
 
 def _first(error: Exception) -> str:

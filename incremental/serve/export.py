@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from incremental.errors import UserError
+from incremental.serve.recommend import add_options
 from incremental.shell import enter, status
 
 
@@ -19,17 +20,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", help="a run directory, as `incremental` wrote it")
     parser.add_argument("--to", type=Path, help="folder for the files (default: RUN/export); must not hold them yet")
     parser.add_argument("-k", type=int, default=100, help="scores of how many items a user (default 100)")
+    add_options(parser)
     enter()
     options = parser.parse_args(arguments)
 
     def work() -> None:
-        for path in export(Path(options.run), options.to or Path(options.run) / "export", options.k):
+        to = options.to or Path(options.run) / "export"
+        for path in export(Path(options.run), to, options.k, options.plugin, options.data):
             print(f"written: {path}{without(path)}")
 
     return status(work)
 
 
-def export(run: Path, to: Path, k: int = 100) -> list[Path]:
+def export(run: Path, to: Path, k: int = 100, plugins: Sequence[str] = (), data: str | None = None) -> list[Path]:
     """Writes a run's Parquet files into `to` and returns their paths.
 
     items: item str, title str, and a column for each of the model's item tables (list of float32, or float32).
@@ -47,7 +50,7 @@ def export(run: Path, to: Path, k: int = 100) -> list[Path]:
     taken = [path for path in paths if path.exists()]
     if taken:
         raise UserError(f"{taken[0]} exists and is not overwritten; choose another folder with --to")
-    model = load(run)
+    model = load(run, plugins=plugins, data=data)
     to.mkdir(parents=True, exist_ok=True)  # what the disk refuses is said before the work
     known = np.flatnonzero(model.seen).tolist()
     items = {"item": [model.items[i] for i in known], "title": [model.title(i) for i in known]}

@@ -123,10 +123,16 @@ class Trained:
         return np.asarray(self._represent(self.state, self.inputs(numbers)))[: len(users)]
 
 
-def load(run: str | Path) -> Trained:
-    """The trained model of a run directory."""
-    _, parts, way, (state, _, _, sizes, progress) = restored(run)
+def load(run: str | Path, *, plugins: Sequence[str] = (), data: str | None = None) -> Trained:
+    """The trained model of a run directory, which holds all of it: its data may be gone, or be another by now.
+
+    Histories end where the run's training ended. With `data`, the path of the run's data with what has come since, they
+    end with it.
+
+    `plugins` are the packages, beside this one, that the run's factories may be imported from; another is refused.
+    """
+    _, parts, way, (state, _, _, sizes, progress) = restored(run, plugins, data)
     program, t = way.at(sizes).program, progress.increment - 1
     if program.at is not None:
         program = program.at(Feed(parts.stream).side(t, program, way.place))
-    return Trained(program, state, parts.stream.prefix(t))
+    return Trained(program, state, parts.stream if data else parts.stream.prefix(t))

@@ -10,6 +10,23 @@ from functools import partial
 from incremental.shell import enter, status
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Those of commands that read a run: where its data goes on, and what its factories may be imported from."""
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="the run's data with the events that have come since, which histories end with (default: what the run "
+        "directory holds; the data itself is not needed)",
+    )
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package of yours that the run's factories are imported from; may be repeated",
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the k best items for a user of a run."""
     parser = argparse.ArgumentParser(
@@ -19,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--user", required=True, help="the user's (or session's) id in the data")
     parser.add_argument("-k", type=int, default=10, help="how many items (default 10)")
     parser.add_argument("--include-seen", action="store_true", help="recommend items again that the user had")
+    add_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     enter()
     options = parser.parse_args(joined(sys.argv[1:] if arguments is None else arguments))
@@ -29,7 +47,7 @@ def recommend(options: argparse.Namespace) -> None:
     """What the command does."""
     from incremental.serve.model import load
 
-    model = load(options.run)
+    model = load(options.run, plugins=options.plugin, data=options.data)
     found = model.recommend(options.user, options.k, exclude_seen=not options.include_seen)
     if said := remark(options.user, len(found), options.k, include_seen=options.include_seen):
         print(said, file=sys.stderr)

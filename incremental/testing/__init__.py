@@ -6,7 +6,7 @@ says in plain words which law broke and what that means for an experiment. Memor
 their types (`incremental.core.types`), not by their names.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from incremental.core.problem import Model
@@ -17,6 +17,27 @@ from incremental.testing.subject import MODEL, Factory, Subject
 
 class LawBroken(AssertionError):
     """One or several laws do not hold; the text says which, and what that means."""
+
+
+def broken_laws(
+    factory: Factory,
+    *,
+    kind: Kind | Sequence[Kind] = (),
+    off: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    model: Model | None = None,
+    keeps: Literal["uniform", "quota", "other"] = "uniform",
+    draws: Literal["uniform", "other"] = "uniform",
+    freezes: bool = False,
+) -> Iterator[str]:
+    """What `check_strategy` tells, one by one as it is found: who looks for one law does not wait for the others."""
+    kinds = (kind,) if isinstance(kind, str) else tuple(kind)
+    unknown = set(kinds) - set(Kind.__args__)  # type: ignore[attr-defined]
+    if unknown:
+        raise UserError(f"check_strategy: kind={sorted(unknown)}: expected of {', '.join(Kind.__args__)}")  # type: ignore[attr-defined]
+    subject = Subject(factory, dict(arguments or {}), model or MODEL)
+    untraced = list(subject.shapes())  # what does not trace cannot be run
+    yield from untraced or laws(subject, kinds, off, keeps, draws, freezes)
 
 
 def check_strategy(
@@ -38,14 +59,18 @@ def check_strategy(
     design. `model` is a small one; by default matrix factorisation of
     width 8. Every parameter annotated `float` is passed as a traced number.
     """
-    kinds = (kind,) if isinstance(kind, str) else tuple(kind)
-    unknown = set(kinds) - set(Kind.__args__)  # type: ignore[attr-defined]
-    if unknown:
-        raise UserError(f"check_strategy: kind={sorted(unknown)}: expected of {', '.join(Kind.__args__)}")  # type: ignore[attr-defined]
-    subject = Subject(factory, dict(arguments or {}), model or MODEL)
-    broken = list(subject.shapes())
-    if not broken:  # what does not trace cannot be run
-        broken = list(laws(subject, kinds, off, keeps, draws, freezes))
+    broken = list(
+        broken_laws(
+            factory,
+            kind=kind,
+            off=off,
+            arguments=arguments,
+            model=model,
+            keeps=keeps,
+            draws=draws,
+            freezes=freezes,
+        )
+    )
     if broken:
         name = getattr(factory, "__name__", "the strategy")
         raise LawBroken("\n".join([f"{name} breaks {len(broken)} law(s):", *(f"- {text}" for text in broken)]))

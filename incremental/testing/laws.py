@@ -15,7 +15,7 @@ Kind = Literal["penalty", "memory", "distillation", "projection", "isolation", "
 def laws(
     subject: Subject, of: Sequence[Kind], off: Mapping[str, Any] | None, keeps: str, draws: str, freezes: bool
 ) -> Iterator[str]:
-    """What breaks, in words."""
+    """What breaks, in words; first what needs no further program, last the laws whose programs are largest."""
     paths = subject.run()
     plain = _plain(subject.model)
     yield from training.finite(paths)
@@ -23,26 +23,26 @@ def laws(
     if not freezes:
         yield from training.learns(subject, paths, off)
     yield from training.effect(subject, paths, plain, off)
-    yield from training.fill(subject, paths)
     yield from shapes.padding(subject, paths)
-    yield from shapes.lanes_and_growth(subject, paths)
     yield from memories.rows_as_offered(subject, paths)
     yield from hooks.reports(subject, paths)
-    yield from hooks.draws_of_gradients(subject, paths)
-    yield from hooks.corrections(subject, paths)
     yield from kinds.constant_within(paths, anchors="penalty" in of)
-    if "penalty" in of:
-        yield from kinds.penalty(subject, paths)
-    if "memory" in of:
-        yield from memories.memory_of_rows(subject, paths, keeps, draws)
-    if "distillation" in of:
-        yield from kinds.distillation(subject, paths)
-    if "projection" in of:
-        yield from kinds.projection(subject, paths)
     if "isolation" in of:
         yield from kinds.isolation(paths, plain)
     if "policy" in of:
         yield from kinds.policy(paths)
+    yield from training.fill(subject, paths)
+    if "penalty" in of:
+        yield from kinds.penalty(subject, paths)
+    if "distillation" in of:
+        yield from kinds.distillation(subject, paths)
+    if "projection" in of:
+        yield from kinds.projection(subject, paths)
+    if "memory" in of:
+        yield from memories.memory_of_rows(subject, paths, keeps, draws)
+    yield from hooks.draws_of_gradients(subject, paths)
+    yield from hooks.corrections(subject, paths)
+    yield from shapes.lanes_and_growth(subject, paths)
 
 
 def _plain(model: Model) -> list[Path]:

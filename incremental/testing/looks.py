@@ -12,10 +12,14 @@ from incremental.core.types import Batch, Data, PyTree, State
 
 def first_batch(strategy: Strategy, own: Any, begun: State, data: Data, rows: int = 16) -> Batch:
     """The first rows of an increment as a step sees them."""
-    new = jax.tree.map(lambda leaf: leaf[:rows], data.rows)._replace(
-        candidates=begun.learner.catalogue.seen, step=jnp.int32(0)
-    )
-    return strategy.batch(own, new, jax.random.key(0))
+
+    @jax.jit  # one program; op by op there would be dozens
+    def drawn(own: Any, data: Data, seen: Any) -> Batch:
+        new = jax.tree.map(lambda leaf: leaf[:rows], data.rows)._replace(candidates=seen, step=jnp.int32(0))
+        return strategy.batch(own, new, jax.random.key(0))
+
+    batch: Batch = drawn(own, data, begun.learner.catalogue.seen)
+    return batch
 
 
 def found(tree: PyTree, kind: type) -> list[Any]:

@@ -83,7 +83,7 @@ def _window(subject: Subject) -> Iterator[str]:
     again, first = 20, int(old.size) + int(new.size)
 
     def joined(older: Array, newer: Array) -> Array:
-        return jnp.concatenate([older[:again], newer])[: len(newer)]
+        return jnp.asarray(np.concatenate([np.asarray(older)[:again], newer])[: len(newer)])
 
     size = min(again + int(new.size), len(new.rows.labels))
     window = new._replace(rows=jax.tree.map(joined, old.rows, new.rows), size=jnp.int32(size))
@@ -123,10 +123,12 @@ def _chances(subject: Subject, keeps: str, draws: str) -> Iterator[str]:
 
     strategy = subject.strategy(subject.floats)
     problem, lanes, steps = subject.problem(LARGE), 500, sum(ROWS) // BATCH
-    start = jax.jit(lambda: subject.init(subject.floats, jnp.uint32(0), LARGE))()
-    learner = start.learner
-    everything = jax.tree.map(lambda *leaves: jnp.concatenate([leaf[:n] for leaf, n in zip(leaves, ROWS, strict=True)]),
-                              *[part.rows for part in subject.data])  # fmt: skip
+    learner = subject.compiled(LARGE)[0](subject.floats, jnp.uint32(0)).learner
+
+    def joined(*leaves: Array) -> Array:
+        return jnp.asarray(np.concatenate([np.asarray(leaf)[:n] for leaf, n in zip(leaves, ROWS, strict=True)]))
+
+    everything = jax.tree.map(joined, *[part.rows for part in subject.data])
     # Rows say their own number as their increment, and new rows come from far in the future.
     everything = everything._replace(increment=jnp.arange(sum(ROWS), dtype=jnp.int32))
     outputs = jax.jit(problem.apply)(learner.params, everything.inputs)

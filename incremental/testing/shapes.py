@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from incremental.core.spec import Sizes
 from incremental.core.types import Data, Memory, PyTree, State
@@ -19,15 +20,16 @@ def padding(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
     """What stands in padding rows changes nothing."""
 
     def spoilt(data: Data) -> Data:
-        rows, real = data.rows, data.rows.valid
-        inputs = jax.tree.map(lambda leaf: jnp.where(real.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 5), rows.inputs)
+        rows: Any = data.rows
+        real = np.asarray(rows.valid)
+        inputs = jax.tree.map(lambda leaf: np.where(real.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 5), rows.inputs)
         return data._replace(
             rows=rows._replace(
                 inputs=inputs,
-                labels=jnp.where(real, rows.labels, 6),
-                weight=jnp.where(real, rows.weight, 3.0),
-                increment=jnp.where(real, rows.increment, 9),
-                owner=jnp.where(real, rows.owner, 7),
+                labels=np.where(real, rows.labels, 6),
+                weight=np.where(real, rows.weight, 3.0),
+                increment=np.where(real, rows.increment, 9),
+                owner=np.where(real, rows.owner, 7),
             )
         )
 
@@ -45,9 +47,9 @@ def _visible(path: Path) -> PyTree:
     def cleared(memory: Any) -> Any:
         if not isinstance(memory, Memory):
             return memory
-        valid = memory.rows.valid
+        valid = np.asarray(memory.rows.valid)
         rows = jax.tree.map(
-            lambda leaf: jnp.where(valid.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, jnp.zeros_like(leaf)), memory.rows
+            lambda leaf: np.where(valid.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, np.zeros_like(leaf)), memory.rows
         )
         return memory._replace(rows=rows)
 

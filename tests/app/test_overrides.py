@@ -46,7 +46,7 @@ def read_back(pasted: str) -> Any:
     return OmegaConf.create({"key": parsed.value()}).key
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(TEXTS.filter(lambda text: text != "???"))
 def test_a_pasted_form_is_the_text_that_was_meant(text: str) -> None:
     assert read_back(overrides.pasted(KEY, text)) == text
@@ -58,7 +58,7 @@ def test_so_are_the_names_that_files_have(text: str) -> None:
     assert read_back(pasted) == text
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(TEXTS)
 @example("a=b")
 def test_what_hydra_refuses_comes_back_in_a_form_that_it_takes(text: str) -> None:

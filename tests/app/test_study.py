@@ -1,8 +1,6 @@
 """`incremental -m study=FILE`: rows with grids of their own, and directories that say what differs."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from hydra_plugins.incremental_study.sweeper import StudySweeper, rows
 from incremental.app.rundir import RunDirectory
 from incremental.errors import UserError
 from incremental.report import read_runs, table
+from tests.app.test_sweep import called
 
 STUDY = """
 common: [training.epochs=2, training.batch_size=64, model=matrix_factorization, model.width=4]
@@ -90,19 +89,19 @@ def test_a_directory_says_what_differs_and_is_found_without(tmp_path: Path) -> N
     assert RunDirectory(tmp_path, "sasrec-ewc weight=1", config).path == made.path
 
 
-def test_memory_sizes_and_weights_over_seeds_in_one_command(study: Path) -> None:
+def test_memory_sizes_and_weights_over_seeds_in_one_command(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study.write_text(STUDY.replace("20,50,80", "20,50"))
+    monkeypatch.chdir(study.parent)
     source = ["data.source.events=1200", "data.source.users=60", "data.source.items=80", "data.cut.increments=2"]
     arguments = ["-m", "hydra/launcher=packed", "study=study.yaml", "seed=0,1", "tracking=disabled", *source]
-    command = [sys.executable, "-m", "incremental", *arguments]
-    done = subprocess.run(command, cwd=study.parent, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert called(monkeypatch, "incremental", *arguments) == 0
     directories = sorted(path.parent for path in study.parent.glob("runs/*/summary.json"))
-    assert len(directories) == 12
+    assert len(directories) == 10
     assert sum(path.name.startswith("matrix_factorization-replay-capacity=50-seed") for path in directories) == 2
     made = table(read_runs([study.parent / "runs"]).finished)
     assert {row.label for row in made.rows} == {
         *["finetune", "ewc weight=1", "ewc weight=10"],
-        *(f"replay capacity={n}" for n in (20, 50, 80)),
+        *(f"replay capacity={n}" for n in (20, 50)),
     }
     assert made.baseline == "finetune"
     assert all(len(row.runs) == 2 for row in made.rows)

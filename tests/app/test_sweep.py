@@ -133,7 +133,12 @@ def command(runs: Path, *overrides: str) -> list[str]:
 
 def launched(monkeypatch: pytest.MonkeyPatch, runs: Path, *overrides: str) -> int:
     """The exit code of a sweep in this process."""
-    monkeypatch.setattr(sys, "argv", command(runs, *overrides))
+    return called(monkeypatch, *command(runs, *overrides))
+
+
+def called(monkeypatch: pytest.MonkeyPatch, *line: str) -> int:
+    """The exit code of a command line in this process."""
+    monkeypatch.setattr(sys, "argv", list(line))
     try:
         cli.main()
     except SystemExit as stopped:

@@ -53,7 +53,7 @@ FITTING = st.permutations([*[32] * 4, *[8] * 6, *[6] * 6, *[5] * 10, *[4] * 6, *
 ANY = st.lists(st.integers(0, L), min_size=B, max_size=B)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.one_of(FITTING, ANY))
 def test_grouping_changes_neither_hidden_nor_gradient(lengths: Any) -> None:
     (gradient, hidden), (expected_gradient, expected) = both(histories(lengths), TABLE)
@@ -61,7 +61,7 @@ def test_grouping_changes_neither_hidden_nor_gradient(lengths: Any) -> None:
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-4)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(FITTING)
 def test_rows_that_fit_are_encoded_at_their_groups_length(lengths: Any) -> None:
     length, draw = np.asarray(seen_lengths(histories(lengths))).T

@@ -24,7 +24,7 @@ def histories(lengths: Any) -> Any:
     return np.where(np.arange(L) >= L - np.asarray(lengths)[:, None], items, 0).astype(np.int32)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(FITTING)
 def test_packed_tokens_are_the_histories_in_order(lengths: Any) -> None:
     history = histories(lengths)
@@ -81,7 +81,7 @@ def both(history: Any, table: Any) -> Any:
     ]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.one_of(FITTING, ANY))
 def test_the_layout_changes_neither_hidden_nor_gradient(lengths: Any) -> None:
     (gradient, hidden), (expected_gradient, expected) = both(histories(lengths), TABLE)

@@ -61,7 +61,7 @@ def brute_force(scores: Any, labels: Any, size: int, excluded: Any) -> tuple[Any
     return ranks, counts
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(0, N), st.sampled_from(sorted(RANK)))
 def test_ranks_and_recommendations_are_those_of_brute_force(seed: int, size: int, batch_size: int) -> None:
     rng = np.random.default_rng(seed)

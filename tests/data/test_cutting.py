@@ -146,3 +146,47 @@ def test_the_periods_of_diginetica(real_data: Path) -> None:
     increment, notes = cutting.given_periods()(events)
     np.testing.assert_array_equal(np.bincount(increment), [70_739, 37_586, 31_089])
     assert notes == ()
+
+
+CUTS = {
+    "fixed_counts": lambda n: cutting.fixed_counts(base=n // 3, each=3),
+    "calendar": lambda _: cutting.calendar(interval="1d", base="1970-01-07T06:00:00"),
+}
+
+
+@pytest.mark.parametrize("name", CUTS)
+@given(st.lists(st.integers(0, 9 * DAY), min_size=12, max_size=60), st.integers(0, 20))
+def test_a_cut_by_counts_or_from_a_date_does_not_move(name: str, times: list[int], more: int) -> None:
+    """What is added at the end changes no number of the events before."""
+    times = [0, *sorted(times), 9 * DAY + 1]
+    cut = CUTS[name](len(times))
+    before, _ = cut(stream(times))
+    lawful(before, len(times))
+    after, _ = cut(stream([*times, *(times[-1] + HOUR * i for i in range(more))]))
+    np.testing.assert_array_equal(after[: len(times)], before)
+
+
+def test_fixed_counts() -> None:
+    increment, _ = cutting.fixed_counts(base=3, each=2)(stream(list(range(8))))
+    assert increment.tolist() == [0, 0, 0, 1, 1, 2, 2, 3]
+    with pytest.raises(UserError, match="the stream has 3 events: none is left after the base part"):
+        cutting.fixed_counts(base=3, each=2)(stream([1, 2, 3]))
+
+
+def test_a_calendar_from_a_date() -> None:
+    """The base part is the intervals that begin before it: a date within a week takes that week too."""
+    days = stream([MONDAY + day * DAY for day in range(21)])
+    for date, base in (
+        ("1970-01-12", 7),
+        ("1970-01-13", 14),
+        ("1970-01-12T00:00:01", 14),
+        ("1970-01-12T02:00+03:00", 7),
+    ):
+        increment, _ = cutting.calendar(interval="1w", base=date)(days)
+        assert (increment == 0).sum() == base
+    with pytest.raises(UserError, match=r"data.cut.base is 1970-01-05, and no interval begins before"):
+        cutting.calendar(base="1970-01-05")(days)
+    with pytest.raises(UserError, match="no increment is left after cutting"):
+        cutting.calendar(base="1999-01-01")(days)
+    with pytest.raises(UserError, match=r"data.cut.base is 'soon'; expected a share .* or a date such as"):
+        cutting.calendar(base="soon")

@@ -211,7 +211,7 @@ PLAIN = st.text(LETTERS, max_size=5)
 WILD = st.text(st.one_of(LETTERS, st.sampled_from(list('"\n\r,;\t|:'))), max_size=6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_every_table_is_read_as_it_was_written(data: st.DataObject) -> None:
     separator = data.draw(st.sampled_from([",", ";", "\t", "|", "::"]))
@@ -255,7 +255,7 @@ def test_every_table_is_read_as_it_was_written(data: st.DataObject) -> None:
     assert bool(sheet.notes) == (at > 2 + len(rows))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(sorted(LAYOUTS)),
     st.one_of(st.binary(max_size=60), st.text(max_size=40).map(lambda text: text.encode("utf-8", "replace"))),

@@ -70,7 +70,7 @@ def test_whole_numbers_of_any_type_are_one_id_in_any_column(values: pl.Series) -
 
 
 @given(st.integers(-(2**52), 2**52), st.integers(1, 3), st.sampled_from(["", " ", "\t", "\u2003"]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_every_way_to_write_a_whole_number_is_one_id(number: int, noughts: int, blank: str) -> None:
     written = [str(number), f"{blank}{number}.{'0' * noughts}{blank}", f"{number}{blank}"]
     assert {ids.normal(one) for one in written if number or one.strip() != "-0"} == {str(number)}
@@ -84,7 +84,7 @@ text = st.text(st.sampled_from("019.-eE+ aé\u00a0"), max_size=6)
 
 
 @given(text, text)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_identity_is_a_function_of_one_value(one: str, other: str) -> None:
     """Equal after normalisation if and only if one id, alone or beside another; and to read an id changes nothing."""
     assert ids.normal(ids.normal(one)) == ids.normal(one)
@@ -362,7 +362,7 @@ ROLES = ["user", "item", "time", "rating", "behaviour", "text", "shop"]
 
 
 @given(dataframes(cols=3, min_size=2, max_size=4, allow_infinity=True), st.permutations(ROLES), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_frame_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, drawn: pl.DataFrame, roles: list[str], data: st.DataObject
 ) -> None:

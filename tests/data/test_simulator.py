@@ -144,7 +144,7 @@ def test_users_arrive_over_time(default: interactions.Table) -> None:
     assert 400 < half < len(set(user)) - 50
 
 
-@hypothesis.settings(max_examples=20, deadline=None)
+@hypothesis.settings(max_examples=20)
 @hypothesis.given(st.data())
 def test_sessions_of_a_user_never_overlap(data: st.DataObject) -> None:
     users = data.draw(st.integers(1, 5))
@@ -289,7 +289,7 @@ def test_interests_keep_their_spread_while_they_drift() -> None:
     assert np.abs(early - late).sum() / 20000 < 0.05
 
 
-@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.settings(max_examples=25)
 @hypothesis.given(st.data())
 def test_take_reorders_events_and_items(data: st.DataObject) -> None:
     table = simulator.simulate(users=5, items=9, events=40, days=3, topics=2)

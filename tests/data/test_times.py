@@ -324,7 +324,7 @@ row = st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 3))
 
 
 @given(st.lists(row, min_size=2, max_size=12).filter(lambda rows: len({r[2] for r in rows}) > 1), st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_order_is_total_by_time_then_ties(rows: list[tuple[int, int, int]], data: st.DataObject) -> None:
     """By seconds, nanoseconds, and the rule; another order in the file changes what the rule leaves to it, no more."""
     schema = ["time", "fraction", "item"]

@@ -33,7 +33,7 @@ def shared(kind: str, counts: Any, capacity: int = C, seed: int = 0) -> Any:
 
 
 @kinds
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(counts=counts_of, seed=st.integers(0, 99))
 def test_quotas_sum_to_the_capacity_and_never_exceed_the_rows(kind: str, counts: list[int], seed: int) -> None:
     quota = shared(kind, counts, seed=seed)
@@ -44,7 +44,7 @@ def test_quotas_sum_to_the_capacity_and_never_exceed_the_rows(kind: str, counts:
     assert quota.dtype == np.int32
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(counts=counts_of, capacity=st.sampled_from([1, C, 777, 5000, 10**6]))
 def test_proportional_is_the_largest_remainder_method(counts: list[int], capacity: int) -> None:
     """In exact arithmetic; 5,000 slots times 10^6 rows do not fit into 32 bits."""
@@ -58,7 +58,7 @@ def test_proportional_is_the_largest_remainder_method(counts: list[int], capacit
     assert min(got, default=Fraction(1)) >= max(left, default=Fraction(0))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(counts=counts_of, capacity=st.sampled_from([1, C, 777, 10**6]))
 def test_balanced_labels_differ_by_one_where_their_rows_suffice(counts: list[int], capacity: int) -> None:
     quota = shared("balanced", counts, capacity)

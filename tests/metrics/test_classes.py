@@ -75,7 +75,7 @@ def test_certain_models_are_still_told_apart() -> None:
     assert told["auc/buy"][0] == sklearn.roc_auc_score(labels == 2, -own) == 1.0
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.sampled_from([0.5, 30.0, 1000.0]))
 def test_it_is_scikit_learns(seed: int, events: int, scale: float) -> None:
     """Few events: some classes do not occur, some are never predicted; scores of one decimal tie."""

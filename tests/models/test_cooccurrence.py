@@ -111,7 +111,7 @@ def tight() -> Made:
     return Made(2)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1))
 def test_an_overflowing_count_is_at_most_too_high_by_the_lightest(seed: int) -> None:
     rows = [some(np.random.default_rng(seed))]

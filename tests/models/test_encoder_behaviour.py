@@ -185,7 +185,7 @@ def build(sizes: Sizes, folder: Path, **settings: Any) -> Program:
     return make(own, adam(learning_rate=0.01), parts, sizes=sizes, training=steps, cutoffs=(1,))
 
 
-@pytest.mark.parametrize("settings", [{"layers": 2}, {"layers": 2, "rank": 4, "merges": True}])
+@pytest.mark.parametrize("settings", [{"layers": 1}, {"layers": 2, "rank": 4, "merges": True}])
 def test_it_learns_from_the_stream_under_strategies(settings: dict[str, Any], checkpoint: Checkpoint) -> None:  # noqa: F811
     folder = checkpoint("bert")
     stream = shop(folder)

@@ -21,7 +21,7 @@ FILMS = ["[REC]", "[/b]", "[red]a", ":smile:", "two\nlines", "\x1b[31mred", "東
 def films(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that recommends films with titles of all sorts."""
     found = [Recommendation(str(number), title, 1.0) for number, title in enumerate(FILMS)]
-    monkeypatch.setattr(model, "load", lambda _run: SimpleNamespace(recommend=lambda *_, **__: found))
+    monkeypatch.setattr(model, "load", lambda _run, **_: SimpleNamespace(recommend=lambda *_, **__: found))
 
 
 @pytest.mark.usefixtures("films")
@@ -57,7 +57,7 @@ def test_an_export_appears_whole_or_not_at_all(
     own.title = lambda _item: ""
     own.scores = lambda users: np.array([[-np.inf, 1.0]] * len(users), np.float32)
     own.representations = lambda _users: None
-    monkeypatch.setattr(model, "load", lambda _run: own)
+    monkeypatch.setattr(model, "load", lambda _run, **_: own)
     (tmp_path / "file").write_text("")
     assert export.main(["run", "--to", str(tmp_path / "file" / "export")]) == 2
     documented("an export into a place that is a file", capsys.readouterr().err)
@@ -73,6 +73,6 @@ def test_an_export_appears_whole_or_not_at_all(
     assert "the disk is full" in capsys.readouterr().err
     assert [*(tmp_path / "to").glob("*.parquet")] == []
     monkeypatch.undo()
-    monkeypatch.setattr(model, "load", lambda _run: own)
+    monkeypatch.setattr(model, "load", lambda _run, **_: own)
     assert export.main(["run", "--to", str(tmp_path / "to")]) == 0
     assert {path.name for path in (tmp_path / "to").iterdir()} == {"items.parquet", "users.parquet", "scores.parquet"}
