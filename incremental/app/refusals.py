@@ -19,6 +19,14 @@ def refusal(error: Exception, overrides: Sequence[str], compose: Callable[[list[
         guess = f"; did you mean {close[0]}?" if close else ""
         return f"{group}={choice}: there is {', '.join(error.options)}{guess}"
     lines = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()]
+    from incremental.app.assemble import KEYS, PLACES  # what it imports takes seconds
+
+    added = next((one for one in overrides if one[0] == "+" and re.match(r"\+[^.@=]+=", one)), None)
+    if added is not None and re.match(r"Multiple values for|.* appears more than once", " ".join(lines)):
+        return f"{added}: one is chosen already; choose another without the plus: {added[1:]}"
+    group, _, choice = next((one for one in overrides if one.partition("=")[0] in PLACES), "").partition("=")
+    if group and "No match in the defaults list" in lines[0]:
+        return f"{group}={choice}: its place is missing; give it as +{group}@{PLACES[group].format(choice)}={choice}"
     absent = re.fullmatch(r"Could not override '([^'@]+)'", lines[0]) if lines else None
     if absent is None:
         return "; ".join(lines[:3])
@@ -28,8 +36,6 @@ def refusal(error: Exception, overrides: Sequence[str], compose: Callable[[list[
         known = compose([one for one in overrides if one != given])
     except HydraException:  # another one is wrong too
         known = compose([])
-    from incremental.app.assemble import KEYS  # what it imports takes seconds
-
     top: Any = OmegaConf.to_container(known, resolve=False)
     places = schema.keys({name: top.get(name) for name in KEYS})
     if key in places:

@@ -19,6 +19,17 @@ from incremental.app import cli
             "data.cleaning.behaviours=[cart]: the configuration leaves this key of its factory out; give it with a "
             "plus: +data.cleaning.behaviours=[cart]",
         ),
+        ("+method=ewc", "+method=ewc: one is chosen already; choose another without the plus: method=ewc"),
+        ("+model=sasrec", "+model=sasrec: one is chosen already; choose another without the plus: model=sasrec"),
+        (
+            "strategy=replay",
+            "strategy=replay: its place is missing; give it as +strategy@strategies.replay=replay",
+        ),
+        ("text=encoded", "text=encoded: its place is missing; give it as +text@data.text=encoded"),
+        (
+            "evaluation.metrics=[]",
+            "evaluation.metrics=[]: expected one metric or more, such as [ndcg@10]; the first leads",
+        ),
         ("~data.fold", "Could not delete from config. 'data.fold' does not exist"),
         ("hydra/launcher=packd", "hydra/launcher=packd: there is basic, joblib, packed; did you mean packed?"),
     ],
