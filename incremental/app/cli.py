@@ -87,12 +87,15 @@ def swept(overrides: Sequence[str]) -> list[str]:
 
 def study(file: Path, arguments: Sequence[str]) -> DictConfig:
     """A study's own configuration, a file outside the configs, with the overrides of its command line."""
+    arguments = [*map(typed, arguments)]
     check(arguments, multirun=False)
     try:
         with hydra.initialize_config_dir(str(file.parent.resolve()), version_base="1.3"):
-            return hydra.compose(file.stem, [*map(typed, arguments)])
+            return hydra.compose(file.stem, arguments)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"{file.parent}/run: {str(error).splitlines()[0]}") from None
+        there = ", ".join(map(str, OmegaConf.load(file)))
+        said = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"{file.parent}/run: {said}; its options are {there}") from None
 
 
 OPTIONAL = ("method", "experiment", "sweep", "data/cut")
@@ -238,7 +241,7 @@ def run_job(overrides: Sequence[str]) -> None:
     except HydraException as error:
         GlobalHydra.instance().clear()
         with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-            said = refusal(error, overrides, lambda given: hydra.compose("config", given))
+            said = refusal(error, overrides, lambda given: hydra.compose("config", given, return_hydra_config=True))
         raise UserError(said) from None
     finally:
         del os.environ["HYDRA_FULL_ERROR"]

@@ -31,6 +31,8 @@ from incremental.app import cli
             "evaluation.metrics=[]: expected one metric or more, such as [ndcg@10]; the first leads",
         ),
         ("~data.fold", "Could not delete from config. 'data.fold' does not exist"),
+        ("hydra.launcher.n_jobs=2", "hydra.launcher.n_jobs=2: there is no such key"),
+        ("hydra.sweep.dirr=x", "hydra.sweep.dirr=x: there is no such key; hydra.sweep has dir, subdir"),
         ("hydra/launcher=packd", "hydra/launcher=packd: there is basic, joblib, packed; did you mean packed?"),
     ],
 )
