@@ -82,7 +82,12 @@ Turn = Callable[[int], tuple[float, int]]  # (round) -> seconds, examples
 
 
 def compared(
-    title: str, turns: dict[str, Turn], missing: dict[str, str], rounds: int, quality: dict[str, float]
+    title: str,
+    turns: dict[str, Turn],
+    missing: dict[str, str],
+    rounds: int,
+    quality: dict[str, float],
+    measured: str = "Recall@20, %",
 ) -> None:
     """Prints the table of a contest; the first contestant is ours."""
     from rich.console import Console
@@ -93,7 +98,7 @@ def compared(
         for name, contestant in turns.items():
             seconds, examples = contestant(turn)
             rates[name].append(examples / seconds)
-    table = Table("", "examples a second", "ours against it", "Recall@20, %" if quality or missing else "", title=title)
+    table = Table("", "examples a second", "ours against it", measured if quality or missing else "", title=title)
     first, *_ = rates.values()
     for name, rate in rates.items():
         ratio = statistics.median(a / b for a, b in zip(first, rate, strict=True))

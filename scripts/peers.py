@@ -19,7 +19,8 @@ from incremental.shell import reported
 
 def sasrec(items: int, length: int, width: int, blocks: int, rate: float, limit: float, cut: bool) -> Any:
     """SASRec with its original code's block, the usual way: every position of the padded history, or of the batch's
-    longest with `cut`. Items are 1..items; it returns the scores of all of them, [B, items]."""
+    longest with `cut`. Items are 1..items; it returns the scores of all of them, [B, items], and by `states` the hidden
+    vectors [B, L, D] of every position of histories that are padded on the right, positions from the left."""
     import torch
     from torch import nn
     from torch.nn import functional as f
@@ -59,6 +60,16 @@ def sasrec(items: int, length: int, width: int, blocks: int, rate: float, limit:
             for block in self.blocks:
                 x = block(x, hidden, real)
             return self.norm(x)[:, -1] @ self.table.T
+
+        def states(self, history: Any) -> Any:
+            size = history.shape[1]
+            real = (history > 0).unsqueeze(-1)
+            x = f.embedding((history - 1).clamp(min=0), self.table) * math.sqrt(width) + self.place[:size]
+            x = f.dropout(x, rate, self.training) * real
+            later = torch.ones(size, size, dtype=torch.bool).triu(1)
+            for block in self.blocks:
+                x = block(x, later, real)
+            return self.norm(x)
 
     return SASRec()
 
@@ -107,6 +118,66 @@ class Torch:
                 rank = (scores > own).sum(1) + 0.5 * ((scores == own).sum(1) - 1)
                 hits += int((rank < cutoff).sum())
         return {"recall": hits / len(self.tested["label"])}
+
+
+class OnePass:
+    """PyTorch's SASRec in one pass, as its users write it: a batch of users' sequences, padded on the right to L or to
+    the batch's longest with `cut`, the loss at every position; sampled softmax over shared negatives."""
+
+    def __init__(self, data: Any, cores: int, cut: bool) -> None:
+        import torch
+
+        torch.set_num_threads(cores)
+        self.torch, self.cut = torch, cut
+        self.sequence, self.target, self.tested = (
+            torch.from_numpy(data[name].astype(np.int64)) for name in ("sequence", "target", "tested")
+        )
+        self.setting = json.loads(str(data["setting"]))
+        self.weights = torch.from_numpy(data["weights"].astype(np.float32))  # of items 1.., as negatives
+        self.afresh(0)
+
+    def afresh(self, seed: int) -> dict[str, Any]:
+        self.torch.manual_seed(seed)
+        chosen = ("items", "length", "width", "blocks", "rate", "limit")
+        self.model = sasrec(*(self.setting[name] for name in chosen), self.cut)
+        self.adam = self.torch.optim.Adam(self.model.parameters(), lr=self.setting["learning_rate"], fused=True)
+        return {}
+
+    def states(self, sequence: Any) -> Any:
+        longest = int((sequence > 0).sum(1).max()) if self.cut else sequence.shape[1]
+        return self.model.states(sequence[:, :longest]), longest
+
+    def train(self, epochs: int = 1) -> dict[str, Any]:
+        torch = self.torch
+        self.model.train()
+        start, examples, number = time.perf_counter(), 0, self.setting["negatives"]
+        log_q = (number * self.weights / self.weights.sum()).log()
+        for _ in range(epochs):
+            for picked in torch.randperm(len(self.sequence)).split(self.setting["users"]):
+                hidden, longest = self.states(self.sequence[picked])
+                target = self.target[picked, :longest]
+                hidden, label = hidden[target > 0], target[target > 0] - 1
+                drawn = torch.multinomial(self.weights, number, replacement=True)
+                own = (hidden * self.model.table[label]).sum(1, keepdim=True)
+                others = hidden @ self.model.table[drawn].T - log_q[drawn]
+                others = others.masked_fill(drawn == label[:, None], -math.inf)
+                loss = (torch.cat([own, others], 1).logsumexp(1) - own[:, 0]).mean()
+                self.adam.zero_grad()
+                loss.backward()
+                self.adam.step()
+                examples += len(label)
+        return {"seconds": time.perf_counter() - start, "examples": examples}
+
+    def represent(self, path: str) -> dict[str, Any]:
+        """Writes the hidden vectors [N, D] of the test histories, and the item table [items, D]."""
+        self.model.eval()
+        found = []
+        with self.torch.no_grad():
+            for history in self.tested.split(256):
+                hidden, _ = self.states(history)
+                found.append(hidden[self.torch.arange(len(history)), (history > 0).sum(1) - 1])
+        np.savez(path, hidden=self.torch.cat(found).numpy(), table=self.model.table.detach().numpy())
+        return {}
 
 
 class Avalanche(Torch):
@@ -225,6 +296,8 @@ CONTESTANTS = {
     "encoder": TextEncoder,
     "padded": lambda data, cores: Torch(data, cores, cut=False),
     "cut": Torch,
+    "one_pass": lambda data, cores: OnePass(data, cores, cut=False),
+    "one_pass_cut": lambda data, cores: OnePass(data, cores, cut=True),
     "replay": lambda data, cores: Avalanche(data, cores, "replay"),
     "ewc": lambda data, cores: Avalanche(data, cores, "ewc"),
     "lightfm": lambda data, cores: Factorization(data, cores, "lightfm"),

@@ -271,7 +271,7 @@ def _program(
     side: Mapping[str, Any] = {},
 ) -> Program:
     model = model.given(side["frozen"]) if model.given is not None and "frozen" in side else model
-    own = problem(model, head, spec, sizes, precision=steps.precision)
+    own = problem(model, head, spec, sizes, precision=steps.precision, sharing=steps.sharing)
     if model.tower is not None:
         own = on_texts(own, model.tower, side["text"], spec.side["text"].kind or "", steps.precision)
 

@@ -16,7 +16,8 @@ which nobody here knows is refused too. What cannot be found out is a hook that 
 all: a table's norm, say.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NoReturn
 
 import jax
@@ -26,11 +27,13 @@ from jax import Array
 
 from incremental.core.ids import Ids
 from incremental.core.mirrors import mirrored, path_of
+from incremental.core.packing import for_all_lanes
 from incremental.core.spec import Sizes
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Learner, Loss, Memory, Outputs, Params, Problem, PyTree, Step
 from incremental.errors import UserError
 
+SHARE = 8
 REMEDY = "use training.rows=dense, or leave it out"
 LOSS, RECORD, SCORES = Strategy().loss, Strategy().record, Strategy().scores
 
@@ -84,21 +87,46 @@ def with_ids(function: Callable[[str, Array], Array], batch: Batch, problem: Pro
     )
 
 
+def arrays_of(batch: Batch, kinds: Iterable[str], problem: Problem) -> dict[str, list[Array]]:
+    """The arrays of ids of each kind in the batch, and row 0."""
+    found: dict[str, list[Array]] = {kind: [jnp.zeros(1, jnp.int32)] for kind in kinds}
+
+    def note(kind: str, ids: Array) -> Array:
+        if kind in found:
+            found[kind].append(ids)
+        return ids
+
+    with_ids(note, batch, problem)
+    return found
+
+
+def ascending(arrays: list[Array]) -> Array:
+    """Their ids [U] int32."""
+    return jnp.sort(jnp.concatenate([ids.reshape(-1) for ids in arrays]))
+
+
 def touched(batch: Batch, capacity: dict[str, int], problem: Problem) -> dict[str, Array]:
     """The ids of each kind [U] int32, ascending, row 0 among them; of a repeated one the first place counts.
 
     A kind with no more rows than the batch has ids is left out: its tables stay whole.
     """
-    met: dict[str, list[Array]] = {kind: [jnp.zeros(1, jnp.int32)] for kind in capacity}
+    found = {kind: ascending(arrays) for kind, arrays in arrays_of(batch, capacity, problem).items()}
+    return {kind: ids for kind, ids in found.items() if len(ids) < capacity[kind]}
 
-    def note(kind: str, ids: Array) -> Array:
-        if kind in met:
-            met[kind].append(ids.reshape(-1))
-        return ids
 
-    with_ids(note, batch, problem)
-    ids = {kind: jnp.concatenate(found) for kind, found in met.items()}
-    return {kind: jnp.sort(found) for kind, found in ids.items() if len(found) < capacity[kind]}
+def different(batch: Batch, capacity: dict[str, int], problem: Problem) -> tuple[dict[str, Array], Array]:
+    """As `touched`, with room for fewer ids, those in lists divided by `SHARE`, and if there is room for all that
+    differ, [] bool."""
+    found, fits = {}, jnp.array(True)
+    for kind, arrays in arrays_of(batch, capacity, problem).items():
+        room = sum(-(-ids.size // (SHARE if ids.ndim > 1 else 1)) for ids in arrays)
+        if room < capacity[kind]:
+            ids = ascending(arrays)
+            new = jnp.concatenate([jnp.ones(1, bool), ids[1:] != ids[:-1]])
+            place = jnp.where(new, jnp.cumsum(new) - 1, room)
+            found[kind] = jnp.full(room, ids[-1]).at[place].set(ids, mode="drop")
+            fits = fits & (new.sum() <= room)
+    return found, fits
 
 
 def renamed(batch: Batch, ids: dict[str, Array], problem: Problem) -> Batch:
@@ -205,14 +233,32 @@ def compacted(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, Py
                         f"but is no table with a row an id, nor like one; {REMEDY}"
                     )
 
-    def step(descend: Descend, learner: Learner, own: PyTree, batch: Batch) -> tuple[Learner, PyTree, Loss]:
-        refuse(learner)
-        ids = touched(batch, capacity, problem)
+    def on(
+        ids: dict[str, Array], descend: Descend, learner: Learner, own: PyTree, batch: Batch
+    ) -> tuple[Learner, PyTree, Loss]:
         small, state = taken(learner, ids), taken(own, ids)
         candidates: Any = Whole("the head reads who is a candidate, to score all (choose one that draws negatives)")
         named = renamed(batch, ids, problem)._replace(candidates=candidates)
         small, state, loss = descend(small, shown(own, state), recorded(state), named, batch, ids)
         return put_back(learner, small, ids), put_back(own, state, ids), loss
+
+    def step(descend: Descend, learner: Learner, own: PyTree, batch: Batch) -> tuple[Learner, PyTree, Loss]:
+        refuse(learner)
+        ids = touched(batch, capacity, problem)
+        if problem.sequence is None:
+            return on(ids, descend, learner, own, batch)
+        # Histories that share runs hold few different ids: a step on these, and one on all for a batch with more. Each
+        # is a loop of one turn or none, whose buffers XLA updates in place, where a `cond` would copy the tables.
+        few, fits = different(batch, capacity, problem)
+        fits = for_all_lanes(fits)
+        loss = jax.eval_shape(lambda: on(ids, descend, learner, own, batch)[2])
+        carry = learner, own, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), loss)
+        for chosen, rows in ((fits, few), (~fits, ids)):
+            turn = partial(on, rows, descend)
+            carry = jax.lax.fori_loop(
+                0, chosen.astype(int), lambda _, carry, turn=turn: turn(carry[0], carry[1], batch), carry
+            )
+        return carry
 
     return step
 

@@ -17,6 +17,7 @@ from jax import Array
 from incremental.core import steps
 from incremental.core.compaction import compacted, dense, guarded, guarded_problem
 from incremental.core.precision import Precision, multiplying
+from incremental.core.prefixes import Sharing
 from incremental.core.program import Program
 from incremental.core.ranking import rankable, ranker
 from incremental.core.spec import Sizes, of_kinds
@@ -42,6 +43,8 @@ class Training(NamedTuple):
         moments: the optimizer's state at an increment's start: the last one's, or as new
         rows: of the id tables that a step works on: all, or those of its batch (`core.compaction`: what is then lazy)
         precision: of the model's arithmetic; parameters and all that mirrors them are float32 in any case
+        sharing: of the model's work: "prefix": examples whose histories are prefixes of one another share one run of it
+            (`core.prefixes`), and an epoch's order is one of runs
     """
 
     batch_size: int = 256
@@ -52,6 +55,7 @@ class Training(NamedTuple):
     moments: Literal["keep", "reset"] = "keep"
     rows: Literal["dense", "compact"] = "dense"
     precision: Precision = "float32"
+    sharing: Sharing = "none"
 
 
 @checked
@@ -65,10 +69,11 @@ def training(
     moments: Literal["keep", "reset"] = "keep",
     rows: Literal["dense", "compact"] = "dense",
     precision: Precision = "float32",
+    sharing: Sharing = "none",
 ) -> Training:
     """`Training`, checked."""
     per_event(metric)
-    return Training(batch_size, epochs, patience, least_epochs, metric, moments, rows, precision)
+    return Training(batch_size, epochs, patience, least_epochs, metric, moments, rows, precision, sharing)
 
 
 class Arrangement(NamedTuple):
@@ -107,6 +112,11 @@ def make(
     """
     if rank_batch_size is None:
         rank_batch_size = 256 if 4 * 256 * sizes.slots <= LARGE else min(256, training.batch_size)
+    if (training.sharing == "prefix") != (problem.sequence is not None):
+        raise UserError(
+            f"training.sharing={training.sharing}, but the problem was made with another: give the functions `problem` "
+            "and `training` the same sharing"
+        )
     compact = training.rows == "compact"
     if compact and problem.of_items and strategies and not callable(strategies):
         raise UserError("make: compact rows of items that are computed need strategies as a function of the problem")
@@ -181,6 +191,7 @@ def make(
         keeps=training.patience > 0,
         cutoffs=cutoffs,
         sizes=sizes,
+        sharing=training.sharing,
         following=tuple(name for name, part in parts.items() if part.record is not Strategy().record),
         early=tuple(name for name, part in parts.items() if part.early and name != "head"),
     )

@@ -24,6 +24,7 @@ class Tokens(NamedTuple):
     row: Array  # [n, L] int32 in 0..b-1: the history that a token is of
     known: Array  # [b] bool, False = an empty history
     last: Array | None  # [b] int32: where in [n · L] a history ends; None: each has its own block, and ends with it
+    nth: Array  # [n, L] int32 in 0..L-1: a history's first event is at 0
 
     def past(self, x: Array) -> Array:
         """x [n, L, ...] -> [n, k, ...]: what a block's tokens may look at, themselves at the end; k is L or 2 L."""
@@ -41,23 +42,38 @@ class Tokens(NamedTuple):
         return x[:, -1] if self.last is None else x.reshape(-1, x.shape[-1])[self.last]
 
 
+def lengths_of(history: Array) -> Array:
+    """[b] int32 of [b, L] int32, left-padded with 0: L less the first item's place, 0 for an empty history."""
+    length = history.shape[1]
+    return length - jnp.where(history > 0, jnp.arange(length), length).min(1)
+
+
 def padded(history: Array) -> Tokens:
     """[b, L] int32, left-padded with 0: a block each."""
     row, place = jnp.indices(history.shape, jnp.int32)
-    return Tokens(history, place, row, history[:, -1] > 0, None)
+    nth = jnp.maximum(place - (history.shape[1] - lengths_of(history))[:, None], 0)
+    return Tokens(history, place, row, history[:, -1] > 0, None, nth)
 
 
-def packed(history: Array, lengths: Array, blocks: int) -> Tokens:
-    """[b, L] int32, left-padded with 0, and the rows' lengths [b], whose sum is at most `blocks` · L."""
+def packed(history: Array, lengths: Array, blocks: int, within: Array | None = None) -> Tokens:
+    """[b, L] int32, left-padded with 0, and their lengths [b]: one behind the other in `blocks` · L tokens at most.
+
+    `within` [b] int32 is the history, behind it or itself, that each is a prefix of: only those that are in no other
+    are laid out, and the others end inside them. None: each is laid out.
+    """
     rows, length = history.shape
-    ends = jnp.cumsum(lengths)
+    whole = jnp.arange(rows) if within is None else within
+    own = jnp.where(whole == jnp.arange(rows), lengths, 0)
+    ends = jnp.cumsum(own)
     token = jnp.arange(blocks * length)
     # Behind the last token padding, as if of the last row.
     row = jnp.minimum((ends <= token[:, None]).sum(1, dtype=jnp.int32), rows - 1)
     place = jnp.minimum(length - ends[row] + token, length - 1)
+    nth = jnp.maximum(place - length + own[row], 0)
     item = jnp.where(token < ends[-1], history[row, place], 0)
-    item, place, row = (ids.reshape(blocks, length) for ids in (item, place, row))
-    return Tokens(item, place, row, lengths > 0, jnp.maximum(ends - 1, 0))
+    item, place, nth, row = (ids.reshape(blocks, length) for ids in (item, place, nth, row))
+    last = ends[whole] - own[whole] + lengths - 1
+    return Tokens(item, place, row, lengths > 0, jnp.maximum(last, 0), nth)
 
 
 @jax.custom_batching.custom_vmap
@@ -79,8 +95,7 @@ def by_tokens(encode: Callable[[Tokens, Array | None], Array], history: Array, k
     rows, length = history.shape
     if rows < LEAST_ROWS or length < LEAST_LENGTH:
         return encode(padded(history), key)
-    # L less the position of the first item from the left, which is L for an empty history.
-    lengths = length - jnp.where(history > 0, jnp.arange(length), length).min(1)
+    lengths = lengths_of(history)
     blocks = -(-rows // SHARE)
     # What a branch keeps for its backward pass the other one returns as zeros: with the padding it keeps nothing, and
     # computes its forward pass again.

@@ -29,8 +29,8 @@ NORMS = nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.BatchNorm
 class Arithmetic(NamedTuple):
     """How a model is computed; both functions return float32."""
 
-    apply: Callable[[nn.Module, Params, dict[str, Array], Array | None], Array]
-    """(module, params, inputs, key) -> hidden [B, D]"""
+    apply: Callable[..., Array]
+    """(module, params, inputs, key, method=None) -> hidden [B, D]"""
     product: Callable[[Array, Array], Array]
     """(hidden [B, D], table [V, D]) -> [B, V]"""
 
@@ -40,7 +40,9 @@ def arithmetic(precision: Precision, tables: Collection[str]) -> Arithmetic:
     as an `nn.Embed` does by itself."""
     if precision != "bfloat16":
         return Arithmetic(
-            lambda module, params, inputs, key: module.apply({"params": params}, inputs, key),
+            lambda module, params, inputs, key, method=None: module.apply(
+                {"params": params}, inputs, key, method=method
+            ),
             lambda hidden, table: hidden @ table.T,
         )
 
@@ -48,13 +50,13 @@ def arithmetic(precision: Precision, tables: Collection[str]) -> Arithmetic:
         """Whether it stays float32: a gradient that adds up over a batch must not be a sum in bfloat16."""
         return path in tables or path.endswith("/embedding") or leaf.ndim < 2
 
-    def apply(module: nn.Module, params: Params, inputs: dict[str, Array], key: Array | None) -> Array:
+    def apply(module: nn.Module, params: Params, inputs: PyTree, key: Array | None, method: str | None = None) -> Array:
         named = flatten_dict(params, sep="/")
         params = unflatten_dict(
             {path: leaf if whole(path, leaf) else low(leaf) for path, leaf in named.items()}, sep="/"
         )
         with nn.intercept_methods(_low_module):
-            hidden: Any = module.apply({"params": params}, low(inputs), key)
+            hidden: Any = module.apply({"params": params}, low(inputs), key, method=method)
         return hidden.astype(jnp.float32)
 
     return Arithmetic(apply, product)

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jax import Array
 
+from incremental.core.packing import Tokens
 from incremental.core.precision import Precision, arithmetic
+from incremental.core.prefixes import Sharing, by_prefix
 from incremental.core.program import Program
 from incremental.core.spec import Input, Sizes, Spec
 from incremental.core.strategy import Strategy, named_key
@@ -39,6 +41,9 @@ class Model(NamedTuple):
         given: (frozen, on the device) -> the model with these weights
         looked_up: paths of other tables that rows are gathered from, as of positions: float32 in every
             `training.precision`
+        sequence: of a causal model, the input that it reads and nothing else: its modules have a third method,
+            `encode(tokens, key) -> hidden [b, D]` (`core.packing.Tokens`), which gives a history the same vector in
+            every layout and whatever follows it; None: histories cannot share a run
     """
 
     module: Callable[[Sizes, Mapping[str, Input]], nn.Module]
@@ -50,6 +55,7 @@ class Model(NamedTuple):
     frozen: Any = None
     given: "Callable[[Any], Model] | None" = None
     looked_up: tuple[str, ...] = ()
+    sequence: str | None = None
 
 
 class Baseline(NamedTuple):
@@ -131,8 +137,27 @@ def read(model: "Model | Baseline", spec: Spec) -> dict[str, Input]:
     return {name: spec.inputs[name] for name in model.inputs}
 
 
-def problem(model: Model, head: Head, spec: Spec, sizes: Sizes, *, precision: Precision = "float32") -> Problem:
-    """The problem of `model` with `head` at these capacities; `spec` says what the data's examples hold."""
+def problem(
+    model: Model,
+    head: Head,
+    spec: Spec,
+    sizes: Sizes,
+    *,
+    precision: Precision = "float32",
+    sharing: Sharing = "none",
+) -> Problem:
+    """The problem of `model` with `head` at these capacities; `spec` says what the data's examples hold.
+
+    With `sharing` "prefix" the examples of a batch whose histories are prefixes of one another share one run of the
+    model (`core.prefixes`).
+    """
+    if sharing == "prefix" and model.sequence is None:
+        raise UserError(
+            "training.sharing=prefix: the model does not say that an event's hidden vector is the same whatever "
+            "follows (Model.sequence); choose gru4rec, or sasrec with model.positions=left, or leave training.sharing "
+            "out"
+        )
+    shared = model.sequence if sharing == "prefix" else None
     numbers = arithmetic(precision, (*model.tables, *model.looked_up))
     given = read(model, spec)
     inputs = {name: jax.ShapeDtypeStruct(each.shape, each.dtype) for name, each in given.items()}
@@ -175,8 +200,18 @@ def problem(model: Model, head: Head, spec: Spec, sizes: Sizes, *, precision: Pr
             return items(params)
         return params["head"] if head.tied is None else {**params["head"], "items": items(params)}
 
+    def represent(params: Params, inputs: dict[str, Array], key: Array | None) -> Array:
+        module = of(params)
+        if shared is None:
+            return numbers.apply(module, params, inputs, key)
+
+        def encode(tokens: Tokens, key: Array | None) -> Array:
+            return numbers.apply(module, params, tokens, key, method="encode")
+
+        return by_prefix(encode, inputs[shared], key)
+
     def apply(params: Params, inputs: dict[str, Array], *, key: Array | None = None) -> Outputs:
-        hidden = numbers.apply(of(params), params, inputs, key)
+        hidden = represent(params, inputs, key)
         if head.scores is not None:
             return Outputs(hidden, head.scores(side(params), hidden))
         out = items(params)
@@ -225,4 +260,5 @@ def problem(model: Model, head: Head, spec: Spec, sizes: Sizes, *, precision: Pr
         inputs=given,
         labels=spec.labels,
         together=head.together,
+        sequence=shared,
     )

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
+from incremental.core.prefixes import Sharing
 from incremental.core.spec import Input, Sizes
 from incremental.core.types import Data, Info, PyTree, Ranks, Seen, State
 
@@ -31,6 +32,7 @@ class Program(NamedTuple):
         cutoffs: the K's whose recommendations `rank` counts
         sizes: capacities of the id tables
         counting: an update's rows are all events that arrived, those of the validation part too, each once
+        sharing: what examples share of the model's work; where it is prefixes, training histories are cut by runs
         shardings: of a tree's leaves over several devices
         at: (side tables and frozen weights): see `incremental.core.tower`; None: needs none
         frozen: weights that are not trained, on the host; they travel in `Data.side`
@@ -55,6 +57,7 @@ class Program(NamedTuple):
     cutoffs: tuple[int, ...]
     sizes: Sizes
     counting: bool = False
+    sharing: Sharing = "none"
     shardings: Callable[[PyTree], PyTree] | None = None
     at: "Callable[[Mapping[str, Any]], Program] | None" = None
     frozen: Any = None

@@ -22,6 +22,7 @@ from jax import Array
 
 from incremental.core.compaction import Whole, dense
 from incremental.core.optimizers import restarted
+from incremental.core.prefixes import by_runs
 from incremental.core.sharding import split
 from incremental.core.spec import Sizes
 from incremental.core.strategy import Strategy, after_base, named_key
@@ -313,10 +314,17 @@ def shuffled(key: Array, size: Array, capacity: int) -> Array:
 
 
 def epoch(setup: Setup, state: State, data: Data, *, batch_size: int) -> tuple[State, Info]:
-    """Steps over all examples of `data`, in a new order; a loop whose number of steps is traced."""
+    """Steps over all examples of `data`, in a new order; a loop whose number of steps is traced.
+
+    The order is uniform over the examples or, where those of a run share the model's work, over the runs.
+    """
     capacity = data.rows.labels.shape[0]
     key = jax.random.fold_in(phase_key(state, "epoch"), state.fit.epoch)
-    order = shuffled(named_key(key, "order"), data.size, capacity)
+    draw, sequence = named_key(key, "order"), setup.problem.sequence
+    if sequence is None:
+        order = shuffled(draw, data.size, capacity)
+    else:
+        order = by_runs(draw, data.rows, data.rows.inputs[sequence], data.size)
     steps = (data.size + batch_size - 1) // batch_size
 
     def one(state: State, i: Array) -> tuple[State, Loss]:

@@ -97,6 +97,7 @@ class Problem(NamedTuple):
         inputs: what an example holds of each of the model's inputs
         labels: the kind of the ids that labels, candidates and negatives are
         together: whether a row's loss reads the batch's other rows; gradients of single examples are then refused
+        sequence: the input whose prefixes share a run, so that an epoch is ordered by runs; None: each example is one
     """
 
     init: Callable[[Array], Params]
@@ -114,6 +115,7 @@ class Problem(NamedTuple):
     inputs: Mapping[str, Input] = {}
     labels: str = "item"
     together: bool = False
+    sequence: str | None = None
 
 
 class Catalogue(NamedTuple):

@@ -182,7 +182,7 @@ def kept(at: Path) -> Kept | None:
     """What is kept in the folder `at`; None where nothing is."""
     try:
         changed = (at / ABOUT).stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return read(at, changed.st_mtime_ns, changed.st_ino)
 

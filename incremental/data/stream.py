@@ -97,15 +97,15 @@ class Stream:
         return events[~self.heldout[events]]
 
     def training_examples(
-        self, increments: Sequence[int], *, validation: bool | None, inputs: Iterable[str] = ()
+        self, increments: Sequence[int], *, validation: bool | None, inputs: Iterable[str] = (), by_run: bool = False
     ) -> Examples:
         """The examples to train on, to validate on, or (None) both; where one of the `inputs` needs what was before,
-        those without are left out."""
+        those without are left out. `by_run`: histories are cut so that a user's are prefixes of one another."""
         events = self.training_events(increments)
         if validation is not None:
             events = events[self.validation[events] == validation]
         past = {self.features[name].past for name in inputs}
-        rows = self._examples(events, ~self.heldout, past != {"unread"} and bool(past))
+        rows = self._examples(events, ~self.heldout, past != {"unread"} and bool(past), by_run)
         return self._long_enough(rows, 1) if "needed" in past else rows
 
     def test_examples(
@@ -235,23 +235,31 @@ class Stream:
             visible &= belongs(ids, own) | (own == 0)  # an event without an id of the kind is not unknown
         return visible
 
-    def _examples(self, events: Ints, visible: Bools, past: bool) -> Examples:
+    def _examples(self, events: Ints, visible: Bools, past: bool, by_run: bool = False) -> Examples:
         """Examples of the events; their past, where it is asked for, are the last L events of the user before them that
         are `visible`."""
         before_them = np.zeros((len(events), 0), np.int32)
         if past:
-            before_them = self._past(events, visible)
+            before_them = self._past(events, visible, by_run)
         return Examples(events, self.interactions.user[events], before_them, self.label[events], self.increment[events])
 
-    def _past(self, events: Ints, visible: Bools) -> Ints:
-        """[N, L] int32, places of the last visible events before each; -1: none."""
+    def _past(self, events: Ints, visible: Bools, by_run: bool = False) -> Ints:
+        """[N, L] int32, places of the last visible events before each; -1: none.
+
+        `by_run`: of k > L events before those from the s-th on, s = ⌈(k - L) / S⌉ S with S = L - ⌊L/4⌋: the last L/4 to
+        L of them, and the same s for the next S - 1 events.
+        """
         order, _, first = self._by_user
         kept = visible[order]
         before: Ints = np.cumsum(kept) - kept  # visible events before each place
         log = order[kept]
         place = self._now[events]
         index = before[place][:, None] - self.history + np.arange(self.history)
-        inside = index >= before[first[place]][:, None]
+        oldest = before[first[place]]
+        if by_run:
+            turn = self.history - self.history // 4
+            oldest = oldest - np.minimum(self.history - (before[place] - oldest), 0) // turn * turn
+        inside = index >= oldest[:, None]
         return np.where(inside, log[np.where(inside, index, 0)] if len(log) else -1, -1).astype(np.int32)
 
     @staticmethod

@@ -7,22 +7,26 @@ from jax import Array
 from incremental.core.dropout import multipliers
 from incremental.core.embedding import uniform_rows
 from incremental.core.lengths import by_length
+from incremental.core.packing import Tokens
 from incremental.core.problem import Model
 from incremental.core.spec import Sizes
 from incremental.domains import Count, NotNegative, ShareBelow1, checked
 
 
 class Cell(nn.Module):
-    """One step of the recurrence: padding leaves the carry as it was."""
+    """One step of the recurrence: padding leaves the carry as it was, a history's first event starts from 0."""
 
     width: int
 
     @nn.compact
-    def __call__(self, carry: Array, step: tuple[Array, Array]) -> tuple[Array, None]:
-        """carry [B, D]; step: x [B, D], real [B] bool."""
-        x, real = step
+    def __call__(self, carry: Array, step: tuple[Array, ...]) -> tuple[Array, Array]:
+        """carry [B, D]; step: x [B, D], real [B] bool and, where several histories follow one another, first [B]."""
+        x, real, *first = step
+        for begins in first:
+            carry = jnp.where(begins[:, None], 0.0, carry)
         new, _ = nn.GRUCell(self.width)(carry, x)
-        return jnp.where(real[:, None], new, carry), None
+        carry = jnp.where(real[:, None], new, carry)
+        return carry, carry
 
 
 class GRU4Rec(nn.Module):
@@ -40,7 +44,15 @@ class GRU4Rec(nn.Module):
             self.width
         )
 
-    def encode(self, history: Array, key: Array | None) -> Array:
+    def encode(self, tokens: Tokens, key: Array | None) -> Array:
+        """[b, D] of b histories: a block begins a block earlier, where its first history may have begun."""
+        length = tokens.item.shape[1]
+        (kept,) = multipliers(key, self.dropout, [(*tokens.item.shape, self.width)])
+        x, item, nth = (tokens.past(values) for values in (self.item(tokens.item) * kept, tokens.item, tokens.nth))
+        _, states = self.cell(jnp.zeros((len(x), self.width), x.dtype), (x, item > 0, nth == 0))
+        return tokens.ends(states[:, -length:]) * tokens.known[:, None]
+
+    def last(self, history: Array, key: Array | None) -> Array:
         """[B, l] int32 -> [B, D]."""
         (kept,) = multipliers(key, self.dropout, [(*history.shape, self.width)])
         x = self.item(history) * kept
@@ -50,12 +62,12 @@ class GRU4Rec(nn.Module):
     def __call__(self, inputs: dict[str, Array], key: Array | None) -> Array:
         """{"history": [B, L] int32, left-padded with 0} -> [B, D]."""
         if self.is_initializing():
-            return self.encode(inputs["history"], key)
+            return self.last(inputs["history"], key)
         variables = self.variables
         module = self.clone(parent=None)
 
         def encode(history: Array, key: Array | None) -> Array:
-            return module.apply(variables, history, key, method="encode")
+            return module.apply(variables, history, key, method="last")
 
         return by_length(encode, inputs["history"], key)
 
@@ -71,4 +83,5 @@ def gru4rec(*, width: Count = 64, dropout: ShareBelow1 = 0.2, limit: NotNegative
         ("history",),
         {"item/embedding": "item", "item_bias": "item"},
         labels="item",
+        sequence="history",
     )

@@ -21,6 +21,7 @@ from incremental.domains import Count, NotNegative, ShareBelow1, checked
 from incremental.errors import UserError
 
 Masks = Literal["own", "shared"]
+Positions = Literal["right", "left"]
 
 
 class Block(nn.Module):
@@ -69,6 +70,7 @@ class SASRec(nn.Module):
     heads: int
     dropout: float
     masks: Masks
+    positions: Positions
     limit: float
     position_limit: float
 
@@ -104,8 +106,9 @@ class SASRec(nn.Module):
         """[b, D] of b histories."""
         length = tokens.item.shape[1]
         kept = self.kept(tokens, key)
-        # Positions count from the right, so that histories may come with less padding than L.
-        position = self.position[self.history - length :][tokens.place]
+        # Either way histories may come with less padding than L.
+        right = self.positions == "right"
+        position = self.position[self.history - length :][tokens.place] if right else self.position[tokens.nth]
         x = self.item(tokens.item) * jnp.sqrt(self.width)
         x = x + position.astype(x.dtype)
         x = x * kept[0] * (tokens.item > 0)[..., None]
@@ -137,11 +140,14 @@ def sasrec(
     heads: Count = 1,
     dropout: ShareBelow1 = 0.2,
     dropout_masks: Masks = "own",
+    positions: Positions = "right",
     limit: NotNegative = 0.02,
     position_limit: NotNegative | None = None,
 ) -> Model:
     """`width` D, a multiple of `heads`; `limit` of the uniform start of the item table, `position_limit` of that of the
-    positions (None: the same).
+    positions (None: the same). `positions` count from the "right", the last event being at L - 1, as in the original
+    code, or from the "left", the first one being at 0: then an event's place stays what it was when others follow, and
+    histories that are prefixes of one another may share a run (`training.sharing`).
 
     `dropout` has five sites in two blocks of equal sizes: the embeddings, the attention weights, and behind the inner
     and the outer layer of a feed-forward. `dropout_masks` "own": each draws its own mask. "shared": the embeddings and
@@ -151,15 +157,17 @@ def sasrec(
     """
     if width % heads:
         raise UserError(f"model.width={width}: expected a multiple of model.heads={heads}")
-    if dropout_masks not in get_args(Masks):
-        raise UserError(f"model.dropout_masks={dropout_masks!r}: expected one of {', '.join(get_args(Masks))}")
+    for name, value, kinds in (("dropout_masks", dropout_masks, Masks), ("positions", positions, Positions)):
+        if value not in get_args(kinds):
+            raise UserError(f"model.{name}={value!r}: expected one of {', '.join(get_args(kinds))}")
     starts = limit, limit if position_limit is None else position_limit
     return Model(
         lambda sizes, inputs: SASRec(
-            sizes, inputs["history"].shape[0], width, blocks, heads, dropout, dropout_masks, *starts
+            sizes, inputs["history"].shape[0], width, blocks, heads, dropout, dropout_masks, positions, *starts
         ),
         ("history",),
         {"item/embedding": "item"},
         labels="item",
         looked_up=("position",),
+        sequence="history" if positions == "left" else None,
     )

@@ -103,7 +103,8 @@ class Feed:
         if program.counting:
             rows = stream.training_examples(plan.arrived, validation=None, inputs=inputs)
         else:
-            rows = stream.training_examples(plan.increments, validation=False, inputs=inputs)
+            by_run = program.sharing == "prefix"
+            rows = stream.training_examples(plan.increments, validation=False, inputs=inputs, by_run=by_run)
         if not len(rows):
             raise self.untrainable(program, [t])
         new = stream.training_events(plan.arrived)

@@ -60,9 +60,12 @@ def test_a_cuts_own_keys_may_be_given_with_it() -> None:
     assert composed("data/cut=counts", "data.cut.increments=4")["data"]["cut"]["increments"] == 4
 
 
+THURSDAY = 1_420_070_400  # 1 January 2015
+
+
 def test_weeks_of_an_own_file_and_a_module_beside_it_in_one_line(tmp_path: Path) -> None:
     """The `incremental` script, whose path does not begin with the current folder."""
-    events = [f"u{i % 7},i{i % 5},{i * 40_000}" for i in range(120)]
+    events = [f"u{i % 7},i{i % 5},{THURSDAY + i * 40_000}" for i in range(120)]
     (tmp_path / "events.csv").write_text("\n".join(["user,item,time", *events]) + "\n")
     (tmp_path / "items.csv").write_text("item,title\n" + "".join(f"i{i},Title {i}\n" for i in range(5)))
     (tmp_path / "mine.py").write_text(
@@ -78,6 +81,6 @@ def test_weeks_of_an_own_file_and_a_module_beside_it_in_one_line(tmp_path: Path)
     assert done.returncode == 0, done.stderr
     (directory,) = (tmp_path / "runs").iterdir()
     summary = json.loads((directory / "summary.json").read_text())
-    assert summary["increments"] == 4  # 55 days from Thursday 1 January 1970: nine weeks, five of them the base part
+    assert summary["increments"] == 4  # 55 days from a Thursday: nine weeks, five of them the base part
     written: Any = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
     assert written["model"] == {"_target_": "mine.forgetful"}

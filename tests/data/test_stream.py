@@ -262,8 +262,8 @@ def test_an_order_within_a_time_shows_what_else_is_there() -> None:
 class Including(Stream):
     """A planted leak: histories end with the event itself."""
 
-    def _past(self, events: Any, visible: Any) -> Any:
-        return np.concatenate([super()._past(events, visible)[:, 1:], events[:, None]], axis=1)
+    def _past(self, events: Any, visible: Any, by_run: bool = False) -> Any:
+        return np.concatenate([super()._past(events, visible, by_run)[:, 1:], events[:, None]], axis=1)
 
 
 class Ahead(Stream):
@@ -348,6 +348,37 @@ def test_a_history_crosses_increments_and_holds_the_last_events() -> None:
     )
     rows = events.training_examples([2], validation=False, inputs=("history",))
     assert histories_of(events, rows) == [[2, 3, 4], [3, 4, 5]]
+
+
+@pytest.mark.parametrize(("length", "number"), [(1, 5), (2, 1), (4, 4), (4, 23), (9, 40)])
+def test_histories_cut_by_runs_are_prefixes_of_one_another_and_none_is_lost(length: int, number: int) -> None:
+    """One user's events in two increments; every window against its rule, counted by hand."""
+    events = make_stream(
+        source=table([(0, i) for i in range(number + 1)]),
+        cut=cut_at([int(i > number // 2) for i in range(number + 1)]),
+        history=length,
+        heldout=0,
+        validation=0,
+    )
+    increments = [*range(len(events))]
+
+    def windows(of: list[int], by_run: bool, stream: Stream = events) -> list[list[int]]:
+        rows = stream.training_examples(of, validation=False, inputs=("history",), by_run=by_run)
+        return [[item for item in row if item] for row in histories_of(stream, rows)]
+
+    separate, by_run = windows(increments, False), windows(increments, True)
+    past = windows([0], True, events.prefix(0))  # nothing is read of what comes later
+    assert past == by_run[: len(past)]
+    items = events.interactions.item.tolist()
+    turn, begins, expected = length - length // 4, 0, []
+    for k in range(1, number + 1):  # k events before
+        begins += turn * (k - begins > length)
+        expected.append(items[begins:k])
+    assert by_run == expected
+    assert by_run[:length] == separate[:length]
+    assert all(length // 4 < len(row) <= length for row in by_run[length:])
+    later = windows(increments[-1:], True)  # an increment's windows are those of the whole stream
+    assert later == by_run[-len(later) :]
 
 
 # -- random parts ---------------------------------------------------------------------------------------------------

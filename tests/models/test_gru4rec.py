@@ -59,10 +59,10 @@ def forward(params: Any, history: Any, target: Any, key: Any, rate: Any) -> Any:
         return (outputs.hidden * target).sum(), outputs
 
     def whole(params: Any) -> Any:
-        hidden: Any = module.apply({"params": params}, history, None, method="encode")
+        hidden: Any = module.apply({"params": params}, history, None, method="last")
         return (hidden * target).sum(), hidden
 
-    dropped = module.apply({"params": params}, history, key, method="encode")
+    dropped = module.apply({"params": params}, history, key, method="last")
     return jax.grad(by_length, has_aux=True)(params), jax.grad(whole, has_aux=True)(params), dropped
 
 
