@@ -82,6 +82,17 @@ def test_a_stray_quote_swallows_no_row(write: Write, user: str, time: str, gap: 
     assert delimited(Path(path), separator=",").frame.height == 30
 
 
+def test_a_first_field_over_several_lines_is_no_stray_quote(write: Write) -> None:
+    rows = '"a lamp\nfor 2\nrooms 5",u1,x1,1700000000,"it\nis 1"\nb 7,u2,y2,1700000001,c\n'
+    table = columns(path=write(f"title,user,item,time,note\n{rows}"), text="title")
+    assert table.frame["line"].to_list() == [2, 6]
+    assert table.text == {"x1": "a lamp\nfor 2\nrooms 5", "y2": "b 7"}
+    stray = 'a 1,u0,x1,1700000000\n"a 2,u1,x1,1700000001\nb 7",u2,y2,1700000002\nb 8,u2,y2,1700000003\n'
+    assert "row 3: a quoted field swallows line 4" in message(
+        lambda: columns(path=write(f"title,user,item,time\n{stray}"), text="title")
+    )
+
+
 def test_quotes_are_documented(write: Write, documented: Documented) -> None:
     path = write(swallowing("", "17000000", 20))
     documented("a stray quote that another one closes lines later", message(lambda: columns(path=path)))
