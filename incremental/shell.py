@@ -23,6 +23,7 @@ REMEDIES = {
     errno.ENAMETOOLONG: "the name is too long for the file system; choose a shorter one",
     errno.ENOENT: "no such file or folder; check the path",
     errno.ENOTDIR: f"a file is where a folder is needed; check the path, or {ELSEWHERE}",
+    errno.EEXIST: f"a file is there already; {ELSEWHERE}",
     errno.EISDIR: "a folder is where a file is needed; check the path",
     errno.ELOOP: "the links lead in a circle; remove one of them",
     errno.EMFILE: "too many files are open; raise the limit with `ulimit -n`",
@@ -149,6 +150,11 @@ def status(work: Callable[[], object], speaker: str = "error") -> int:
     except SystemExit as stopped:
         return int(str(stopped.code))
     return 0
+
+
+def path(text: str) -> Path:
+    """A path that an option gives; a shell leaves the ~ of --to=~/x as it is."""
+    return Path(text).expanduser()
 
 
 @cache

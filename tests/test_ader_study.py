@@ -247,7 +247,7 @@ def test_published_figures_belong_to_the_files_not_to_a_name(
         (["path=x", "variant=quick"], "variant: 'quick' is not one of exact, fast"),
         (["path=x", "dataset=beauty"], "dataset: 'beauty' is not one of diginetica, yoochoose"),
         (["path=x", "++increments=0"], "increments=0: expected a number of test periods"),
-        (["path=x", "period=3"], "experiments/ader/run: Could not override 'period'"),
+        (["path=x", "period=3"], "experiments/ader/run: Could not override 'period'; its options are path, dataset"),
     ],
 )
 def test_wrong_settings_are_refused(given: list[str], message: str) -> None:

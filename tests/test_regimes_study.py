@@ -187,7 +187,7 @@ def test_the_picture(made: Table, tmp_path: Path) -> None:
         (["rows=[replay]"], "rows: finetune is the baseline and must be one of them"),
         (["regimes=[summer]"], "regimes: there is no configs/data/summer.yaml"),
         (["tuning.candidates=3"], "table.finetune.search.values: expected tuning.candidates=3"),
-        (["seed=1"], "experiments/regimes/run: Could not override 'seed'"),
+        (["seed=1"], "experiments/regimes/run: Could not override 'seed'; its options are regimes"),
     ],
 )
 def test_wrong_settings_are_refused(given: list[str], message: str) -> None:

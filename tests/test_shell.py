@@ -83,6 +83,7 @@ def told(error: OSError) -> str:
         (errno.EROFS, "a read-only file system"),
         (errno.ENAMETOOLONG, "a file name that is too long"),
         (errno.ENOTDIR, "a file in place of a folder"),
+        (errno.EEXIST, "a file where a folder is to be made"),
         (errno.ELOOP, "links in a circle"),
         (errno.EMFILE, "too many open files"),
     ],

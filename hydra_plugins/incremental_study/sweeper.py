@@ -108,7 +108,8 @@ def rows(file: Path) -> dict[str, list[str]]:
     from incremental.errors import UserError
 
     if not file.is_file():
-        raise UserError(f"study={file}: no such file; expected a YAML file with rows: {{NAME: [OVERRIDE, ...]}}")
+        what = "a folder" if file.is_dir() else "no such file"
+        raise UserError(f"study={file}: {what}; expected a YAML file with rows: {{NAME: [OVERRIDE, ...]}}")
     try:
         read: Any = OmegaConf.to_container(OmegaConf.load(file))
     except (OmegaConfBaseException, ValueError, OSError) as error:

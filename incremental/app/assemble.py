@@ -110,6 +110,8 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     0. `debug=nan` is a number to a command line, and the word here.
     """
     training, data, measured = config["training"], config["data"], config["evaluation"]
+    if measured.get("metrics", "") == []:
+        raise UserError("evaluation.metrics=[]: expected one metric or more, such as [ndcg@10]; the first leads")
     if training.get("metric", "") is None and measured.get("metrics") and isinstance(measured["metrics"][0], str):
         training = {**training, "metric": measured["metrics"][0]}
     if data.get("heldout", 0.0) is None:
@@ -138,6 +140,8 @@ def assemble(config: Mapping[str, Any], stream: Stream | None = None) -> Parts:
     measured = schema.build(config["evaluation"], "evaluation")._replace(listed=stream.unseen_items == "listed")
     steps = schema.build(config["training"], "training")
     spread = schema.build(config["devices"], "devices")
+    if not spread.distributed:
+        environment.device()
     factory = schema.partial(config["model"], "model")
     # The oracle takes the stream, whose law it knows; a learned model must not.
     model = factory(stream) if "stream" in inspect.signature(factory.func).parameters else factory()

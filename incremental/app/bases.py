@@ -98,7 +98,8 @@ def config_of(run: Path) -> dict[str, Any]:
     """The config of a run directory, literally: nothing in it is resolved or imported."""
     path = run / "config.yaml"
     if not path.is_file():
-        raise UserError(f"{run}: not a run directory (no config.yaml); give one that `incremental` wrote")
+        why = "it has no config.yaml" if run.is_dir() else "there is no such folder"
+        raise UserError(f"{run}: not a run directory ({why}); give one that `incremental` wrote")
     config = read_config(path)  # its values are resolved: not again
     missing = [key for key in KEYS if key not in config and key != "continue"]
     if missing or not isinstance(config["data"], dict):

@@ -23,6 +23,7 @@ from incremental.app.keys import taken
 from incremental.app.methods import defaults, names
 from incremental.app.names import typed
 from incremental.app.overrides import check, command, pasted, with_places
+from incremental.app.refusals import refusal
 from incremental.app.replaced import replaced
 from incremental.errors import UserError
 from incremental.shell import cache_folder, enter, once, reported, translated
@@ -86,12 +87,15 @@ def swept(overrides: Sequence[str]) -> list[str]:
 
 def study(file: Path, arguments: Sequence[str]) -> DictConfig:
     """A study's own configuration, a file outside the configs, with the overrides of its command line."""
+    arguments = [*map(typed, arguments)]
     check(arguments, multirun=False)
     try:
         with hydra.initialize_config_dir(str(file.parent.resolve()), version_base="1.3"):
-            return hydra.compose(file.stem, [*map(typed, arguments)])
+            return hydra.compose(file.stem, arguments)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"{file.parent}/run: {str(error).splitlines()[0]}") from None
+        there = ", ".join(map(str, OmegaConf.load(file)))
+        said = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"{file.parent}/run: {said}; its options are {there}") from None
 
 
 OPTIONAL = ("method", "experiment", "sweep", "data/cut")
@@ -226,6 +230,23 @@ def job(config: DictConfig) -> float | None:
             raise CompactHydraException(str(error)) from None
 
 
+def run_job(overrides: Sequence[str]) -> None:
+    """Hydra's part of the command; what it refuses to compose is told in one line, unless HYDRA_FULL_ERROR asks."""
+    if os.environ.get("HYDRA_FULL_ERROR"):
+        job()
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra would print, and end the program
+    try:
+        job()
+    except HydraException as error:
+        GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+            said = refusal(error, overrides, lambda given: hydra.compose("config", given, return_hydra_config=True))
+        raise UserError(said) from None
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+
+
 def main() -> None:
     """Entry point."""
     enter()
@@ -237,4 +258,4 @@ def main() -> None:
         if multirun:
             placed = dict(zip(overrides, swept(overrides), strict=True))
             sys.argv = [placed.get(argument, argument) for argument in sys.argv]
-        job()
+        run_job(overrides)

@@ -186,7 +186,7 @@ def refuse_moved(config: Mapping[str, Any], data: Kept, stream: Stream, before: 
     if str(config["data"]["cut"].get("_target_")).endswith(".calendar"):
         other, exact = f"data.cut.base={datetime.fromtimestamp(last + 1, UTC):%Y-%m-%dT%H:%M:%S}", True
     else:
-        other = f"data/cut=fixed data.cut.base={base} data.cut.each={each}"
+        other = f"data/cut=fixed data.cut.base={base} data.cut.each={each} (and no other key of data.cut)"
         exact = set(counts[:-1]) <= {each}
     raise UserError(
         f"{before}the cut moves with the length of the log: event {event + 1:,} of {len(stream.interactions):,} was in "
@@ -217,7 +217,10 @@ def kept_stream(config: Mapping[str, Any], log: Interactions, increment: np.ndar
 def grown_since(config: Mapping[str, Any], data: Kept, path: str) -> Stream:
     """The stream of the data at `path`, which may go on where what is kept ends: what is new is one increment more."""
     now = {**config["data"], "source": {**config["data"]["source"], "path": path}}
-    log = stream_of({**config, "data": now}).interactions
+    try:
+        log = stream_of({**config, "data": now}).interactions
+    except UserError as error:  # which names the key of a run
+        raise UserError(str(error).replace("data.source.path", "--data")) from error
     if (why := difference(data, log)) is not None:
         raise UserError(f"--data {path}: it is not what the run was made of, nor that and more: {why}")
     rest = np.full(len(log) - data.events, len(data.parts), np.int32)

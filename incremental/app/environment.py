@@ -1,5 +1,6 @@
 """What the environment must not change: the numbers of a run are those of its configuration."""
 
+import os
 from typing import Any
 
 import jax
@@ -32,3 +33,15 @@ def check() -> None:
                 f"{name}={value}: runs are made for {values[0]}, and this changes their numbers or stops them; "
                 f"unset {name}{INSTEAD.get(option, '')}"
             )
+
+
+def device() -> None:
+    """Refuses a process whose JAX has no device of the platform that it is asked for."""
+    try:
+        jax.default_backend()
+    except (RuntimeError, AssertionError) as error:  # an assertion of JAX's own, where a platform's plugin is missing
+        why = str(error).partition("\n")[0] or "JAX finds no such device"
+        raise UserError(
+            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: {why}; set JAX_PLATFORMS=cpu, unset it, or install "
+            "JAX for that device"
+        ) from error

@@ -8,6 +8,8 @@ from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.errors import CompactHydraException, HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from incremental.app.refusals import choices
+
 
 def launched(launcher: Any, loader: Any, config: Any, jobs: Sequence[list[str]], first: int) -> list[JobReturn]:
     """Runs the jobs by a launcher, and returns what each returned: an error for one that cannot be composed."""
@@ -25,6 +27,8 @@ def uncomposed(loader: Any, config: Any, job: list[str]) -> str | None:
     try:
         loader.load_sweep_config(config, list(job))
     except (HydraException, OmegaConfBaseException) as error:
+        if (said := choices(error)) is not None:
+            return said
         lines = [str(each).strip().splitlines()[0] for each in (error, error.__cause__) if each is not None]
         return " ".join(lines) + "; methods with keys of their own are rows of a study (study=FILE, docs/sweeps.md)"
     return None

@@ -1,14 +1,18 @@
 """Names of runs, rows and folders: texts as they were typed, that fit a folder of their own."""
 
+import os.path
 import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from incremental.app.overrides import quoted
 from incremental.errors import UserError
 
 TEXTS = ("name", "row", "label", "runs", "base", "study")
 """the keys that are texts, whatever they look like"""
+FOLDERS = ("runs", "base", "study")
+"""those that are paths, and that nothing else reads `~` in"""
 MOST = 100
 """bytes of a name; a file system takes 255 for a folder's, which has a label and an identity too"""
 
@@ -16,9 +20,12 @@ MOST = 100
 def typed(argument: str) -> str:
     """An argument of the command line, what YAML would make a number or a truth value of it in quotes.
 
-    `name=1_1_1` is the run 1_1_1, and not 111; null stays null.
+    `name=1_1_1` is the run 1_1_1, and not 111; null stays null. `~/` is the home folder: a shell leaves it as it is
+    after `=`, and Hydra has no value that begins so.
     """
     key, equals, value = argument.partition("=")
+    if "," not in value and (value.startswith("~/") or (key in FOLDERS and re.match(r"(['\"])~/.*\1$", value))):
+        return f"{key}={quoted(os.path.expanduser(value.strip(value[0]) if value[0] != '~' else value))}"
     if not equals or key.lstrip("+") not in TEXTS or re.search(r"['\"\[\](){}\\$]", value):
         return argument
     pieces = (f"'{each.strip()}'" if converted(each) else each for each in value.split(","))

@@ -154,7 +154,7 @@ def refuse(bad: pl.Series, values: pl.Series, place: str | pl.Series, lines: pl.
     first = int(rows[0])
     value = values[first]
     shown = "empty" if value is None or str(value).strip() == "" else repr(value)
-    more = f" (and {len(rows) - 1:,} more rows)" if len(rows) > 1 else ""
+    more = f" (and {len(rows) - 1:,} more row{'s' if len(rows) > 2 else ''})" if len(rows) > 1 else ""
     file = place if isinstance(place, str) else place[first]
     raise UserError(
         f"{file}, row {lines[first]}, column '{values.name}': the value is {shown}{more}; expected {expected}"

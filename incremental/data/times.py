@@ -5,6 +5,7 @@ microseconds and nanoseconds of the years since 1990 are far apart. A text is a 
 make of it (`2024-01-31 12:30:00+00`, `… UTC`). Where no time zone is written it is UTC.
 """
 
+import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -173,6 +174,8 @@ def _parts(values: pl.Series) -> tuple[pl.Series, pl.Series]:
 
 def _written(values: pl.Series, form: str) -> Read:
     """Times of text by a format."""
+    if not re.search(r"%[-_0]?[YyGgsDFcx+C]", form):
+        raise UserError(f"data.source.time_format is {form!r}, which has no year; expected one such as %Y-%m-%d")
     text = values.str.strip_chars()
     if "%Z" not in form:
         return Read(*_moments(text, (form,)), f"a time of the form {form}")

@@ -72,7 +72,8 @@ def folder(path: str | Path) -> Path:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        found = Path(path) if Path(path).is_dir() else Path(snapshot_download(str(path), local_files_only=True))
+        local = Path(path).expanduser()
+        found = local if local.is_dir() else Path(snapshot_download(str(path), local_files_only=True))
     except (HFValidationError, LocalEntryNotFoundError):
         raise UserError(
             f"{path}: no such folder, and no checkpoint of that name in the hub's cache; "

@@ -162,7 +162,7 @@ def family_of(folder: Path) -> tuple[Family, Config]:
     try:
         read = AutoConfig.from_pretrained(folder)
     except Exception as error:  # its checks of types are not ValueErrors in every release
-        raise UserError(f"{path}: {str(error).strip()}") from None
+        raise UserError(f"{path}: {' '.join(str(error).split())}; copy the checkpoint again") from None
     family = FAMILIES[kind]
     config = family.config(read)
     for key, expected in ONLY.items():
@@ -202,7 +202,13 @@ def parameters(folder: Path, family: Family, module: nn.Module) -> Params:
             expected = leaf.shape[::-1] if turned else leaf.shape
             misshapen.append(f"{name} is {list(tensor.shape)}, expected {list(expected)}")
         else:
-            found[path] = np.ascontiguousarray(tensor.T if turned else tensor, np.float32)
+            with np.errstate(over="ignore"):  # what is too large becomes infinite
+                found[path] = np.ascontiguousarray(tensor.T if turned else tensor, np.float32)
+            if not np.isfinite(found[path]).all():
+                raise UserError(
+                    f"{folder / own[name][0]}: {name} has values that are no finite numbers of 32 bits; copy the "
+                    "checkpoint again, or take another one"
+                )
     more = list(tensors)
     reasons = [
         f"{what} {_some(names)}"

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from incremental.errors import UserError
-from incremental.shell import enter, status
+from incremental.shell import enter, path, status
 
 # What to import is decided inside the functions: --help needs none of it.
 FORMATS = ["terminal", "markdown", "latex", "csv"]
@@ -95,10 +95,10 @@ def _parser() -> argparse.ArgumentParser:
         default="terminal",
         help="how to print the table (default: terminal)",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the table here, not to stdout")
+    parser.add_argument("--output", type=path, metavar="FILE", help="write the table here, not to stdout")
     parser.add_argument(
         "--figures",
-        type=Path,
+        type=path,
         metavar="FOLDER",
         help="also write every picture of the page into this folder, as a file",
     )
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     page = parser.add_mutually_exclusive_group()
     page.add_argument(
         "--html",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="where to write the page (default: report.html in the first DIR)",
     )

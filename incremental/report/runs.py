@@ -213,7 +213,8 @@ def _run_directories(paths: Iterable[str | os.PathLike[str]], closed: list[Unfin
 
     for path in map(Path, paths):
         if not path.is_dir():
-            raise UserError(f"{path}: no such folder. Name run directories, or a folder above some.")
+            what = "a file" if path.is_file() else "no such folder"
+            raise UserError(f"{path}: {what}. Name run directories, or a folder above some.")
         for folder, children, files in os.walk(path, onerror=note):
             directory = Path(folder)
             if _is_run(directory, files):

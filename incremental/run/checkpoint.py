@@ -54,7 +54,7 @@ class Checkpoints:
     def __init__(self, directory: Path, settings: Mapping[str, Any], *, writes: bool = True) -> None:
         import orbax.checkpoint as ocp
 
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # what goes wrong is raised too, and told once
         self.ocp = ocp
         self.directory, self.settings = directory.absolute(), dict(settings)
         options = ocp.CheckpointManagerOptions(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from incremental.errors import UserError
 from incremental.serve.recommend import add_options
-from incremental.shell import enter, status
+from incremental.shell import enter, path, status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "with their scores (scores.parquet).",
     )
     parser.add_argument("run", help="a run directory, as `incremental` wrote it")
-    parser.add_argument("--to", type=Path, help="folder for the files (default: RUN/export); must not hold them yet")
+    parser.add_argument("--to", type=path, help="folder for the files (default: RUN/export); must not hold them yet")
     parser.add_argument("-k", type=int, default=100, help="scores of how many items a user (default 100)")
     add_options(parser)
     enter()
@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         to = options.to or Path(options.run) / "export"
-        for path in export(Path(options.run), to, options.k, options.plugin, options.data):
-            print(f"written: {path}{without(path)}")
+        for file in export(Path(options.run), to, options.k, options.plugin, options.data):
+            print(f"written: {file}{without(file)}")
 
     return status(work)
 
@@ -84,8 +84,8 @@ def export(run: Path, to: Path, k: int = 100, plugins: Sequence[str] = (), data:
     for half, frame in zip(halves, (pl.DataFrame(items), people, pl.concat(best)), strict=True):
         frame.write_parquet(content := io.BytesIO())
         half.write_bytes(content.getbuffer())  # by Python, whose errors name the file
-    for half, path in zip(halves, paths, strict=True):
-        half.replace(path)
+    for half, whole in zip(halves, paths, strict=True):
+        half.replace(whole)
     return paths
 
 

@@ -79,7 +79,8 @@ class Trained:
         if normal(user) in self.users:
             return self.users[normal(user)]
         close = difflib.get_close_matches(user, self.users, n=3)
-        hint = f"; similar: {', '.join(close)}" if close else f"; users are, e.g., {', '.join(list(self.users)[:3])}"
+        shown = ", ".join(each if each.isprintable() else repr(each) for each in close or list(self.users)[:3])
+        hint = f"; similar: {shown}" if close else f"; users are, e.g., {shown}"
         raise UserError(f"user {user!r} does not occur in the run's stream{hint}")
 
     def inputs(self, users: Sequence[int]) -> dict[str, np.ndarray]:

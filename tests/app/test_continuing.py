@@ -165,7 +165,7 @@ def test_a_cut_that_moves_says_so_and_which_does_not(copy: Path, documented: Doc
         said = refused(command(copy, *given))
         assert "the data has 80 more since, and the cut moves with the length of the log" in said
         assert "event 81 of 240 was in increment 1 and would be in 0" in said
-        assert "data/cut=fixed data.cut.base=80 data.cut.each=40; it cuts what the run has seen as before" in said
+        assert "data/cut=fixed data.cut.base=80 data.cut.each=40 (and no other key of data.cut); it cuts what" in said
     documented("data that has grown, and a cut that moves with its length", plain(said))
     execute(command(copy, *FIXED, "continue=true"))  # what it says
     assert [part.events for part in kept(only(copy / "runs") / "data").parts] == [80, 40, 40, 40, 40]  # type: ignore[union-attr]
@@ -278,6 +278,8 @@ def test_histories_end_with_the_data_that_is_named(
     said = capsys.readouterr().err
     assert "later.csv: it is not what the run was made of, nor that and more: event 1 in time order" in said
     documented("other data for recommendations", said.removeprefix("error: "))
+    with pytest.raises(UserError, match="set --data to the file"):
+        load(run, data=str(copy / "nowhere.csv"))
 
 
 def test_the_data_of_a_run_may_lie_elsewhere(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

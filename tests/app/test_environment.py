@@ -42,3 +42,18 @@ def test_what_changes_numbers_is_refused_by_name(
 def test_every_run_and_every_reader_of_a_checkpoint_asks(tmp_path: Path) -> None:
     with jax.enable_x64(True), pytest.raises(UserError, match="JAX_ENABLE_X64=True"):
         assemble.assemble(composed(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(AssertionError(), "JAX finds no such device"), (RuntimeError("no backend 'tpu'\nmore"), "no backend 'tpu'")],
+)
+def test_a_platform_without_a_device_is_refused(error: Exception, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str:
+        raise error
+
+    environment.device()  # that of the tests
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "default_backend", fail)
+    with pytest.raises(UserError, match=f"JAX_PLATFORMS=cuda: {said}; set JAX_PLATFORMS=cpu"):
+        environment.device()

@@ -267,7 +267,7 @@ def test_a_run_that_went_on_or_has_strategies_lends_no_base_part(finished: Path,
     execute(composed(went_on))
     with pytest.raises(UserError, match="it has gone on training after its base part; make one with update=static"):
         execute(composed(tmp_path, f"base={only(went_on)}"))
-    with pytest.raises(UserError, match=r"nowhere: not a run directory"):
+    with pytest.raises(UserError, match=r"nowhere: not a run directory \(there is no such folder\)"):
         execute(composed(tmp_path, "base=nowhere"))
 
 
@@ -529,5 +529,6 @@ def test_export_writes_embeddings_and_scores_and_overwrites_nothing(finished: Pa
 
 
 def test_not_a_run_directory(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not a run directory"):
-        load(tmp_path)
+    for path, why in ((tmp_path, "it has no config.yaml"), (tmp_path / "run-*", "there is no such folder")):
+        with pytest.raises(UserError, match=rf"not a run directory \({why}\)"):
+            load(path)

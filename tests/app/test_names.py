@@ -47,6 +47,15 @@ def test_hydra_reads_every_such_name_as_it_was_typed(text: str) -> None:
     assert PARSER.parse_override(names.typed(f"name={text}")).value() == text
 
 
+@pytest.mark.parametrize("home", ["/home/ada", "/home/ada b", "/home/zoë", "/home/o'hara"])
+def test_a_path_from_home_is_one_although_shells_leave_it(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", home)
+    for given_ in ("data.source.path=~/x y.csv", "runs=~/x y.csv", "runs='~/x y.csv'", 'base="~/x y.csv"'):
+        assert PARSER.parse_override(names.typed(given_)).value() == f"{home}/x y.csv"
+    for same in ("runs=x~/y", "name='~/x'", "data.text.path='~/m'", "~data.cut", "study=a,~/b"):
+        assert names.typed(same) == same
+
+
 def test_the_rows_of_a_study_keep_their_names(tmp_path: Path, documented: Documented) -> None:
     file = tmp_path / "study.yaml"
     file.write_text("common: [seed=1]\nrows:\n  1e5: [name=1_0]\n  on: []\n  2024-01-01: []\n  1_000: []\n")
@@ -68,7 +77,7 @@ def refused(**config: Any) -> str:
 def test_names_that_no_folder_or_table_can_have_are_refused(documented: Documented) -> None:
     documented("a name that leaves the folder of the runs", refused(name="../x"))
     documented("a name of a hidden folder", refused(name=".x"))
-    documented("a name that is too long", refused(name="ü" * 60))
+    documented("a name of a run that is too long", refused(name="ü" * 60))
     documented("a row of two lines", refused(row="one\ntwo"))
     documented("a name that a YAML file gives as a number", refused(name=20241105))
     documented("a folder of runs that a YAML file gives as a number", refused(runs=1.5))

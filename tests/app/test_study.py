@@ -77,6 +77,8 @@ def test_a_file_that_is_no_study_says_why(tmp_path: Path, text: str, message: st
         rows(tmp_path / "wrong.yaml")
     assert f"study={tmp_path / 'wrong.yaml'}: " in str(error.value)
     assert message in str(error.value)
+    with pytest.raises(UserError, match="a folder; expected a YAML file with rows"):
+        rows(tmp_path)
     with pytest.raises(UserError, match="no such file; expected a YAML file with rows"):
         rows(tmp_path / "none.yaml")
 

@@ -82,6 +82,17 @@ def test_a_stray_quote_swallows_no_row(write: Write, user: str, time: str, gap: 
     assert delimited(Path(path), separator=",").frame.height == 30
 
 
+def test_a_first_field_over_several_lines_is_no_stray_quote(write: Write) -> None:
+    rows = '"a lamp\nfor 2\nrooms 5",u1,x1,1700000000,"it\nis 1"\nb 7,u2,y2,1700000001,c\n'
+    table = columns(path=write(f"title,user,item,time,note\n{rows}"), text="title")
+    assert table.frame["line"].to_list() == [2, 6]
+    assert table.text == {"x1": "a lamp\nfor 2\nrooms 5", "y2": "b 7"}
+    stray = 'a 1,u0,x1,1700000000\n"a 2,u1,x1,1700000001\nb 7",u2,y2,1700000002\nb 8,u2,y2,1700000003\n'
+    assert "row 3: a quoted field swallows line 4" in message(
+        lambda: columns(path=write(f"title,user,item,time\n{stray}"), text="title")
+    )
+
+
 def test_quotes_are_documented(write: Write, documented: Documented) -> None:
     path = write(swallowing("", "17000000", 20))
     documented("a stray quote that another one closes lines later", message(lambda: columns(path=path)))
@@ -186,6 +197,10 @@ def test_a_file_without_a_header(write: Write, documented: Documented) -> None:
 def test_a_header_that_counts_its_columns_is_one(write: Write) -> None:
     table = columns(path=write("0,1,2\na,x,5\nb,y,6\n"), user="0", item="1", time="2")
     assert table.frame["time"].to_list() == [5, 6]
+    for first, names in (("", "012"), ("", "123"), (" ", "012")):  # with the numbers of the rows before them
+        path = write(f"{first},{','.join(names)}\n0,a,x,5\n1,b,y,6\n")
+        table = columns(path=path, user=names[0], item=names[1], time=names[2])
+        assert table.frame["user"].to_list() == ["a", "b"]
 
 
 def test_a_year_may_be_the_name_of_a_column(write: Write) -> None:

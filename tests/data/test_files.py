@@ -94,12 +94,21 @@ def test_a_file_packed_twice_and_one_in_frames(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (b"<!DOCTYPE html>\n<html>", "download the file again"),
         (b'{"user": 1, "item": 2}\n', "JSON"),
+        (b"ARROW1\0\0" + b"\xff" * 8, "another format of tables"),
+        (b"\x93NUMPY\x01\x00v\x00", "another format of tables"),
+        (b"PARE" + b"\0" * 20 + b"PARE", "encrypted"),
     ],
 )
 def test_what_is_no_table_is_refused_by_what_it_is(tmp_path: Path, head: bytes, part: str) -> None:
     for data in (head, gzip.compress(head)):
         (tmp_path / "events.csv").write_bytes(data)
         assert part in message(lambda: columns(path=str(tmp_path / "events.csv")))
+
+
+@pytest.mark.parametrize("name", ["parent", "PARENT_ID", "arrow1", "ORCHARD", "bzh9"])
+def test_a_header_that_begins_like_another_format_is_a_header(tmp_path: Path, name: str) -> None:
+    (tmp_path / "events.csv").write_text(f"{name},item,time\na,x,1\nb,y,2\n")
+    assert columns(path=str(tmp_path / "events.csv"), user=name).frame.height == 2
 
 
 def test_a_workbook_is_documented(tmp_path: Path, documented: Documented) -> None:
@@ -167,6 +176,16 @@ def test_encodings_are_documented(tmp_path: Path, documented: Documented) -> Non
     documented("a NUL character in a file", message(lambda: columns(path=str(path))))
 
 
+@pytest.mark.parametrize("end", ["\0", "\0\0", "\0" * 9])
+def test_ascii_that_ends_in_nuls_is_not_taken_for_utf_16(tmp_path: Path, end: str) -> None:
+    for more in range(4):  # a pair of bytes, or four, may be cut anywhere
+        text = EVENTS.encode("ascii", "ignore") * 20 + b"x" * more + end.encode()
+        (tmp_path / "events.csv").write_bytes(text)
+        said = message(lambda: columns(path=str(tmp_path / "events.csv")))
+        assert "a NUL character, which no text has" in said
+        assert f"row {text.count(10) + 1}" in said
+
+
 def test_the_wrong_encoding_is_refused_with_its_row(tmp_path: Path) -> None:
     (tmp_path / "events.csv").write_bytes(b"user,item,time\r\na,x,1\r\n\x81,y,2\r\n")
     said = message(lambda: columns(path=str(tmp_path / "events.csv"), encoding="cp1252"))
@@ -204,6 +223,22 @@ def test_paths_that_lead_nowhere(tmp_path: Path, documented: Documented) -> None
     assert "no such" not in message(lambda: columns(path=f"{tmp_path}/{'x' * 300}"))
     assert "which is no path" in message(lambda: columns(path="a\0b"))
     assert "which is no path" in message(lambda: columns(path="~nobody-of-this-name/x.csv"))
+
+
+def test_no_path_and_an_address_are_no_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documented: Documented
+) -> None:
+    (tmp_path / "events.csv").write_text(EVENTS)
+    monkeypatch.chdir(tmp_path)  # which an empty path would mean
+    for layout in LAYOUTS.values():
+        for path in ("", " ", "s3://shop/events", "https://example.org/events.csv", "hf://datasets/x/*.parquet"):
+            said = message(lambda layout=layout, path=path: layout.reader(path=path))  # type: ignore[misc]
+            assert said.startswith(f"{path} is an address" if path.strip() else "data.source.path is empty")
+    documented("an address in place of a path", message(lambda: columns(path="s3://shop/events.parquet")))
+    documented("an empty path", message(lambda: columns(path="")))
+    for path in ("", "gs://shop/items.csv"):
+        said = message(lambda path=path: columns(path="events.csv", items_path=path, text="title"))  # type: ignore[misc]
+        assert "data.source.items_path" in said
 
 
 def test_an_optional_file_that_cannot_be_read_is_not_taken_for_absent(tmp_path: Path) -> None:

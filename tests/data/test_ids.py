@@ -211,7 +211,7 @@ def test_columns_of_a_database_and_of_sessions(tmp_path: Path, documented: Docum
 def test_a_word_for_missing_is_refused_dropped_or_kept(word: str, column: str) -> None:
     broken = table(**{column: ["p", word, word, "q"]})
     with pytest.raises(
-        UserError, match=rf"row 2, column '{column}': .* \(and 1 more rows\).*missing=drop.*missing=keep"
+        UserError, match=rf"row 2, column '{column}': .* \(and 1 more row\).*missing=drop.*missing=keep"
     ):
         encode(broken)
     dropped, steps = cleaning(missing="drop")(broken)
@@ -356,6 +356,9 @@ def test_a_user_is_asked_for_as_the_file_may_write_it() -> None:
     assert [Trained.number(users, one) for one in ("12", " 12.0", "-x")] == [3, 3, 4]
     with pytest.raises(UserError, match=r"user '12\.5' does not occur"):
         Trained.number(users, "12.5")
+    lines: Any = SimpleNamespace(users={"a\nb": 1, "c": 2})
+    with pytest.raises(UserError, match=r"users are, e\.g\., 'a\\nb', c$"):  # in one line
+        Trained.number(lines, "?")
 
 
 ROLES = ["user", "item", "time", "rating", "behaviour", "text", "shop"]

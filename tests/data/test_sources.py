@@ -145,6 +145,8 @@ def test_an_impossible_time_format_is_refused(write: Write) -> None:
     path = write("events.csv", "user,item,time\na,x,12.11.2019 14h\nb,y,13.11.2019 14h\n")
     for time_format in ("%d.%m.%Y %Hh", "%d.%m.%Y %H:%M:%S %p"):
         refused(partial(columns, path=path, time_format=time_format), "time_format", time_format)
+    path = write("events.csv", "user,item,time\na,x,12.11\nb,y,13.11\n")
+    refused(partial(columns, path=path, time_format="%d.%m"), "time_format is '%d.%m', which has no year")
 
 
 def test_dates_and_times_may_be_mixed(write: Write) -> None:
@@ -286,7 +288,11 @@ def test_diginetica_reads_the_files_in_the_order_of_their_numbers(write: Write, 
     stream = encode(table)
     assert stream.period is not None
     assert stream.period.tolist() == [0, 0, 0, 2, 10]
-    assert stream.notes == ()
+    assert stream.notes == (f"{tmp_path}: 8 files are not there, the first: period_1.txt",)
+    write("period_1.txt", "7 1\n")
+    assert diginetica(path=str(tmp_path), periods=3).notes == ()
+    write("period_1.txt.gz", "7 1\n")
+    refused(lambda: diginetica(path=str(tmp_path)), "period_1.txt and period_1.txt.gz are the same period")
 
 
 @pytest.mark.parametrize(

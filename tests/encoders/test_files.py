@@ -108,6 +108,28 @@ def test_quantised_weights(checkpoint: Checkpoint, documented: Documented, dtype
         documented("encoder: weights of 8 bits", error.value)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
+def test_weights_that_are_no_numbers(checkpoint: Checkpoint, documented: Documented, value: float) -> None:
+    def spoilt(tensors: dict[str, Any]) -> dict[str, Any]:
+        whole = tensors[QUERY].astype(np.float64)
+        whole[0, 0] = value
+        return {**tensors, QUERY: whole}
+
+    own = changed(checkpoint("bert"), spoilt)
+    with pytest.raises(UserError, match=rf"model\.safetensors: {QUERY} has values that are no finite numbers") as error:
+        read(own)
+    documented("encoder: weights that are no numbers", error.value)
+
+
+def test_what_a_configuration_gives_in_another_type_is_told_in_one_line(checkpoint: Checkpoint) -> None:
+    own = checkpoint("bert")
+    path = own / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "hidden_size": "8"}))
+    with pytest.raises(UserError, match=r"config\.json: .*hidden_size.*; copy the checkpoint again") as error:
+        family_of(own)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("last", ["SCB", "weight.absmax", "weight_scale", "scales", "weight_scale_inv"])
 def test_scales_beside_weights(checkpoint: Checkpoint, last: str) -> None:
     name = QUERY.removesuffix("weight") + last

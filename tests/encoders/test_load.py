@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from incremental.encoders.load import load
+from incremental.encoders.load import folder, load
 from incremental.encoders.pooling import last, mean
 from incremental.errors import UserError
 from tests.encoders.conftest import Checkpoint
@@ -18,6 +18,12 @@ def test_an_encoder_has_what_it_needs(checkpoint: Checkpoint) -> None:
     assert jax.eval_shape(encoder.pool, states, mask).shape == (2, encoder.config.width)
     assert encoder.pool is mean
     assert load(checkpoint("gpt2", pad=False, template=False)).pool is last
+
+
+def test_a_folder_in_the_home_folder(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = checkpoint("bert")
+    monkeypatch.setenv("HOME", str(made.parent))
+    assert folder(f"~/{made.name}") == made
 
 
 def test_no_such_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

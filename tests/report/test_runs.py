@@ -60,6 +60,9 @@ def test_other_folders_with_a_config_are_not_runs(write_run: Any, tmp_path: Path
 def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere: no such folder\. Name run directories"):
         read_runs([tmp_path / "nowhere"])
+    (tmp_path / "summary.json").touch()
+    with pytest.raises(UserError, match=r"summary.json: a file\. Name run directories"):
+        read_runs([tmp_path / "summary.json"])
 
 
 def test_a_broken_run_is_left_out_and_the_others_are_read(

@@ -76,7 +76,7 @@ def columns(
         raise UserError("data.source.items_path is set; set data.source.text to its column with the titles")
     key = "data.source.items_path"
     with files.at(items_path, key):
-        beside = Path(path).expanduser().parent / Path(items_path).expanduser()
+        beside = Path(path).expanduser().parent / files.local(items_path, key)
     if items_separator is not None:
         option = "data.source.items_separator"
         dialect = dialect._replace(separator=separator_of(items_separator, option))

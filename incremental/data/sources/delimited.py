@@ -176,7 +176,12 @@ class _Quoted:
         """Count a record over several lines; UserError if one of these lines looks like a row of its own."""
         self.several += 1
         self.first_of_several = self.first_of_several or self.line
+        # The line on which the first field ends has all the others too, as a row of its own has. Where its quote was
+        # meant to stand, the line on which it begins has fewer.
+        ends = record[0].count("\n") if self.lines[0].count(self.delimiter) < len(record) - 1 else 0
         for n, inner in enumerate(self.lines[1:], 1):
+            if n == ends:
+                continue
             cells = [cell.strip('"') for cell in inner.rstrip("\n").split(self.delimiter)]
             if len(cells) == len(record) > 2 and _alike(cells, record):
                 raise UserError(

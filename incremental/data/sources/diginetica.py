@@ -1,6 +1,7 @@
 """DIGINETICA as ADER's authors published it: one file a period, lines `session item` in time order."""
 
 import re
+from pathlib import Path
 
 import polars as pl
 
@@ -28,11 +29,19 @@ def diginetica(*, path: str, periods: Count | None = None, encoding: str | None 
     missing folder, no such files, and a line without session or item.
     """
     folder = files.path_to(path, folder=True)
-    found = {int(m[1]): f for f in files.listed(folder) if (m := re.fullmatch(PERIOD, f.name))}
+    found: dict[int, Path] = {}
+    for file in files.listed(folder):
+        if match := re.fullmatch(PERIOD, file.name):
+            other = found.setdefault(int(match[1]), file)
+            if other != file:
+                raise UserError(f"{folder}: {other.name} and {file.name} are the same period; remove one of them")
     if not found:
         raise UserError(f"{folder}: there is no period_0.txt; set data.source.path to the folder with period_*.txt")
     names = pl.Enum([str(file) for file in found.values()])
     parts, notes = [], list[str]()
+    lacking = [n for n in range(max(sorted(found)[:periods])) if n not in found]
+    if lacking:
+        notes.append(f"{folder}: {len(lacking)} files are not there, the first: period_{lacking[0]}.txt")
     for period in sorted(found)[:periods]:
         sheet = delimited(found[period], separator=" ", header=("session", "item"), encoding=encoding)
         notes += sheet.notes

@@ -38,8 +38,9 @@ OTHERS = (  # the first bytes of what is no table, and what to do
     (rb"PK\x03\x04", "a zip archive or a workbook; unpack it, or export the sheet as CSV"),
     (rb"\xd0\xcf\x11\xe0", "a workbook; export the sheet as CSV"),
     (rb"7z\xbc\xaf|Rar!\x1a|\x1f\x9d|\x04\x22\x4d\x18|.{257}ustar", "an archive; unpack it first"),
-    (rb"ARROW1|Obj\x01|SQLite format 3\x00|\x89HDF|PARE|\x80[\x02-\x05][\x8c\x95c}\]]", "another format of tables; "
-     "write it as CSV or Parquet"),
+    (rb"ARROW1\x00|Obj\x01|SQLite format 3\x00|\x89HDF|\x93NUMPY|\x80[\x02-\x05][\x8c\x95c}\]]", "another format of "
+     "tables; write it as CSV or Parquet"),
+    (rb"PARE.*PARE\Z", "Parquet that is encrypted; write it without"),
     (rb"version https://git-lfs", "a pointer of Git LFS, not the data; fetch it (git lfs pull)"),
     (rb"\s*<(!doctype html|html|\?xml)", "a page of a website, not the data; download the file again"),
     (rb'\s*\[?\s*\{\s*"', "JSON; write it as CSV or Parquet"),
@@ -90,12 +91,21 @@ def path_to(path: str, *, folder: bool, key: str = PATH) -> Path:
     """The path if such a file (or folder) exists; else UserError that says which key to set."""
     kind, other = ("folder", "file") if folder else ("file", "folder")
     with at(path, key):
-        found = Path(path).expanduser()
+        found = local(path, key)
     with at(found, key, kind):
         is_folder = stat.S_ISDIR(found.stat().st_mode)
     if is_folder != folder:
         raise UserError(f"{found} is a {other}, expected a {kind}; set {key} to the {kind} with the data")
     return found
+
+
+def local(path: str, key: str = PATH) -> Path:
+    """The path on this machine; UserError for no path at all, which would be the working folder, and for an address."""
+    if not path.strip():
+        raise UserError(f"{key} is empty; set it to the path of the data (is a variable of the shell not set?)")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
+        raise UserError(f"{path} is an address, expected a path on this machine; download the data and set {key}")
+    return Path(path).expanduser()
 
 
 def within(folder: Path, name: str) -> Path | None:
@@ -109,7 +119,8 @@ def file_in(folder: Path, name: str) -> Path:
     if found is None:
         present = sorted(path.name for path in listed(folder))
         raise UserError(
-            f"{folder / name}: there is no such file, {interactions.suggestion(name, present)} "
+            f"{folder / name}: there is no such file, "
+            f"{interactions.suggestion(name, present) if present else 'the folder is empty.'} "
             f"Set {PATH} to the folder with {name}."
         )
     return found
@@ -234,7 +245,7 @@ def _wide(sample: bytes) -> list[str]:
         if not {"\0", "\ufffd"} & set(decoded[:-1]):
             likely[name] = sum(character.isascii() for character in decoded)
     best = max(likely, key=lambda name: likely[name], default="")
-    return [best] if likely.get(best) else []
+    return [best] if likely.get(best, 0) * 40 > len(sample) else []  # some characters in ten: digits, separators
 
 
 def _narrow(sample: bytes) -> list[str]:

@@ -50,7 +50,7 @@ def sheet(path: str, dialect: Dialect, key: str = files.PATH) -> Sheet:
 def _found(path: str, key: str) -> tuple[list[Path], Path | None]:
     """The files at a path, and the folder that they are in if the path does not mean one file."""
     with files.at(path, key):
-        given = Path(path).expanduser()
+        given = files.local(path, key)
         if re.search(r"[*?\[]", path) and not (given.exists() or given.is_symlink()):
             return _matched(given, path, key)
     with files.at(given, key, "file"):

@@ -39,7 +39,8 @@ def table(
     Raises UserError for missing columns and for values that cannot be read.
     """
     interactions.refuse_taken(kinds)
-    require_named(sheet, user=user, item=item, time=time, rating=rating, behaviour=behaviour, **kinds)
+    require_named(sheet, user=user, item=item, time=time, rating=rating, behaviour=behaviour)
+    require_named(sheet, **{f"kinds.{kind}": column for kind, column in kinds.items()})
     when, unit = moments(sheet, time, time_format=time_format, unit=time_unit)
     names = {"user": user, "item": item, "time": time, **kinds}
     columns = {"user": sheet.frame[user], "item": sheet.frame[item], "time": when["time"], "line": lines(sheet)}

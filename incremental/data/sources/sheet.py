@@ -115,6 +115,10 @@ def _is_value(column: str, header: Sequence[str]) -> bool:
 
 
 def _is_data(header: Sequence[str]) -> bool:
-    """Whether a header has fields that are numbers or dates, and does not merely count its columns."""
-    counts = ([str(n + first) for n in range(len(header))] for first in (0, 1))
-    return any(DATA.fullmatch(field.strip()) for field in header) and list(header) not in list(counts)
+    """Whether a header has fields that are numbers or dates, and does not merely count its columns.
+
+    A nameless column before those that are counted is the numbers of the rows, which some programs write.
+    """
+    names = list(header[1:] if header and not header[0].strip() else header)
+    counts = [[str(n + first) for n in range(len(names))] for first in (0, 1)]
+    return any(DATA.fullmatch(name.strip()) for name in names) and names not in counts

@@ -1,0 +1,74 @@
+"""What Hydra refuses is told in one line, with what there is and what may be meant."""
+
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from incremental.app import cli
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("trainng.epochs=2", "trainng.epochs=2: there is no such key; did you mean training.epochs?"),
+        ("data.source.user=2", "data.source.user=2: there is no such key; did you mean data.source.users?"),
+        ("seed.x=1", "seed.x=1: there is no such key"),
+        (
+            "data.cleaning.behaviours=[cart]",
+            "data.cleaning.behaviours=[cart]: the configuration leaves this key of its factory out; give it with a "
+            "plus: +data.cleaning.behaviours=[cart]",
+        ),
+        ("+method=ewc", "+method=ewc: one is chosen already; choose another without the plus: method=ewc"),
+        ("+model=sasrec", "+model=sasrec: one is chosen already; choose another without the plus: model=sasrec"),
+        (
+            "strategy=replay",
+            "strategy=replay: its place is missing; give it as +strategy@strategies.replay=replay",
+        ),
+        ("text=encoded", "text=encoded: its place is missing; give it as +text@data.text=encoded"),
+        (
+            "evaluation.metrics=[]",
+            "evaluation.metrics=[]: expected one metric or more, such as [ndcg@10]; the first leads",
+        ),
+        ("~data.fold", "Could not delete from config. 'data.fold' does not exist"),
+        ("hydra.launcher.n_jobs=2", "hydra.launcher.n_jobs=2: there is no such key"),
+        ("hydra.sweep.dirr=x", "hydra.sweep.dirr=x: there is no such key; hydra.sweep has dir, subdir"),
+        ("hydra/launcher=packd", "hydra/launcher=packd: there is basic, joblib, packed; did you mean packed?"),
+    ],
+)
+def test_one_line_says_what_to_write(
+    given: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["incremental", "model=popularity", given])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {said}\n"
+
+
+@pytest.mark.parametrize(
+    ("situation", "given"),
+    [("a key that there is not", "training.epoch=2"), ("a key that is given with a plus", "data.cleaning.after=x")],
+)
+def test_keys_are_documented(
+    situation: str,
+    given: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    documented: Callable[[str, object], None],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["incremental", given])
+    with pytest.raises(SystemExit):
+        cli.main()
+    documented(situation, capsys.readouterr().err.strip())
+
+
+def test_a_choice_that_there_is_not(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["incremental", "-m", "seed=0,1", "model=sasrecs"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: model=sasrecs: there is ")
+    assert said.endswith("did you mean sasrec?\n")
