@@ -9,6 +9,7 @@ import polars as pl
 
 import incremental as inc
 from incremental.data.interactions import Table
+from incremental.run.feed import Capacities
 from incremental.run.progress import Finished, Trained
 from tests import lab
 
@@ -74,7 +75,7 @@ def test_it_is_read_while_it_is_filled_and_gives_the_results_of_the_file() -> No
             found = event.result
     filler.join()
     assert order.index("increment 1 is learnt") < order.index("increment 2 arrives")
-    whole = lab.run(build, lab.stream())
+    whole = lab.run(build, lab.stream(), feed={"capacities": Capacities()})  # those of the queue
     assert found is not None
     assert list(map(str, found.records)) == list(map(str, whole.records))
     lab.assert_same(found.state, whole.state)
