@@ -136,12 +136,7 @@ class OnePass:
         self.weights = torch.from_numpy(data["weights"].astype(np.float32))  # of items 1.., as negatives
         self.afresh(0)
 
-    def afresh(self, seed: int) -> dict[str, Any]:
-        self.torch.manual_seed(seed)
-        chosen = ("items", "length", "width", "blocks", "rate", "limit")
-        self.model = sasrec(*(self.setting[name] for name in chosen), self.cut)
-        self.adam = self.torch.optim.Adam(self.model.parameters(), lr=self.setting["learning_rate"], fused=True)
-        return {}
+    afresh = Torch.afresh
 
     def states(self, sequence: Any) -> Any:
         longest = int((sequence > 0).sum(1).max()) if self.cut else sequence.shape[1]

@@ -85,11 +85,11 @@ def find(config: Mapping[str, Any]) -> Found:
     stream = stream_of(config)
     log, cut = stream.interactions, stream.increment
     notes = ("continue=true: there is no earlier run of this configuration; this one begins",) if asked else ()
-    differences = {data.at: difference(data, log) for data in known}
+    differences, same_question = {data.at: difference(data, log) for data in known}, question(config)
     known = [
         data
         for data in known
-        if data.question == question(config)
+        if data.question == same_question
         or (differences[data.at] is None and np.array_equal(data.cut, cut[: data.events]))
     ]
     for data in known:

@@ -52,15 +52,8 @@ def per_example(run_epoch: Callable[[Any, Any], tuple[Any, Any]], state: Any, da
 
 def examples(stream: Stream, update: Update) -> int:
     """How many examples all parts train on in one epoch each; at most, where the results decide on updates."""
-    policy, total = update._replace(drop=None, budget=None), 0
-    updated: list[int] = []
-    for t in range(len(stream)):
-        plan = policy.plan(t, updated, {}, 0)
-        if len(plan.increments):
-            events = stream.training_events(plan.increments)
-            total += int(np.sum(~stream.validation[events]))
-            updated.append(t)
-    return total
+    trained = (stream.training_events(plan.increments) for _, plan in update.plans(len(stream)))
+    return sum(int(np.sum(~stream.validation[events])) for events in trained)
 
 
 def told(seconds: float) -> str:

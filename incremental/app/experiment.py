@@ -23,6 +23,7 @@ from incremental.app.rundir import RunDirectory, settings
 from incremental.app.tracking import Tracker, tracked
 from incremental.core.problem import Baseline
 from incremental.core.sharding import first_process, join
+from incremental.core.types import bytes_of
 from incremental.data.stream import Stream
 from incremental.domains import Seed, refuse
 from incremental.errors import UserError
@@ -30,7 +31,7 @@ from incremental.run.alone import Alone
 from incremental.run.check import check
 from incremental.run.checkpoint import Checkpoints, Schedule
 from incremental.run.executor import Executor, Snapshot
-from incremental.run.exhausted import LOWER, largest, plans, size_of, spoken
+from incremental.run.exhausted import LOWER, largest, spoken
 from incremental.run.feed import Feed
 from incremental.run.loop import Bases, run_stream
 from incremental.run.memory import available
@@ -257,28 +258,28 @@ def dry_run(parts: Parts, *, short: bool = False) -> None:
         known = {kind: np.ones(sizes[kind], bool) for kind in sizes}
         _, test, seen = feed.tests(functions.program, known, len(feed.stream) - 1, t, way.place, heldout=False)
         compiled = functions.run_epoch.program(state, data), functions.rank.program(state, test, seen)
-        params, needs = size_of(state.learner.params), [each.memory_analysis() for each in compiled]
+        params, needs = bytes_of(state.learner.params), [each.memory_analysis() for each in compiled]
         epoch, ranking = (each.temp_size_in_bytes if each else 0 for each in needs)
         number = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.learner.params))
         where = f"increment {t}" if t else "the base part"
         if short:
-            print(f"dry run: {number:,} parameters; the state {size_of(state):,}, an epoch {epoch:,} bytes more")
+            print(f"dry run: {number:,} parameters; the state {bytes_of(state):,}, an epoch {epoch:,} bytes more")
         else:
             print(f"dry run: {len(parts.stream) - 1} increments; tables of {said(sizes)} ids at the end")
             print(f"  parameters: {number:,} ({params:,} bytes)")
-            print(f"  the whole state, with moments and strategies: {size_of(state):,} bytes")
-            print(f"  the examples of {where}, the largest, on the device: {size_of(data):,} bytes")
+            print(f"  the whole state, with moments and strategies: {bytes_of(state):,} bytes")
+            print(f"  the examples of {where}, the largest, on the device: {bytes_of(data):,} bytes")
             print(f"  an epoch's working memory there: {epoch:,} bytes; a test's: {ranking:,} bytes")
             print(f"  compiled in {functions.seconds:.1f} s; nothing was trained or written")
         free = available(jax.local_devices()[0])
-        if size_of(state) * 2 + size_of(data) + max(epoch, ranking) > free:
+        if bytes_of(state) * 2 + bytes_of(data) + max(epoch, ranking) > free:
             print(f"  more than the {free:,} bytes that are free, so that nothing was timed; {LOWER}")
             return
         executor.load({}, sizes)
         each = per_example(functions.run_epoch, executor.state, data)
     shapes = {
         (feed.sizes(at, inputs), feed.capacities.rows(len(feed.stream.training_events(plan.increments))))
-        for at, plan in plans(feed, update)
+        for at, plan in update.plans(len(feed.stream))
     }
     print(estimate(each, parts.stream, update, parts.epochs, len(shapes), functions.seconds))
 

@@ -27,7 +27,7 @@ from jax import Array
 
 from incremental.core.ids import Ids
 from incremental.core.mirrors import mirrored, path_of
-from incremental.core.packing import for_all_lanes
+from incremental.core.packing import of_all_lanes
 from incremental.core.spec import Sizes
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Learner, Loss, Memory, Outputs, Params, Problem, PyTree, Step
@@ -250,7 +250,7 @@ def compacted(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, Py
         # Histories that share runs hold few different ids: a step on these, and one on all for a batch with more. Each
         # is a loop of one turn or none, whose buffers XLA updates in place, where a `cond` would copy the tables.
         few, fits = different(batch, capacity, problem)
-        fits = for_all_lanes(fits)
+        fits = ~of_all_lanes(~fits)
         loss = jax.eval_shape(lambda: on(ids, descend, learner, own, batch)[2])
         carry = learner, own, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), loss)
         for chosen, rows in ((fits, few), (~fits, ids)):

@@ -77,14 +77,14 @@ def packed(history: Array, lengths: Array, blocks: int, within: Array | None = N
 
 
 @jax.custom_batching.custom_vmap
-def for_all_lanes(fits: Array) -> Array:
-    """`fits` [] bool; under `vmap` whether it holds in every lane, so that a `cond` on it stays a choice."""
-    return fits
+def of_all_lanes(level: Array) -> Array:
+    """`level` [] int32 or bool; under `vmap` the greatest of all lanes, so that a choice by it stays a choice."""
+    return level
 
 
-@for_all_lanes.def_vmap
-def _(_lanes: int, _batched: list[bool], fits: Array) -> tuple[Array, bool]:
-    return for_all_lanes(fits.all(0)), False
+@of_all_lanes.def_vmap
+def _(_lanes: int, _batched: list[bool], level: Array) -> tuple[Array, bool]:
+    return of_all_lanes(level.max(0)), False
 
 
 def by_tokens(encode: Callable[[Tokens, Array | None], Array], history: Array, key: Array | None) -> Array:
@@ -101,9 +101,9 @@ def by_tokens(encode: Callable[[Tokens, Array | None], Array], history: Array, k
     # computes its forward pass again.
     anew = jax.checkpoint(encode, prevent_cse=False)  # branches are computations of their own
     return jax.lax.cond(
-        for_all_lanes(lengths.sum() <= blocks * length),
-        lambda history, key: encode(packed(history, lengths, blocks), key),
+        of_all_lanes(lengths.sum() > blocks * length),
         lambda history, key: anew(padded(history), key),
+        lambda history, key: encode(packed(history, lengths, blocks), key),
         history,
         key,
     )

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.core.packing import Tokens, lengths_of, packed, padded
+from incremental.core.packing import Tokens, lengths_of, of_all_lanes, packed, padded
 from incremental.core.types import Batch
 
 Sharing = Literal["none", "prefix"]
@@ -45,17 +45,6 @@ def layouts(rows: int, length: int) -> tuple[int, ...]:
         found.append(blocks)
         blocks *= GROWTH
     return tuple(found)
-
-
-@jax.custom_batching.custom_vmap
-def of_all_lanes(level: Array) -> Array:
-    """`level` [] int32; under `vmap` the greatest of all lanes, so that a `switch` on it stays a choice."""
-    return level
-
-
-@of_all_lanes.def_vmap
-def _(_lanes: int, _batched: list[bool], level: Array) -> tuple[Array, bool]:
-    return of_all_lanes(level.max(0)), False
 
 
 def by_prefix(encode: Callable[[Tokens, Array | None], Array], history: Array, key: Array | None) -> Array:

@@ -354,7 +354,9 @@ class Teacher(NamedTuple):
 
 
 def bytes_of(tree: PyTree) -> int:
-    """Bytes of a tree's arrays (PRNG keys apart)."""
+    """Bytes of a tree's arrays, or of their shapes (PRNG keys apart)."""
     return sum(
-        leaf.nbytes for leaf in jax.tree.leaves(tree) if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        leaf.size * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     )

@@ -80,12 +80,7 @@ def check(
 def untrained(feed: Feed, policy: Update, program: Program) -> list[int]:
     """The parts whose update has no training example; of a policy that goes by results only the base part is known."""
     stream, inputs = feed.stream, program.inputs
-    plans, updated = {0: policy.plan(0, [], {}, 0)}, [0]
-    for t in range(1, len(stream)) if policy.drop is None and policy.budget is None else ():
-        plan = policy.plan(t, updated, {}, 0)
-        if plan.increments:
-            plans[t] = plan
-            updated.append(t)
+    plans = dict(policy.plans(len(stream) if policy.drop is None and policy.budget is None else 1))
     validation = None if program.counting else False
     there = [
         len(stream.training_examples(range(t, t + 1), validation=validation, inputs=inputs)) > 0

@@ -1,12 +1,11 @@
 """Out of memory: which increment needs the most, and what is said where there is not so much."""
 
 import contextlib
-import math
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 
+from incremental.core.types import bytes_of
 from incremental.errors import UserError
 from incremental.run.executor import Executor
 from incremental.run.feed import Feed
@@ -19,24 +18,9 @@ LOWER = (
 )
 
 
-def plans(feed: Feed, policy: Update) -> list[tuple[int, Plan]]:
-    """The updates of a whole stream, those too that the results may leave out."""
-    always, found = policy._replace(drop=None, budget=None), list[tuple[int, Plan]]()
-    for t in range(len(feed.stream)):
-        plan = always.plan(t, [at for at, _ in found], {}, 0)
-        if plan.increments:
-            found.append((t, plan))
-    return found
-
-
 def largest(feed: Feed, policy: Update) -> tuple[int, Plan]:
     """The update that trains on the most events."""
-    return max(plans(feed, policy), key=lambda each: len(feed.stream.training_events(each[1].increments)))
-
-
-def size_of(tree: Any) -> int:
-    """Bytes of arrays, or of their shapes."""
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    return max(policy.plans(len(feed.stream)), key=lambda each: len(feed.stream.training_events(each[1].increments)))
 
 
 def exhausted(error: BaseException) -> bool:
@@ -68,7 +52,7 @@ def needed(feed: Feed, executor: Executor, policy: Update, batch_size: int | Non
     """What the largest increment needs at least, in words."""
     way, (t, plan) = executor.way, largest(feed, policy)
     sizes = feed.sizes(len(feed.stream) - 1, executor.program.inputs)
-    state = size_of(jax.eval_shape(way.at(sizes).program.init, jax.random.key(0)))
+    state = bytes_of(jax.eval_shape(way.at(sizes).program.init, jax.random.key(0)))
     events, part = len(feed.stream.training_events(plan.increments)), f"increment {t}" if t else "the base part"
     found = f"at the largest part ({part}, {events:,} training events, {sizes.slots:,} {sizes.labels}s) "
     found += f"the state of {f'each of {way.total} lanes' if way.total > 1 else 'the run'} takes {state:,} bytes"

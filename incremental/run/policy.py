@@ -64,6 +64,15 @@ class Update(NamedTuple):
         increments = range(max(min(t + 1 - self.window, last + 1), 0), t + 1)
         return Plan(increments, missed, increments if self.afresh else missed, self.afresh)
 
+    def plans(self, number: int) -> list[tuple[int, Plan]]:
+        """The updates of a stream of so many parts, by part, those too that the results may leave out."""
+        always, found = self._replace(drop=None, budget=None), list[tuple[int, Plan]]()
+        for t in range(number):
+            plan = always.plan(t, [at for at, _ in found], {}, 0)
+            if plan.increments:
+                found.append((t, plan))
+        return found
+
     def _well(self, t: int, last: int, quality: Mapping[int, float]) -> bool:
         """No drift: the metric is at most a share of `drop` below the first test after the last update."""
         if self.drop is None:

@@ -16,7 +16,9 @@ from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Outputs, Params, State, Step
 from incremental.errors import UserError
+from incremental.heads.full_softmax import full_softmax
 from incremental.heads.sampled_softmax import sampled_softmax
+from incremental.models.matrix_factorization import matrix_factorization
 from incremental.run import alone, loop
 from incremental.run.stopping import restored
 from tests import lab
@@ -448,3 +450,16 @@ def test_a_problem_covers_its_capacity() -> None:
     assert outputs.scores.shape == (2, 16)
     rows = jax.tree.map(lambda leaf: jnp.ones((2, *leaf.shape), leaf.dtype), tiny.example)
     assert tiny.loss(params, outputs, rows).shape == (2,)
+
+
+@pytest.mark.parametrize(("slots", "batch_size", "rows"), [(128, 32, 256), (256, 32, 32), (256, 512, 256)])
+def test_a_test_of_a_large_catalogue_ranks_no_more_rows_than_a_step_has(
+    slots: int, batch_size: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    monkeypatch.setattr(gradient, "ranker", lambda _scores, *, batch_size, **_: found.append(batch_size))
+    monkeypatch.setattr(gradient, "LARGE", 4 * 256 * 128)  # the scores of 256 rows for 128 items
+    sizes = Sizes(item=slots, user=128)
+    own = problem(matrix_factorization(), full_softmax(), next_item(8), sizes)
+    gradient.make(own, sgd(), training=gradient.training(batch_size=batch_size), sizes=sizes)
+    assert found == [rows, rows]  # of validation parts, of increments

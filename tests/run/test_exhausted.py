@@ -9,7 +9,7 @@ import pytest
 from incremental.errors import UserError
 from incremental.run.alone import Bound
 from incremental.run.executor import Executor
-from incremental.run.exhausted import exhausted, largest, plans
+from incremental.run.exhausted import exhausted, largest
 from incremental.run.feed import Capacities, Feed
 from incremental.run.policy import update
 from tests import lab
@@ -29,10 +29,10 @@ def full(error: Exception) -> Callable[..., Any]:
 
 def test_the_largest_update() -> None:
     feed = Feed(lab.stream())
-    events = [len(feed.stream.training_events(plan.increments)) for _, plan in plans(feed, update())]
+    events = [len(feed.stream.training_events(plan.increments)) for _, plan in update().plans(len(feed.stream))]
     assert len(feed.stream.training_events(largest(feed, update())[1].increments)) == max(events)
     assert largest(feed, update(window="all"))[0] == len(feed.stream) - 1  # all that there is, at the end
-    assert [t for t, _ in plans(feed, update(every=2))] == [0, 2]
+    assert [t for t, _ in update(every=2).plans(len(feed.stream))] == [0, 2]
 
 
 @pytest.mark.parametrize(
