@@ -13,7 +13,7 @@ STOREYS = [
     {"domains", "shell"},
     {"metrics"},
     {"core"},
-    {"memory", "encoders"},
+    {"memory", "encoders", "log"},
     {"strategies", "heads", "data"},
     {"models"},
     {"run"},
