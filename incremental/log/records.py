@@ -1,6 +1,7 @@
 """What a live log holds: events, cuts between increments, and what became of the model that serves.
 
 A record is one JSON object, whose `kind` says what it is. Each has an id; of two records with one id the first counts.
+The garbage collector leaves them alone (`gc=False`): they hold no circles, and a million of them would keep it busy.
 """
 
 from typing import Annotated, Literal
@@ -15,7 +16,7 @@ Id = Annotated[str, Meta(min_length=1, max_length=LONGEST)]
 Seconds = Annotated[float, Meta(ge=0)]
 
 
-class Served(Struct, forbid_unknown_fields=True, omit_defaults=True):
+class Served(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """What the user was shown: the answer that an event is about.
 
     Attributes:
@@ -29,7 +30,7 @@ class Served(Struct, forbid_unknown_fields=True, omit_defaults=True):
     items: Annotated[list[Id], Meta(max_length=1000)] = []
 
 
-class Event(Struct, tag_field="kind", tag="event", forbid_unknown_fields=True, omit_defaults=True):
+class Event(Struct, tag_field="kind", tag="event", forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """An interaction.
 
     Attributes:
@@ -56,7 +57,7 @@ class Event(Struct, tag_field="kind", tag="event", forbid_unknown_fields=True, o
         return f"event:{self.event_id}"
 
 
-class Cut(Struct, tag_field="kind", tag="cut", forbid_unknown_fields=True):
+class Cut(Struct, tag_field="kind", tag="cut", forbid_unknown_fields=True, gc=False):
     """The end of an increment, written before anything is trained on it.
 
     Attributes:
@@ -77,7 +78,7 @@ class Cut(Struct, tag_field="kind", tag="cut", forbid_unknown_fields=True):
         return f"cut:{self.number}"
 
 
-class Choice(Struct, tag_field="kind", tag="choice", forbid_unknown_fields=True):
+class Choice(Struct, tag_field="kind", tag="choice", forbid_unknown_fields=True, gc=False):
     """Which learner's model serves from now on.
 
     Attributes:

@@ -1,11 +1,13 @@
 """The embedded engine: one SQLite file. A transaction is on disk before `append` returns."""
 
 import contextlib
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from incremental.errors import UserError
 from incremental.log.engine import Written
@@ -29,29 +31,38 @@ class SQLite:
             raise UserError(f"{path}: no such log; incremental-serve makes one")
         self.path, self.lock = path, threading.Lock()
         try:
-            self.database = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
-            self.database.execute("PRAGMA journal_mode = WAL")
+            self.database = sqlite3.connect(
+                address(path), BUSY, isolation_level=None, check_same_thread=False, uri=True
+            )
+            if create and self._empty():
+                self.database.execute("PRAGMA journal_mode = WAL")
+                with self._transaction():
+                    self._make()
+            self._check()
             self.database.execute("PRAGMA synchronous = FULL")
-            self._open(create)
         except sqlite3.Error as error:
             raise UserError(f"{path}: {said(error)}") from error
 
-    def _open(self, create: bool) -> None:
-        with self._transaction():
-            (mark,) = self.database.execute("PRAGMA application_id").fetchone()
-            (version,) = self.database.execute("PRAGMA user_version").fetchone()
-            tables = self.database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-            if create and not tables:
-                self.database.execute(SCHEMA)
-                self.database.execute(f"PRAGMA application_id = {APPLICATION}")
-                self.database.execute(f"PRAGMA user_version = {VERSION}")
-            elif mark != APPLICATION:
-                raise UserError(f"{self.path}: a database, but no log; give the file that incremental-serve made")
-            elif version != VERSION:
-                raise UserError(
-                    f"{self.path}: a log of version {version}, this code reads version {VERSION}; use the code that "
-                    "wrote it"
-                )
+    def _one(self, query: str) -> int:
+        return int(self.database.execute(query).fetchone()[0])
+
+    def _empty(self) -> bool:
+        return not self._one("SELECT count(*) FROM sqlite_schema")
+
+    def _make(self) -> None:
+        if self._empty():  # still: two processes may begin at once
+            self.database.execute(SCHEMA)
+            self.database.execute(f"PRAGMA application_id = {APPLICATION}")
+            self.database.execute(f"PRAGMA user_version = {VERSION}")
+
+    def _check(self) -> None:
+        """Whose file it is is read before anything is written."""
+        if self._one("PRAGMA application_id") != APPLICATION:
+            raise UserError(f"{self.path}: a database, but no log; give the file that incremental-serve made")
+        if (version := self._one("PRAGMA user_version")) != VERSION:
+            raise UserError(
+                f"{self.path}: a log of version {version}, this code reads version {VERSION}; use the code that wrote it"
+            )
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -100,12 +111,19 @@ class SQLite:
     def last(self) -> int:
         """See `Log`."""
         with self.lock:
-            return int(self.database.execute("SELECT coalesce(max(offset), 0) FROM records").fetchone()[0])
+            return self._one("SELECT coalesce(max(offset), 0) FROM records")
 
     def close(self) -> None:
         """Lets the file go."""
         with self.lock:
             self.database.close()
+
+
+def address(path: Path) -> str:
+    """The file's address for SQLite. One at rest in a folder that nobody may write to, as archives are, is read as it is:
+    beside others SQLite keeps two files while they are open."""
+    still = path.is_file() and not os.access(path.parent, os.W_OK) and not Path(f"{path}-wal").exists()
+    return f"file:{quote(str(path.absolute()))}{'?immutable=1' if still else ''}"
 
 
 def said(error: sqlite3.Error) -> str:
@@ -115,6 +133,8 @@ def said(error: sqlite3.Error) -> str:
         return f"{what}; nothing of this was written: free some space, and send it again"
     if "locked" in what or "busy" in what:
         return f"{what} for {BUSY:.0f} s by another process; stop that one, or give another log"
+    if "readonly" in what:
+        return f"{what}; ask its owner for the right to write, or copy the log to a folder of your own"
     if "not a database" in what:
         return "no log, nor any database; give the file that incremental-serve made"
     return f"{what}; check the disk, or take the log from a copy"

@@ -1,0 +1,116 @@
+"""A live log as a stream: what was served is an experiment.
+
+The increments are those of the live run: a cut is a record of the log. Ids count by first appearance in it. The live
+run makes its stream by the same function, so a replay has the same numbers.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+
+from incremental.data.interactions import Table
+from incremental.errors import UserError
+from incremental.log.engine import Log
+from incremental.log.place import open_log
+from incremental.log.records import Cut, Event
+
+BLOCK = 50_000  # records read at once
+MICRO = 1_000_000  # microseconds in a second
+MADE = "start incremental-serve on it, and send events"
+
+
+def log(*, path: str, kinds: Mapping[str, str] | None = None) -> Table:
+    """Reads the sealed events of a log: those up to the last cut.
+
+    path:  a file (SQLite), nats://HOST:PORT/STREAM or kafka://HOST:PORT/TOPIC
+    kinds: further kinds of ids and the events' fields that hold them, e.g. {category: cat}; other fields are not read
+
+    Raises UserError for what is no log, a log without events, without a cut, of one item only, and for cuts that do
+    not follow one another.
+    """
+    engine = open_log(path)
+    try:
+        events, cuts = everything(engine)
+    finally:
+        engine.close()
+    if not events:
+        raise UserError(f"{path}: the log has no events; {MADE}")
+    if not cuts:
+        raise UserError(f"{path}: the log has {len(events):,} events, but no increment has ended; {MADE}")
+    check(path, events, cuts)
+    made = table(events, [cut for _, cut in cuts], origin=path, kinds=kinds or {})
+    if made.frame["item"].n_unique() == 1:
+        only = made.frame["item"][0]
+        raise UserError(f"{path}: every event has the item {only!r}, and a recommender needs two; send other events")
+    return made
+
+
+def everything(engine: Log) -> tuple[list[tuple[int, Event]], list[tuple[int, Cut]]]:
+    """All events and cuts of a log, with their offsets."""
+    events: list[tuple[int, Event]] = []
+    cuts: list[tuple[int, Cut]] = []
+    after = 0
+    while block := engine.read(after, BLOCK):
+        after = block[-1][0]
+        for offset, record in block:
+            if type(record) is Event:
+                events.append((offset, record))
+            elif type(record) is Cut:
+                cuts.append((offset, record))
+    return events, cuts
+
+
+def check(path: str, events: Sequence[tuple[int, Event]], cuts: Sequence[tuple[int, Cut]]) -> None:
+    """A UserError unless the cuts are numbered in order, each ends with an event before it, and none is empty."""
+    places = np.fromiter((offset for offset, _ in events), np.int64, len(events))
+    start = 0
+    for number, (offset, cut) in enumerate(cuts):
+        last = int(np.searchsorted(places, cut.until, side="right"))
+        if cut.number != number or cut.until >= offset or last <= start:
+            raise UserError(
+                f"{path}: the record at offset {offset} ends increment {cut.number} at offset {cut.until}; expected "
+                f"the end of increment {number}, at an event after those of the increment before and before offset "
+                f"{offset}. Two learners may have written to one log: take the log from a copy, and start one"
+            )
+        start = last
+
+
+def table(
+    events: Sequence[tuple[int, Event]], cuts: Sequence[Cut], *, origin: str, kinds: Mapping[str, str] = {}
+) -> Table:
+    """The interactions of a log's sealed events: pure, and of the first cuts alone it makes the first rows.
+
+    events: (offset, event), N of them, by offset; those after the last cut are left out, and noted
+    cuts:   the ends of the increments 0, 1, …
+    kinds:  as `log` has them
+
+    The frame [N sealed]: user, item, behaviour (the event's type) and each kind, str; time int64 and fraction int64
+    (seconds and nanoseconds), the largest time of the events so far, so that the order of arrival is the order of time;
+    period int32, the number of the increment; line int64, the offset.
+    """
+    offset = np.fromiter((offset for offset, _ in events), np.int64, len(events))
+    period = np.searchsorted(np.array([cut.until for cut in cuts], np.int64), offset, side="left")
+    sealed = int(np.searchsorted(period, len(cuts), side="left"))
+    known = [event for _, event in events[:sealed]]
+    micro = np.rint(np.fromiter((event.time or 0.0 for event in known), np.float64, sealed) * MICRO).astype(np.int64)
+    micro = np.maximum.accumulate(micro)
+    frame = pl.DataFrame(
+        {
+            "user": pl.Series([event.user for event in known], dtype=pl.String),
+            "item": pl.Series([event.item for event in known], dtype=pl.String),
+            "behaviour": pl.Series([event.type for event in known], dtype=pl.String),
+            "time": micro // MICRO,
+            "fraction": micro % MICRO * 1000,
+            "period": period[:sealed].astype(np.int32),
+            "line": offset[:sealed],
+            **{
+                kind: pl.Series([event.fields.get(field) for event in known], dtype=pl.String)
+                for kind, field in kinds.items()
+            },
+        }
+    )
+    notes: tuple[str, ...] = ()
+    if rest := len(events) - sealed:
+        notes = (f"{origin}: the last {rest:,} events are in no increment yet, and left out",)
+    return Table(frame, origin, notes=notes, kinds=tuple(kinds), words=True)
