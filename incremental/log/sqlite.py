@@ -61,7 +61,8 @@ class SQLite:
             raise UserError(f"{self.path}: a database, but no log; give the file that incremental-serve made")
         if (version := self._one("PRAGMA user_version")) != VERSION:
             raise UserError(
-                f"{self.path}: a log of version {version}, this code reads version {VERSION}; use the code that wrote it"
+                f"{self.path}: a log of version {version}, this code reads version {VERSION}; use the code that "
+                "wrote it"
             )
 
     @contextlib.contextmanager
@@ -120,8 +121,8 @@ class SQLite:
 
 
 def address(path: Path) -> str:
-    """The file's address for SQLite. One at rest in a folder that nobody may write to, as archives are, is read as it is:
-    beside others SQLite keeps two files while they are open."""
+    """The file's address for SQLite. One at rest in a folder that nobody may write to is read as it is: beside others
+    SQLite keeps two files while they are open."""
     still = path.is_file() and not os.access(path.parent, os.W_OK) and not Path(f"{path}-wal").exists()
     return f"file:{quote(str(path.absolute()))}{'?immutable=1' if still else ''}"
 
