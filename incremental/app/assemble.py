@@ -35,6 +35,8 @@ NODES = ("model", "head", "optimizer", "update", "tracking", "training", "device
 """the top level's nodes, beside the data and the strategies"""
 OWN = ("name", "row", "label", "study", "seed", "runs", "base", "continue", "debug", "profile", "dry_run")
 KEYS = ("data", *NODES, "strategies", *OWN)
+LIVE = "live"
+"""the node of `incremental-serve`, which no run has"""
 PLACES = {"strategy": "strategies.{}", "text": "data.text", "task": "data.task"}
 """where a group's choice belongs that Hydra puts at the top level"""
 HELDOUT = 0.1
@@ -93,7 +95,7 @@ def refuse_unknown(config: Mapping[str, Any]) -> None:
                 f"{next(iter(node), 'KEY')} has no meaning; add +strategy@strategies.{name}=CHOICE, or leave it out"
             )
     for key, value in config.items():
-        if key in KEYS:
+        if key in (*KEYS, LIVE):
             continue
         if key in PLACES and isinstance(value, Mapping):
             choice = str(value.get("_target_", "CHOICE")).rpartition(".")[2]

@@ -14,7 +14,7 @@ import numpy as np
 
 from incremental.app import config as schema
 from incremental.app import names
-from incremental.app.assemble import NODES, Parts, assemble, completed, refuse_unknown
+from incremental.app.assemble import LIVE, NODES, Parts, assemble, completed, refuse_unknown
 from incremental.app.bases import OfRun, Store, said
 from incremental.app.console import Console, shown
 from incremental.app.continuing import find
@@ -39,8 +39,9 @@ from incremental.run.progress import Event, Failed, Finished, Paused, Result
 
 
 def named(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
-    """The config completed, with its name and row, which are those of the files chosen for each group."""
+    """The config of a run, completed, with its name and row, which are those of the files chosen for each group."""
     refuse_unknown(config)
+    config = {key: value for key, value in config.items() if key != LIVE}
     names.check(config)
     config = completed(config)
     model = str(choices["model"])

@@ -1,0 +1,125 @@
+"""The node `live`: where a live loop is, when its increments end, who learns, and what its server takes."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from incremental.app import config as schema
+from incremental.domains import Count, NotNegative, Positive, checked
+from incremental.errors import UserError
+from incremental.serve.live.cuts import Cuts
+
+NAME = "live"
+CHAMPION = "champion"
+
+
+class Live(NamedTuple):
+    """What `live` makes of the node.
+
+    Attributes:
+        folder: of all that the loop keeps
+        log: its place (`incremental.log.place`)
+        cut: when an increment ends
+        champion: the name of the learner that ends increments, and serves until a choice says another
+        challengers: by name, the overrides in which a further learner differs
+        keep_versions: of each learner that stay on disk
+        host: the server's address; other than loopback only where there are tokens
+        port
+        types: what users do; empty: whatever comes
+        body: bytes of a request at most
+        batch: events of a request at most
+        queue: events that wait for their commit at most
+        requests: recommendations that wait for the model at most
+        rate: requests a second of one token
+        burst: requests at once, before `rate` counts
+        new_items: items a second that no event had before
+        most: items that a client may ask for
+        ahead: seconds that an event may lie in the future
+        access_log
+    """
+
+    folder: Path
+    log: str
+    cut: Cuts
+    champion: str
+    challengers: Mapping[str, list[str]]
+    keep_versions: int
+    host: str
+    port: int
+    types: tuple[str, ...]
+    body: int
+    batch: int
+    queue: int
+    requests: int
+    rate: float
+    burst: float
+    new_items: float
+    most: int
+    ahead: float
+    access_log: Literal["paths", "ids", "off"]
+
+    def at(self, learner: str) -> Path:
+        """The folder of a learner."""
+        return self.folder / "learners" / learner
+
+
+@checked
+def live(
+    *,
+    folder: Path,
+    log: str,
+    cut: Cuts,
+    champion: str = CHAMPION,
+    challengers: dict[str, list[str]] | None = None,
+    keep_versions: Count = 20,
+    host: str = "127.0.0.1",
+    port: Count = 8765,
+    types: list[str] | None = None,
+    body: Count = 4 << 20,
+    batch: Count = 1000,
+    queue: Count = 20_000,
+    requests: Count = 1024,
+    rate: Positive = 1000.0,
+    burst: Positive = 2000.0,
+    new_items: Positive = 500.0,
+    most: Count = 100,
+    ahead: NotNegative = 60.0,
+    access_log: Literal["paths", "ids", "off"] = "paths",
+) -> Live:
+    """`Live`, checked: names are those of folders, and no challenger is the champion."""
+    challengers = challengers or {}
+    for name in (champion, *challengers):
+        if not re.fullmatch(r"\w[\w.-]{0,63}", name):
+            raise UserError(f"live: the learner's name {name!r} may have letters, digits, _ . - only, at most 64")
+    if champion in challengers:
+        raise UserError(f"live.challengers.{champion}: this is the champion's name; choose another")
+    return Live(
+        folder.expanduser(),
+        log,
+        cut,
+        champion,
+        challengers,
+        keep_versions,
+        host,
+        port,
+        tuple(types or ()),
+        body,
+        batch,
+        queue,
+        requests,
+        rate,
+        burst,
+        new_items,
+        most,
+        ahead,
+        access_log,
+    )
+
+
+def live_of(config: Mapping[str, Any]) -> Live:
+    """The settings in a resolved config."""
+    if NAME not in config:
+        raise UserError("live: the configuration has no such node; give experiment=live, or one of yours that has it")
+    made: Live = schema.build(config[NAME], NAME)
+    return made
