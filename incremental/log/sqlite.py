@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+import msgspec
+
 from incremental.errors import UserError
 from incremental.log.engine import Written
 from incremental.log.records import Record, decode, encode
@@ -17,6 +19,7 @@ APPLICATION = 0x696E636C  # "incl", in the file's header: whose file it is
 VERSION = 1
 POLL = 0.02  # seconds between two looks at a log that waits for records
 BUSY = 30.0  # seconds that a writer waits for another
+COPY = "check the disk, and take the log from a copy"
 SCHEMA = "CREATE TABLE records (offset INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, body BLOB NOT NULL) STRICT"
 
 
@@ -106,13 +109,22 @@ class SQLite:
             except sqlite3.Error as error:
                 raise UserError(f"{self.path}: {said(error)}") from error
             if rows or time.monotonic() >= until:
-                return [(offset, decode(body)) for offset, body in rows]
+                return [(offset, self._decoded(offset, body)) for offset, body in rows]
             time.sleep(min(POLL, max(until - time.monotonic(), 0.0)))
+
+    def _decoded(self, offset: int, body: bytes) -> Record:
+        try:
+            return decode(body)
+        except msgspec.MsgspecError as error:
+            raise UserError(f"{self.path}: the record at offset {offset} is none ({error}); {COPY}") from error
 
     def last(self) -> int:
         """See `Log`."""
-        with self.lock:
-            return self._one("SELECT coalesce(max(offset), 0) FROM records")
+        try:
+            with self.lock:
+                return self._one("SELECT coalesce(max(offset), 0) FROM records")
+        except sqlite3.Error as error:
+            raise UserError(f"{self.path}: {said(error)}") from error
 
     def close(self) -> None:
         """Lets the file go."""
@@ -138,4 +150,4 @@ def said(error: sqlite3.Error) -> str:
         return f"{what}; ask its owner for the right to write, or copy the log to a folder of your own"
     if "not a database" in what:
         return "no log, nor any database; give the file that incremental-serve made"
-    return f"{what}; check the disk, or take the log from a copy"
+    return f"{what}; {COPY}"

@@ -1,0 +1,216 @@
+"""The embedded engine under what happens to files: a killed writer, a full disk, a broken file, two processes."""
+
+import itertools
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from incremental.errors import UserError
+from incremental.log.engine import Log
+from incremental.log.place import open_log
+from incremental.log.records import Cut, Event
+from incremental.log.sqlite import SQLite
+
+Told = Callable[[str, object], None]
+WRITER = Path(__file__).with_name("writer.py")
+ROOT = Path(__file__).parents[2]
+
+
+def event(name: object, size: int = 1) -> Event:
+    return Event(f"{name}", "u" * size, "i", time=1.0)
+
+
+def ids(log: Log) -> list[str]:
+    return [record.event_id for _, record in log.read(0, 10**6) if isinstance(record, Event)]
+
+
+def writer(place: str, *command: str) -> "subprocess.Popen[str]":
+    """The process, once it has opened the log."""
+    pipe = subprocess.PIPE
+    line = [*command, sys.executable, str(WRITER), place]
+    found = subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True, env={"PYTHONPATH": str(ROOT)})
+    assert found.stdout is not None
+    assert found.stdout.readline() == "ready\n"
+    return found
+
+
+def acknowledged_under_kills(place: str, kills: int, seed: int) -> Iterator[str]:
+    """The ids that a writer acknowledged, which was killed so often; its client sends again what was not."""
+    draw = random.Random(seed)
+    batches = (" ".join(f"b{n}-{i}" for i in range(draw.randint(1, 20))) for n in itertools.count())
+    batch = next(batches)
+    for left in range(kills, -1, -1):
+        process = writer(place)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        until = time.monotonic() + draw.uniform(0.0, 0.06)
+        if left:
+            killer = threading.Timer(until - time.monotonic(), process.send_signal, [signal.SIGKILL])
+            killer.start()
+        while left or time.monotonic() < until:
+            try:
+                process.stdin.write(f"{batch}\n")
+                process.stdin.flush()
+            except BrokenPipeError:
+                break
+            if process.stdout.readline() != f"{batch}\n":
+                break  # killed: the next process gets it once more
+            yield from batch.split()
+            batch = next(batches)
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            try:
+                stream.close()
+            except BrokenPipeError:
+                pass
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_killed_writer_loses_nothing_that_it_acknowledged(tmp_path: Path, kills: int) -> None:
+    place = str(tmp_path / "log.sqlite")
+    acknowledged = [*acknowledged_under_kills(place, kills, seed=1)]
+    log = open_log(place)
+    kept = ids(log)
+    log.close()
+    assert len(acknowledged) > kills
+    assert len(kept) == len(set(kept)), "twice"
+    assert kept[: len(acknowledged)] == acknowledged  # the rest is the batch that was on its way
+    assert len({one.partition("-")[0] for one in kept[len(acknowledged) :]}) <= 1, "invented"
+
+
+def test_two_writers_and_the_retries_of_each(tmp_path: Path) -> None:
+    """Each appends its own events and the other's, so that every one is sent twice."""
+    place = tmp_path / "log.sqlite"
+    logs = [SQLite(place, create=True) for _ in range(2)]
+    written: list[list[bool]] = [[], []]
+
+    def work(own: int) -> None:
+        for n in range(20):
+            for whose in (own, 1 - own):
+                written[own] += [one.new for one in logs[own].append([event(f"{whose} {n} {i}") for i in range(3)])]
+
+    threads = [threading.Thread(target=work, args=(own,)) for own in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    kept = ids(logs[0])
+    assert sorted(kept) == sorted(f"{whose} {n} {i}" for whose in range(2) for n in range(20) for i in range(3))
+    assert sum(map(sum, written)) == len(kept)  # each was new once
+    assert logs[0].last() == logs[1].last() == 120
+    for log in logs:
+        log.close()
+
+
+def test_a_full_disk_keeps_none_of_a_batch_and_the_log_lives_on(tmp_path: Path, documented: Told) -> None:
+    log = SQLite(tmp_path / "log.sqlite", create=True)
+    log.append([event("first")])
+    pages = log.database.execute("PRAGMA page_count").fetchone()[0]
+    log.database.execute(f"PRAGMA max_page_count = {pages + 1}")
+    with pytest.raises(UserError) as error:
+        log.append([event(n, 200) for n in range(100)])
+    documented("an event for a log on a full disk", error.value)
+    assert ids(log) == ["first"]
+    log.database.execute("PRAGMA max_page_count = 1000000")  # some space was freed
+    log.append([event(n, 200) for n in range(100)])
+    assert len(ids(log)) == 101
+    log.close()
+
+
+def test_a_batch_with_what_is_no_record_is_kept_in_no_part(tmp_path: Path) -> None:
+    log = SQLite(tmp_path / "log.sqlite", create=True)
+    with pytest.raises(AttributeError):
+        log.append([event("a"), "b"])  # type: ignore[list-item]
+    assert log.last() == 0
+    assert log.append([event("a")])[0] == (1, True)
+    log.close()
+
+
+def test_a_broken_file_is_named_and_not_written(tmp_path: Path, documented: Told) -> None:
+    path = tmp_path / "log.sqlite"
+    log = SQLite(path, create=True)
+    log.append([event(n, 200) for n in range(200)])
+    log.database.execute("UPDATE records SET body = x'7b7d' WHERE offset = 3")
+    with pytest.raises(UserError) as error:
+        log.read(0, 10)
+    documented("a record that is none", error.value)
+    log.close()
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 3 : 2 * len(whole) // 3] = b"\xff" * (2 * len(whole) // 3 - len(whole) // 3)
+    path.write_bytes(whole)
+    log = SQLite(path)
+    with pytest.raises(UserError) as error:
+        log.read(3, 1000)
+    documented("a log with a broken page", error.value)
+    log.close()
+
+
+def test_a_writer_waits_for_another_one_and_then_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documented: Told
+) -> None:
+    monkeypatch.setattr("incremental.log.sqlite.BUSY", 1.0)
+    one, other = (SQLite(tmp_path / "log.sqlite", create=True) for _ in range(2))
+    one.database.execute("BEGIN IMMEDIATE")
+    with pytest.raises(UserError) as error:
+        other.append([event("a")])
+    documented("a log that another process holds", error.value)
+    assert other.read(0, 10) == []  # who reads does not wait
+    one.database.execute("ROLLBACK")
+    assert other.append([event("a")])[0].new
+    for log in (one, other):
+        log.close()
+
+
+def test_another_programs_database_is_left_as_it_is(tmp_path: Path) -> None:
+    import sqlite3
+
+    path = tmp_path / "other.sqlite"
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE own (value INTEGER)")
+    database.close()
+    before = path.read_bytes()
+    for create in (False, True):
+        with pytest.raises(UserError, match="no log"):
+            SQLite(path, create=create)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_the_answer_comes_after_the_write_is_on_disk(tmp_path: Path) -> None:
+    """Between the line that a writer reads and its answer the system is told to put the log on disk."""
+    trace = tmp_path / "trace"
+    calls = "trace=read,write,pwrite64,fsync,fdatasync"
+    process = writer(str(tmp_path / "log.sqlite"), "strace", "-f", "-y", "-e", calls, "-s", "64", "-o", str(trace))
+    answer, _ = process.communicate("one two\nthree\n")
+    if process.returncode:
+        pytest.skip("strace may not trace here")
+    assert answer == "one two\nthree\n"
+    lines = trace.read_text(encoding="utf-8", errors="replace").splitlines()
+    start = next(n for n, line in enumerate(lines) if " read(0" in line and "one two" in line)
+    for batch in ("one two", "three"):
+        end = next(n for n, line in enumerate(lines) if n > start and " write(1" in line and batch in line)
+        between = lines[start:end]
+        synced = [n for n, line in enumerate(between) if "sync(" in line and "log.sqlite-wal" in line]
+        put = [n for n, line in enumerate(between) if "write64(" in line and "log.sqlite-wal" in line]
+        assert put, batch
+        assert synced, batch
+        assert synced[-1] > put[-1], batch
+        start = end
+
+
+def test_a_cut_is_one_record_whoever_writes_it(tmp_path: Path) -> None:
+    """Two learners on one log: the second one is told that the increment has ended already."""
+    log = SQLite(tmp_path / "log.sqlite", create=True)
+    log.append([event("a"), event("b")])
+    assert log.append([Cut(0, 1, "count", 2.0)])[0] == (3, True)
+    assert log.append([Cut(0, 2, "count", 2.0)])[0] == (3, False)
+    log.close()
