@@ -8,8 +8,8 @@ from incremental.errors import UserError
 from incremental.log.engine import Log
 from incremental.log.sqlite import SQLite
 
-ENGINES = {"nats": ("incremental.log.jetstream", "JetStream"), "kafka": ("incremental.log.kafka", "Kafka")}
-"""by scheme: the module, which needs the extra of this name, and the class in it"""
+ENGINES = {"nats": "incremental.log.jetstream", "kafka": "incremental.log.kafka"}
+"""by scheme: the module, which needs the extra of this name"""
 
 
 def open_log(place: str, *, create: bool = False) -> Log:
@@ -30,13 +30,12 @@ def open_log(place: str, *, create: bool = False) -> Log:
         port(place, server)
     if not name or not name.replace("-", "").replace("_", "").isalnum():
         raise UserError(f"{place}: after {scheme}://{at}/ comes the log's name, of letters, digits, - and _")
-    module, engine = ENGINES[scheme]
     try:
-        made = getattr(import_module(module), engine)
+        connect = import_module(ENGINES[scheme]).connect
     except ModuleNotFoundError as error:
         missing = f"{place}: this needs the package {error.name}; pip install 'incremental[{scheme}]'"
         raise UserError(missing) from None
-    found: Log = made(at.split(","), name, create=create)
+    found: Log = connect(at.split(","), name, create=create)
     return found
 
 

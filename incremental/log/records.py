@@ -103,5 +103,12 @@ class Choice(Struct, tag_field="kind", tag="choice", forbid_unknown_fields=True,
 
 Record = Event | Cut | Choice
 
-encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Record).decode
+ENCODER = msgspec.json.Encoder()
+
+
+def encode(record: Record) -> bytes:
+    """The record as JSON. Raises a ValueError for what could not be read again: a log would be of no use after it."""
+    body = ENCODER.encode(record)
+    decode(body)
+    return body

@@ -82,12 +82,12 @@ class SQLite:
     def append(self, records: Sequence[Record]) -> list[Written]:
         """See `Log`. A UserError where the disk is full: then none of the records is kept."""
         found: list[Written] = []
+        bodies = [encode(record) for record in records]
         try:
             with self.lock, self._transaction():
-                for record in records:
+                for record, body in zip(records, bodies, strict=True):
                     row = self.database.execute(
-                        "INSERT INTO records (key, body) VALUES (?, ?) ON CONFLICT DO NOTHING",
-                        (record.key, encode(record)),
+                        "INSERT INTO records (key, body) VALUES (?, ?) ON CONFLICT DO NOTHING", (record.key, body)
                     )
                     if row.rowcount:
                         found.append(Written(row.lastrowid or 0, True))

@@ -1,5 +1,6 @@
 """What every engine of a log promises."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ import pytest
 from incremental.log.engine import Log
 from incremental.log.place import open_log
 from incremental.log.records import Choice, Cut, Event, Record, Served
+from tests.log.servers import Nats
 
 RECORDS: list[Record] = [
     Event(
@@ -21,13 +23,24 @@ RECORDS: list[Record] = [
     Event("e3", "ann", "pie", time=1_700_000_005.5),
 ]
 Open = Callable[[], Log]
+NUMBERS = itertools.count()
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(scope="module")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real server."""
+    server = Nats(tmp_path_factory.mktemp("nats") / "one")
+    yield server.address
+    server.kill()
+
+
+@pytest.fixture(params=["sqlite", "nats"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     """Opens one new log, as often as it is called: each time as a process of its own would."""
-    places = {"sqlite": lambda: str(tmp_path / "log.sqlite")}
-    place, logs = places[request.param](), []
+    logs: list[Log] = []
+    place = str(tmp_path / "log.sqlite")
+    if request.param != "sqlite":
+        place = f"{request.param}://{request.getfixturevalue(request.param)}/log{next(NUMBERS)}"
 
     def open_it() -> Log:
         logs.append(open_log(place, create=True))
@@ -71,8 +84,9 @@ def test_of_one_key_the_first_record_counts(opened: Open) -> None:
 
 def test_a_batch_is_kept_whole_or_not_at_all(opened: Open) -> None:
     log = opened()
-    with pytest.raises(AttributeError):
-        log.append([RECORDS[0], None])  # type: ignore[list-item]
+    for broken in (None, Event("e2", "", "tea", time=1.0)):  # neither could be read again
+        with pytest.raises(ValueError, match="Expected"):
+            log.append([RECORDS[0], broken])  # type: ignore[list-item]
     assert log.last() == 0
     assert log.append([]) == []
     assert log.append(RECORDS[:1]) == [(1, True)]

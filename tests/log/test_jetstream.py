@@ -1,0 +1,164 @@
+"""The engine on a real NATS server that is killed, and one of three that is."""
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from nats.js.api import StorageType, StreamConfig
+
+from incremental.errors import UserError
+from incremental.log.engine import Log
+from incremental.log.messages import Messages
+from incremental.log.place import open_log
+from incremental.log.records import Event, Served
+from tests.log.servers import Nats, free_port
+
+Told = Callable[[str, object], None]
+
+
+def event(name: object) -> Event:
+    return Event(f"{name}", "u", "i", time=1.0)
+
+
+def ids(log: Log) -> list[str]:
+    return [record.event_id for _, record in log.read(0, 10**6) if isinstance(record, Event)]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Nats]:
+    one = Nats(tmp_path / "one")
+    yield one
+    one.kill()
+
+
+def send(log: Log, stop: threading.Event, acknowledged: list[str]) -> None:
+    """Batches one after another; one that was refused is sent again."""
+    number = 0
+    while not stop.is_set():
+        batch = [event(f"{number}-{place}") for place in range(5)]
+        try:
+            log.append(batch)
+        except UserError:
+            continue
+        acknowledged += [one.event_id for one in batch]
+        number += 1
+
+
+def check(place: str, acknowledged: list[str]) -> None:
+    """Everything that was acknowledged is there once, in order, and at most the batch that was on its way beside."""
+    log = open_log(place)
+    kept = ids(log)
+    log.close()
+    assert len(kept) == len(set(kept))
+    assert kept[: len(acknowledged)] == acknowledged
+    assert len(kept) - len(acknowledged) in (0, 5)
+
+
+def test_a_killed_server_loses_nothing_that_it_acknowledged(server: Nats, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("incremental.log.jetstream.ANSWER", 0.3)  # what is asked of a dead server has no answer
+    place = f"nats://{server.address}/live"
+    log, stop, acknowledged = open_log(place, create=True), threading.Event(), list[str]()
+    client = threading.Thread(target=send, args=(log, stop, acknowledged))
+    client.start()
+    draw = random.Random(0)
+    for _ in range(3):
+        before = len(acknowledged)
+        while len(acknowledged) < before + 25:
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0.0, 0.02))
+        server.kill()
+        server.start()
+    stop.set()
+    client.join()
+    log.close()
+    check(place, acknowledged)
+
+
+@pytest.mark.slow
+def test_one_of_three_servers_is_killed_and_brought_back(tmp_path: Path) -> None:
+    routes = [free_port() for _ in range(3)]
+    servers = [Nats(tmp_path / f"n{n}", (routes[n], *routes[:n], *routes[n + 1 :])) for n in range(3)]
+    place = f"nats://{','.join(one.address for one in servers)}/live"
+    log, stop, acknowledged = open_log(place, create=True), threading.Event(), list[str]()
+    client = threading.Thread(target=send, args=(log, stop, acknowledged))
+    client.start()
+    for one in servers:  # one of them is the stream's leader
+        for step in (one.kill, one.start):
+            before = len(acknowledged)
+            until = time.monotonic() + 60.0
+            while len(acknowledged) < before + 50 and time.monotonic() < until:
+                time.sleep(0.01)
+            assert len(acknowledged) >= before + 50, "two of three are enough to go on"
+            step()
+        time.sleep(2.0)  # it catches up before the next one goes
+    stop.set()
+    client.join()
+    log.close()
+    check(place, acknowledged)
+    for one in servers:
+        one.kill()
+
+
+def do(server: Nats, work: Callable[[Any], Any]) -> None:
+    """Something else than the log's code does this at the server."""
+
+    async def all_of_it() -> None:
+        client = await nats.connect(f"nats://{server.address}")
+        await work(client.jetstream())
+        await client.close()
+
+    asyncio.run(all_of_it())
+
+
+def read(place: str, create: bool) -> None:
+    log = open_log(place, create=create)
+    try:
+        log.read(0, 10)
+    finally:
+        log.close()
+
+
+def test_what_is_no_log_is_refused(server: Nats, documented: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(situation: str, name: str, *, create: bool = False) -> None:
+        with pytest.raises(UserError) as error:
+            read(f"nats://{server.address}/{name}", create)
+        documented(situation, str(error.value).replace(server.address, "HOST:PORT"))
+
+    refused("a stream of JetStream that is not there", "none")
+    do(
+        server,
+        lambda js: js.add_stream(StreamConfig(name="old", subjects=["old"], max_age=60.0, storage=StorageType.MEMORY)),
+    )
+    refused("a stream that forgets", "old", create=True)
+    do(server, lambda js: js.add_stream(StreamConfig(name="other", subjects=["other"], storage=StorageType.FILE)))
+    do(server, lambda js: js.publish("other", b"hello"))
+    refused("a stream with other messages", "other")
+    do(server, lambda js: js.add_stream(StreamConfig(name="next", subjects=["next"], storage=StorageType.FILE)))
+    do(server, lambda js: js.publish("next", b'{"version": 2}'))
+    refused("a stream of another version", "next")
+    do(server, lambda js: js.purge_stream("next"))
+    do(server, lambda js: js.publish("next", b'{"version": 1, "records": []}'))
+    refused("a stream whose first messages were deleted", "next")
+    monkeypatch.setattr("incremental.log.jetstream.ANSWER", 0.2)
+    server.kill()
+    refused("a place where no server of NATS answers", "live")
+
+
+def test_a_batch_beyond_a_message_is_sent_in_parts(server: Nats, documented: Told) -> None:
+    log = open_log(f"nats://{server.address}/live", create=True)
+    many = [Event(f"e{n}", "u" * 200, "i" * 200, time=1.0) for n in range(5000)]  # 2.3 MB
+    assert [one.offset for one in log.append(many)] == [*range(1, 5001)]
+    assert log.last() == 5000
+    assert [record for _, record in log.read(0, 5000)] == many
+    assert isinstance(log, Messages)
+    log.broker.most = 1000
+    with pytest.raises(UserError) as error:
+        log.append([Event("long", "u", "i", time=1.0, served=Served("main", 1, ["x" * 256] * 5))])
+    documented("a record that is too long for a message", str(error.value).replace(server.address, "HOST:PORT"))
+    log.close()
