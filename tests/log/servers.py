@@ -59,3 +59,17 @@ class Nats:
         """As a power cut does."""
         self.process.kill()
         self.process.wait()
+
+
+class Kafka:
+    """The mock cluster that the client library carries, in this process; it makes a topic when one is asked for."""
+
+    def __init__(self) -> None:
+        from confluent_kafka import Producer
+
+        self.owner = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "mock:1", "log_level": 0})
+        (broker,) = self.owner.list_topics(timeout=10.0).brokers.values()
+        self.address = f"{broker.host}:{broker.port}"
+
+    def topic(self, name: str) -> None:
+        self.owner.list_topics(name, timeout=10.0)

@@ -11,7 +11,7 @@ import pytest
 from incremental.log.engine import Log
 from incremental.log.place import open_log
 from incremental.log.records import Choice, Cut, Event, Record, Served
-from tests.log.servers import Nats
+from tests.log.servers import Kafka, Nats
 
 RECORDS: list[Record] = [
     Event(
@@ -27,20 +27,27 @@ NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real server."""
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
     server = Nats(tmp_path_factory.mktemp("nats") / "one")
-    yield server.address
+    yield server
     server.kill()
 
 
-@pytest.fixture(params=["sqlite", "nats"])
+@pytest.fixture(scope="module")
+def kafka() -> Kafka:
+    return Kafka()
+
+
+@pytest.fixture(params=["sqlite", "nats", "kafka"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     """Opens one new log, as often as it is called: each time as a process of its own would."""
     logs: list[Log] = []
     place = str(tmp_path / "log.sqlite")
     if request.param != "sqlite":
-        place = f"{request.param}://{request.getfixturevalue(request.param)}/log{next(NUMBERS)}"
+        server, name = request.getfixturevalue(request.param), f"log{next(NUMBERS)}"
+        place = f"{request.param}://{server.address}/{name}"
+        if isinstance(server, Kafka):
+            server.topic(name)
 
     def open_it() -> Log:
         logs.append(open_log(place, create=True))
