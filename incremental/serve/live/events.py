@@ -1,0 +1,162 @@
+"""From a request's body to the events of the log: decoded, checked, with normal ids. What is wrong is said by event."""
+
+import re
+import time
+import unicodedata
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from incremental.data import ids
+from incremental.log.records import LONGEST, Event
+from incremental.serve.live.limits import Limits
+from incremental.serve.live.refused import Refused
+
+FORM = 'one event {"event_id", "user", "item", "type"?, "time"?, "fields"?, "served"?}, or a list of them'
+NORMAL = re.compile(r"[A-Za-z_][A-Za-z0-9_:-]*|0|-?[1-9][0-9]{0,14}").fullmatch  # such ids are normal: not looked at
+PLAIN = re.compile(r"[!-~]+").fullmatch  # visible ASCII
+
+one = msgspec.json.Decoder(Event).decode
+several = msgspec.json.Decoder(list[Event]).decode
+parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def decoded(body: bytes, most: int) -> tuple[bool, list[Event | str]]:
+    """Whether the body is a list, and its events; in place of one that is none, what is wrong with it.
+
+    Raises Refused for what is no JSON, empty, or of more than `most` events.
+    """
+    start = body.lstrip()[:1]
+    try:
+        if start != b"[":
+            if not start:
+                raise Refused(400, "the body is empty", FORM, "send JSON")
+            raw: list[Any] = [msgspec.Raw(body)]
+            msgspec.json.decode(body)
+        else:
+            raw = parts(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused(400, f"the body is no JSON in UTF-8 ({error})", FORM, "correct the body") from None
+    if not raw:
+        raise Refused(400, "the list is empty", FORM, "send at least one event")
+    if len(raw) > most:
+        raise Refused(413, f"{len(raw):,} events", f"at most {most:,} in one request", "send several requests")
+    try:
+        return start == b"[", [*several(body)] if start == b"[" else [one(body)]
+    except (msgspec.ValidationError, UnicodeDecodeError):
+        return start == b"[", [event_of(each) for each in raw]
+
+
+def event_of(raw: msgspec.Raw) -> Event | str:
+    """One event, or what is wrong with it."""
+    try:
+        return one(raw)
+    except (msgspec.ValidationError, UnicodeDecodeError) as error:
+        return str(error)
+
+
+class Rules:
+    """What is checked of an event beyond its form.
+
+    `types`: what users do here.
+    """
+
+    def __init__(
+        self,
+        types: Collection[str],
+        limits: Limits = Limits(),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.types, self.limits, self.clock = types, limits, clock
+
+    def checked(self, events: Sequence[Event | str]) -> list[Event | str]:
+        """The events as the log has them, or what is wrong. A time that is not given is now."""
+        now = self.clock()
+        normal = normals({text for each in events if isinstance(each, Event) for text in texts(each)})
+        return [each if isinstance(each, str) else self._one(each, normal, now) for each in events]
+
+    def _one(self, event: Event, normal: dict[str, str | None], now: float) -> Event | str:
+        if said := unreadable(event.event_id):
+            return f"event_id: {said}"
+        named = [("user", event.user), ("item", event.item), ("type", event.type)]
+        named += [(f"fields.{kind}", text) for kind, text in event.fields.items()]
+        if event.served is not None:
+            named += [("served.items", text) for text in event.served.items]
+        for where, text in named:
+            if said := unreadable(text):
+                return f"{where}: {said}"
+            if not normal[text]:
+                what = "it is blank" if normal[text] == "" else f"{text!r} is a float, and ids may have become one"
+                return f"{where}: {what}; expected text or whole numbers with all their digits: correct it"
+        kind = normal[event.type] or ""
+        if kind not in self.types:
+            return f"type: {event.type!r} is unknown; expected one of {', '.join(self.types)} (live.types)"
+        for each in event.fields:
+            if said := unreadable(each):
+                return f"fields: {said}"
+        if event.time is not None and event.time > now + self.limits.ahead:
+            ahead = event.time - now
+            milliseconds = "; milliseconds? divide by 1000" if event.time > 100 * now else ""
+            return (
+                f"time: {event.time} is {ahead:.0f} s in the future; expected seconds since 1970, at most "
+                f"{self.limits.ahead:.0f} s ahead: correct it, or leave it out{milliseconds}"
+            )
+        served = event.served
+        if served is not None:
+            served = msgspec.structs.replace(served, items=[normal[text] or "" for text in served.items])
+        return Event(
+            event.event_id,
+            normal[event.user] or "",
+            normal[event.item] or "",
+            kind,
+            round(now if event.time is None else event.time, 6),
+            {each: normal[text] or "" for each, text in event.fields.items()},
+            served,
+        )
+
+
+def texts(event: Event) -> Iterator[str]:
+    """The ids of an event that have one form in the log."""
+    yield from (event.user, event.item, event.type)
+    yield from event.fields.values()
+    if event.served is not None:
+        yield from event.served.items
+
+
+def normals(wanted: Collection[str]) -> dict[str, str | None]:
+    """Each id as `incremental.data.ids` reads it; "" for a blank one, None for what cannot be one."""
+    found: dict[str, str | None] = {text: text for text in wanted}
+    odd = [text for text in found if not NORMAL(text)]
+    if odd:
+        read = ids.read(pl.Series(odd, dtype=pl.String))
+        assert read is not None  # texts may be ids
+        for text, value, bad in zip(odd, read.values, read.bad, strict=True):
+            found[text] = None if bad else value or ""
+    return found
+
+
+def unreadable(text: str) -> str:
+    """What is wrong with a text as an id, "" where nothing is: it is shown on screens, in logs and in files."""
+    if PLAIN(text):
+        return ""
+    for each in text:
+        if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp"):
+            return f"{text!r} has the control character {each!r}; expected printable text: correct it"
+    return ""
+
+
+def asked(text: str | None, name: str) -> str:
+    """An id of a query, as the log has it. Raises Refused."""
+    remedy = f"ask with ?{name}=ID"
+    if not text:
+        raise Refused(400, f"no {name}" if text is None else f"{name} is empty", f"the {name}'s id", remedy)
+    if len(text) > LONGEST:
+        raise Refused(400, f"{name} has {len(text):,} characters", f"an id of at most {LONGEST}", remedy)
+    if said := unreadable(text):
+        raise Refused(400, f"{name}: {said.partition(';')[0]}", "printable text", remedy)
+    normal = normals([text])[text]
+    if not normal:
+        raise Refused(400, f"{name}: {text!r} is no id", "text or whole numbers with all their digits", remedy)
+    return normal

@@ -1,0 +1,214 @@
+"""A version that serves: a program's compiled functions by number of requests, and the state that they are given."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from incremental.app.assemble import assemble
+from incremental.app.bases import ALONE, config_of, data_of
+from incremental.app.continuing import kept_stream
+from incremental.app.trust import refuse_strangers
+from incremental.core.program import Program
+from incremental.core.spec import Sizes
+from incremental.core.types import State
+from incremental.data.kept import log_of
+from incremental.data.stream import Stream
+from incremental.errors import UserError
+from incremental.run.alone import Build, like
+from incremental.run.feed import Feed, read_by, within
+from incremental.serve.live import versions
+from incremental.serve.live.people import Asked, People
+
+BUCKETS = (1, 8, 64, 256)  # requests that a compiled function answers
+EPSILON = 1e-12
+
+
+class Best(NamedTuple):
+    """The best items of a request.
+
+    Attributes:
+        items: [n] their numbers, best first
+        scores: [n] float32
+        fallback: they are ranked by the number of their training events, as the model knows nothing of the user
+    """
+
+    items: np.ndarray
+    scores: np.ndarray
+    fallback: bool
+
+
+class Functions:
+    """A program's functions, compiled for each bucket once; versions of the same capacities share them."""
+
+    def __init__(self, program: Program, most: int) -> None:
+        self.program, self.most = program, min(most, program.sizes.slots)
+        self.top = jax.jit(partial(top, program, self.most))
+        self.score = jax.jit(lambda state, inputs, item: program.scores(state, inputs)[:, item])
+        self.near = jax.jit(partial(near, program, self.most))
+
+
+def top(program: Program, k: int, state: State, inputs: dict[str, Array], had: Array) -> tuple[Array, Array, Array]:
+    """[B, k] the best scores and their items, -inf where there are fewer; [B] whether they are but event counts.
+
+    `had` [B, V] bool: items that are left out.
+    """
+    catalogue, scores = state.learner.catalogue, program.scores(state, inputs)
+    fallback = ((scores == catalogue.events) | ~catalogue.seen).all(1)
+    values, items = jax.lax.top_k(jnp.where(had, -jnp.inf, scores), k)
+    return values, items, fallback
+
+
+def near(program: Program, k: int, state: State, item: Array) -> tuple[Array, Array]:
+    """[k] the items whose vectors have the largest cosine to the item's, and the cosines; -inf where there are fewer.
+
+    Vectors are the rows of the first item table of a width.
+    """
+    table = vectors(program, state).astype(jnp.float32)
+    table = table / jnp.maximum(jnp.linalg.norm(table, axis=1, keepdims=True), EPSILON)
+    candidates = state.learner.catalogue.seen & (jnp.arange(len(table)) != item)
+    values, items = jax.lax.top_k(jnp.where(candidates, table @ table[item], -jnp.inf), k)
+    return items, values
+
+
+def vectors(program: Program, state: State) -> Any:
+    """[V, D] the first item table of a width; a UserError for a model without any."""
+    tables = program.tables(state)["item"]
+    for table in tables.values():
+        if table.ndim == 2:
+            return table
+    raise UserError("the model has no vectors of items; choose a model with an item table, such as model=sasrec_small")
+
+
+class Model:
+    """One immutable version. A request reads the reference to it once, so that it is answered by one version.
+
+    `stream` says what features there are.
+    """
+
+    def __init__(self, learner: str, number: int, found: versions.Version, functions: Functions, stream: Stream) -> None:
+        self.learner, self.number, self.cut, self.sizes = learner, number, found.cut, found.sizes
+        self.functions, self.features, self.side = functions, stream.features, stream.interactions.side
+        catalogue = found.state.learner.catalogue
+        self.seen = np.asarray(catalogue.seen)
+        self.items = int(self.seen.sum())
+        others = {kind: np.asarray(ids) for kind, ids in catalogue.arrived.items()}
+        self.known = read_by(functions.program.inputs, {found.sizes.labels: self.seen, **others})
+        self.state = jax.tree.map(placed, found.state)
+
+    def inputs(self, people: People, asked: Sequence[Asked], rows: int) -> dict[str, np.ndarray]:
+        """The program's inputs for these users, padded to `rows`."""
+        program = self.functions.program
+        log, examples = people.examples(asked, rows, self.known, self.side)
+        values = {name: self.features[name].of(log, examples) for name in program.inputs}
+        return within(values, program.inputs, self.sizes)
+
+    def best(self, people: People, asked: Sequence[Asked], exclude: Sequence[bool]) -> list[Best]:
+        """The best items for each user, at most 256 of them; without those had where `exclude` says so."""
+        rows = bucket(len(asked))
+        had = np.zeros((rows, self.sizes.slots), bool)
+        for row, each, leave in zip(had, asked, exclude, strict=False):
+            if leave:
+                row[each.had[each.had < len(row)]] = True
+        inputs = self.inputs(people, asked, rows)
+        values, items, fallback = jax.device_get(self.functions.top(self.state, inputs, had))
+        found = []
+        for row in range(len(asked)):
+            number = int((values[row] > -np.inf).sum())
+            found.append(Best(items[row, :number], values[row, :number], bool(fallback[row])))
+        return found
+
+    def similar(self, item: int) -> tuple[np.ndarray, np.ndarray]:
+        """[n] the nearest items by the cosine of their vectors, the nearest first, and the cosines."""
+        items, values = jax.device_get(self.functions.near(self.state, np.int32(item)))
+        number = int((values > -np.inf).sum())
+        return items[:number], values[:number]
+
+    def explain(self, people: People, asked: Asked, item: int) -> tuple[float, list[tuple[int, float]]]:
+        """The item's score, and for each of the last events that the model reads, the oldest first: its item, and by
+        how much the score is smaller without it."""
+        events = asked.recent
+        read = any(self.features[name].past != "unread" for name in self.functions.program.inputs)
+        places = people.last(events, self.known)[-(BUCKETS[-1] - 1) :] if read else []
+        without = [asked._replace(recent=np.delete(events, place)) for place in places]
+        rows = [asked, *without]
+        inputs = self.inputs(people, rows, bucket(len(rows)))
+        scores = np.asarray(self.functions.score(self.state, inputs, np.int32(item)))
+        return float(scores[0]), [
+            (int(events["item"][place]), float(scores[0] - scores[row])) for row, place in enumerate(places, 1)
+        ]
+
+    def warm(self, people: People) -> None:
+        """Compiles what requests need."""
+        nobody = people.ask("")
+        for rows in BUCKETS:
+            self.best(people, [nobody] * rows, [False] * rows)
+
+
+def placed(leaf: Any) -> Any:
+    """A leaf on the device; a host array of one repeated zero stands for what no function reads, and stays there."""
+    unread = isinstance(leaf, np.ndarray) and leaf.size > 1 and not any(leaf.strides)
+    return leaf if unread else jax.device_put(leaf)
+
+
+def bucket(number: int) -> int:
+    """The smallest bucket for so many requests."""
+    return next(rows for rows in BUCKETS if rows >= number)
+
+
+class Recipe(NamedTuple):
+    """What a learner's programs are made of.
+
+    Attributes:
+        build
+        stream: of the learner, whose features and side tables are read
+    """
+
+    build: Build
+    stream: Stream
+
+
+def recipe(folder: Path) -> Recipe:
+    """That of a learner's folder, which is a run directory; nothing but its files is read."""
+    config = config_of(folder)
+    data = data_of(folder)
+    refuse_strangers({key: value for key, value in config.items() if key != "tracking"}, (), str(folder / "config.yaml"))
+    stream = kept_stream(config, log_of(data), data.increment)
+    return Recipe(assemble({**config, "devices": ALONE}, stream).build, stream)
+
+
+class Loader:
+    """Makes models of learners' folders. Programs and functions are kept for the capacities of the last model."""
+
+    def __init__(self, learners: Path, most: int, recipe: Callable[[Path], Recipe] = recipe) -> None:
+        self.learners, self.most, self.recipe = learners, most, recipe
+        self.made: tuple[str, Recipe, dict[Sizes, Functions]] | None = None
+
+    def load(self, learner: str, number: int) -> Model:
+        """The version of a learner, not yet warm. Raises UserError."""
+        folder = self.learners / learner
+        if self.made is None or self.made[0] != learner:
+            self.made = learner, self.recipe(folder), {}
+        _, parts, functions = self.made
+        programs: Mapping[Sizes, Functions] = functions
+
+        def at(sizes: Sizes) -> Program:
+            return programs[sizes].program if sizes in programs else parts.build(sizes)
+
+        found = versions.read(folder, number, lambda sizes: like(at(sizes)))
+        if found.sizes.labels != "item":
+            raise UserError(f"{folder}: the learner predicts behaviours and recommends no items; choose another one")
+        program = at(found.sizes)
+        if program.at is not None:  # its items' texts have come with the events
+            parts = self.recipe(folder)
+            program = program.at(Feed(parts.stream).side(len(parts.stream) - 1, program, jax.device_put))
+            return Model(learner, number, found, Functions(program, self.most), parts.stream)
+        if found.sizes not in functions:
+            functions.clear()
+            functions[found.sizes] = Functions(program, self.most)
+        return Model(learner, number, found, functions[found.sizes], parts.stream)

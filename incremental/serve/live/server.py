@@ -1,0 +1,56 @@
+"""The server process: one event loop, which ends cleanly at SIGTERM and SIGINT."""
+
+import logging
+import socket
+
+import uvicorn
+
+from incremental.errors import UserError
+from incremental.log.engine import Log
+from incremental.serve.live.app import application
+from incremental.serve.live.service import Service, Settings
+
+PATIENCE = 10  # seconds that requests in progress have at the end
+WAITING = 128  # connections that wait to be taken
+CONNECTIONS = 4096  # open at once; more are answered with 503
+
+
+def serve(settings: Settings, log: Log) -> None:
+    """Serves until SIGTERM or SIGINT: then it answers what it has, commits what waits, and returns.
+
+    Raises UserError where the address is taken, or other computers would reach it without a token.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    listener = bound(settings.host, settings.port)
+    try:
+        service = Service(settings, log)
+    except BaseException:
+        listener.close()
+        raise
+    listener.listen(WAITING)
+    where = f"[{settings.host}]" if ":" in settings.host else settings.host
+    logging.getLogger("incremental.serve").info("http://%s:%d", where, listener.getsockname()[1])
+    config = uvicorn.Config(
+        application(service),
+        access_log=False,  # its lines have what is asked
+        log_level="warning",
+        lifespan="on",
+        server_header=False,
+        timeout_graceful_shutdown=PATIENCE,
+        limit_concurrency=CONNECTIONS,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at the address, which no other server has."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind, protocol)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except (OSError, OverflowError) as error:
+        what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UserError(f"live.host={host}, live.port={port}: {what}; give another address or port") from None
+    return found
+

@@ -1,0 +1,137 @@
+"""The parts of a server, put together: log, writer, people, chooser, batcher, counts."""
+
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from incremental.log.engine import Log
+from incremental.log.records import Event
+from incremental.serve.live.access import Access
+from incremental.serve.live.batching import Batcher
+from incremental.serve.live.choosing import Chooser
+from incremental.serve.live.events import Rules
+from incremental.serve.live.limits import Limits, Rate
+from incremental.serve.live.metrics import Lag, Metrics
+from incremental.serve.live.model import Loader, Model
+from incremental.serve.live.people import People
+from incremental.serve.live.writer import Writer
+
+MINUTES = 60  # seconds' worth of new items that may come at once
+
+
+class Settings(NamedTuple):
+    """What a server is told.
+
+    Attributes:
+        folder: the live folder
+        champion: the learner that serves until a choice says another
+        host: its address; other than loopback only where there are tokens
+        port
+        types: what users do
+        history: L, the last events that a model reads
+        kinds: further kinds of ids, and the events' fields that hold them
+        titles: of items, by id
+        limits
+        access_log: paths: a line a request, without what is asked; ids: with it; off: no lines
+    """
+
+    folder: Path
+    champion: str
+    host: str = "127.0.0.1"
+    port: int = 8765
+    types: Collection[str] = ("interaction",)
+    history: int = 50
+    kinds: Mapping[str, str] = {}
+    titles: Mapping[str, str] = {}
+    limits: Limits = Limits()
+    access_log: Literal["paths", "ids", "off"] = "paths"
+
+
+class Service:
+    """A server without its HTTP. It has read the whole log, and its first version is warm, once it is made."""
+
+    def __init__(self, settings: Settings, log: Log, loader: Loader | None = None) -> None:
+        limits = settings.limits
+        self.settings, self.log, self.titles, self.started = settings, log, settings.titles, time.time()
+        self.learners = settings.folder / "learners"
+        self.access = Access(settings.folder, settings.host)
+        self.rate = Rate(limits.rate, limits.burst)
+        self.new_items = Rate(limits.new_items, limits.new_items * MINUTES)
+        self.rules = Rules(settings.types, limits)
+        self.people = People(log, settings.history, settings.kinds)
+        self.metrics = Metrics(
+            {
+                "events_in_log": ("Events of the log", lambda: self.people.events),
+                "users": ("Users of the log", lambda: len(self.people.users)),
+                "items": ("Items of the log", lambda: len(self.people.items)),
+                "queue_events": ("Events that wait for their commit", lambda: self.writer.length),
+                "queue_requests": ("Requests that wait for the model", lambda: len(self.batcher.queue)),
+                "version": ("Number of the version that serves; -1: none", lambda: self.version),
+                "version_age_seconds": ("Since the version was put in place", lambda: self.age),
+                "lag_events": ("Events that the version has not learnt", lambda: self.lag().events),
+                "lag_seconds": ("Between the last event and the last learnt", lambda: self.lag().seconds),
+                "lag_increments": ("Increments that the version has not learnt", lambda: self.lag().increments),
+            }
+        )
+        self.people.follow()
+        loader = loader or Loader(self.learners, limits.most)
+        self.chooser = Chooser(self.learners, settings.champion, self.people, loader, self._swapped)
+        self.chooser.start()
+        self.batcher = Batcher(
+            self.people, lambda: self.chooser.current, limits.requests, limits.most, self.metrics.batches.observe
+        )
+        self.writer = Writer(
+            log, limits.queue, self.people.follow, lambda _records, seconds: self.metrics.commits.observe(seconds)
+        )
+
+    def close(self) -> None:
+        """Commits and answers what waits, and lets the log go."""
+        self.writer.close()
+        self.batcher.close()
+        self.chooser.close()
+        self.log.close()
+
+    def admit(self, checked: list[Event | str]) -> None:
+        """Refuses, in place, the events that bring more new items than the rate of new items lets in."""
+        known = self.people.items
+        new = {each.item for each in checked if isinstance(each, Event) and each.item not in known}
+        if new and (after := self.new_items.take("items", len(new))):
+            reason = (
+                f"item: too many new items at once; expected at most {self.settings.limits.new_items:.0f} a second "
+                f"(live.new_items): send it again after {after:.0f} s"
+            )
+            for place, each in enumerate(checked):
+                if isinstance(each, Event) and each.item in new:
+                    checked[place] = reason
+
+    @property
+    def version(self) -> int:
+        """That serves; -1: none."""
+        model = self.chooser.current
+        return -1 if model is None else model.number
+
+    @property
+    def age(self) -> float:
+        """Seconds since the version was put in place; 0: there is none."""
+        return time.time() - self.chooser.since if self.chooser.current else 0.0
+
+    def lag(self) -> Lag:
+        """How far the version that serves is behind the log."""
+        model, people = self.chooser.current, self.people
+        if model is None:
+            return Lag(people.events, 0.0, len(people.sealed))
+        learnt = people.learnt(model.cut)
+        last = people.sealed[-1].number if people.sealed else learnt.number
+        return Lag(people.events - learnt.events, max(people.latest - learnt.latest, 0.0), last - learnt.number)
+
+    def broken(self) -> str:
+        """Why the server does not do its work, "" where it does."""
+        for thread in (self.writer.thread, self.batcher.thread):
+            if not thread.is_alive():
+                return f"the thread {thread.name} has ended"
+        return "" if self.writer.failure is None else f"the log: {self.writer.failure}"
+
+    def _swapped(self, _model: Model, seconds: float) -> None:
+        self.metrics.swaps.inc()
+        self.metrics.swap_seconds.set(seconds)
