@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from incremental.errors import UserError
+from incremental.log.engine import Written
 from incremental.log.records import Event, Id
 from incremental.serve.live import events
 from incremental.serve.live.access import LOOPBACK, Scope
@@ -106,9 +107,7 @@ def around(service: Service, handler: Handler, scope: Scope | None) -> Callable[
         service.metrics.request(name, found.status_code, seconds := time.perf_counter() - start)
         if service.settings.access_log != "off":
             query = f"?{request.url.query}" if service.settings.access_log == "ids" and request.url.query else ""
-            said.info(
-                "%s %s%s %d %.1f ms", request.method, request.url.path, query, found.status_code, seconds * 1000
-            )
+            said.info("%s %s%s %d %.1f ms", request.method, request.url.path, query, found.status_code, seconds * 1000)
         return found
 
     return run
@@ -123,7 +122,7 @@ def strayed(_request: Request, error: Exception) -> Response:
     return Refused(error.status_code, str(error.detail), "a path of the API", "see docs/live.md").response()
 
 
-# -- what comes ----------------------------------------------------------------------------------------------------------
+# -- what comes --------------------------------------------------------------------------------------------------------
 
 
 async def body_of(service: Service, request: Request) -> bytes:
@@ -182,23 +181,24 @@ async def command(service: Service, request: Request, kind: type[Any]) -> Any:
         raise Refused(400, str(error), f"a JSON object with {keys}", "correct the body") from None
 
 
-# -- routes --------------------------------------------------------------------------------------------------------------
+# -- routes ------------------------------------------------------------------------------------------------------------
 
 
 async def take(service: Service, request: Request) -> Response:
-    """POST /v1/events: 200 where none was refused, 207 where some were, 400 where all were; 429 where the queue is full."""
+    """POST /v1/events: 200 where no event was refused, 207 where some were, 400 where all were."""
     several, decoded = events.decoded(await body_of(service, request), service.settings.limits.batch)
     checked = service.rules.checked(decoded)
     service.admit(checked)
     good = [each for each in checked if isinstance(each, Event)]
-    written = iter(await asyncio.wrap_future(service.writer.submit(good)) if good else [])
+    written: list[Written] = await asyncio.wrap_future(service.writer.submit(good)) if good else []
+    fates = iter(written)
     verdicts: list[dict[str, Any]] = []
     for given, each in zip(decoded, checked, strict=True):
         own = {"event_id": given.event_id} if isinstance(given, Event) else {}
         if isinstance(each, str):
             verdicts.append({**own, "verdict": "refused", "reason": each})
         else:
-            verdicts.append({**own, "verdict": "new" if next(written).new else "known"})
+            verdicts.append({**own, "verdict": "new" if next(fates).new else "known"})
     counts = Counter(each["verdict"] for each in verdicts)
     service.metrics.events(counts)
     code = 200 if not counts["refused"] else 207 if good else 400
@@ -328,7 +328,7 @@ async def metrics(service: Service, _request: Request) -> Response:
 async def health(service: Service, _request: Request) -> Response:
     """GET /healthz: 200 as long as events are committed and users are answered, else 503."""
     broken = service.broken()
-    return answer({"status": "broken" if broken else "ok", **({"why": broken} if broken else {})}, 503 if broken else 200)
+    return answer({"status": "broken", "why": broken}, 503) if broken else answer({"status": "ok"})
 
 
 async def front(_service: Service, _request: Request) -> Response:

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,10 +108,10 @@ class Batcher:
         while (found := self._next()) is not None:
             model = self.current()  # read once
             if isinstance(found, Job):
-                settle([found.future], lambda job=found: [job.work(model)])  # type: ignore[misc]
+                settle([found.future], partial(_alone, found, model))
             else:
                 self.observe(len(found))
-                settle([each.future for each in found], lambda batch=found: self._answer(model, batch))  # type: ignore[misc]
+                settle([each.future for each in found], partial(self._answer, model, found))
 
     def _answer(self, model: Model | None, batch: list[Request]) -> list[tuple[Model | None, Asked, Best]]:
         asked = [self.people.ask(each.user) for each in batch]
@@ -120,6 +121,10 @@ class Batcher:
         else:
             found = model.best(self.people, asked, exclude)
         return [(model, *each) for each in zip(asked, found, strict=True)]
+
+
+def _alone(job: Job, model: Model | None) -> list[Any]:
+    return [job.work(model)]
 
 
 def settle(futures: "list[Future[Any]]", work: Callable[[], list[Any]]) -> None:

@@ -1,6 +1,5 @@
-"""Which version serves: the newest of the champion, or what the log's last choice says. A new one is warm before it serves."""
+"""Which version serves: the champion's newest, or what the log's last choice says. It is warm before it serves."""
 
-import contextlib
 import logging
 import threading
 import time
@@ -34,7 +33,13 @@ class Chooser:
         loader: Loader,
         observe: Callable[[Model, float], None] = lambda _model, _seconds: None,
     ) -> None:
-        self.learners, self.champion, self.people, self.loader, self.observe = learners, champion, people, loader, observe
+        self.learners, self.champion, self.people, self.loader, self.observe = (
+            learners,
+            champion,
+            people,
+            loader,
+            observe,
+        )
         self.current: Model | None = None
         self.since = 0.0  # seconds since 1970: when the current version was put in place
         self.problem = ""  # why the wanted version does not serve
@@ -85,8 +90,7 @@ class Chooser:
     def _run(self) -> None:
         while not self.ending:
             self.nudge.wait(LOOK if self.look() else AGAIN)
-            with contextlib.suppress(RuntimeError):
-                self.nudge.clear()
+            self.nudge.clear()
 
     # -- choices ---------------------------------------------------------------------------------------------------
 

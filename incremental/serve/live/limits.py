@@ -55,7 +55,7 @@ class Rate:
                 return max((min(number, self.burst) - left) / self.rate, 0.001)
             self.left[name] = left - number, now
             if len(self.left) > self.MOST:
-                self.left = {
-                    each: found for each, found in self.left.items() if found[0] + (now - found[1]) * self.rate < self.burst
-                }
+                full = [each for each, (was, at) in self.left.items() if was + (now - at) * self.rate >= self.burst]
+                for each in full:
+                    del self.left[each]
             return 0.0

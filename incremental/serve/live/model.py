@@ -49,7 +49,7 @@ class Functions:
     def __init__(self, program: Program, most: int) -> None:
         self.program, self.most = program, min(most, program.sizes.slots)
         self.top = jax.jit(partial(top, program, self.most))
-        self.score = jax.jit(lambda state, inputs, item: program.scores(state, inputs)[:, item])
+        self.score = jax.jit(partial(score, program))
         self.near = jax.jit(partial(near, program, self.most))
 
 
@@ -58,10 +58,21 @@ def top(program: Program, k: int, state: State, inputs: dict[str, Array], had: A
 
     `had` [B, V] bool: items that are left out.
     """
-    catalogue, scores = state.learner.catalogue, program.scores(state, inputs)
-    fallback = ((scores == catalogue.events) | ~catalogue.seen).all(1)
+    scores = program.scores(state, inputs)
     values, items = jax.lax.top_k(jnp.where(had, -jnp.inf, scores), k)
-    return values, items, fallback
+    return values, items, counted(state, scores)
+
+
+def score(program: Program, state: State, inputs: dict[str, Array], item: Array) -> tuple[Array, Array]:
+    """[B] the scores of one item, and whether they are but event counts."""
+    scores = program.scores(state, inputs)
+    return scores[:, item], counted(state, scores)
+
+
+def counted(state: State, scores: Array) -> Array:
+    """[B] bool: whether the scores are the items' training events, the fallback of `incremental.core.ranking`."""
+    catalogue = state.learner.catalogue
+    return ((scores == catalogue.events) | ~catalogue.seen).all(1)
 
 
 def near(program: Program, k: int, state: State, item: Array) -> tuple[Array, Array]:
@@ -91,7 +102,9 @@ class Model:
     `stream` says what features there are.
     """
 
-    def __init__(self, learner: str, number: int, found: versions.Version, functions: Functions, stream: Stream) -> None:
+    def __init__(
+        self, learner: str, number: int, found: versions.Version, functions: Functions, stream: Stream
+    ) -> None:
         self.learner, self.number, self.cut, self.sizes = learner, number, found.cut, found.sizes
         self.functions, self.features, self.side = functions, stream.features, stream.interactions.side
         catalogue = found.state.learner.catalogue
@@ -112,9 +125,9 @@ class Model:
         """The best items for each user, at most 256 of them; without those had where `exclude` says so."""
         rows = bucket(len(asked))
         had = np.zeros((rows, self.sizes.slots), bool)
-        for row, each, leave in zip(had, asked, exclude, strict=False):
+        for row, (each, leave) in enumerate(zip(asked, exclude, strict=True)):
             if leave:
-                row[each.had[each.had < len(row)]] = True
+                had[row, each.had[each.had < had.shape[1]]] = True
         inputs = self.inputs(people, asked, rows)
         values, items, fallback = jax.device_get(self.functions.top(self.state, inputs, had))
         found = []
@@ -129,18 +142,21 @@ class Model:
         number = int((values > -np.inf).sum())
         return items[:number], values[:number]
 
-    def explain(self, people: People, asked: Asked, item: int) -> tuple[float, list[tuple[int, float]]]:
+    def explain(self, people: People, asked: Asked, item: int) -> tuple[float, list[tuple[int, float | None]]]:
         """The item's score, and for each of the last events that the model reads, the oldest first: its item, and by
-        how much the score is smaller without it."""
+        how much the score is smaller without it; None where the model knows nothing of the user without it."""
         events = asked.recent
         read = any(self.features[name].past != "unread" for name in self.functions.program.inputs)
-        places = people.last(events, self.known)[-(BUCKETS[-1] - 1) :] if read else []
+        places = [*people.last(events, self.known)[-(BUCKETS[-1] - 1) :]] if read else []
         without = [asked._replace(recent=np.delete(events, place)) for place in places]
         rows = [asked, *without]
         inputs = self.inputs(people, rows, bucket(len(rows)))
-        scores = np.asarray(self.functions.score(self.state, inputs, np.int32(item)))
+        scores, fallback = jax.device_get(self.functions.score(self.state, inputs, np.int32(item)))
+        if fallback[0]:
+            return float(scores[0]), []
         return float(scores[0]), [
-            (int(events["item"][place]), float(scores[0] - scores[row])) for row, place in enumerate(places, 1)
+            (int(events["item"][place]), None if fallback[row] else float(scores[0] - scores[row]))
+            for row, place in enumerate(places, 1)
         ]
 
     def warm(self, people: People) -> None:
@@ -177,7 +193,9 @@ def recipe(folder: Path) -> Recipe:
     """That of a learner's folder, which is a run directory; nothing but its files is read."""
     config = config_of(folder)
     data = data_of(folder)
-    refuse_strangers({key: value for key, value in config.items() if key != "tracking"}, (), str(folder / "config.yaml"))
+    refuse_strangers(
+        {key: value for key, value in config.items() if key != "tracking"}, (), str(folder / "config.yaml")
+    )
     stream = kept_stream(config, log_of(data), data.increment)
     return Recipe(assemble({**config, "devices": ALONE}, stream).build, stream)
 

@@ -64,8 +64,9 @@ class People:
     """The log's state for serving; it follows the log from offset 0, and one thread writes it.
 
     Ids have numbers by first appearance in the log, as a stream of this log has them. Of each user it keeps the last
-    2 L events, so that L are left where a model does not know all of their items, and the distinct items. `kinds`: further
-    kinds of ids and the events' fields that hold them. Memory depends on users and distinct items, and not on the events.
+    2 L events, so that L are left where a model does not know all of their items, and the distinct items. `kinds`:
+    further kinds of ids and the events' fields that hold them. Memory depends on users and distinct items, and not on
+    the events.
     """
 
     def __init__(self, log: Log, length: int, kinds: Mapping[str, str] = {}) -> None:
@@ -217,7 +218,7 @@ def visible(events: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
     found = np.ones(len(events), bool)
     for kind, members in known.items():
         name = "item" if kind == "item" else f"kind:{kind}"
-        if name in events.dtype.names:
+        if name in (events.dtype.names or ()):
             own = events[name]
             found &= (members[np.minimum(own, len(members) - 1)] & (own < len(members))) | (own == 0)
     return found

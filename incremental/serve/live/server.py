@@ -53,4 +53,3 @@ def bound(host: str, port: int) -> socket.socket:
         what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UserError(f"live.host={host}, live.port={port}: {what}; give another address or port") from None
     return found
-
