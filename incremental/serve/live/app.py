@@ -19,7 +19,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from incremental.errors import UserError
 from incremental.log.engine import Written
 from incremental.log.records import Event, Id
 from incremental.serve.live import events
@@ -90,15 +89,13 @@ def around(service: Service, handler: Handler, scope: Scope | None) -> Callable[
                 if after := service.rate.take(who):
                     limit = service.settings.limits.rate
                     raise Refused(
-                        429, f"too many requests {who}", f"at most {limit:.0f} a second (live.rate)", "wait", after
+                        429, f"too many requests {who}", f"at most {limit:g} a second (live.rate)", "wait", after
                     )
             found = await handler(service, request)
         except Refused as refused:
             found = refused.response()
         except ClientDisconnect:
             found = Refused(400, "the client went away", "a whole body", "send it again").response()
-        except UserError as error:
-            found = Refused(409, str(error), "what the message says", "see the message").response()
         except Exception:
             said.exception("%s %s", request.method, request.url.path)
             found = Refused(
@@ -195,17 +192,16 @@ async def take(service: Service, request: Request) -> Response:
     verdicts: list[dict[str, Any]] = []
     for given, each in zip(decoded, checked, strict=True):
         own = {"event_id": given.event_id} if isinstance(given, Event) else {}
-        if isinstance(each, str):
-            verdicts.append({**own, "verdict": "refused", "reason": each})
+        if isinstance(each, events.Fault):
+            verdicts.append({**own, "verdict": "refused", "reason": str(each)})
         else:
             verdicts.append({**own, "verdict": "new" if next(fates).new else "known"})
     counts = Counter(each["verdict"] for each in verdicts)
     service.metrics.events(counts)
     code = 200 if not counts["refused"] else 207 if good else 400
     if code == 400:
-        first = next(each for each in checked if isinstance(each, str))
-        refused = {"error": first, "expected": events.FORM, "remedy": "correct the event, and send it again"}
-        return answer({**refused, **({"verdicts": verdicts} if several else verdicts[0])}, 400)
+        first = next(each for each in checked if isinstance(each, events.Fault))
+        return answer({**first._asdict(), **({"verdicts": verdicts} if several else verdicts[0])}, 400)
     return answer({"verdicts": verdicts} if several else verdicts[0], code)
 
 
@@ -262,6 +258,9 @@ async def similar(service: Service, request: Request) -> Response:
 
     def work(model: Any) -> dict[str, Any]:
         learnt(model, name, item)
+        if model.functions.near is None:
+            what, remedy = "a model with an item table", "choose another model, such as model=sasrec_small"
+            raise Refused(409, f"the model of {model.learner} has no vectors of items", what, remedy)
         items, cosines = model.similar(item)
         near = [
             {**shown(service, each), "cosine": cosine}

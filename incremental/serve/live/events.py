@@ -4,7 +4,7 @@ import re
 import time
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import polars as pl
@@ -18,12 +18,24 @@ FORM = 'one event {"event_id", "user", "item", "type"?, "time"?, "fields"?, "ser
 NORMAL = re.compile(r"[A-Za-z_][A-Za-z0-9_:-]*|0|-?[1-9][0-9]{0,14}").fullmatch  # such ids are normal: not looked at
 PLAIN = re.compile(r"[!-~]+").fullmatch  # visible ASCII
 
+
+class Fault(NamedTuple):
+    """What is wrong with an event, what was expected, what to do."""
+
+    error: str
+    expected: str
+    remedy: str = "correct it"
+
+    def __str__(self) -> str:
+        return f"{self.error}; expected {self.expected}: {self.remedy}"
+
+
 one = msgspec.json.Decoder(Event).decode
 several = msgspec.json.Decoder(list[Event]).decode
 parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-def decoded(body: bytes, most: int) -> tuple[bool, list[Event | str]]:
+def decoded(body: bytes, most: int) -> tuple[bool, list[Event | Fault]]:
     """Whether the body is a list, and its events; in place of one that is none, what is wrong with it.
 
     Raises Refused for what is no JSON, empty, or of more than `most` events.
@@ -49,18 +61,18 @@ def decoded(body: bytes, most: int) -> tuple[bool, list[Event | str]]:
         return start == b"[", [event_of(each) for each in raw]
 
 
-def event_of(raw: msgspec.Raw) -> Event | str:
+def event_of(raw: msgspec.Raw) -> Event | Fault:
     """One event, or what is wrong with it."""
     try:
         return one(raw)
     except (msgspec.ValidationError, UnicodeDecodeError) as error:
-        return str(error)
+        return Fault(str(error), FORM)
 
 
 class Rules:
     """What is checked of an event beyond its form.
 
-    `types`: what users do here.
+    `types`: what users do here; empty: whatever comes.
     """
 
     def __init__(
@@ -71,37 +83,33 @@ class Rules:
     ) -> None:
         self.types, self.limits, self.clock = types, limits, clock
 
-    def checked(self, events: Sequence[Event | str]) -> list[Event | str]:
+    def checked(self, events: Sequence[Event | Fault]) -> list[Event | Fault]:
         """The events as the log has them, or what is wrong. A time that is not given is now."""
         now = self.clock()
         normal = normals({text for each in events if isinstance(each, Event) for text in texts(each)})
-        return [each if isinstance(each, str) else self._one(each, normal, now) for each in events]
+        return [self._one(each, normal, now) if isinstance(each, Event) else each for each in events]
 
-    def _one(self, event: Event, normal: dict[str, str | None], now: float) -> Event | str:
-        if said := unreadable(event.event_id):
-            return f"event_id: {said}"
+    def _one(self, event: Event, normal: dict[str, str | None], now: float) -> Event | Fault:
         named = [("user", event.user), ("item", event.item), ("type", event.type)]
         named += [(f"fields.{kind}", text) for kind, text in event.fields.items()]
         if event.served is not None:
             named += [("served.items", text) for text in event.served.items]
-        for where, text in named:
+        for where, text in [("event_id", event.event_id), *(("fields", kind) for kind in event.fields), *named]:
             if said := unreadable(text):
-                return f"{where}: {said}"
+                return Fault(f"{where}: {said}", "printable text")
+        for where, text in named:
             if not normal[text]:
                 what = "it is blank" if normal[text] == "" else f"{text!r} is a float, and ids may have become one"
-                return f"{where}: {what}; expected text or whole numbers with all their digits: correct it"
+                return Fault(f"{where}: {what}", "text, or whole numbers with all their digits")
         kind = normal[event.type] or ""
-        if kind not in self.types:
-            return f"type: {event.type!r} is unknown; expected one of {', '.join(self.types)} (live.types)"
-        for each in event.fields:
-            if said := unreadable(each):
-                return f"fields: {said}"
+        if self.types and kind not in self.types:
+            return Fault(f"type: {event.type!r} is unknown", f"one of {', '.join(self.types)} (live.types)")
         if event.time is not None and event.time > now + self.limits.ahead:
-            ahead = event.time - now
-            milliseconds = "; milliseconds? divide by 1000" if event.time > 100 * now else ""
-            return (
-                f"time: {event.time} is {ahead:.0f} s in the future; expected seconds since 1970, at most "
-                f"{self.limits.ahead:.0f} s ahead: correct it, or leave it out{milliseconds}"
+            remedy = "divide milliseconds by 1000" if event.time > 100 * now else "correct it, or leave it out"
+            return Fault(
+                f"time: {event.time} is {event.time - now:.0f} s in the future",
+                f"seconds since 1970, at most {self.limits.ahead:.0f} s ahead (live.ahead)",
+                remedy,
             )
         served = event.served
         if served is not None:
@@ -143,7 +151,7 @@ def unreadable(text: str) -> str:
         return ""
     for each in text:
         if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp"):
-            return f"{text!r} has the control character {each!r}; expected printable text: correct it"
+            return f"{text!r} has the control character {each!r}"
     return ""
 
 
@@ -155,7 +163,7 @@ def asked(text: str | None, name: str) -> str:
     if len(text) > LONGEST:
         raise Refused(400, f"{name} has {len(text):,} characters", f"an id of at most {LONGEST}", remedy)
     if said := unreadable(text):
-        raise Refused(400, f"{name}: {said.partition(';')[0]}", "printable text", remedy)
+        raise Refused(400, f"{name}: {said}", "printable text", remedy)
     normal = normals([text])[text]
     if not normal:
         raise Refused(400, f"{name}: {text!r} is no id", "text or whole numbers with all their digits", remedy)

@@ -50,7 +50,7 @@ class Functions:
         self.program, self.most = program, min(most, program.sizes.slots)
         self.top = jax.jit(partial(top, program, self.most))
         self.score = jax.jit(partial(score, program))
-        self.near = jax.jit(partial(near, program, self.most))
+        self.near = jax.jit(partial(near, program, self.most)) if table_of(program) else None
 
 
 def top(program: Program, k: int, state: State, inputs: dict[str, Array], had: Array) -> tuple[Array, Array, Array]:
@@ -75,25 +75,19 @@ def counted(state: State, scores: Array) -> Array:
     return ((scores == catalogue.events) | ~catalogue.seen).all(1)
 
 
-def near(program: Program, k: int, state: State, item: Array) -> tuple[Array, Array]:
-    """[k] the items whose vectors have the largest cosine to the item's, and the cosines; -inf where there are fewer.
+def table_of(program: Program) -> str:
+    """The name of the first item table of vectors; "" for a model without any."""
+    tables = jax.eval_shape(lambda: program.tables(program.init(jax.random.key(0))))["item"]
+    return next((name for name, table in tables.items() if len(table.shape) == 2), "")
 
-    Vectors are the rows of the first item table of a width.
-    """
-    table = vectors(program, state).astype(jnp.float32)
+
+def near(program: Program, k: int, state: State, item: Array) -> tuple[Array, Array]:
+    """[k] the items whose vectors have the largest cosine to the item's, and the cosines; -inf where there are fewer."""
+    table = program.tables(state)["item"][table_of(program)].astype(jnp.float32)
     table = table / jnp.maximum(jnp.linalg.norm(table, axis=1, keepdims=True), EPSILON)
     candidates = state.learner.catalogue.seen & (jnp.arange(len(table)) != item)
     values, items = jax.lax.top_k(jnp.where(candidates, table @ table[item], -jnp.inf), k)
     return items, values
-
-
-def vectors(program: Program, state: State) -> Any:
-    """[V, D] the first item table of a width; a UserError for a model without any."""
-    tables = program.tables(state)["item"]
-    for table in tables.values():
-        if table.ndim == 2:
-            return table
-    raise UserError("the model has no vectors of items; choose a model with an item table, such as model=sasrec_small")
 
 
 class Model:
@@ -138,6 +132,7 @@ class Model:
 
     def similar(self, item: int) -> tuple[np.ndarray, np.ndarray]:
         """[n] the nearest items by the cosine of their vectors, the nearest first, and the cosines."""
+        assert self.functions.near is not None  # whoever asks has looked
         items, values = jax.device_get(self.functions.near(self.state, np.int32(item)))
         number = int((values > -np.inf).sum())
         return items[:number], values[:number]

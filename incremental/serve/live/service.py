@@ -10,13 +10,14 @@ from incremental.log.records import Event
 from incremental.serve.live.access import Access
 from incremental.serve.live.batching import Batcher
 from incremental.serve.live.choosing import Chooser
-from incremental.serve.live.events import Rules
+from incremental.serve.live.events import Fault, Rules
 from incremental.serve.live.limits import Limits, Rate
 from incremental.serve.live.metrics import Lag, Metrics
 from incremental.serve.live.model import Loader, Model
 from incremental.serve.live.people import People
 from incremental.serve.live.writer import Writer
 
+MOST_TYPES = 127  # behaviours that a stream may have
 MINUTES = 60  # seconds' worth of new items that may come at once
 
 
@@ -28,7 +29,7 @@ class Settings(NamedTuple):
         champion: the learner that serves until a choice says another
         host: its address; other than loopback only where there are tokens
         port
-        types: what users do
+        types: what users do; empty: whatever comes, up to 127 of them
         history: L, the last events that a model reads
         kinds: further kinds of ids, and the events' fields that hold them
         titles: of items, by id
@@ -40,7 +41,7 @@ class Settings(NamedTuple):
     champion: str
     host: str = "127.0.0.1"
     port: int = 8765
-    types: Collection[str] = ("interaction",)
+    types: Collection[str] = ()
     history: int = 50
     kinds: Mapping[str, str] = {}
     titles: Mapping[str, str] = {}
@@ -92,14 +93,26 @@ class Service:
         self.chooser.close()
         self.log.close()
 
-    def admit(self, checked: list[Event | str]) -> None:
-        """Refuses, in place, the events that bring more new items than the rate of new items lets in."""
+    def admit(self, checked: list[Event | Fault]) -> None:
+        """Refuses, in place, the events of more types than a stream may have, and those that bring more new items than
+        the rate of new items lets in."""
+        types = {*self.people.types}
+        for place, each in enumerate(checked):
+            if isinstance(each, Event):
+                types.add(each.type)
+                if len(types) > MOST_TYPES and each.type not in self.people.types:
+                    checked[place] = Fault(
+                        f"type: {each.type!r} would be one of more than {MOST_TYPES} types",
+                        "few types that return",
+                        "list them in live.types",
+                    )
         known = self.people.items
         new = {each.item for each in checked if isinstance(each, Event) and each.item not in known}
         if new and (after := self.new_items.take("items", len(new))):
-            reason = (
-                f"item: too many new items at once; expected at most {self.settings.limits.new_items:.0f} a second "
-                f"(live.new_items): send it again after {after:.0f} s"
+            reason = Fault(
+                "item: too many new items at once",
+                f"at most {self.settings.limits.new_items:g} a second (live.new_items)",
+                f"send it again after {after:.0f} s",
             )
             for place, each in enumerate(checked):
                 if isinstance(each, Event) and each.item in new:

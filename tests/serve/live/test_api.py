@@ -1,0 +1,330 @@
+"""The API, through Starlette's client: what is answered, and each bad request's refusal."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from starlette.testclient import TestClient
+
+from incremental.log.records import Choice, Cut
+from incremental.serve.live import access
+from incremental.serve.live.app import application
+from incremental.serve.live.service import Service
+from tests.serve.live import small
+
+Documented = Callable[[str, object], None]
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Service:
+    small.publish(tmp_path, 0)
+    return small.service(tmp_path, titles={"c": "The third"})
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[TestClient]:
+    with TestClient(application(service)) as found:
+        yield found
+
+
+def items(found: Any) -> list[str]:
+    return [each["item"] for each in found.json()["items"]]
+
+
+def said(found: Any, status: int) -> str:
+    """The text of a refusal."""
+    assert found.status_code == status, found.text
+    body = found.json()
+    return f"{status}: {body['error']}; expected {body['expected']}: {body['remedy']}"
+
+
+# -- events --------------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_counts_at_the_next_request(client: TestClient) -> None:
+    """Followers of a: b and c, half each; of b: c 3/4, d 1/4; the one before the last counts half."""
+    assert items(client.get("/v1/recommend?user=new&exclude_seen=true&k=1")) == ["b"]  # most events
+    sent = client.post("/v1/events", json=small.event(1, "new", "a"))
+    assert (sent.status_code, sent.json()) == (200, {"event_id": "e1", "verdict": "new"})
+    found = client.get("/v1/recommend?user=new&k=2").json()
+    assert [(each["item"], each["score"]) for each in found["items"]] == [("b", 0.5), ("c", 0.5)]
+    assert (found["fallback"], found["learner"], found["version"]) == (False, "champion", 0)
+    assert found["items"][1]["title"] == "The third"
+    client.post("/v1/events", json=small.event(2, "new", "b"))
+    found = client.get("/v1/recommend?user=new&k=2").json()
+    assert [(each["item"], each["score"]) for each in found["items"]] == [("c", 1.0), ("d", 0.25)]
+
+
+def test_a_list_has_a_verdict_each(client: TestClient, service: Service) -> None:
+    client.post("/v1/events", json=small.event(1))
+    found = client.post("/v1/events", json=[small.event(1), small.event(2), small.event(3, item="")])
+    assert found.status_code == 207
+    assert [each["verdict"] for each in found.json()["verdicts"]] == ["known", "new", "refused"]
+    assert service.log.last() == len(small.EVENTS) + 2
+    again = client.post("/v1/events", json=[small.event(1), small.event(2)])
+    assert (again.status_code, {each["verdict"] for each in again.json()["verdicts"]}) == (200, {"known"})
+
+
+def test_ids_are_normal_in_the_log(client: TestClient, service: Service) -> None:
+    """12, 12.0 and " 12 " are one user, live as in every file."""
+    users = ["12", "12.0", " 12 "]
+    client.post("/v1/events", json=[small.event(n, user, " a ") for n, user in enumerate(users)])
+    last = service.log.read(len(small.EVENTS), 10)
+    assert {(record.user, record.item) for _, record in last} == {("12", "a")}  # type: ignore[union-attr]
+    assert client.get("/v1/recommend?user=12.00").json()["known_user"]
+
+
+BAD = {
+    "a live event without a user": ({"event_id": "x", "item": "a"}, 400),
+    "a live event with an empty item": (small.event(1, item=""), 400),
+    "a live event with a blank user": (small.event(1, user="  "), 400),
+    "a live event whose user is a float": (small.event(1, user="1.5e9"), 400),
+    "a live event whose id is too long": (small.event(1, item="x" * 257), 400),
+    "a live event with a control character": (small.event(1, user="a\u0000b"), 400),
+    "a live event whose time is text": (small.event(1, time="noon"), 400),
+    "a live event in milliseconds": (small.event(1, time=1.8e12), 400),
+    "a live event before 1970": (small.event(1, time=-1), 400),
+    "a live event of an unknown type": (small.event(1, type="sniff"), 400),
+    "a live event with a key too many": (small.event(1, colour="red"), 400),
+}
+
+
+def test_a_bad_event_is_refused_and_the_service_lives_on(
+    tmp_path: Path, documented: Documented, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = small.service(tmp_path, types=("interaction", "buy"))
+    monkeypatch.setattr(service.rules, "clock", lambda: 1_700_000_000.0)
+    with TestClient(application(service)) as client:
+        for situation, (body, status) in BAD.items():
+            documented(situation, said(client.post("/v1/events", json=body), status))
+        documented(
+            "a live event in the future",
+            said(client.post("/v1/events", json=small.event(1, time=1_700_000_061.5)), 400),
+        )
+        assert client.post("/v1/events", json=small.event(1, time=1_700_000_059.5, type="buy")).status_code == 200
+    assert service.people.events == len(small.EVENTS) + 1
+
+
+def test_a_body_that_is_none_is_refused(client: TestClient, documented: Documented) -> None:
+    def post(content: bytes, **headers: str) -> Any:
+        return client.post("/v1/events", content=content, headers={"content-type": "application/json", **headers})
+
+    documented("a live body that is no JSON", said(post(b"{user: 1}"), 400))
+    documented("an empty live body", said(post(b" "), 400))
+    documented("an empty list of live events", said(post(b"[]"), 400))
+    documented("a live body that is not UTF-8", said(post(b'{"event_id":"x","user":"\xff","item":"a"}'), 400))
+    documented("a packed live body", said(post(b"\x1f\x8b", **{"content-encoding": "gzip"}), 415))
+    documented("a live body of another type", said(client.post("/v1/events", content=b"{}"), 415))
+    documented("a live body that nests without end", said(post(b"[" * 100_000), 400))
+
+
+def test_what_is_too_much_is_refused(tmp_path: Path, documented: Documented) -> None:
+    service = small.service(tmp_path, limits={"body": 400, "batch": 2, "burst": 5.0, "rate": 0.5, "new_items": 0.05})
+    with TestClient(application(service)) as client:
+        many = [{"event_id": str(n), "user": "u", "item": "a"} for n in range(3)]
+        documented("too many live events at once", said(client.post("/v1/events", json=many), 413))
+        long = small.event(1, fields={"x": "y" * 250, "z": "y" * 250})
+        documented("a live body that is too large", said(client.post("/v1/events", json=long), 413))
+
+        def slowly() -> Iterator[bytes]:
+            yield from [b"[" + b" " * 300] * 2
+
+        headers = {"content-type": "application/json"}
+        assert client.post("/v1/events", content=slowly(), headers=headers).status_code == 413
+        new = [small.event(n, item=f"new{n}") for n in range(2)]
+        assert client.post("/v1/events", json=new[0]).json()["verdict"] == "new"
+        assert client.post("/v1/events", json=new[1]).status_code == 200  # 0.05 a second, a minute's worth at once
+        found = client.get("/v1/recommend?user=ann")
+        documented("too many live requests", said(found, 429))
+        assert int(found.headers["retry-after"]) >= 1
+
+
+def test_a_burst_of_new_items_is_refused(tmp_path: Path, documented: Documented) -> None:
+    service = small.service(tmp_path, limits={"new_items": 0.05})
+    checked: list[Any] = [small.Event("1", "ann", "x"), small.Event("2", "ann", "y"), small.Event("3", "ann", "z")]
+    service.admit(checked[:2])
+    service.admit(checked)
+    documented("a burst of new live items", checked[0])
+    service.close()
+
+
+# -- answers -------------------------------------------------------------------------------------------------------------
+
+
+def test_seen_items_are_left_out_on_request(client: TestClient) -> None:
+    """cid had d, e, b; the model reads the last two: b follows nothing of e but a."""
+    assert items(client.get("/v1/recommend?user=cid&k=2")) == ["c", "a"]
+    assert items(client.get("/v1/recommend?user=cid&k=2&exclude_seen=false")) == ["c", "a"]
+    assert "b" in items(client.get("/v1/recommend?user=cid&k=8&exclude_seen=false"))
+    found = client.get("/v1/recommend?user=cid&k=8").json()
+    assert [each["item"] for each in found["items"]] == ["c", "a"]
+    assert found["note"].startswith("2 items, fewer than k=8")
+
+
+def test_an_unknown_user_gets_what_has_most_events(client: TestClient) -> None:
+    found = client.get("/v1/recommend?user=nobody&k=8").json()
+    assert found["fallback"] and not found["known_user"]
+    assert [each["item"] for each in found["items"]] == ["b", "a", "c", "d", "e"]
+    assert found["items"][0]["score"] == 3.0
+
+
+def test_before_the_first_version_the_log_is_counted(tmp_path: Path, documented: Documented) -> None:
+    with TestClient(application(small.service(tmp_path))) as client:
+        found = client.get("/v1/recommend?user=ann&k=3").json()
+        assert (found["fallback"], found["version"]) == (True, None)
+        assert [each["item"] for each in found["items"]] == ["c", "d", "e"]
+        documented("similar items before the first version", said(client.get("/v1/similar?item=a"), 409))
+
+
+def test_the_history_explains_a_score(client: TestClient) -> None:
+    """The model is linear in its events: their parts sum to the score. ann had a, then b; c: 3/4 of b, 1/2 1/2 of a."""
+    found = client.get("/v1/explain?user=ann&item=c").json()
+    assert found["score"] == 1.0
+    # Without b, a is the last one and counts whole: the score would be 1/2.
+    assert [(each["item"], each["contribution"]) for each in found["history"]] == [("a", 0.25), ("b", 0.5)]
+    client.post("/v1/events", json=small.event(1, "one", "a"))
+    only = client.get("/v1/explain?user=one&item=c").json()["history"]
+    assert [(each["item"], each["contribution"]) for each in only] == [("a", None)]
+
+
+@pytest.mark.parametrize(
+    ("situation", "path", "status"),
+    [
+        ("a recommendation without a user", "/v1/recommend", 400),
+        ("a recommendation for an empty user", "/v1/recommend?user=", 400),
+        ("a recommendation of no items", "/v1/recommend?user=ann&k=0", 400),
+        ("a recommendation of too many items", "/v1/recommend?user=ann&k=9", 400),
+        ("a recommendation of half an item", "/v1/recommend?user=ann&k=1.5", 400),
+        ("exclude_seen that is neither", "/v1/recommend?user=ann&exclude_seen=maybe", 400),
+        ("a recommendation with an unknown parameter", "/v1/recommend?user=ann&n=3", 400),
+        ("a recommendation for a user with a control character", "/v1/recommend?user=a%00", 400),
+        ("items similar to one that never occurred", "/v1/similar?item=zz", 404),
+        ("items similar by a model without vectors", "/v1/similar?item=a", 409),
+        ("an explanation for a user who never occurred", "/v1/explain?user=nobody&item=a", 404),
+        ("a path that the API has not got", "/v2/events", 404),
+        ("a method that the path has not got", "/v1/events", 405),
+    ],
+)
+def test_what_cannot_be_answered_is_said(
+    client: TestClient, documented: Documented, situation: str, path: str, status: int
+) -> None:
+    documented(situation, said(client.get(path), status))
+
+
+def test_an_item_that_is_not_learnt_is_said(client: TestClient, documented: Documented) -> None:
+    client.post("/v1/events", json=small.event(1, item="f"))
+    documented("an explanation of an item that is not learnt", said(client.get("/v1/explain?user=ann&item=f"), 409))
+    assert "f" not in items(client.get("/v1/recommend?user=bob&k=8"))
+
+
+# -- admin ---------------------------------------------------------------------------------------------------------------
+
+
+def test_promotion_and_rollback_are_records_of_the_log(
+    client: TestClient, service: Service, tmp_path: Path, documented: Documented
+) -> None:
+    small.publish(tmp_path, 1)
+    small.publish(tmp_path, 4, "other")
+    assert service.chooser.look()
+    assert service.version == 1
+
+    def post(path: str, **body: Any) -> Any:
+        found = client.post(f"/v1/admin/{path}", json=body)
+        service.chooser.look()
+        return found
+
+    assert post("rollback", reason="it is worse").json()["version"] == 0
+    assert service.version == 0
+    assert client.get("/v1/status").json()["version"]["pinned"]
+    assert post("promote", learner="other").status_code == 200
+    assert client.get("/v1/recommend?user=ann").json()["learner"] == "other"
+    records = [record for _, record in service.log.read(0, 100) if isinstance(record, Choice)]
+    assert [(each.learner, each.version) for each in records] == [("champion", 0), ("other", None)]
+    documented("a promotion of no learner", said(post("promote", learner="nobody"), 404))
+    documented("a promotion of a version that is not there", said(post("promote", learner="other", version=7), 404))
+    documented("a rollback with nothing before", said(post("rollback"), 409))
+    documented("a promotion that is none", said(post("promote", lerner="x"), 400))
+
+
+def test_the_lag_is_what_the_version_has_not_learnt(client: TestClient, service: Service) -> None:
+    service.log.append([Cut(0, 7, "count", 10.0)])
+    client.post("/v1/events", json=[small.event(n, time=100.0 + n) for n in range(3)])
+    assert service.lag() == (3, 96.0, 0)
+    service.log.append([Cut(1, 10, "drift", 200.0)])
+    service.people.follow()
+    assert service.lag() == (3, 96.0, 1)
+    assert [each["number"] for each in client.get("/v1/status").json()["drift"]] == [1]
+    text = client.get("/metrics").text
+    assert "incremental_lag_events 3.0" in text
+    assert 'incremental_events_total{verdict="new"} 3.0' in text
+
+
+def test_a_version_that_cannot_be_read_leaves_the_old_one(service: Service, tmp_path: Path) -> None:
+    small.publish(tmp_path, 1)
+    (tmp_path / "learners/champion/versions/000001/state.safetensors").write_bytes(b"half")
+    assert not service.chooser.look()
+    assert service.version == 0
+    assert "cannot be read" in service.chooser.problem
+    service.close()
+
+
+# -- access --------------------------------------------------------------------------------------------------------------
+
+
+def test_scopes_decide(tmp_path: Path, documented: Documented) -> None:
+    token = {scope: access.add(tmp_path, f"the {scope} one", [scope]) for scope in access.SCOPES}
+    with TestClient(application(small.service(tmp_path))) as client:
+
+        def asked(bearer: str | None, method: str = "GET", path: str = "/v1/recommend?user=ann", **more: Any) -> Any:
+            headers = {} if bearer is None else {"authorization": f"Bearer {bearer}"}
+            return client.request(method, path, headers=headers, **more)
+
+        assert asked(token["read"]).status_code == 200
+        documented("a live request without a token", said(asked(None), 401))
+        documented("a live request with an unknown token", said(asked("inc_guess"), 401))
+        documented("a live request without the scope", said(asked(token["read"], "POST", "/v1/events"), 403))
+        assert asked(token["write"], "POST", "/v1/events", json=small.event(1)).status_code == 200
+        assert asked(token["write"], "POST", "/v1/admin/rollback", json={}).status_code == 403
+        assert asked(token["admin"], "POST", "/v1/admin/rollback", json={}).status_code == 409
+        assert [asked(None, path=path).status_code for path in ("/", "/healthz", "/metrics", "/v1/status")] == [
+            *(200, 200, 401, 401)
+        ]
+        access.remove(tmp_path, "the read one")
+        assert asked(token["read"]).status_code == 401
+
+
+def test_a_page_of_the_web_cannot_reach_a_server_without_tokens(client: TestClient) -> None:
+    assert client.get("/v1/status", headers={"host": "evil.example"}).status_code == 400
+
+
+def test_users_are_in_no_line_of_the_log_unless_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, client: TestClient, service: Service
+) -> None:
+    caplog.set_level("INFO", "incremental.serve")
+    client.get("/v1/recommend?user=secretive")
+    assert "/v1/recommend" in caplog.text
+    assert "secretive" not in caplog.text
+    service.settings = service.settings._replace(access_log="ids")
+    client.get("/v1/recommend?user=secretive")
+    assert "secretive" in caplog.text
+
+
+def test_health_says_what_is_broken(client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+
+    def full(_records: Any) -> Any:
+        raise small.UserError("log.sqlite: database or disk is full; nothing of this was written")
+
+    monkeypatch.setattr(service.log, "append", full)
+    found = client.post("/v1/events", json=small.event(1))
+    assert (found.status_code, found.headers["retry-after"]) == (503, "5")
+    assert "disk is full" in found.json()["error"]
+    monkeypatch.undo()
+    assert client.post("/v1/events", json=small.event(1)).json()["verdict"] == "new"
+
+
+def test_every_answer_is_json(client: TestClient) -> None:
+    for path in ("/healthz", "/v1/status", "/nowhere"):
+        assert msgspec.json.decode(client.get(path).content)
