@@ -207,9 +207,9 @@ async def take(service: Service, request: Request) -> Response:
 
 def shown(service: Service, item: int) -> dict[str, Any]:
     """An item as answers have it, with its title where the log's configuration has one."""
-    name = service.people.names[item]
-    title = service.titles.get(name)
-    return {"item": name} if title is None else {"item": name, "title": title}
+    name, model = service.people.names[item], service.chooser.current
+    title = model.titles.get(name) if model is not None else None
+    return {"item": name, "title": title} if title else {"item": name}
 
 
 async def recommend(service: Service, request: Request) -> Response:

@@ -82,7 +82,7 @@ def table_of(program: Program) -> str:
 
 
 def near(program: Program, k: int, state: State, item: Array) -> tuple[Array, Array]:
-    """[k] the items whose vectors have the largest cosine to the item's, and the cosines; -inf where there are fewer."""
+    """[k] the items whose vectors have the largest cosines to the item's, and these; -inf where there are fewer."""
     table = program.tables(state)["item"][table_of(program)].astype(jnp.float32)
     table = table / jnp.maximum(jnp.linalg.norm(table, axis=1, keepdims=True), EPSILON)
     candidates = state.learner.catalogue.seen & (jnp.arange(len(table)) != item)
@@ -101,7 +101,8 @@ class Model:
     ) -> None:
         self.learner, self.number, self.cut, self.sizes = learner, number, found.cut, found.sizes
         self.functions, self.features, self.side = functions, stream.features, stream.interactions.side
-        catalogue = found.state.learner.catalogue
+        log, catalogue = stream.interactions, found.state.learner.catalogue
+        self.titles = dict(zip(log.items, log.titles or [], strict=False))
         self.seen = np.asarray(catalogue.seen)
         self.items = int(self.seen.sum())
         others = {kind: np.asarray(ids) for kind, ids in catalogue.arrived.items()}

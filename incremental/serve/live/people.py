@@ -4,7 +4,7 @@ import struct
 import threading
 from array import array
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,12 +65,14 @@ class People:
 
     Ids have numbers by first appearance in the log, as a stream of this log has them. Of each user it keeps the last
     2 L events, so that L are left where a model does not know all of their items, and the distinct items. `kinds`:
-    further kinds of ids and the events' fields that hold them. Memory depends on users and distinct items, and not on
-    the events.
+    further kinds of ids and the events' fields that hold them. `only`: events of other types are no part of the stream
+    (data.cleaning.behaviours); None: all are. Memory depends on users and distinct items, and not on the events.
     """
 
-    def __init__(self, log: Log, length: int, kinds: Mapping[str, str] = {}) -> None:
-        self.log, self.length, self.kinds = log, length, dict(kinds)
+    def __init__(
+        self, log: Log, length: int, kinds: Mapping[str, str] = {}, only: Collection[str] | None = None
+    ) -> None:
+        self.log, self.length, self.kinds, self.only = log, length, dict(kinds), only
         columns: list[Any] = [("item", "<i4"), ("time", "<i8"), ("fraction", "<i4"), ("behaviour", "<i2")]
         self.dtype = np.dtype([*columns, *((f"kind:{kind}", "<i4") for kind in self.kinds)])
         self.pack = struct.Struct("<iqih" + "i" * len(self.kinds)).pack  # a row of it
@@ -177,7 +179,7 @@ class People:
                 Sealed(record.number, record.until, before.events + number, time, record.reason, record.time)
             )
             del places[:number], times[:number]
-        else:
+        elif self.only is None or record.type in self.only:
             self._event(offset, record)
 
     def _event(self, offset: int, event: Event) -> None:

@@ -2,13 +2,18 @@
 
 import logging
 import socket
+from collections.abc import Mapping
+from typing import Any
 
 import uvicorn
 
 from incremental.errors import UserError
 from incremental.log.engine import Log
+from incremental.log.place import open_log
 from incremental.serve.live.app import application
+from incremental.serve.live.limits import Limits
 from incremental.serve.live.service import Service, Settings
+from incremental.serve.live.settings import live_of
 
 PATIENCE = 10  # seconds that requests in progress have at the end
 WAITING = 128  # connections that wait to be taken
@@ -40,6 +45,26 @@ def serve(settings: Settings, log: Log) -> None:
         limit_concurrency=CONNECTIONS,
     )
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def run(config: Mapping[str, Any]) -> None:
+    """Serves what a resolved config with the node `live` says; it makes the log where there is none."""
+    live = live_of(config)
+    live.folder.mkdir(parents=True, exist_ok=True)
+    data = config["data"]
+    settings = Settings(
+        live.folder,
+        live.champion,
+        live.host,
+        live.port,
+        live.types,
+        data["history"],
+        data["source"].get("kinds") or {},
+        (data.get("cleaning") or {}).get("behaviours"),
+        Limits(**{name: getattr(live, name) for name in Limits._fields}),
+        live.access_log,
+    )
+    serve(settings, open_log(live.log, create=True))
 
 
 def bound(host: str, port: int) -> socket.socket:

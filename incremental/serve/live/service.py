@@ -32,7 +32,7 @@ class Settings(NamedTuple):
         types: what users do; empty: whatever comes, up to 127 of them
         history: L, the last events that a model reads
         kinds: further kinds of ids, and the events' fields that hold them
-        titles: of items, by id
+        only: the types of events that the learners read; None: all
         limits
         access_log: paths: a line a request, without what is asked; ids: with it; off: no lines
     """
@@ -44,7 +44,7 @@ class Settings(NamedTuple):
     types: Collection[str] = ()
     history: int = 50
     kinds: Mapping[str, str] = {}
-    titles: Mapping[str, str] = {}
+    only: Collection[str] | None = None
     limits: Limits = Limits()
     access_log: Literal["paths", "ids", "off"] = "paths"
 
@@ -54,13 +54,13 @@ class Service:
 
     def __init__(self, settings: Settings, log: Log, loader: Loader | None = None) -> None:
         limits = settings.limits
-        self.settings, self.log, self.titles, self.started = settings, log, settings.titles, time.time()
+        self.settings, self.log, self.started = settings, log, time.time()
         self.learners = settings.folder / "learners"
         self.access = Access(settings.folder, settings.host)
         self.rate = Rate(limits.rate, limits.burst)
         self.new_items = Rate(limits.new_items, limits.new_items * MINUTES)
         self.rules = Rules(settings.types, limits)
-        self.people = People(log, settings.history, settings.kinds)
+        self.people = People(log, settings.history, settings.kinds, settings.only)
         self.metrics = Metrics(
             {
                 "events_in_log": ("Events of the log", lambda: self.people.events),

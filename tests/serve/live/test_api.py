@@ -20,7 +20,7 @@ Documented = Callable[[str, object], None]
 @pytest.fixture
 def service(tmp_path: Path) -> Service:
     small.publish(tmp_path, 0)
-    return small.service(tmp_path, titles={"c": "The third"})
+    return small.service(tmp_path)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def said(found: Any, status: int) -> str:
     return f"{status}: {body['error']}; expected {body['expected']}: {body['remedy']}"
 
 
-# -- events --------------------------------------------------------------------------------------------------------------
+# -- events ------------------------------------------------------------------------------------------------------------
 
 
 def test_an_event_counts_at_the_next_request(client: TestClient) -> None:
@@ -150,7 +150,7 @@ def test_a_burst_of_new_items_is_refused(tmp_path: Path, documented: Documented)
     service.close()
 
 
-# -- answers -------------------------------------------------------------------------------------------------------------
+# -- answers -----------------------------------------------------------------------------------------------------------
 
 
 def test_seen_items_are_left_out_on_request(client: TestClient) -> None:
@@ -165,7 +165,8 @@ def test_seen_items_are_left_out_on_request(client: TestClient) -> None:
 
 def test_an_unknown_user_gets_what_has_most_events(client: TestClient) -> None:
     found = client.get("/v1/recommend?user=nobody&k=8").json()
-    assert found["fallback"] and not found["known_user"]
+    assert found["fallback"]
+    assert not found["known_user"]
     assert [each["item"] for each in found["items"]] == ["b", "a", "c", "d", "e"]
     assert found["items"][0]["score"] == 3.0
 
@@ -219,7 +220,7 @@ def test_an_item_that_is_not_learnt_is_said(client: TestClient, documented: Docu
     assert "f" not in items(client.get("/v1/recommend?user=bob&k=8"))
 
 
-# -- admin ---------------------------------------------------------------------------------------------------------------
+# -- admin -------------------------------------------------------------------------------------------------------------
 
 
 def test_promotion_and_rollback_are_records_of_the_log(
@@ -270,7 +271,7 @@ def test_a_version_that_cannot_be_read_leaves_the_old_one(service: Service, tmp_
     service.close()
 
 
-# -- access --------------------------------------------------------------------------------------------------------------
+# -- access ------------------------------------------------------------------------------------------------------------
 
 
 def test_scopes_decide(tmp_path: Path, documented: Documented) -> None:
@@ -300,7 +301,7 @@ def test_a_page_of_the_web_cannot_reach_a_server_without_tokens(client: TestClie
 
 
 def test_users_are_in_no_line_of_the_log_unless_asked_for(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, client: TestClient, service: Service
+    caplog: pytest.LogCaptureFixture, client: TestClient, service: Service
 ) -> None:
     caplog.set_level("INFO", "incremental.serve")
     client.get("/v1/recommend?user=secretive")

@@ -1,0 +1,131 @@
+"""The server as a process: what it has acknowledged is in the log, however it ends."""
+
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from incremental.log.records import Event
+from incremental.log.sqlite import SQLite
+
+ROOT = Path(__file__).parents[3]
+SERVER = """
+import sys
+from pathlib import Path
+from incremental.log.sqlite import SQLite
+from incremental.serve.live.server import serve
+from incremental.serve.live.service import Settings
+folder = Path(sys.argv[1])
+serve(Settings(folder, "champion", port=int(sys.argv[2]), access_log="off"), SQLite(folder / "log.sqlite", create=True))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A server that answers."""
+    with subprocess.Popen([sys.executable, "-c", SERVER, str(folder), str(port)], cwd=ROOT) as process:
+        try:
+            until = time.monotonic() + 60
+            while True:
+                try:
+                    httpx.get(f"http://127.0.0.1:{port}/healthz").raise_for_status()
+                    break
+                except httpx.TransportError:
+                    assert process.poll() is None, "the server has ended"
+                    assert time.monotonic() < until
+                    time.sleep(0.05)
+            yield process
+        finally:
+            process.kill()
+
+
+class Client(threading.Thread):
+    """Sends event after event, each again and again until it is acknowledged."""
+
+    def __init__(self, name: str, port: int, over: threading.Event) -> None:
+        super().__init__()
+        self.named, self.port, self.over = name, port, over
+        self.acknowledged: list[str] = []
+        self.sent: set[str] = set()
+        self.verdicts: Counter[str] = Counter()
+
+    def run(self) -> None:
+        with httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=5) as client:
+            number = 0
+            while not self.over.is_set():
+                events = [
+                    {"event_id": f"{self.named}-{n}", "user": self.named, "item": f"i{n % 7}"}
+                    for n in range(number, number + 3)
+                ]
+                self.sent |= {each["event_id"] for each in events}
+                while not self.over.is_set():
+                    try:
+                        found = client.post("/v1/events", json=events)
+                    except httpx.TransportError:
+                        time.sleep(0.02)
+                        continue
+                    if found.status_code == 200:
+                        self.acknowledged += [each["event_id"] for each in found.json()["verdicts"]]
+                        self.verdicts.update(each["verdict"] for each in found.json()["verdicts"])
+                        break
+                    assert found.status_code in (429, 503), found.text
+                number += 3
+
+
+def chaos(folder: Path, kills: int, most: float) -> list[Client]:
+    """Clients that send while the server is killed so many times, at random moments of up to `most` seconds."""
+    port, over = free_port(), threading.Event()
+    clients = [Client(f"c{n}", port, over) for n in range(2)]
+    draws = random.Random(0)
+    for n in range(kills + 1):
+        with server(folder, port) as process:
+            if n == 0:
+                for each in clients:
+                    each.start()
+            time.sleep(0.1 + draws.random() * most)
+            if n < kills:
+                process.kill()
+                continue
+            over.set()
+            for each in clients:
+                each.join()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+    return clients
+
+
+def check(folder: Path, clients: list[Client]) -> None:
+    """Each acknowledged event is in the log once, and none that nobody sent."""
+    kept = Counter(
+        record.event_id for _, record in SQLite(folder / "log.sqlite").read(0, 10**7) if type(record) is Event
+    )
+    assert set(kept.values()) == {1}
+    for each in clients:
+        assert each.acknowledged
+        assert not set(each.acknowledged) - set(kept)
+    assert set(kept) <= set().union(*(each.sent for each in clients))
+
+
+def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
+    check(tmp_path, chaos(tmp_path, 1, 0.3))
+
+
+@pytest.mark.slow
+def test_fifty_kills_lose_nothing(tmp_path: Path) -> None:
+    check(tmp_path, chaos(tmp_path, 50, 1.0))

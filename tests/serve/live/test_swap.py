@@ -1,0 +1,74 @@
+"""Versions are swapped under load: each answer is by one version, and the other requests wait for none."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from incremental.serve.live import batching
+from incremental.serve.live.app import application
+from tests.serve.live import small
+
+VERSIONS = 30
+
+
+def test_no_answer_is_by_two_versions(tmp_path: Path) -> None:
+    """Version n has n + 1 events of item a, which an unknown user's answer shows beside its number."""
+    small.publish(tmp_path, 0)
+    service = small.service(tmp_path, limits={"rate": 1e6, "burst": 1e6})
+    answers: list[dict[str, Any]] = []
+
+    async def ask(client: httpx.AsyncClient, over: asyncio.Event) -> None:
+        while not over.is_set():
+            found = await client.get("/v1/recommend?user=nobody&k=8")
+            assert found.status_code in (200, 429), found.text
+            if found.status_code == 200:
+                answers.append(found.json())
+
+    async def swap(over: asyncio.Event) -> None:
+        for number in range(1, VERSIONS + 1):
+            await asyncio.to_thread(small.publish, tmp_path, number)
+            await asyncio.to_thread(service.chooser.look)
+            await asyncio.sleep(0.01)
+        over.set()
+
+    async def main() -> None:
+        over = asyncio.Event()
+        transport = httpx.ASGITransport(application(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            await asyncio.gather(swap(over), *(ask(client, over) for _ in range(4)))
+
+    asyncio.run(main())
+    service.close()
+    assert service.version == VERSIONS
+    assert len({each["version"] for each in answers}) > VERSIONS // 2
+    for each in answers:
+        (score,) = [item["score"] for item in each["items"] if item["item"] == "a"]
+        assert score == each["version"] + 1
+
+
+def test_requests_that_come_together_are_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small.publish(tmp_path, 0)
+    service = small.service(tmp_path)
+    monkeypatch.setattr(batching, "GATHER", 0.2)
+    sizes: list[int] = []
+    service.batcher.observe = sizes.append
+    futures = [service.batcher.recommend(user, exclude=True) for user in ("ann", "bob", "cid", "ann")]
+    found = [future.result(10) for future in futures]
+    assert sum(sizes) == 4
+    assert max(sizes) >= 3
+    for user, (_, asked, best) in zip(("ann", "bob", "cid", "ann"), found, strict=True):
+        (alone,) = [service.batcher.recommend(user, exclude=True).result(10)]
+        assert (alone[1].number, alone[2].items.tolist()) == (asked.number, best.items.tolist())
+    service.close()
+
+
+def test_a_full_line_of_requests_is_refused(tmp_path: Path, documented: Any) -> None:
+    service = small.service(tmp_path, limits={"requests": 0})
+    with pytest.raises(batching.Refused) as refused:
+        service.batcher.recommend("ann", exclude=True)
+    assert refused.value.status == 429
+    documented("a full line of live recommendations", refused.value)
+    service.close()
