@@ -1,6 +1,7 @@
 """The server process: one event loop, which ends cleanly at SIGTERM and SIGINT."""
 
 import logging
+import signal
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -44,7 +45,12 @@ def serve(settings: Settings, log: Log) -> None:
         timeout_graceful_shutdown=PATIENCE,
         limit_concurrency=CONNECTIONS,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    ends = {each: signal.signal(each, lambda *_: None) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        uvicorn.Server(config).run(sockets=[listener])  # it ends at these, and then raises them again: to nobody
+    finally:
+        for each, handler in ends.items():
+            signal.signal(each, handler)
 
 
 def run(config: Mapping[str, Any]) -> None:

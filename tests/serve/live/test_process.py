@@ -14,9 +14,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
 from incremental.log.records import Event
 from incremental.log.sqlite import SQLite
+from incremental.serve.live.app import application
+from tests.serve.live import small
 
 ROOT = Path(__file__).parents[3]
 SERVER = """
@@ -123,7 +126,22 @@ def check(folder: Path, clients: list[Client]) -> None:
 
 
 def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
-    check(tmp_path, chaos(tmp_path, 1, 0.3))
+    port, over = free_port(), threading.Event()
+    client = Client("c", port, over)
+    with server(tmp_path, port) as process:
+        client.start()
+        while len(client.acknowledged) < 30:
+            time.sleep(0.01)
+        process.kill()
+    over.set()
+    client.join()
+    check(tmp_path, [client])
+    again = small.service(tmp_path, events=())
+    with TestClient(application(again)) as here:
+        assert here.get("/v1/recommend?user=c").json()["known_user"]
+        events = [{"event_id": each, "user": "c", "item": "i0"} for each in client.acknowledged]
+        found = here.post("/v1/events", json=events).json()["verdicts"]
+    assert {each["verdict"] for each in found} == {"known"}
 
 
 @pytest.mark.slow
