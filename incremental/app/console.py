@@ -21,9 +21,9 @@ def shown(value: float | None) -> str:
 
 
 class Console:
-    """A consumer of one run's events, that prints."""
+    """A consumer of one run's events, that prints; `increments` is None where there is no last one."""
 
-    def __init__(self, increments: int, epochs: int, metric: str) -> None:
+    def __init__(self, increments: int | None, epochs: int, metric: str) -> None:
         from rich.console import Console as Terminal
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -86,4 +86,4 @@ class Console:
 
     def part(self, t: int) -> str:
         """The name of part t."""
-        return "base part" if t == 0 else f"increment {t}/{self.increments}"
+        return "base part" if t == 0 else f"increment {t}" + ("" if self.increments is None else f"/{self.increments}")

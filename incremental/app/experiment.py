@@ -120,16 +120,16 @@ class Execution:
 Consumer = Callable[[Event], None]
 
 
-def saving(executions: Sequence[Execution], parts: int) -> Consumer:
+def saving(executions: Sequence[Execution], parts: int, told: Callable[[], bool] = lambda: False) -> Consumer:
     """Saves the lanes: a run alone at each increment's end, several lanes where it is worth the time; all at the end of
-    a stream of `parts` parts, and now and then between two epochs."""
+    a stream of `parts` parts, and now and then between two epochs; at once where `told` says so."""
     schedule = Schedule()
 
     def consume(event: Event) -> None:
         if not isinstance(event, Paused):
             return
         last = any(progress.increment == parts for progress in event.progress.values())
-        if not (event.over and (last or len(executions) == 1)) and not schedule.due():
+        if not (event.over and (last or len(executions) == 1)) and not schedule.due() and not told():
             return
         with schedule.saving():
             for lane in event.progress:

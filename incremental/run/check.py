@@ -25,7 +25,7 @@ def check(
     bases: Mapping[int, Any] = {},
 ) -> None:
     """A UserError says what does not fit together: stream, model, metrics, policy, strategies."""
-    if not feed.wait(1):
+    if not feed.wait(0 if feed.endless else 1):
         raise UserError("data.cut: the stream has no increment after the base part; cut it finer")
     stream, ks = feed.stream, cutoffs(metrics)
     if matrix and not stream.heldout.any():

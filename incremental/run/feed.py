@@ -57,8 +57,11 @@ class Feed:
     """A stream's increments as examples for programs.
 
     `listed`: the items that an increment brings are candidates of its own test. `whole`: tables have room for all ids
-    of the stream from the start. An endless feed overrides `wait`, and lets `stream` grow.
+    of the stream from the start. An endless feed overrides `wait`, lets `stream` grow, and says that it is `endless`:
+    then the base part alone is a start.
     """
+
+    endless = False
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """When an increment ends."""
 
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 from incremental.domains import Count, Positive, checked
 from incremental.errors import UserError
@@ -9,7 +10,8 @@ from incremental.serve.live.drift import Make
 Reason = Literal["count", "seconds", "drift"]
 
 
-class Cuts(NamedTuple):
+@dataclass(frozen=True)
+class Cuts:
     """When an increment ends: at the first of these.
 
     Attributes:

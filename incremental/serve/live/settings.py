@@ -1,17 +1,22 @@
 """The node `live`: where a live loop is, when its increments end, who learns, and what its server takes."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from incremental.app import config as schema
+from incremental.app.rundir import write_atomically
 from incremental.domains import Count, NotNegative, Positive, checked
 from incremental.errors import UserError
 from incremental.serve.live.cuts import Cuts
+from incremental.serve.live.versions import LEARNERS
 
 NAME = "live"
 CHAMPION = "champion"
+NOTE = "live.json"
+"""in a live folder: where its log is, and who its champion"""
 
 
 class Live(NamedTuple):
@@ -61,7 +66,7 @@ class Live(NamedTuple):
 
     def at(self, learner: str) -> Path:
         """The folder of a learner."""
-        return self.folder / "learners" / learner
+        return self.folder / LEARNERS / learner
 
 
 @checked
@@ -123,3 +128,19 @@ def live_of(config: Mapping[str, Any]) -> Live:
         raise UserError("live: the configuration has no such node; give experiment=live, or one of yours that has it")
     made: Live = schema.build(config[NAME], NAME)
     return made
+
+
+def note(live: Live) -> None:
+    """Notes in the live folder what commands on it need."""
+    write_atomically(live.folder / NOTE, json.dumps({"log": live.log, "champion": live.champion}) + "\n")
+
+
+def noted(folder: Path) -> tuple[str, str]:
+    """The place of a live folder's log, and the champion's name."""
+    try:
+        about = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        return str(about["log"]), str(about["champion"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{folder}: no live folder ({NOTE} is not there); give one that incremental-serve made"
+        ) from None

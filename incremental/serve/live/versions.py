@@ -25,6 +25,7 @@ from incremental.run.alone import Kept
 from incremental.run.executor import Snapshot
 
 FORMAT = 1  # of a version; another one is refused
+LEARNERS = "learners"  # the folder of their folders, in a live folder
 CURRENT, VERSIONS, LEAVES, ABOUT = "current", "versions", "state.safetensors", "version.json"
 
 

@@ -1,7 +1,7 @@
 """Detectors of drift: those of `river`, number by number, and alarms where a law changes only."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def theirs(detector: Any, values: np.ndarray) -> Iterator[int]:
             yield place
 
 
-PAIRS = {
+PAIRS: dict[str, tuple[Make, Callable[[], Any]]] = {
     "page_hinkley": (
         page_hinkley(delta=0.01, threshold=8.0, alpha=0.999, least=20),
         functools.partial(river.PageHinkley, 20, 0.01, 8.0, 0.999, "down"),

@@ -1,0 +1,192 @@
+"""A live log as a feed: its stream grows, as `data=log` makes it, and its increments end as they are cut."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from incremental.app import config as schema
+from incremental.data.interactions import Interactions
+from incremental.data.sources import log as source
+from incremental.data.stream import Stream
+from incremental.errors import UserError
+from incremental.log.records import Cut, Event
+from incremental.run.feed import Feed
+from incremental.serve.live.cuts import Cuts
+from incremental.serve.live.drift import Detector
+from incremental.serve.live.tail import Tail
+
+LOG = "incremental.data.sources.log.log"
+CUT = {"_target_": "incremental.data.cutting.given_periods", "base": 1}
+WAIT = 0.1  # seconds between two looks at what is due
+
+
+class Making:
+    """Makes the stream of a log's sealed events, as a run on the log does: by the same node `data`."""
+
+    def __init__(self, data: Mapping[str, Any], place: str) -> None:
+        """A UserError where a run on the whole log would not have the same increments or would read later ones."""
+        self.place = place
+        reads = data.get("source") or {}
+        if reads.get("_target_") != LOG:
+            raise UserError(f"data.source: {reads.get('_target_')} reads no log; give data=log")
+        if (cut := data.get("cut")) != CUT:
+            raise UserError(
+                f"data.cut={cut}: the increments of a live log are its records; leave it as data=log has it"
+            )
+        if data.get("until") is not None:
+            raise UserError(f"data.until={data['until']}: a live log has no last increment; leave it out")
+        self.kinds = reads.get("kinds") or {}
+        self.node = {key: value for key, value in data.items() if key not in ("source", "cut")}
+
+    def stream(self, events: Sequence[tuple[int, Event]], cuts: Sequence[Cut]) -> Stream:
+        """The stream of the events up to the last cut."""
+        table = source.table(events, cuts, origin=self.place, kinds=self.kinds)._replace(notes=())
+        made: Stream = schema.build(self.node, "data", source=table, cut=periods)
+        if ahead := [step.name for step in made.cleaning if step.uses_future]:
+            raise UserError(
+                f"data.cleaning: '{ahead[0]}' reads later events, which a live log has not yet; turn it off"
+            )
+        return made
+
+
+def periods(log: Interactions) -> tuple[np.ndarray, tuple[str, ...]]:
+    """What `given_periods` makes, of a base part alone too."""
+    assert log.period is not None
+    return (np.diff(log.period, prepend=log.period[:1]) > 0).cumsum().astype(np.int32), ()
+
+
+def last_period(stream: Stream) -> int:
+    """The number of the last cut that the stream has an event of."""
+    assert stream.interactions.period is not None
+    return int(stream.interactions.period[-1])
+
+
+Score = Callable[[Stream, int, int], np.ndarray]
+"""(stream, increment, increment that the model is trained until) -> a number for each event that is tested"""
+
+
+class Watch:
+    """A detector on the champion's scores of the events since the last cut, chunk by chunk, before any training.
+
+    A chunk is so many events from the last cut on. So all of it follows from the log and the model, and is the same
+    after a kill: nothing of it is kept.
+    """
+
+    def __init__(self, rule: Cuts, making: Making, score: Score) -> None:
+        self.rule, self.making, self.score = rule, making, score
+        self.number, self.done, self.alarm = -1, 0, False
+        self.detector: Detector | None = None
+
+    def look(self, tail: Tail) -> bool:
+        """Whether there was an alarm since the last cut."""
+        if self.rule.drift is None:
+            return False
+        number, size = len(tail.cuts), self.rule.chunk
+        if number != self.number:
+            self.number, self.done, self.alarm, self.detector = number, 0, False, self.rule.drift()
+        waiting = tail.waiting
+        ends = range(self.done + size, len(waiting) + 1, size)
+        if self.alarm or not ends:
+            return self.alarm
+        # Each chunk as an increment of its own, behind what is sealed: its events have those before as their past.
+        all_ends = range(size, ends[-1] + 1, size)
+        borders = [Cut(number + i, waiting[end - 1][0], "end", 0.0) for i, end in enumerate(all_ends)]
+        stream = self.making.stream(tail.events, [*tail.cuts, *borders])
+        first = len(stream) - len(ends)
+        for t, end in enumerate(ends, first):
+            assert self.detector is not None
+            for value in self.score(stream, t, number - 1):
+                self.alarm |= self.detector.update(float(value))
+            self.done = end
+            if self.alarm:
+                break
+        return self.alarm
+
+
+class Cutter:
+    """Follows a log, and ends increments where it `writes`; the stream of what is sealed grows with the cuts.
+
+    `enough` says whether the last increment of a stream can be trained on: else it becomes longer. `told` is called
+    now and then while nothing happens; once `stopped` says so, nothing more is waited for.
+    """
+
+    def __init__(
+        self,
+        tail: Tail,
+        rule: Cuts,
+        making: Making,
+        enough: Callable[[Stream], bool],
+        *,
+        writes: bool,
+        stopped: Callable[[], bool] = lambda: False,
+        told: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.tail, self.rule, self.making, self.enough = tail, rule, making, enough
+        self.writes, self.stopped, self.told = writes, stopped, told
+        self.watch: Watch | None = None
+        self.stream: Stream | None = None
+        self.grown = 0  # cuts that the stream has
+        self.few = 0  # waiting events that were not enough for an increment
+        self.since = time.time()
+
+    def until(self, t: int) -> bool:
+        """Returns once increment t is complete, and the stream has it; False: stopped before."""
+        while not self.stopped():
+            if self.stream is not None and t < len(self.stream):
+                return True
+            self.tail.read(WAIT)
+            if len(self.tail.cuts) == self.grown and self.writes:
+                self.cut()
+            if len(self.tail.cuts) > self.grown:
+                self.grow(self.making.stream(self.tail.events, self.tail.cuts), len(self.tail.cuts))
+            self.told()
+        return False
+
+    def cut(self) -> None:
+        """Ends the increment, if it is due: the cut is in the log before anything is trained on it."""
+        tail, number, waiting = self.tail, len(self.tail.cuts), len(self.tail.waiting)
+        since = tail.cuts[-1].time if tail.cuts else self.since
+        behind = waiting >= (self.rule.count or self.rule.most)
+        alarm = not behind and self.watch is not None and self.watch.look(tail)
+        due = self.rule.due(number, waiting, time.time() - since, alarm=alarm)
+        if due is None or waiting < self.few:
+            return
+        size, reason = (waiting, due[1]) if self.few else due
+        cut = Cut(number, tail.waiting[size - 1][0], reason, time.time())
+        items = {event.item for _, event in tail.events[: tail.sealed + size]}
+        stream = self.making.stream(tail.events, [*tail.cuts, cut]) if len(items) > 1 else None
+        if stream is None or last_period(stream) < number or not self.enough(stream):
+            self.few = waiting + max(waiting // 8, 1)
+            return
+        tail.log.append([cut])
+        while len(tail.cuts) == number:
+            tail.read(WAIT)
+        if tail.cuts == [*tail.cuts[:number], cut]:  # else another process was first, and its cut holds
+            self.grow(stream, number + 1)
+
+    def grow(self, stream: Stream, cuts: int) -> None:
+        """The stream of so many cuts."""
+        self.stream, self.grown, self.few = stream, cuts, 0
+
+
+class LogFeed(Feed):
+    """The feed of a cutter, which has the base part."""
+
+    endless = True
+
+    def __init__(self, cutter: Cutter, *, listed: bool = False) -> None:
+        assert cutter.stream is not None
+        super().__init__(cutter.stream, listed=listed)
+        self.cutter = cutter
+
+    def wait(self, t: int) -> bool:
+        """See `Feed`."""
+        there = self.cutter.until(t)
+        self.stream = self.cutter.stream or self.stream
+        return there
+
+    def until(self, t: int) -> int:
+        """The offset in the log that increment t ends with."""
+        return self.cutter.tail.cuts[last_period(self.stream.prefix(t))].until

@@ -1,0 +1,100 @@
+"""The parts of a live loop as processes: a server, a learner for each name. One that dies is started again."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from incremental.errors import UserError
+from incremental.log.place import open_log
+from incremental.serve.live.settings import Live, note
+
+REFUSED = 2  # how a part ends that the user must mend
+PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before a part that died is started again, the last of them for ever
+WELL = 60.0  # seconds after which a part has not died "again"
+PATIENCE = 120.0  # seconds that parts have to end: an epoch, and a save
+LOOK = 0.2
+
+Spawn = Callable[[str], "subprocess.Popen[bytes]"]
+
+
+class Part(NamedTuple):
+    """A part that runs, or that waits to be started again.
+
+    Attributes:
+        process
+        since: when it was started
+        deaths: in a row
+        due: when it is started again
+    """
+
+    process: "subprocess.Popen[bytes]"
+    since: float
+    deaths: int = 0
+    due: float | None = None
+
+
+def supervise(live: Live, overrides: Sequence[str]) -> None:
+    """Runs server, champion and challengers until SIGTERM or SIGINT, which each of them gets.
+
+    Raises UserError where one has refused what it was given, and has said why; a challenger that refuses is left out.
+    """
+    live.folder.mkdir(parents=True, exist_ok=True)
+    open_log(live.log, create=True).close()
+    note(live)
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    names = ["server", *(f"learner:{name}" for name in (live.champion, *live.challengers))]
+
+    def spawn(part: str) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, "-m", "incremental.serve.live", "--part", part, *overrides])
+
+    kept(names, spawn, told, needed=names[:2])
+
+
+def kept(names: Sequence[str], spawn: Spawn, told: threading.Event, *, needed: Sequence[str]) -> None:
+    """Keeps the parts running until it is told to end; see `supervise`."""
+    parts = {name: Part(spawn(name), time.monotonic()) for name in names}
+    try:
+        while parts and not told.wait(LOOK):
+            for name, part in [*parts.items()]:
+                now, code = time.monotonic(), part.process.poll()
+                if code is None:
+                    continue
+                if code == REFUSED and name in needed:
+                    raise UserError(f"{name}: it cannot go on, and says above why; nothing that was accepted is lost")
+                if code == REFUSED:
+                    print(f"{name}: it is left out, and says above why", file=sys.stderr, flush=True)
+                    del parts[name]
+                elif part.due is None:
+                    deaths = part.deaths + 1 if now - part.since < WELL else 1
+                    pause = PAUSES[min(deaths, len(PAUSES)) - 1]
+                    print(f"{name}: ended ({ended(code)}); starts again in {pause:g} s", file=sys.stderr, flush=True)
+                    parts[name] = part._replace(deaths=deaths, due=now + pause)
+                elif now >= part.due:
+                    parts[name] = Part(spawn(name), now, part.deaths)
+    finally:
+        end([part.process for part in parts.values()])
+
+
+def end(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """Tells processes to end, and waits for them."""
+    for each in processes:
+        if each.poll() is None:
+            each.terminate()
+    until = time.monotonic() + PATIENCE
+    for each in processes:
+        try:
+            each.wait(max(until - time.monotonic(), 0.0))
+        except subprocess.TimeoutExpired:
+            each.kill()
+            each.wait()
+
+
+def ended(code: int) -> str:
+    """How a process ended, in words."""
+    return f"status {code}" if code >= 0 else signal.Signals(-code).name

@@ -1,0 +1,114 @@
+"""Promotion and rollback are records of the log; parts that die are started again."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from incremental.errors import UserError
+from incremental.log.place import open_log
+from incremental.serve.live import choices, cli, supervisor
+from incremental.serve.live.cuts import cuts
+from incremental.serve.live.settings import live, note
+from incremental.serve.live.tail import Tail
+
+
+def folder_of(tmp_path: Path) -> Path:
+    """A live folder with a champion of versions 0 to 3 and a challenger of 0 and 1."""
+    folder = tmp_path / "live"
+    for name, newest in (("champion", 3), ("replay", 1)):
+        for number in range(newest + 1):
+            (folder / "learners" / name / "versions" / f"{number:06d}").mkdir(parents=True)
+        (folder / "learners" / name / "current").write_text(f"{newest}\n")
+    note(live(folder=folder, log=f"{folder}/log.sqlite", cut=cuts()))
+    open_log(f"{folder}/log.sqlite", create=True).close()
+    return folder
+
+
+def serves(folder: Path) -> tuple[str, int | None]:
+    tail = Tail(open_log(f"{folder}/log.sqlite"), "")
+    tail.read()
+    tail.log.close()
+    return choices.serving(folder, "champion", tail)
+
+
+def test_the_newest_choice_serves_and_before_any_the_champion(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], documented: Callable[[str, object], None]
+) -> None:
+    folder = folder_of(tmp_path)
+    assert serves(folder) == ("champion", 3)
+    for command, expected in (
+        (["rollback"], ("champion", 2)),
+        (["rollback"], ("champion", 1)),
+        (["rollback", "--version", "0"], ("champion", 0)),
+        (["promote", "replay"], ("replay", 1)),
+        (["rollback"], ("replay", 0)),
+        (["promote", "champion", "--version", "3", "--reason", "it was better"], ("champion", 3)),
+    ):
+        assert cli.main([command[0], str(folder), *command[1:]]) == 0
+        assert serves(folder) == expected
+    assert "champion serves from now on, version 3" in capsys.readouterr().out
+
+    for arguments, situation in (
+        (["promote", str(folder), "nobody"], "promoting a learner without a version"),
+        (["promote", str(folder), "replay", "--version", "7"], "promoting a version that there is not"),
+        (["rollback", str(folder), "--version", "9"], "going back to a version that there is not"),
+        (["rollback", f"{tmp_path}/x"], "going back in a folder that is no live folder"),
+    ):
+        assert cli.main(arguments) == 2
+        documented(situation, capsys.readouterr().err.removeprefix("error: ").strip())
+    assert serves(folder) == ("champion", 3)
+
+
+def test_the_first_version_has_none_before(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    tail = Tail(open_log(f"{folder}/log.sqlite"), "")
+    with pytest.raises(UserError, match="no earlier version than None"):
+        choices.rollback(folder, "nobody", tail)
+    tail.take(1, choices.promotion(folder, "champion", 0))
+    with pytest.raises(UserError, match="no earlier version than 0"):
+        choices.rollback(folder, "champion", tail)
+    tail.log.close()
+
+
+def process(code: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-S", "-c", code])
+
+
+def test_a_part_that_dies_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The learner dies twice; then all are told to end, and do."""
+    monkeypatch.setattr(supervisor, "PAUSES", (0.0,))
+    monkeypatch.setattr(supervisor, "LOOK", 0.01)
+    told, started, made = threading.Event(), [], []
+
+    def spawn(part: str) -> "subprocess.Popen[bytes]":
+        started.append(part)
+        if started.count("learner:champion") == 3:
+            told.set()
+        dies = part == "learner:champion" and started.count(part) < 3
+        made.append(process("import os; os.kill(os.getpid(), 9)" if dies else "import time; time.sleep(60)"))
+        return made[-1]
+
+    supervisor.kept(["server", "learner:champion"], spawn, told, needed=["server"])
+    assert started == ["server", *["learner:champion"] * 3]
+    assert all(each.poll() is not None for each in made)
+
+
+def test_what_a_part_refuses_ends_the_loop_or_leaves_a_challenger_out(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(supervisor, "LOOK", 0.01)
+    made = []
+
+    def spawn(part: str) -> "subprocess.Popen[bytes]":
+        pause = 0.1 if part == "server" else 0.0
+        made.append(process(f"import sys, time; time.sleep({pause}); sys.exit(2)"))
+        return made[-1]
+
+    with pytest.raises(UserError, match="server: it cannot go on"):
+        supervisor.kept(["server", "learner:other"], spawn, threading.Event(), needed=["server"])
+    assert "learner:other: it is left out" in capfd.readouterr().err
+    assert all(each.poll() == 2 for each in made)
