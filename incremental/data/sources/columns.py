@@ -18,6 +18,7 @@ def columns(
     time: str = "time",
     rating: str | None = None,
     behaviour: str | None = None,
+    period: str | None = None,
     time_format: str | None = None,
     time_unit: str | None = None,
     separator: str = ",",
@@ -35,6 +36,7 @@ def columns(
     path:        a file, CSV or Parquet, also compressed (gzip, zstd, bzip2, xz); or a folder of such files, or a
                  pattern such as logs/part-*.parquet, which are read as one log
     user … behaviour: the names of its columns; rating and behaviour are optional
+    period:      the column with the number of each row's increment, for data/cut=periods; None: there is none
     time_format: how text or numbers in the time column are to be read (strftime); None: as numbers or ISO 8601
     time_unit:   what numbers in the time column count: s, ms, us or ns since 1970, excel (days of a spreadsheet), or
                  period (the numbers of periods, for data.cut); None: found by their values. Without a unit and a format
@@ -51,6 +53,10 @@ def columns(
 
     Raises UserError that names file, row and column for a missing file or column and for unreadable values.
     """
+    if period is not None and time_unit == "period":
+        raise UserError(
+            "data.source.period with data.source.time_unit=period: the times are the periods; leave one out"
+        )
     option = "data.source.separator"
     dialect = parts.Dialect(separator_of(separator, option), quoted=quoted, encoding=encoding, option=option)
     sheet = parts.sheet(path, dialect._replace(header=_names(columns)))
@@ -63,6 +69,7 @@ def columns(
         time=time,
         rating=rating,
         behaviour=behaviour,
+        period=period,
         time_format=time_format,
         time_unit=time_unit,
         kinds=kinds or {},

@@ -29,6 +29,15 @@ def log(*, path: str, kinds: Mapping[str, str] | None = None) -> Table:
     Raises UserError for what is no log, a log without events, without a cut, of one item only, and for cuts that do
     not follow one another.
     """
+    made = table(*sealed(path), origin=path, kinds=kinds or {})
+    if made.frame["item"].n_unique() == 1:
+        only = made.frame["item"][0]
+        raise UserError(f"{path}: every event has the item {only!r}, and a recommender needs two; send other events")
+    return made
+
+
+def sealed(path: str) -> tuple[list[tuple[int, Event]], list[Cut]]:
+    """A log's events with their offsets, and its cuts; UserErrors as `log` has them."""
     engine = open_log(path)
     try:
         events, cuts = everything(engine)
@@ -39,11 +48,7 @@ def log(*, path: str, kinds: Mapping[str, str] | None = None) -> Table:
     if not cuts:
         raise UserError(f"{path}: the log has {len(events):,} events, but no increment has ended; {MADE}")
     check(path, events, cuts)
-    made = table(events, [cut for _, cut in cuts], origin=path, kinds=kinds or {})
-    if made.frame["item"].n_unique() == 1:
-        only = made.frame["item"][0]
-        raise UserError(f"{path}: every event has the item {only!r}, and a recommender needs two; send other events")
-    return made
+    return events, [cut for _, cut in cuts]
 
 
 def everything(engine: Log) -> tuple[list[tuple[int, Event]], list[tuple[int, Cut]]]:

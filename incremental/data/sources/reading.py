@@ -30,6 +30,7 @@ def table(
     time: str,
     rating: str | None = None,
     behaviour: str | None = None,
+    period: str | None = None,
     time_format: str | None = None,
     time_unit: str | None = None,
     kinds: Mapping[str, str] = {},
@@ -39,7 +40,7 @@ def table(
     Raises UserError for missing columns and for values that cannot be read.
     """
     interactions.refuse_taken(kinds)
-    require_named(sheet, user=user, item=item, time=time, rating=rating, behaviour=behaviour)
+    require_named(sheet, user=user, item=item, time=time, rating=rating, behaviour=behaviour, period=period)
     require_named(sheet, **{f"kinds.{kind}": column for kind, column in kinds.items()})
     when, unit = moments(sheet, time, time_format=time_format, unit=time_unit)
     names = {"user": user, "item": item, "time": time, **kinds}
@@ -49,6 +50,9 @@ def table(
         frame = frame.with_columns(when["fraction"])
     if time_unit == "period":
         frame = frame.with_columns(period=pl.col("time"))
+    if period is not None:
+        frame = frame.with_columns(_whole(sheet, period).alias("period"))
+        names["period"] = period
     if rating is not None:
         frame = frame.with_columns(numbers(sheet, rating).alias("rating"))
         names["rating"] = rating
@@ -71,6 +75,17 @@ def table(
         remedy=times.REMEDY if time_unit is None and time_format is None else None,
         counted=unit == "s",
     )
+
+
+def _whole(sheet: Sheet, column: str) -> pl.Series:
+    """The column as int32 [N]; UserError for what is no whole number."""
+    values = sheet.frame[column]
+    text = ids.text_of(values)
+    if text is None and not values.dtype.is_integer():
+        raise UserError(interactions.no_type(sheet.origin, column, values.dtype, "whole numbers from 0"))
+    parsed = (values if text is None else text.str.strip_chars()).cast(pl.Int32, strict=False)
+    _refuse(sheet, values, parsed.is_null(), "the number of a period, from 0; correct it or delete the row")
+    return parsed
 
 
 def titles(sheet: Sheet, item: str, text: str) -> dict[str, str]:

@@ -1,0 +1,114 @@
+"""The `incremental-log` command: a live log as Parquet files, or as a second log."""
+
+import argparse
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from incremental.data.sources import log as source
+from incremental.errors import UserError
+from incremental.log.place import open_log
+from incremental.shell import enter, path, status
+
+PLACE = "a file, nats://HOST:PORT/STREAM or kafka://HOST:PORT/TOPIC"
+BLOCK = 1000  # records copied at once
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exports or copies a log."""
+    parser = argparse.ArgumentParser(prog="incremental-log", description="Export or copy the log of incremental-serve.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verb = verbs.add_parser("export", help="Parquet files, one an increment, that data=columns reads")
+    verb.add_argument("place", help=PLACE)
+    verb.add_argument("--to", type=path, required=True, help="folder for the files; must not hold such files yet")
+    verb = verbs.add_parser(
+        "copy", help="a second log with the same records and offsets, also while the first is served"
+    )
+    verb.add_argument("place", help=PLACE)
+    verb.add_argument("to", help="likewise; must have no records yet")
+    enter()
+    options = parser.parse_args(arguments)
+
+    def work() -> None:
+        if options.verb == "copy":
+            print(f"copied: {copy(options.place, options.to):,} records")
+            return
+        files = export(options.place, options.to)
+        print(f"written: {files[0]} to {files[-1].name}, {len(files):,} files")
+
+    return status(work)
+
+
+def export(place: str, to: Path) -> list[Path]:
+    """Writes a log's increments into the folder `to`, and returns their files.
+
+    Columns as the stream has them: user, item, behaviour (the event's type) str, time (UTC, microseconds; the largest so
+    far), period (the increment) int32. Beside them: offset int64, event_id str, sent (the event's own time); learner str,
+    version int32 and slate list of str, of what was served; and fields.NAME str for each further field.
+    """
+    if taken := sorted(to.glob("increment-*.parquet")):
+        raise UserError(f"{taken[0]} exists and is not overwritten; choose another folder with --to")
+    frame = table(place)
+    to.mkdir(parents=True, exist_ok=True)
+    parts = {int(name): part for (name,), part in frame.group_by("period", maintain_order=True)}
+    paths = [to / f"increment-{number:06}.parquet" for number in parts]
+    halves = [one.with_name(f".{one.name}.new") for one in paths]
+    for half, part in zip(halves, parts.values(), strict=True):
+        part.write_parquet(content := io.BytesIO())
+        half.write_bytes(content.getbuffer())  # by Python, whose errors name the file
+    for half, whole in zip(halves, paths, strict=True):
+        half.replace(whole)
+    return paths
+
+
+def table(place: str) -> pl.DataFrame:
+    """The events of all increments, with the columns of `export`."""
+    events, cuts = source.sealed(place)
+    stream = source.table(events, cuts, origin=place).frame
+    known = [event for _, event in events[: stream.height]]
+    fields = sorted({name for event in known for name in event.fields})
+    shown = [event.served for event in known]
+    micro = pl.Series([round((event.time or 0.0) * source.MICRO) for event in known], dtype=pl.Int64)
+    return stream.select(
+        "user",
+        "item",
+        "behaviour",
+        moments(pl.col("time") * source.MICRO + pl.col("fraction") // 1000).alias("time"),
+        "period",
+        pl.col("line").alias("offset"),
+        pl.Series("event_id", [event.event_id for event in known], dtype=pl.String),
+        moments(pl.lit(micro)).alias("sent"),
+        pl.Series("learner", [one and one.learner for one in shown], dtype=pl.String),
+        pl.Series("version", [one and one.version for one in shown], dtype=pl.Int32),
+        pl.Series("slate", [one and one.items for one in shown], dtype=pl.List(pl.String)),
+        *(pl.Series(f"fields.{name}", [event.fields.get(name) for event in known], dtype=pl.String) for name in fields),
+    )
+
+
+def moments(micro: pl.Expr) -> pl.Expr:
+    """Microseconds since 1970 as times."""
+    return micro.cast(pl.Datetime("us", "UTC"))
+
+
+def copy(place: str, to: str) -> int:
+    """Appends all records of a log to an empty one, and returns their number; what comes meanwhile may be missing."""
+    log = open_log(place)
+    try:
+        until = log.last()
+        if not until:
+            raise UserError(f"{place}: the log has no records; nothing was copied")
+        other = open_log(to, create=True)
+        try:
+            if other.last():
+                raise UserError(f"{to}: a log with records is not overwritten; choose another place")
+            after = 0
+            while after < until and (block := log.read(after, min(BLOCK, until - after))):
+                other.append([record for _, record in block])
+                after = block[-1][0]
+        finally:
+            other.close()
+    finally:
+        log.close()
+    return after
