@@ -44,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def export(place: str, to: Path) -> list[Path]:
     """Writes a log's increments into the folder `to`, and returns their files.
 
-    Columns as the stream has them: user, item, behaviour (the event's type) str, time (UTC, microseconds; the largest so
-    far), period (the increment) int32. Beside them: offset int64, event_id str, sent (the event's own time); learner str,
-    version int32 and slate list of str, of what was served; and fields.NAME str for each further field.
+    Columns as the stream has them: user, item, behaviour (the event's type) str, time (UTC, microseconds; the largest
+    so far), period (the increment) int32. Beside them: offset int64, event_id str, sent (the event's own time); learner
+    str, version int32 and slate list of str, of what was served; and fields.NAME str for each further field.
     """
     if taken := sorted(to.glob("increment-*.parquet")):
         raise UserError(f"{taken[0]} exists and is not overwritten; choose another folder with --to")
