@@ -11,6 +11,7 @@ import pytest
 from incremental.log.engine import Log
 from incremental.log.place import open_log
 from incremental.log.records import Choice, Cut, Event, Record, Served
+from tests.log.kills import acknowledged_under_kills, check
 from tests.log.servers import Kafka, Nats
 
 RECORDS: list[Record] = [
@@ -109,6 +110,17 @@ def test_a_reader_waits_for_the_next_record_and_no_longer(opened: Open) -> None:
     assert log.read(0, 10, wait=30.0) == [*enumerate(RECORDS[:2], 1)]
     assert time.monotonic() - start < 15.0
     writer.join()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["nats", "kafka"])
+def test_a_killed_writer_loses_nothing_that_it_acknowledged(request: pytest.FixtureRequest, engine: str) -> None:
+    """The log of SQLite has a faster one (test_sqlite.py)."""
+    server = request.getfixturevalue(engine)
+    if isinstance(server, Kafka):
+        server.topic("killed")
+    place = f"{engine}://{server.address}/killed"
+    check(place, [*acknowledged_under_kills(place, 10, seed=2, longest=0.5)], 10)
 
 
 def test_one_log_serves_a_reader_and_two_writers_at_once(opened: Open) -> None:

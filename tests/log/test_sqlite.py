@@ -1,24 +1,17 @@
 """The embedded engine under what happens to files: a killed writer, a full disk, a broken file, two processes."""
 
-import contextlib
-import itertools
-import random
 import shutil
-import signal
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from incremental.errors import UserError
 from incremental.log.engine import Log
-from incremental.log.place import open_log
 from incremental.log.records import Cut, Event
 from incremental.log.sqlite import SQLite
+from tests.log.kills import acknowledged_under_kills, check, writer
 
 Told = Callable[[str, object], None]
 WRITER = Path(__file__).with_name("writer.py")
@@ -33,57 +26,10 @@ def ids(log: Log) -> list[str]:
     return [record.event_id for _, record in log.read(0, 10**6) if isinstance(record, Event)]
 
 
-def writer(place: str, *command: str) -> "subprocess.Popen[str]":
-    """The process, once it has opened the log."""
-    pipe = subprocess.PIPE
-    line = [*command, sys.executable, str(WRITER), place]
-    found = subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True, env={"PYTHONPATH": str(ROOT)})
-    assert found.stdout is not None
-    assert found.stdout.readline() == "ready\n"
-    return found
-
-
-def acknowledged_under_kills(place: str, kills: int, seed: int) -> Iterator[str]:
-    """The ids that a writer acknowledged, which was killed so often; its client sends again what was not."""
-    draw = random.Random(seed)
-    batches = (" ".join(f"b{n}-{i}" for i in range(draw.randint(1, 20))) for n in itertools.count())
-    batch = next(batches)
-    for left in range(kills, -1, -1):
-        process = writer(place)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        until = time.monotonic() + draw.uniform(0.0, 0.06)
-        if left:
-            killer = threading.Timer(until - time.monotonic(), process.send_signal, [signal.SIGKILL])
-            killer.start()
-        while left or time.monotonic() < until:
-            try:
-                process.stdin.write(f"{batch}\n")
-                process.stdin.flush()
-            except BrokenPipeError:
-                break
-            if process.stdout.readline() != f"{batch}\n":
-                break  # killed: the next process gets it once more
-            yield from batch.split()
-            batch = next(batches)
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
-
-
 @pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_killed_writer_loses_nothing_that_it_acknowledged(tmp_path: Path, kills: int) -> None:
     place = str(tmp_path / "log.sqlite")
-    acknowledged = [*acknowledged_under_kills(place, kills, seed=1)]
-    log = open_log(place)
-    kept = ids(log)
-    log.close()
-    assert len(acknowledged) > kills
-    assert len(kept) == len(set(kept)), "twice"
-    assert kept[: len(acknowledged)] == acknowledged  # the rest is the batch that was on its way
-    assert len({one.partition("-")[0] for one in kept[len(acknowledged) :]}) <= 1, "invented"
+    check(place, [*acknowledged_under_kills(place, kills, seed=1)], kills)
 
 
 def test_two_writers_and_the_retries_of_each(tmp_path: Path) -> None:
