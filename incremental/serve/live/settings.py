@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -76,7 +77,7 @@ def live(
     log: str,
     cut: Cuts,
     champion: str = CHAMPION,
-    challengers: dict[str, list[str]] | None = None,
+    challengers: dict[str, str | list[str]] | None = None,
     keep_versions: Count = 20,
     host: str = "127.0.0.1",
     port: Count = 8765,
@@ -92,19 +93,23 @@ def live(
     ahead: NotNegative = 60.0,
     access_log: Literal["paths", "ids", "off"] = "paths",
 ) -> Live:
-    """`Live`, checked: names are those of folders, and no challenger is the champion."""
-    challengers = challengers or {}
-    for name in (champion, *challengers):
+    """`Live`, checked: names are those of folders, and no challenger is the champion.
+
+    A challenger's overrides are a list, or one text, `method=replay training.epochs=5`.
+    """
+    given = challengers or {}
+    others = {name: shlex.split(own) if isinstance(own, str) else own for name, own in given.items()}
+    for name in (champion, *others):
         if not re.fullmatch(r"\w[\w.-]{0,63}", name):
             raise UserError(f"live: the learner's name {name!r} may have letters, digits, _ . - only, at most 64")
-    if champion in challengers:
+    if champion in others:
         raise UserError(f"live.challengers.{champion}: this is the champion's name; choose another")
     return Live(
         folder.expanduser(),
         log,
         cut,
         champion,
-        challengers,
+        others,
         keep_versions,
         host,
         port,
