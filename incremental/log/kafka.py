@@ -17,6 +17,7 @@ from incremental.log.messages import Messages
 
 PATIENCE = 30.0  # seconds for what a broker does not do at once: it may start anew, or choose a leader
 ANSWER = 5.0  # seconds for the first answer
+PAUSE = 0.1  # seconds between two looks
 MOST = 1_000_000  # bytes of a message, below what brokers take
 PARTITION = 0
 MADE = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete", "flush.messages": "1"}
@@ -70,17 +71,30 @@ class Topic:
         if self.name not in cluster.topics:
             if not create:
                 raise UserError(f"{self.place}: no such log; incremental-serve makes one")
-            made = NewTopic(self.name, 1, min(len(cluster.brokers), 3), config=MADE)
+            copies = min(len(cluster.brokers), 3)
+            asked = MADE if copies < 3 else {**MADE, "min.insync.replicas": "2"}  # so that one of three may go
+            made = NewTopic(self.name, 1, copies, config=asked)
             try:
                 admin.create_topics([made], request_timeout=ANSWER)[self.name].result()
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise
+        self._wait(admin)
         if cluster.controller_id not in cluster.brokers:  # as with the protocol's mock: nobody can be asked
             return
-        asked = ConfigResource(ConfigResource.Type.TOPIC, self.name)
-        (answer,) = admin.describe_configs([asked], request_timeout=ANSWER).values()
+        topic = ConfigResource(ConfigResource.Type.TOPIC, self.name)
+        (answer,) = admin.describe_configs([topic], request_timeout=ANSWER).values()
         check(self.place, {name: str(one.value) for name, one in answer.result().items()})
+
+    def _wait(self, admin: AdminClient) -> None:
+        """Returns once a broker leads the partition, which takes a moment where the topic is new."""
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            partition = admin.list_topics(self.name, timeout=ANSWER).topics[self.name].partitions.get(PARTITION)
+            if partition is not None and partition.leader >= 0:
+                return
+            time.sleep(PAUSE)
+        raise UserError(f"{self.place}: no broker leads partition {PARTITION} of the topic; see the brokers' logs")
 
     def size(self) -> int:
         """See `Broker`."""

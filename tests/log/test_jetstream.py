@@ -1,6 +1,7 @@
 """The engine on a real NATS server that is killed, and one of three that is."""
 
 import asyncio
+import contextlib
 import random
 import threading
 import time
@@ -16,7 +17,7 @@ from incremental.errors import UserError
 from incremental.log.engine import Log
 from incremental.log.messages import Messages
 from incremental.log.place import open_log
-from incremental.log.records import Event, Served
+from incremental.log.records import Event, Record, Served
 from tests.log.servers import Nats, free_port
 
 Told = Callable[[str, object], None]
@@ -50,6 +51,36 @@ def send(log: Log, stop: threading.Event, acknowledged: list[str]) -> None:
         number += 1
 
 
+def follow(log: Log, stop: threading.Event, seen: list[tuple[int, Record]]) -> None:
+    """Reads on from where it is, as a learner does."""
+    while not stop.is_set() or seen[-1][0] < log.last():
+        with contextlib.suppress(UserError):
+            seen += log.read(seen[-1][0] if seen else 0, 7, wait=0.05)
+
+
+@contextlib.contextmanager
+def busy(place: str) -> Iterator[list[str]]:
+    """A client and a reader at work; gives the ids that were acknowledged so far, and checks what became of them."""
+    stop, acknowledged, seen = threading.Event(), list[str](), list[tuple[int, Record]]()
+    logs = [open_log(place, create=True) for _ in range(2)]
+    client = threading.Thread(target=send, args=(logs[0], stop, acknowledged))
+    reader = threading.Thread(target=follow, args=(logs[1], stop, seen))
+    client.start()
+    reader.start()
+    try:
+        yield acknowledged
+    finally:
+        stop.set()
+        client.join()
+        reader.join()
+        for log in logs:
+            log.close()
+    log = open_log(place)
+    assert seen == log.read(0, 10**6)
+    log.close()
+    check(place, acknowledged)
+
+
 def check(place: str, acknowledged: list[str]) -> None:
     """Everything that was acknowledged is there once, in order, and at most the batch that was on its way beside."""
     log = open_log(place)
@@ -63,21 +94,22 @@ def check(place: str, acknowledged: list[str]) -> None:
 def test_a_killed_server_loses_nothing_that_it_acknowledged(server: Nats, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("incremental.log.jetstream.ANSWER", 0.3)  # what is asked of a dead server has no answer
     place = f"nats://{server.address}/live"
-    log, stop, acknowledged = open_log(place, create=True), threading.Event(), list[str]()
-    client = threading.Thread(target=send, args=(log, stop, acknowledged))
-    client.start()
     draw = random.Random(0)
-    for _ in range(3):
-        before = len(acknowledged)
-        while len(acknowledged) < before + 25:
-            time.sleep(0.005)
-        time.sleep(draw.uniform(0.0, 0.02))
-        server.kill()
-        server.start()
-    stop.set()
-    client.join()
-    log.close()
-    check(place, acknowledged)
+    with busy(place) as acknowledged:
+        for _ in range(3):
+            progress(acknowledged, 25)
+            time.sleep(draw.uniform(0.0, 0.02))
+            server.kill()
+            server.start()
+        progress(acknowledged, 25)
+
+
+def progress(acknowledged: list[str], more: int) -> None:
+    """Returns once so many more events were acknowledged."""
+    wanted, until = len(acknowledged) + more, time.monotonic() + 60.0
+    while len(acknowledged) < wanted:
+        assert time.monotonic() < until
+        time.sleep(0.005)
 
 
 @pytest.mark.slow
@@ -85,22 +117,14 @@ def test_one_of_three_servers_is_killed_and_brought_back(tmp_path: Path) -> None
     routes = [free_port() for _ in range(3)]
     servers = [Nats(tmp_path / f"n{n}", (routes[n], *routes[:n], *routes[n + 1 :])) for n in range(3)]
     place = f"nats://{','.join(one.address for one in servers)}/live"
-    log, stop, acknowledged = open_log(place, create=True), threading.Event(), list[str]()
-    client = threading.Thread(target=send, args=(log, stop, acknowledged))
-    client.start()
-    for one in servers:  # one of them is the stream's leader
-        for step in (one.kill, one.start):
-            before = len(acknowledged)
-            until = time.monotonic() + 60.0
-            while len(acknowledged) < before + 50 and time.monotonic() < until:
-                time.sleep(0.01)
-            assert len(acknowledged) >= before + 50, "two of three are enough to go on"
-            step()
-        time.sleep(2.0)  # it catches up before the next one goes
-    stop.set()
-    client.join()
-    log.close()
-    check(place, acknowledged)
+    with busy(place) as acknowledged:
+        for one in servers:  # one of them is the stream's leader
+            progress(acknowledged, 50)
+            one.kill()
+            progress(acknowledged, 50)  # two of three are enough to go on
+            one.start()
+            time.sleep(2.0)  # it catches up before the next one goes
+        progress(acknowledged, 50)
     for one in servers:
         one.kill()
 
