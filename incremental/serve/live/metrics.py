@@ -85,7 +85,7 @@ class Metrics:
         for first in range(now - now % step - SECONDS + step, now + 1, step):
             own = [seconds[at] for at in range(first, first + step) if at in seconds]
             latencies = [each for one in own for each in one.latencies]
-            p50, p99 = np.percentile(latencies, [50, 99]) * 1000 if latencies else (None, None)
+            p50, p99 = (np.percentile(latencies, [50, 99]) * 1000).tolist() if latencies else (None, None)
             passed = min(step, now - first + 1)
             events, requests = (sum(getattr(one, name) for one in own) / passed for name in ("events", "requests"))
             found.append({"time": first, "events": events, "requests": requests, "p50": p50, "p99": p99})

@@ -1,6 +1,7 @@
 """What the page shows: the state of the loop as JSON, and the page itself, which needs nothing from elsewhere."""
 
 import csv
+import json
 import time
 from functools import cache
 from importlib.resources import files
@@ -10,6 +11,7 @@ from typing import Any
 from incremental.serve.live import versions
 from incremental.serve.live.service import Service
 
+STATUS = "status.json"  # of a learner's folder
 STEP = 5  # seconds of a point
 UPDATES = 12  # that are listed
 POINTS = 500  # of a curve at most
@@ -57,6 +59,7 @@ def state(service: Service) -> dict[str, Any]:
                     "version": versions.newest(folder),
                     **quality(folder / "evaluations.csv"),
                     "published": published(folder),
+                    "status": status(folder / STATUS),
                 }
             )
     return found
@@ -76,6 +79,14 @@ def quality(file: Path) -> dict[str, Any]:
             points.append([on, float(row["value"]), int(row["count"])])
     step = -(-len(points) // POINTS) or 1
     return {"metric": metric, "points": points[::-1][::step][::-1]}
+
+
+def status(file: Path) -> dict[str, Any] | None:
+    """What a learner says of itself; None: nothing."""
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def published(folder: Path) -> dict[int, float]:

@@ -256,7 +256,10 @@ def test_the_lag_is_what_the_version_has_not_learnt(client: TestClient, service:
     service.log.append([Cut(1, 10, "drift", 200.0)])
     service.people.follow()
     assert service.lag() == (3, 96.0, 1)
-    assert [each["number"] for each in client.get("/v1/status").json()["drift"]] == [1]
+    client.get("/v1/recommend?user=ann")
+    state = client.get("/v1/status").json()
+    assert [each["number"] for each in state["drift"]] == [1]
+    assert (state["recent"][-1]["requests"] > 0, state["recent"][-1]["p99"] > 0) == (True, True)
     text = client.get("/metrics").text
     assert "incremental_lag_events 3.0" in text
     assert 'incremental_events_total{verdict="new"} 3.0' in text
