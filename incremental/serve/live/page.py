@@ -36,7 +36,7 @@ def state(service: Service) -> dict[str, Any]:
         "totals": {"events": people.events, "users": len(people.users), "items": len(people.items)},
         "queue": {"events": service.writer.length, "most": service.settings.limits.queue},
         "recent": service.metrics.recent(STEP),
-        "cuts": [each._asdict() for each in people.sealed[-UPDATES:]][::-1],
+        "cuts": [each._asdict() for each in people.sealed[-UPDATES - 1 :]][::-1],
         "drift": [each._asdict() for each in people.sealed if each.reason == "drift"][-UPDATES:][::-1],
         "increments": len(people.sealed),
         "learners": [],

@@ -78,7 +78,7 @@ class People:
         self.pack = struct.Struct("<iqih" + "i" * len(self.kinds)).pack  # a row of it
         self.lock = threading.Lock()
         self.offset = self.events = 0  # the last record's place; how many of them are events
-        self.latest = 0.0  # the largest time of an event
+        self.first = self.latest = 0.0  # the first event's time, and the largest of all
         self.users: dict[str, int] = {}
         self.items: dict[str, int] = {}
         self.types: dict[str, int] = {}
@@ -165,7 +165,12 @@ class People:
     def learnt(self, until: int) -> Sealed:
         """What a version has learnt that was trained up to the cut at this offset; and how many cuts there are."""
         with self.lock:
-            return next((each for each in reversed(self.sealed) if each.until <= until), Sealed(-1, 0, 0, 0.0, "", 0.0))
+            return next((each for each in reversed(self.sealed) if each.until <= until), self._nothing)
+
+    @property
+    def _nothing(self) -> Sealed:
+        """Before the first cut."""
+        return Sealed(-1, 0, 0, self.first, "", 0.0)
 
     def _take(self, offset: int, record: Event | Cut | Choice) -> None:
         if isinstance(record, Choice):
@@ -173,7 +178,7 @@ class People:
         elif isinstance(record, Cut):
             places, times = self.open
             number = bisect_right(places, record.until)
-            before = self.sealed[-1] if self.sealed else Sealed(-1, 0, 0, 0.0, "", 0.0)
+            before = self.sealed[-1] if self.sealed else self._nothing
             time = times[number - 1] if number else before.latest
             self.sealed.append(
                 Sealed(record.number, record.until, before.events + number, time, record.reason, record.time)
@@ -195,6 +200,7 @@ class People:
         self.counts[item] += 1
         # The stream's time is a running maximum, in whole microseconds.
         self.latest = max(self.latest, event.time or 0.0)
+        self.first = self.latest if self.events == 1 else self.first
         self.open[0].append(offset)
         self.open[1].append(self.latest)
         whole, fraction = divmod(round(self.latest * 1e6), 1_000_000)
