@@ -53,7 +53,7 @@ def serve(settings: Settings, log: Log) -> None:
             signal.signal(each, handler)
 
 
-def main(config: Mapping[str, Any]) -> None:
+def run(config: Mapping[str, Any]) -> None:
     """Serves what a resolved config with the node `live` says; it makes the log where there is none."""
     live = live_of(config)
     live.folder.mkdir(parents=True, exist_ok=True)
