@@ -294,15 +294,13 @@ async def explain(service: Service, request: Request) -> Response:
 async def promote(service: Service, request: Request) -> Response:
     """POST /v1/admin/promote: a learner's model serves from now on."""
     given = await command(service, request, Promotion)
-    return await chosen(
-        service, lambda: service.chooser.promotion(given.learner, given.version, given.reason, time.time())
-    )
+    return await chosen(service, lambda: service.chooser.promotion(given.learner, given.version, given.reason))
 
 
 async def rollback(service: Service, request: Request) -> Response:
     """POST /v1/admin/rollback: an earlier version serves again, and stays until the next choice."""
     given = await command(service, request, Rollback)
-    return await chosen(service, lambda: service.chooser.rollback(given.version, given.reason, time.time()))
+    return await chosen(service, lambda: service.chooser.rollback(given.version, given.reason))
 
 
 async def chosen(service: Service, choice: Callable[[], Any]) -> Response:

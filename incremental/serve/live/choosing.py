@@ -8,7 +8,7 @@ from pathlib import Path
 
 from incremental.errors import UserError
 from incremental.log.records import Choice
-from incremental.serve.live import versions
+from incremental.serve.live import choices, versions
 from incremental.serve.live.model import Loader, Model
 from incremental.serve.live.people import People
 from incremental.serve.live.refused import Refused
@@ -94,7 +94,7 @@ class Chooser:
 
     # -- choices ---------------------------------------------------------------------------------------------------
 
-    def promotion(self, learner: str, version: int | None, reason: str, now: float) -> Choice:
+    def promotion(self, learner: str, version: int | None, reason: str) -> Choice:
         """The record by which a learner's model serves from now on. Raises Refused for one that is not there."""
         known = sorted(each.name for each in self.learners.iterdir() if each.is_dir()) if self.learners.is_dir() else []
         if learner not in known:
@@ -105,9 +105,9 @@ class Chooser:
             there = ", ".join(map(str, numbers)) or "none yet"
             what = "a version" if version is None else f"version {version}"
             raise Refused(404, f"{learner} has not got {what}", f"one of: {there}", "choose another one")
-        return Choice(f"{learner}-{version or 'newest'}-{time.time_ns()}", learner, version, now, reason)
+        return choices.promotion(self.learners.parent, learner, version, reason)
 
-    def rollback(self, version: int | None, reason: str, now: float) -> Choice:
+    def rollback(self, version: int | None, reason: str) -> Choice:
         """The record by which an earlier version of the learner that serves does so again: by default the last one
         before. Raises Refused where there is none."""
         model = self.current
@@ -119,4 +119,4 @@ class Chooser:
             there = ", ".join(map(str, earlier)) or "none"
             what = "an earlier version" if number is None else f"version {number} before {model.number}"
             raise Refused(409, f"{model.learner} has not got {what}", f"one of: {there}", "choose another one")
-        return self.promotion(model.learner, number, reason, now)
+        return self.promotion(model.learner, number, reason)

@@ -1,6 +1,6 @@
 """A version that serves: a program's compiled functions by number of requests, and the state that they are given."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,19 +11,20 @@ import numpy as np
 from jax import Array
 
 from incremental.app.assemble import assemble
-from incremental.app.bases import ALONE, config_of, data_of
-from incremental.app.continuing import kept_stream
+from incremental.app.bases import ALONE, config_of
 from incremental.app.trust import refuse_strangers
 from incremental.core.program import Program
 from incremental.core.spec import Sizes
 from incremental.core.types import State
-from incremental.data.kept import log_of
 from incremental.data.stream import Stream
 from incremental.errors import UserError
+from incremental.log.engine import Log
 from incremental.run.alone import Build, like
 from incremental.run.feed import Feed, read_by, within
 from incremental.serve.live import versions
+from incremental.serve.live.feed import Making
 from incremental.serve.live.people import Asked, People
+from incremental.serve.live.tail import BLOCK, Tail
 
 BUCKETS = (1, 8, 64, 256)  # requests that a compiled function answers
 EPSILON = 1e-12
@@ -146,7 +147,7 @@ class Model:
         places = [*people.last(events, self.known)[-(BUCKETS[-1] - 1) :]] if read else []
         without = [asked._replace(recent=np.delete(events, place)) for place in places]
         rows = [asked, *without]
-        inputs = self.inputs(people, rows, bucket(len(rows)))
+        inputs = self.inputs(people, rows, bucket(min(people.length + 1, BUCKETS[-1])))
         scores, fallback = jax.device_get(self.functions.score(self.state, inputs, np.int32(item)))
         if fallback[0]:
             return float(scores[0]), []
@@ -156,10 +157,13 @@ class Model:
         ]
 
     def warm(self, people: People) -> None:
-        """Compiles what requests need."""
+        """Compiles what requests need, or the first of them would wait, and all behind it."""
         nobody = people.ask("")
         for rows in BUCKETS:
             self.best(people, [nobody] * rows, [False] * rows)
+        self.explain(people, nobody, 0)
+        if self.functions.near is not None:
+            self.similar(0)
 
 
 def placed(leaf: Any) -> Any:
@@ -178,36 +182,28 @@ class Recipe(NamedTuple):
 
     Attributes:
         build
-        stream: of the learner, whose features and side tables are read
+        stream: of the log, whose features and side tables are read
     """
 
     build: Build
     stream: Stream
 
 
-def recipe(folder: Path) -> Recipe:
-    """That of a learner's folder, which is a run directory; nothing but its files is read."""
-    config = config_of(folder)
-    data = data_of(folder)
-    refuse_strangers(
-        {key: value for key, value in config.items() if key != "tracking"}, (), str(folder / "config.yaml")
-    )
-    stream = kept_stream(config, log_of(data), data.increment)
-    return Recipe(assemble({**config, "devices": ALONE}, stream).build, stream)
-
-
 class Loader:
-    """Makes models of learners' folders. Programs and functions are kept for the capacities of the last model."""
+    """Makes models of learners' folders. Programs and functions are kept for the capacities of the last model.
 
-    def __init__(self, learners: Path, most: int, recipe: Callable[[Path], Recipe] = recipe) -> None:
-        self.learners, self.most, self.recipe = learners, most, recipe
+    `plugins`: packages, beside this one, that factories may be imported from.
+    """
+
+    def __init__(self, learners: Path, log: Log, most: int, plugins: Sequence[str] = ()) -> None:
+        self.learners, self.log, self.most, self.plugins = learners, log, most, plugins
         self.made: tuple[str, Recipe, dict[Sizes, Functions]] | None = None
 
     def load(self, learner: str, number: int) -> Model:
         """The version of a learner, not yet warm. Raises UserError."""
         folder = self.learners / learner
         if self.made is None or self.made[0] != learner:
-            self.made = learner, self.recipe(folder), {}
+            self.made = learner, self.recipe(folder, 0), {}
         _, parts, functions = self.made
         programs: Mapping[Sizes, Functions] = functions
 
@@ -219,10 +215,25 @@ class Loader:
             raise UserError(f"{folder}: the learner predicts behaviours and recommends no items; choose another one")
         program = at(found.sizes)
         if program.at is not None:  # its items' texts have come with the events
-            parts = self.recipe(folder)
+            parts = self.recipe(folder, number)
             program = program.at(Feed(parts.stream).side(len(parts.stream) - 1, program, jax.device_put))
             return Model(learner, number, found, Functions(program, self.most), parts.stream)
         if found.sizes not in functions:
             functions.clear()
             functions[found.sizes] = Functions(program, self.most)
         return Model(learner, number, found, functions[found.sizes], parts.stream)
+
+    def recipe(self, folder: Path, last: int) -> Recipe:
+        """That of a learner's folder, with the stream up to the end of increment `last`."""
+        config = config_of(folder)
+        used = {key: value for key, value in config.items() if key != "tracking"}
+        refuse_strangers(used, self.plugins, str(folder / "config.yaml"))
+        tail = Tail(self.log, "the log")
+        while len(tail.cuts) <= last and (block := self.log.read(tail.offset, BLOCK)):
+            for offset, record in block:
+                tail.take(offset, record)
+            tail.offset = block[-1][0]
+        if len(tail.cuts) <= last:
+            raise UserError(f"{folder}: increment {last} has not ended in the log; start with the learner's own log")
+        stream = Making(config["data"], "the log").stream(tail.events, tail.cuts[: last + 1])
+        return Recipe(assemble({**config, "devices": ALONE}, stream).build, stream)

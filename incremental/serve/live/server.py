@@ -8,6 +8,7 @@ from typing import Any
 
 import uvicorn
 
+from incremental.app.trust import targets
 from incremental.errors import UserError
 from incremental.log.engine import Log
 from incremental.log.place import open_log
@@ -67,6 +68,7 @@ def run(config: Mapping[str, Any]) -> None:
         data["history"],
         data["source"].get("kinds") or {},
         (data.get("cleaning") or {}).get("behaviours"),
+        sorted({name.partition(".")[0] for _, name in targets(config, "")}),
         Limits(**{name: getattr(live, name) for name in Limits._fields}),
         live.access_log,
     )

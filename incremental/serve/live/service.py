@@ -1,7 +1,7 @@
 """The parts of a server, put together: log, writer, people, chooser, batcher, counts."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -33,6 +33,7 @@ class Settings(NamedTuple):
         history: L, the last events that a model reads
         kinds: further kinds of ids, and the events' fields that hold them
         only: the types of events that the learners read; None: all
+        plugins: packages that learners' factories may be of, beside this one
         limits
         access_log: paths: a line a request, without what is asked; ids: with it; off: no lines
     """
@@ -45,6 +46,7 @@ class Settings(NamedTuple):
     history: int = 50
     kinds: Mapping[str, str] = {}
     only: Collection[str] | None = None
+    plugins: Sequence[str] = ()
     limits: Limits = Limits()
     access_log: Literal["paths", "ids", "off"] = "paths"
 
@@ -76,7 +78,7 @@ class Service:
             }
         )
         self.people.follow()
-        loader = loader or Loader(self.learners, limits.most)
+        loader = loader or Loader(self.learners, log, limits.most, settings.plugins)
         self.chooser = Chooser(self.learners, settings.champion, self.people, loader, self._swapped)
         self.chooser.start()
         self.batcher = Batcher(

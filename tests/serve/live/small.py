@@ -21,7 +21,7 @@ from incremental.models.cooccurrence import cooccurrence
 from incremental.run.executor import Snapshot
 from incremental.run.progress import Progress
 from incremental.serve.live import versions
-from incremental.serve.live.model import Functions, Loader, Recipe
+from incremental.serve.live.model import Functions, Loader, Model, Recipe
 from incremental.serve.live.service import Service, Settings
 from tests import lab
 
@@ -73,9 +73,15 @@ def publish(folder: Path, number: int, learner: str = "champion", cut: int = 7) 
 
 def loader(folder: Path) -> Loader:
     """One that shares compiled functions with all tests."""
-    found = Loader(folder / "learners", MOST, lambda _folder: Recipe(lambda _sizes: program(), stream()))
-    found.made = "champion", found.recipe(folder), {SIZES: functions()}
-    return found
+    return Ready(folder / "learners", None, MOST)  # type: ignore[arg-type]
+
+
+class Ready(Loader):
+    """A loader of folders without a configuration."""
+
+    def load(self, learner: str, number: int) -> Model:
+        self.made = learner, Recipe(lambda _sizes: program(), stream()), {SIZES: functions()}
+        return super().load(learner, number)
 
 
 def event(number: int, user: str = "ann", item: str = "a", **more: Any) -> dict[str, Any]:

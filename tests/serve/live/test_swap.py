@@ -49,6 +49,22 @@ def test_no_answer_is_by_two_versions(tmp_path: Path) -> None:
         assert score == each["version"] + 1
 
 
+def test_a_version_that_serves_compiles_nothing(tmp_path: Path) -> None:
+    small.publish(tmp_path, 0)
+    service = small.service(tmp_path)
+    functions = small.functions()
+    before = functions.top._cache_size(), functions.score._cache_size()
+    model = service.chooser.current
+    assert model is not None
+    for number in (1, 3, 20, 100):
+        model.best(service.people, [service.people.ask("ann")] * number, [True] * number)
+    model.explain(service.people, service.people.ask("cid"), 1)
+    small.publish(tmp_path, 1)
+    assert service.chooser.look()
+    assert (functions.top._cache_size(), functions.score._cache_size()) == before == (4, 1)
+    service.close()
+
+
 def test_requests_that_come_together_are_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small.publish(tmp_path, 0)
     service = small.service(tmp_path)
