@@ -52,7 +52,7 @@ def test_no_answer_is_by_two_versions(tmp_path: Path) -> None:
 def test_a_version_that_serves_compiles_nothing(tmp_path: Path) -> None:
     small.publish(tmp_path, 0)
     service = small.service(tmp_path)
-    functions = small.functions()
+    functions: Any = small.functions()
     before = functions.top._cache_size(), functions.score._cache_size()
     model = service.chooser.current
     assert model is not None
