@@ -2,14 +2,18 @@
 
 import argparse
 import io
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import msgspec
 import polars as pl
 
+from incremental.data import ids
 from incremental.data.sources import log as source
 from incremental.errors import UserError
 from incremental.log.place import open_log
+from incremental.log.records import Cut, Event, Record
 from incremental.shell import enter, path, status
 
 PLACE = "a file, nats://HOST:PORT/STREAM or kafka://HOST:PORT/TOPIC"
@@ -28,12 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     verb.add_argument("place", help=PLACE)
     verb.add_argument("to", help="likewise; must have no records yet")
+    verb.add_argument("--without-user", action="append", default=[], metavar="ID", help="leave this user's events out")
     enter()
     options = parser.parse_args(arguments)
 
     def work() -> None:
         if options.verb == "copy":
-            print(f"copied: {copy(options.place, options.to):,} records")
+            print(f"copied: {copy(options.place, options.to, options.without_user):,} records")
             return
         files = export(options.place, options.to)
         print(f"written: {files[0]} to {files[-1].name}, {len(files):,} files")
@@ -92,8 +97,12 @@ def moments(micro: pl.Expr) -> pl.Expr:
     return micro.cast(pl.Datetime("us", "UTC"))
 
 
-def copy(place: str, to: str) -> int:
-    """Appends all records of a log to an empty one, and returns their number; what comes meanwhile may be missing."""
+def copy(place: str, to: str, without: Collection[str] = ()) -> int:
+    """Appends a log's records to an empty log, and returns their number; what comes meanwhile may be missing.
+
+    The events of the users `without` are left out. Then later offsets are smaller, the cuts are moved with them, and an
+    increment that had no other events is none.
+    """
     log = open_log(place)
     try:
         until = log.last()
@@ -103,12 +112,38 @@ def copy(place: str, to: str) -> int:
         try:
             if other.last():
                 raise UserError(f"{to}: a log with records is not overwritten; choose another place")
+            left = Left({ids.normal(user) for user in without})
             after = 0
             while after < until and (block := log.read(after, min(BLOCK, until - after))):
-                other.append([record for _, record in block])
+                other.append([kept for offset, record in block if (kept := left.moved(offset, record)) is not None])
                 after = block[-1][0]
         finally:
             other.close()
     finally:
         log.close()
-    return after
+    return after - len(left.out)
+
+
+class Left:
+    """What is left of a log without some users."""
+
+    def __init__(self, users: Collection[str]) -> None:
+        self.users = users
+        self.out: list[int] = []  # offsets that are left out
+        self.events: list[int] = []  # offsets of the events that are left
+        self.cuts, self.sealed = 0, 0  # cuts that are left, and the events up to the last one
+
+    def moved(self, offset: int, record: Record) -> Record | None:
+        """The next record as it is now; None: it is left out."""
+        if isinstance(record, Event):
+            (self.out if record.user in self.users else self.events).append(offset)
+            return None if record.user in self.users else record
+        if isinstance(record, Cut):
+            sealed = bisect_right(self.events, record.until)
+            if sealed == self.sealed:
+                self.out.append(offset)
+                return None
+            moved = record.until - bisect_right(self.out, record.until)
+            record = msgspec.structs.replace(record, number=self.cuts, until=moved)
+            self.cuts, self.sealed = self.cuts + 1, sealed
+        return record

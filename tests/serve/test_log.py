@@ -1,6 +1,7 @@
 """A log as Parquet files, which are the same stream, and as a second log."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from incremental.data.sources.log import everything, log
 from incremental.data.stream import make_stream
 from incremental.errors import UserError
 from incremental.log.place import open_log
-from incremental.log.records import Cut, Event, Record, Served
+from incremental.log.records import Choice, Cut, Event, Record, Served
 from incremental.serve.log import main
 
 Told = Callable[[str, object], None]
@@ -98,6 +99,29 @@ def test_a_copy_has_the_same_records_at_the_same_offsets(
     assert one.last() == other.last() == 37
     one.close()
     other.close()
+
+
+def test_a_copy_without_a_user_has_the_cuts_where_they_were(tmp_path: Path) -> None:
+    """The first increment is of this user alone, and the copy has no such increment."""
+    users = ["x", "x", "a", "x", "b", "a", "x"]
+    ends = {1: 0, 4: 1, 6: 2}  # after this event ends this increment
+    records: list[Record] = []
+    for n, user in enumerate(users):
+        records.append(Event(f"e{n}", user, f"i{n}", time=START + n))
+        if n in ends:
+            records += [Choice(f"c{n}", "main", None, START), Cut(ends[n], len(records), "count", START)]
+    made = open_log(str(tmp_path / "log.sqlite"), create=True)
+    made.append(records)
+    made.close()
+    place, to = str(tmp_path / "log.sqlite"), str(tmp_path / "without.sqlite")
+    assert main(["copy", place, to, "--without-user", " x ", "--without-user", "never"]) == 0
+    with closing(open_log(to)) as copied:
+        kept = [record for _, record in copied.read(0, 100)]
+    assert [one.event_id for one in kept if isinstance(one, Event)] == ["e2", "e4", "e5"]
+    assert [(one.number, one.until) for one in kept if isinstance(one, Cut)] == [(0, 3), (1, 6)]
+    made_of = log(path=to).frame
+    assert made_of["user"].to_list() == ["a", "b", "a"]
+    assert made_of["period"].to_list() == [0, 0, 1]
 
 
 def test_periods_of_a_column(tmp_path: Path, documented: Told) -> None:
