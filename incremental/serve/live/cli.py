@@ -14,6 +14,7 @@ ABOUT = """Recommend, take events, learn from them, and put each new model in pl
 
   incremental-serve experiment=live                                 in the folder live/
   incremental-serve experiment=live live.folder=DIR live.cut.count=200 +strategy@strategies.memory=replay
+  incremental-serve experiment=live base=RUN                        begins with the events of a run
   incremental experiment=live live.folder=DIR                       the same run again, from its log
 
 promote: the versions of LEARNER serve from now on, or its version N only. rollback: the version before, or version N,
@@ -43,7 +44,8 @@ def start(arguments: list[str]) -> None:
     if options.part is None:
         from incremental.serve.live.supervisor import supervise
 
-        supervise(live, overrides)
+        own = [one for one in overrides if configuring.key_of(one) != "base"]
+        supervise(live, own, config["base"])
         return
     compilation_cache()
     part, _, name = options.part.partition(":")

@@ -65,10 +65,13 @@ def refuse(config: Mapping[str, Any]) -> None:
         (config["evaluation"].get("matrix"), "evaluation.matrix=true: tests each model on later increments too"),
         (config["devices"].get("tables") == "whole", "devices.tables=whole: makes room for the ids of all the stream"),
         (config["devices"].get("distributed"), "devices.distributed=true: is for runs on a file"),
-        (config["base"], f"base={config['base']}: a learner trains its base part itself; see docs/live.md"),
+        (
+            config["base"],
+            f"base={config['base']}: the log begins with a run's events, which incremental-serve puts there",
+        ),
     ):
         if wrong:
-            raise UserError(f"{why}; leave it out in a live loop")
+            raise UserError(f"{why}; leave it out for a learner")
 
 
 class Learner:

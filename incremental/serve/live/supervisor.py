@@ -1,15 +1,18 @@
 """The parts of a live loop as processes: a server, a learner for each name. One that dies is started again."""
 
+import contextlib
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from incremental.errors import UserError
 from incremental.log.place import open_log
+from incremental.serve.live.beginning import begin
 from incremental.serve.live.settings import Live, note
 
 REFUSED = 2  # how a part ends that the user must mend
@@ -37,13 +40,16 @@ class Part(NamedTuple):
     due: float | None = None
 
 
-def supervise(live: Live, overrides: Sequence[str]) -> None:
+def supervise(live: Live, overrides: Sequence[str], base: str | None = None) -> None:
     """Runs server, champion and challengers until SIGTERM or SIGINT, which each of them gets.
 
-    Raises UserError where one has refused what it was given, and has said why; a challenger that refuses is left out.
+    The log begins with the events of the run `base`. Raises UserError where a part has refused what it was given, and
+    has said why; a challenger that refuses is left out.
     """
     live.folder.mkdir(parents=True, exist_ok=True)
-    open_log(live.log, create=True).close()
+    with contextlib.closing(open_log(live.log, create=True)) as log:
+        if base:
+            print(f"{live.log}: begins with the {begin(Path(base), log, live.log):,} events of {base}", flush=True)
     note(live)
     told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,0 +1,46 @@
+"""A live loop that begins with what a run has seen: its events are the base part of the log."""
+
+import time
+from pathlib import Path
+
+from incremental.app.bases import config_of, data_of
+from incremental.data.interactions import Interactions
+from incremental.data.kept import log_of
+from incremental.errors import UserError
+from incremental.log.engine import Log
+from incremental.log.records import Cut, Event
+
+BLOCK = 10_000  # events appended at once
+PREFIX = "base:"  # of their ids
+
+
+def begin(run: Path, log: Log, place: str) -> int:
+    """Puts the events of a run's data into an empty log, as increment 0, and returns their number.
+
+    A log that begins with them is left as it is, or gets the rest of them: so a kill in between does no harm. Raises
+    UserError for a log with other events, and for what is no run.
+    """
+    config_of(run)  # is it one
+    known = log_of(data_of(run))
+    first = log.read(0, 1)
+    if first and not (isinstance(first[0][1], Event) and first[0][1].event_id == f"{PREFIX}0"):
+        raise UserError(
+            f"base={run}: {place} has events already, which are not that run's; leave base out to go on with this log, "
+            "or choose another folder with live.folder=..."
+        )
+    until = 0
+    for start in range(0, len(known), BLOCK):
+        block = [event(known, n) for n in range(start, min(start + BLOCK, len(known)))]
+        until = log.append(block)[-1].offset
+    log.append([Cut(0, until or log.last(), "end", time.time())])
+    return len(known)
+
+
+def event(log: Interactions, n: int) -> Event:
+    """Event n of a run's data; a further kind of ids is a field of its name."""
+    further = {name: kind.names[kind.ids[n]] for name, kind in log.further.items() if kind.ids[n]}
+    kind = {} if log.behaviour is None else {"type": log.behaviours[log.behaviour[n]]}
+    micro = int(log.time[n]) * 10**6 + int(log.fraction[n]) // 1000
+    return Event(
+        f"{PREFIX}{n}", log.users[log.user[n]], log.items[log.item[n]], time=micro / 1e6, fields=further, **kind
+    )
