@@ -6,6 +6,7 @@ ask it. With several servers in the place the stream has as many copies, at most
 
 import asyncio
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Coroutine, Sequence
@@ -36,6 +37,7 @@ class Server:
         self.loop, self.lock = asyncio.new_event_loop(), threading.Lock()
         self.reader: tuple[int, JetStreamContext.PullSubscription] | None = None  # its next message's number
         self.client, self.thread = nats.NATS(), threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.trouble: Exception | None = None
         self.thread.start()
         try:
             self._run(self._connect(servers, create))
@@ -48,14 +50,18 @@ class Server:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     async def _connect(self, servers: Sequence[str], create: bool) -> None:
-        options: dict[str, Any] = {"max_reconnect_attempts": -1, "reconnect_time_wait": PAUSE, "error_cb": ignored}
+        options: dict[str, Any] = {"max_reconnect_attempts": -1, "reconnect_time_wait": PAUSE, "error_cb": self._told}
         try:
             await asyncio.wait_for(self.client.connect([f"nats://{one}" for one in servers], **options), ANSWER)
         except (Error, OSError, TimeoutError) as error:
-            why = f"no server answers ({said(error)})"
+            why = f"no server answers ({said(self.trouble or error)})"
             raise UserError(f"{self.place}: {why}; start it, or check host and port") from None
         self.stream = self.client.jetstream(timeout=ANSWER)
         check(self.place, self.name, await self._tried(self._config, create, len(servers)))
+
+    async def _told(self, error: Exception) -> None:
+        """What goes wrong in between is said to whoever calls, where it lasts."""
+        self.trouble = error
 
     async def _config(self, create: bool, servers: int) -> api.StreamConfig:
         try:
@@ -165,13 +171,12 @@ class Server:
         await self.client.close()
 
 
-async def ignored(error: Exception) -> None:
-    """A server that is away for a moment: whoever calls is told what does not come back."""
-    del error
-
-
 def said(error: BaseException) -> str:
     """The error in short."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    if isinstance(error, APIError) and error.err_code is None:
+        return "JetStream does not answer, and may be off in the server's configuration"
     text = getattr(error, "description", None) or str(error)
     return text.removeprefix("nats: ") or type(error).__name__
 

@@ -41,6 +41,9 @@ def open_log(place: str, *, create: bool = False) -> Log:
 
 def port(place: str, server: str) -> None:
     """A UserError where a server is not HOST:PORT."""
+    if "@" in server:
+        where = place.replace(server, server.rpartition("@")[2])
+        raise UserError(f"{where}: a user or a password is refused in a place, which is written down with each run")
     try:
         parts = urlsplit(f"//{server}")
         fits = bool(parts.hostname and parts.port)

@@ -135,6 +135,7 @@ BAD: dict[str, Callable[[Path], str]] = {
     "cuts of two learners in one log": lambda path: written(path, [*ONE, Cut(2, 2, "count", 1.0)]),
     "a log's place without a port": lambda _: "nats://here/events",
     "a log's place without a name": lambda _: "kafka://localhost:9092",
+    "a log's place with a password": lambda _: "nats://ann:secret@localhost:4222/live",
     "a log of an unknown kind": lambda _: "redis://localhost:6379/events",
 }
 
