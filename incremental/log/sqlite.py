@@ -145,7 +145,7 @@ def said(error: sqlite3.Error) -> str:
     if "full" in what:
         return f"{what}; nothing of this was written: free some space, and send it again"
     if "locked" in what or "busy" in what:
-        return f"{what} for {BUSY:.0f} s by another process; stop that one, or give another log"
+        return f"{what} for {BUSY:g} s by another process; stop that one, or give another log"
     if "readonly" in what:
         return f"{what}; ask its owner for the right to write, or copy the log to a folder of your own"
     if "not a database" in what:

@@ -93,7 +93,7 @@ def test_a_broken_file_is_named_and_not_written(tmp_path: Path, documented: Told
 def test_a_writer_waits_for_another_one_and_then_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documented: Told
 ) -> None:
-    monkeypatch.setattr("incremental.log.sqlite.BUSY", 1.0)
+    monkeypatch.setattr("incremental.log.sqlite.BUSY", 0.1)
     one, other = (SQLite(tmp_path / "log.sqlite", create=True) for _ in range(2))
     one.database.execute("BEGIN IMMEDIATE")
     with pytest.raises(UserError) as error:
