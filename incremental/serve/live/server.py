@@ -14,6 +14,7 @@ from incremental.log.engine import Log
 from incremental.log.place import open_log
 from incremental.serve.live.app import application
 from incremental.serve.live.limits import Limits
+from incremental.serve.live.model import Loader
 from incremental.serve.live.service import Service, Settings
 from incremental.serve.live.settings import live_of
 
@@ -22,15 +23,16 @@ WAITING = 128  # connections that wait to be taken
 CONNECTIONS = 4096  # open at once; more are answered with 503
 
 
-def serve(settings: Settings, log: Log) -> None:
+def serve(settings: Settings, log: Log, loader: Loader | None = None) -> None:
     """Serves until SIGTERM or SIGINT: then it answers what it has, commits what waits, and returns.
 
-    Raises UserError where the address is taken, or other computers would reach it without a token.
+    `loader` makes models of versions; None: of the learners' folders. Raises UserError where the address is taken, or
+    other computers would reach it without a token.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     listener = bound(settings.host, settings.port)
     try:
-        service = Service(settings, log)
+        service = Service(settings, log, loader)
     except BaseException:
         listener.close()
         raise
