@@ -51,6 +51,7 @@ class Functions:
         self.program, self.most = program, min(most, program.sizes.slots)
         self.top = jax.jit(partial(top, program, self.most))
         self.score = jax.jit(partial(score, program))
+        self.warm = False
         self.near = jax.jit(partial(near, program, self.most)) if table_of(program) else None
 
 
@@ -158,12 +159,15 @@ class Model:
 
     def warm(self, people: People) -> None:
         """Compiles what requests need, or the first of them would wait, and all behind it."""
+        if self.functions.warm:
+            return
         nobody = people.ask("")
         for rows in BUCKETS:
             self.best(people, [nobody] * rows, [False] * rows)
         self.explain(people, nobody, 0)
         if self.functions.near is not None:
             self.similar(0)
+        self.functions.warm = True
 
 
 def placed(leaf: Any) -> Any:

@@ -11,10 +11,12 @@ import numpy as np
 
 from incremental.data.features import Examples
 from incremental.data.interactions import Interactions, Kind, Side
+from incremental.errors import UserError
 from incremental.log.engine import Log
 from incremental.log.records import Choice, Cut, Event
 
 MANY = 4096  # records that are read at once
+PATIENCE = 30  # reads, of a second each, for a record that was written
 
 
 class Person:
@@ -91,7 +93,8 @@ class People:
         self.choice: Choice | None = None
 
     def follow(self, until: int = 0) -> None:
-        """Reads what is new in the log; at least up to the offset `until`."""
+        """Reads what is new in the log, at least up to the offset `until`; a UserError where it does not come."""
+        patience = PATIENCE
         while True:
             records = self.log.read(self.offset, MANY, 1.0 if self.offset < until else 0.0)
             with self.lock:
@@ -100,6 +103,11 @@ class People:
                     self.offset = offset
             if len(records) < MANY and self.offset >= until:
                 return
+            patience = PATIENCE if records else patience - 1
+            if not patience:
+                raise UserError(
+                    f"the log has a record at offset {until}, and gives none after {self.offset}; start anew"
+                )
 
     def ask(self, user: str) -> Asked:
         """What is known of a user now."""

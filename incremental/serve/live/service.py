@@ -77,7 +77,7 @@ class Service:
                 "lag_increments": ("Increments that the version has not learnt", lambda: self.lag().increments),
             }
         )
-        self.people.follow()
+        self.people.follow(log.last())
         loader = loader or Loader(self.learners, log, limits.most, settings.plugins)
         self.chooser = Chooser(self.learners, settings.champion, self.people, loader, self._swapped)
         self.chooser.start()
