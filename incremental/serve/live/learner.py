@@ -12,6 +12,7 @@ from incremental.app.assemble import Parts, assemble
 from incremental.app.console import Console
 from incremental.app.experiment import Consumer, Execution, check_options, saving, watched
 from incremental.app.rundir import RunDirectory
+from incremental.core.program import Program
 from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.log.place import open_log
@@ -89,12 +90,14 @@ class Learner:
         self.directory, self.config, self.live, self.name = directory, config, live, name
         self.tail, self.stopped = tail, stopped
         self.making = Making(config["data"], live.log)
+        self.parts: Parts | None = None
+        self.program: Program | None = None  # any of its build: it says what an example holds
         self.status = Status(directory.path, name, tail)
         self.cutter = Cutter(
             tail,
             live.cut,
             self.making,
-            lambda stream: enough(assemble(config, stream)),
+            self.enough,
             writes=name == live.champion,
             stopped=stopped,
             told=self.status.waits,
@@ -104,8 +107,7 @@ class Learner:
         """See `learn`."""
         if not self.cutter.until(0):
             return
-        assert self.cutter.stream is not None
-        parts = assemble(self.config, self.cutter.stream)
+        parts = self.parts_of(self.cutter.stream)
         feed = LogFeed(self.cutter, listed=parts.evaluation.listed)
         way = Alone(parts.build, parts.seed)
         execution, executor = Execution(self.directory, self.config), Executor(way)
@@ -133,6 +135,25 @@ class Learner:
                     if isinstance(result, UserError):
                         raise result
         self.status.ends()
+
+    def parts_of(self, stream: Stream | None) -> Parts:
+        """The run's parts, made once: of a stream they need no more than what an example holds."""
+        if self.parts is None:
+            self.parts = assemble(self.config, stream)
+        return self.parts
+
+    def enough(self, stream: Stream) -> bool:
+        """Whether a run on the stream would take its last part: a batch of events, and an example that the model trains
+        on; in the base part more items than the metrics look at."""
+        parts, t = self.parts_of(stream), len(stream) - 1
+        if self.program is None:
+            self.program = parts.build(Feed(stream).sizes(t))
+        if len(stream.training_examples([t], validation=False)) < (parts.batch_size or 1):
+            return False
+        validation, inputs = None if self.program.counting else False, self.program.inputs
+        if not len(stream.training_examples([t], validation=validation, inputs=inputs)):
+            return False
+        return t > 0 or int(stream.label.max()) >= max(cutoffs(parts.evaluation.metrics))
 
     def ending(self, event: Event) -> None:
         """Ends the run where all is saved, once it was told to; a consumer behind the others."""
@@ -163,19 +184,6 @@ class Learner:
             keep=self.live.keep_versions,
             never=named,
         )
-
-
-def enough(parts: Parts) -> bool:
-    """Whether a run on the stream would take its last part: a batch of events, and an example that the model trains on;
-    in the base part more items than the metrics look at."""
-    stream, t = parts.stream, len(parts.stream) - 1
-    program = parts.build(Feed(stream).sizes(t))
-    if len(stream.training_examples([t], validation=False)) < (parts.batch_size or 1):
-        return False
-    validation = None if program.counting else False
-    if not len(stream.training_examples([t], validation=validation, inputs=program.inputs)):
-        return False
-    return t > 0 or int(stream.label.max()) >= max(cutoffs(parts.evaluation.metrics))
 
 
 def score(feed: Feed, executor: Executor, parts: Parts) -> Callable[[Stream, int, int], np.ndarray]:

@@ -32,12 +32,14 @@ class Part(NamedTuple):
         since: when it was started
         deaths: in a row
         due: when it is started again
+        again: it has been started before
     """
 
     process: "subprocess.Popen[bytes]"
     since: float
     deaths: int = 0
     due: float | None = None
+    again: bool = False
 
 
 def supervise(live: Live, overrides: Sequence[str], base: str | None = None) -> None:
@@ -63,7 +65,11 @@ def supervise(live: Live, overrides: Sequence[str], base: str | None = None) -> 
 
 
 def kept(names: Sequence[str], spawn: Spawn, told: threading.Event, *, needed: Sequence[str]) -> None:
-    """Keeps the parts running until it is told to end; see `supervise`."""
+    """Keeps the parts running until it is told to end; see `supervise`.
+
+    What a part refuses at its start is the configuration's mistake. What it refuses later, such as a full disk, may
+    pass: it is started again, and the others go on.
+    """
     parts = {name: Part(spawn(name), time.monotonic()) for name in names}
     try:
         while parts and not told.wait(LOOK):
@@ -71,9 +77,10 @@ def kept(names: Sequence[str], spawn: Spawn, told: threading.Event, *, needed: S
                 now, code = time.monotonic(), part.process.poll()
                 if code is None:
                     continue
-                if code == REFUSED and name in needed:
+                refused = code == REFUSED and not part.again and now - part.since < WELL
+                if refused and name in needed:
                     raise UserError(f"{name}: it cannot go on, and says above why; nothing that was accepted is lost")
-                if code == REFUSED:
+                if refused:
                     print(f"{name}: it is left out, and says above why", file=sys.stderr, flush=True)
                     del parts[name]
                 elif part.due is None:
@@ -82,7 +89,7 @@ def kept(names: Sequence[str], spawn: Spawn, told: threading.Event, *, needed: S
                     print(f"{name}: ended ({ended(code)}); starts again in {pause:g} s", file=sys.stderr, flush=True)
                     parts[name] = part._replace(deaths=deaths, due=now + pause)
                 elif now >= part.due:
-                    parts[name] = Part(spawn(name), now, part.deaths)
+                    parts[name] = Part(spawn(name), now, part.deaths, again=True)
     finally:
         end([part.process for part in parts.values()])
 

@@ -38,7 +38,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     log, at = data(), tmp_path / "run" / "data"
     at.mkdir(parents=True)
     increment = (np.arange(len(log)) >= 30).astype(np.int32)
-    keep(at, log, increment, increment, lambda path, content: path.write_bytes(content) and None)
+
+    def write(path: Path, content: bytes) -> None:
+        path.write_bytes(content)
+
+    keep(at, log, increment, increment, write)
     monkeypatch.setattr(beginning, "config_of", lambda _run: {})
     return at.parent
 

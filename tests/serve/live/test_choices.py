@@ -79,7 +79,7 @@ def process(code: str) -> "subprocess.Popen[bytes]":
 
 
 def test_a_part_that_dies_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The learner dies twice; then all are told to end, and do."""
+    """The learner dies twice, once by its own refusal; then all are told to end, and do."""
     monkeypatch.setattr(supervisor, "PAUSES", (0.0,))
     monkeypatch.setattr(supervisor, "LOOK", 0.01)
     told, started, made = threading.Event(), [], []
@@ -88,11 +88,11 @@ def test_a_part_that_dies_is_started_again(monkeypatch: pytest.MonkeyPatch) -> N
         started.append(part)
         if started.count("learner:champion") == 3:
             told.set()
-        dies = part == "learner:champion" and started.count(part) < 3
-        made.append(process("import os; os.kill(os.getpid(), 9)" if dies else "import time; time.sleep(60)"))
+        dies = ("import os; os.kill(os.getpid(), 9)", "import sys; sys.exit(2)", "import time; time.sleep(60)")
+        made.append(process(dies[started.count(part) - 1 if part == "learner:champion" else 2]))
         return made[-1]
 
-    supervisor.kept(["server", "learner:champion"], spawn, told, needed=["server"])
+    supervisor.kept(["server", "learner:champion"], spawn, told, needed=["server", "learner:champion"])
     assert started == ["server", *["learner:champion"] * 3]
     assert all(each.poll() is not None for each in made)
 

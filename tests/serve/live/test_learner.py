@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -145,20 +147,26 @@ def test_a_run_on_the_log_is_the_live_run_again(tmp_path: Path) -> None:
 
 
 def killed(given: list[str], after: int) -> None:
-    """A learner in a process of its own, which is killed while it learns what comes after this version."""
+    """A learner in a process of its own, which is killed while it learns what comes after this version.
+
+    It has a copy of what this process compiled: it may leave half an entry there.
+    """
     _, live = configuring.composed_of(given)
     command = [sys.executable, "-m", "incremental.serve.live", "--part", "learner:champion", *given]
-    with subprocess.Popen(command, env={**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}) as process:
-        until = time.monotonic() + 120
-        while (versions.newest(live.at("champion")) or 0) < after and process.poll() is None:
-            assert time.monotonic() < until
-            time.sleep(0.01)
-        assert process.poll() is None
-        process.kill()
+    with tempfile.TemporaryDirectory() as cache:
+        shutil.copytree(lab._cache.name, cache, dirs_exist_ok=True)
+        with subprocess.Popen(command, env={**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}) as process:
+            until = time.monotonic() + 120
+            while (versions.newest(live.at("champion")) or 0) < after and process.poll() is None:
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            assert process.poll() is None
+            process.kill()
 
 
 @pytest.mark.parametrize("kills", [pytest.param(1), pytest.param(3, marks=pytest.mark.slow)])
 def test_a_learner_that_was_killed_goes_on_as_if_nothing_had_been(tmp_path: Path, kills: int) -> None:
+    """`test_brokers.py` has the same with the log on a broker."""
     given = overrides(tmp_path / "live")
     (tmp_path / "live").mkdir()
     log = open_log(str(tmp_path / "live/log.sqlite"), create=True)
