@@ -1,7 +1,9 @@
 """Real NATS servers for tests, each in a folder of its own, on a free port of this machine."""
 
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,13 +22,16 @@ def free_port() -> int:
 
 
 class Nats:
-    """A server that may be killed and started again; `routes`: the cluster's ports, its own one first."""
+    """A server that may be killed and started again.
 
-    def __init__(self, folder: Path, routes: tuple[int, ...] = ()) -> None:
+    `routes`: the cluster's ports, its own one first; `under`: the command that starts it, such as strace's.
+    """
+
+    def __init__(self, folder: Path, routes: tuple[int, ...] = (), under: tuple[str, ...] = ()) -> None:
         if BINARY is None:
             pytest.skip("nats-server is not installed")
         folder.mkdir(parents=True)
-        self.folder, self.port = folder, free_port()
+        self.folder, self.port, self.under = folder, free_port(), under
         cluster = ""
         if routes:
             others = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
@@ -47,7 +52,7 @@ class Nats:
         for one in self.folder.glob("*.ports"):
             one.unlink()
         with (self.folder / "log").open("a", encoding="utf-8") as log:
-            command = [str(BINARY), "-c", str(self.folder / "nats.conf")]
+            command = [*self.under, str(BINARY), "-c", str(self.folder / "nats.conf")]
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         until = time.monotonic() + 20.0
         while not any(one.stat().st_size and json.loads(one.read_text()) for one in self.folder.glob("*.ports")):
@@ -56,8 +61,10 @@ class Nats:
             time.sleep(0.01)
 
     def kill(self) -> None:
-        """As a power cut does."""
-        self.process.kill()
+        """As a power cut does; once is enough."""
+        for ports in self.folder.glob("*.ports"):
+            ports.unlink()
+            os.kill(int(ports.stem.rpartition("_")[2]), signal.SIGKILL)  # the server's own process
         self.process.wait()
 
 

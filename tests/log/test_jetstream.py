@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,10 +33,22 @@ def ids(log: Log) -> list[str]:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Nats]:
-    one = Nats(tmp_path / "one")
-    yield one
-    one.kill()
+def start(tmp_path: Path) -> Iterator[Callable[..., Nats]]:
+    """Starts a server by its name, and ends all of them at last."""
+    servers: list[Nats] = []
+
+    def started(name: str, *options: Any) -> Nats:
+        servers.append(Nats(tmp_path / name, *options))
+        return servers[-1]
+
+    yield started
+    for one in servers:
+        one.kill()
+
+
+@pytest.fixture
+def server(start: Callable[..., Nats]) -> Nats:
+    return start("one")
 
 
 def send(log: Log, stop: threading.Event, acknowledged: list[str]) -> None:
@@ -113,9 +126,9 @@ def progress(acknowledged: list[str], more: int) -> None:
 
 
 @pytest.mark.slow
-def test_one_of_three_servers_is_killed_and_brought_back(tmp_path: Path) -> None:
+def test_one_of_three_servers_is_killed_and_brought_back(start: Callable[..., Nats]) -> None:
     routes = [free_port() for _ in range(3)]
-    servers = [Nats(tmp_path / f"n{n}", (routes[n], *routes[:n], *routes[n + 1 :])) for n in range(3)]
+    servers = [start(f"n{n}", (routes[n], *routes[:n], *routes[n + 1 :])) for n in range(3)]
     place = f"nats://{','.join(one.address for one in servers)}/live"
     with busy(place) as acknowledged:
         for one in servers:  # one of them is the stream's leader
@@ -125,8 +138,25 @@ def test_one_of_three_servers_is_killed_and_brought_back(tmp_path: Path) -> None
             one.start()
             time.sleep(2.0)  # it catches up before the next one goes
         progress(acknowledged, 50)
-    for one in servers:
-        one.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_an_append_is_on_disk_before_its_answer(tmp_path: Path, start: Callable[..., Nats]) -> None:
+    """`sync_interval: always`: the server puts its file of messages on disk once an append, before the next one."""
+    trace = tmp_path / "trace"
+    server = start("one", (), ("strace", "-f", "-y", "-e", "trace=fsync,fdatasync", "-o", str(trace)))
+
+    def synced() -> int:
+        return sum("sync(" in line and ".blk" in line for line in trace.read_text(errors="replace").splitlines())
+
+    log = open_log(f"nats://{server.address}/live", create=True)
+    log.append([event("first")])
+    for n in range(5):
+        before = synced()
+        log.append([event(f"{n}-{place}") for place in range(50)])
+        assert synced() == before + 1
+    log.close()
 
 
 def do(server: Nats, work: Callable[[Any], Any]) -> None:

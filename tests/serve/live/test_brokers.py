@@ -1,6 +1,7 @@
 """The law with the log on a broker: a NATS server that is killed meanwhile, and Kafka's mock cluster."""
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,15 @@ from tests.serve.live.test_learner import assert_law, crowd, killed, live_run, o
 pytestmark = pytest.mark.slow
 
 
-def test_a_run_on_a_stream_of_nats_is_the_live_run_again(tmp_path: Path) -> None:
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Nats]:
+    one = Nats(tmp_path / "nats")
+    yield one
+    one.kill()
+
+
+def test_a_run_on_a_stream_of_nats_is_the_live_run_again(tmp_path: Path, server: Nats) -> None:
     """The learner is killed three times before, and the server once while it learns."""
-    server = Nats(tmp_path / "nats")
     place = f"nats://{server.address}/live"
     given = overrides(tmp_path / "live", f"live.log={place}")
     (tmp_path / "live").mkdir()
@@ -33,7 +40,6 @@ def test_a_run_on_a_stream_of_nats_is_the_live_run_again(tmp_path: Path) -> None
     live_run(given, crowd())
     cut_off.join()
     assert assert_law(given) == 4
-    server.kill()
 
 
 def test_a_run_on_a_topic_of_kafka_is_the_live_run_again(tmp_path: Path) -> None:
