@@ -146,6 +146,8 @@ def said(error: sqlite3.Error) -> str:
         return f"{what}; nothing of this was written: free some space, and send it again"
     if "locked" in what or "busy" in what:
         return f"{what} for {BUSY:g} s by another process; stop that one, or give another log"
+    if "unable to open" in what:
+        return f"{what}; check that it is a file, and that its folder is there and may be written"
     if "readonly" in what:
         return f"{what}; ask its owner for the right to write, or copy the log to a folder of your own"
     if "not a database" in what:

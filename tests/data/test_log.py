@@ -120,7 +120,7 @@ def halved(path: Path) -> str:
     return str(path)
 
 
-ONE: list[Record] = [Event("a", "u", "x", time=1.0), Event("b", "v", "x", time=1.0), Cut(0, 2, "count", 1.0)]
+ONE: list[Record] = [Event("a", "u", "x", time=1.0), Event("b", "v", "x", time=1.0), Cut(0, 1, "count", 1.0)]
 BAD: dict[str, Callable[[Path], str]] = {
     "a live log that is not there": str,
     "a log that is a folder": lambda path: str(path.parent),
@@ -131,7 +131,7 @@ BAD: dict[str, Callable[[Path], str]] = {
     "a log without events": lambda path: written(path, []),
     "a log without a cut": lambda path: written(path, RECORDS[:4]),
     "a log with a base part only": lambda path: written(path, RECORDS[:5]),
-    "a log of one item": lambda path: written(path, ONE),
+    "a log of one item": lambda path: written(path, [*ONE, Cut(1, 2, "count", 1.0)]),
     "cuts of two learners in one log": lambda path: written(path, [*ONE, Cut(2, 2, "count", 1.0)]),
     "a log's place without a port": lambda _: "nats://here/events",
     "a log's place without a name": lambda _: "kafka://localhost:9092",

@@ -143,6 +143,12 @@ def test_the_answer_comes_after_the_write_is_on_disk(tmp_path: Path) -> None:
         start = end
 
 
+def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path, documented: Told) -> None:
+    with pytest.raises(UserError) as error:
+        SQLite(tmp_path / "none" / "log.sqlite", create=True)
+    documented("a log in a folder that is not there", error.value)
+
+
 def test_a_cut_is_one_record_whoever_writes_it(tmp_path: Path) -> None:
     """Two learners on one log: the second one is told that the increment has ended already."""
     log = SQLite(tmp_path / "log.sqlite", create=True)

@@ -17,7 +17,7 @@ from incremental.log.records import Cut, Event
 
 BLOCK = 50_000  # records read at once
 MICRO = 1_000_000  # microseconds in a second
-MADE = "start incremental-serve on it, and send events"
+MADE = "start incremental-serve on it, and send more events"
 
 
 def log(*, path: str, kinds: Mapping[str, str] | None = None) -> Table:
@@ -26,10 +26,12 @@ def log(*, path: str, kinds: Mapping[str, str] | None = None) -> Table:
     path:  a file (SQLite), nats://HOST:PORT/STREAM or kafka://HOST:PORT/TOPIC
     kinds: further kinds of ids and the events' fields that hold them, e.g. {category: cat}; other fields are not read
 
-    Raises UserError for what is no log, a log without events, without a cut, of one item only, and for cuts that do
-    not follow one another.
+    Raises UserError for what is no log, a log without events, without a cut, of a base part or one item only, and for
+    cuts that do not follow one another.
     """
     made = table(*sealed(path), origin=path, kinds=kinds or {})
+    if not made.frame["period"][-1]:
+        raise UserError(f"{path}: the log has its base part, but no increment has ended after it; {MADE}")
     if made.frame["item"].n_unique() == 1:
         only = made.frame["item"][0]
         raise UserError(f"{path}: every event has the item {only!r}, and a recommender needs two; send other events")
