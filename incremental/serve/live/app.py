@@ -13,8 +13,6 @@ from msgspec import Meta, Struct
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -70,10 +68,7 @@ def application(service: Service) -> Starlette:
         route("/healthz", health, None),
         route("/", front, None),
     ]
-    # Without tokens a page of the web that this computer's browser shows must not reach it by a name of its own.
-    hosts = [*LOOPBACK, "[::1]", "testserver"] if service.access.open else ["*"]
-    guard = Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-    return Starlette(routes=routes, middleware=[guard], lifespan=lifespan, exception_handlers={HTTPException: strayed})
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: strayed})
 
 
 def around(service: Service, handler: Handler, scope: Scope | None) -> Callable[[Request], Awaitable[Response]]:
@@ -83,6 +78,10 @@ def around(service: Service, handler: Handler, scope: Scope | None) -> Callable[
     async def run(request: Request) -> Response:
         start = time.perf_counter()
         try:
+            # Without tokens, a page of the web must not reach the server through a browser, by a name of its own.
+            if service.access.open and (host := request.url.hostname) not in LOOPBACK:
+                names = ", ".join(LOOPBACK)
+                raise Refused(400, f"the request is for the host {host!r}", f"one of {names}", "ask by such a name")
             if scope is not None:
                 client = request.client.host if request.client else "nowhere"
                 who = service.access.allow(request.headers.get("authorization"), scope, client)

@@ -36,7 +36,6 @@ def serve(settings: Settings, log: Log, loader: Loader | None = None) -> None:
     except BaseException:
         listener.close()
         raise
-    listener.listen(WAITING)
     where = f"[{settings.host}]" if ":" in settings.host else settings.host
     logging.getLogger("incremental.serve").info("http://%s:%d", where, listener.getsockname()[1])
     config = uvicorn.Config(
@@ -78,13 +77,17 @@ def run(config: Mapping[str, Any]) -> None:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket at the address, which no other server has."""
+    """A socket that listens at the address, which no other server has. Connections wait until the server is warm."""
+    found = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind, protocol)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
+        found.listen(WAITING)  # at once: until then another server could take the address too
     except (OSError, OverflowError) as error:
+        if found is not None:
+            found.close()
         what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UserError(f"live.host={host}, live.port={port}: {what}; give another address or port") from None
     return found

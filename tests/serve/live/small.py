@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from starlette.testclient import TestClient
 
 from incremental.core.program import Program
 from incremental.core.spec import Sizes
@@ -21,6 +22,7 @@ from incremental.models.cooccurrence import cooccurrence
 from incremental.run.executor import Snapshot
 from incremental.run.progress import Progress
 from incremental.serve.live import versions
+from incremental.serve.live.app import application
 from incremental.serve.live.model import Functions, Loader, Model, Recipe
 from incremental.serve.live.service import Service, Settings
 from tests import lab
@@ -69,6 +71,11 @@ def publish(folder: Path, number: int, learner: str = "champion", cut: int = 7) 
     """Version `number` of a learner."""
     snapshot = Snapshot(state(number), None, None, SIZES, Progress(increment=number + 1))
     versions.publish(folder / "learners" / learner, program(), snapshot, cut=cut, keep=100, never=())
+
+
+def client(made: Service) -> TestClient:
+    """A client of the service, which ends with it."""
+    return TestClient(application(made), base_url="http://localhost")
 
 
 def loader(folder: Path) -> Loader:

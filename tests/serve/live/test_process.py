@@ -8,17 +8,17 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-from starlette.testclient import TestClient
 
+from incremental.errors import UserError
 from incremental.log.records import Event
 from incremental.log.sqlite import SQLite
-from incremental.serve.live.app import application
+from incremental.serve.live.server import bound
 from tests.serve.live import small
 
 ROOT = Path(__file__).parents[3]
@@ -137,11 +137,21 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
     client.join()
     check(tmp_path, [client])
     again = small.service(tmp_path, events=())
-    with TestClient(application(again)) as here:
+    with small.client(again) as here:
         assert here.get("/v1/recommend?user=c").json()["known_user"]
         events = [{"event_id": each, "user": "c", "item": "i0"} for each in client.acknowledged]
         found = here.post("/v1/events", json=events).json()["verdicts"]
     assert {each["verdict"] for each in found} == {"known"}
+
+
+def test_an_address_that_is_taken_is_said(documented: Callable[[str, object], None]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(UserError) as error:
+            bound("127.0.0.1", port)
+    documented("a live port that is taken", str(error.value).replace(str(port), "PORT"))
 
 
 @pytest.mark.slow
