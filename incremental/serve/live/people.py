@@ -184,8 +184,6 @@ class People:
         if isinstance(record, Choice):
             self.choice = record
         elif isinstance(record, Cut):
-            if record.number != len(self.sealed):  # of two cuts of one number the first counts
-                return
             places, times = self.open
             number = bisect_right(places, record.until)
             before = self.sealed[-1] if self.sealed else self._nothing
