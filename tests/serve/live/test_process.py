@@ -1,16 +1,15 @@
 """The server as a process: what it has acknowledged is in the log, however it ends."""
 
+import multiprocessing
 import random
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,19 +17,12 @@ import pytest
 from incremental.errors import UserError
 from incremental.log.records import Event
 from incremental.log.sqlite import SQLite
-from incremental.serve.live.server import bound
+from incremental.serve.live.server import bound, run
 from tests.serve.live import small
 
-ROOT = Path(__file__).parents[3]
-SERVER = """
-import sys
-from pathlib import Path
-from incremental.log.sqlite import SQLite
-from incremental.serve.live.server import serve
-from incremental.serve.live.service import Settings
-folder = Path(sys.argv[1])
-serve(Settings(folder, "champion", port=int(sys.argv[2]), access_log="off"), SQLite(folder / "log.sqlite", create=True))
-"""
+# A child of a process that has imported everything starts at once, and can be killed like any other.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["incremental.serve.live.server"])
 
 
 def free_port() -> int:
@@ -40,22 +32,27 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A server that answers."""
-    with subprocess.Popen([sys.executable, "-c", SERVER, str(folder), str(port)], cwd=ROOT) as process:
-        try:
-            until = time.monotonic() + 60
-            while True:
-                try:
-                    httpx.get(f"http://127.0.0.1:{port}/healthz").raise_for_status()
-                    break
-                except httpx.TransportError:
-                    assert process.poll() is None, "the server has ended"
-                    assert time.monotonic() < until
-                    time.sleep(0.05)
-            yield process
-        finally:
-            process.kill()
+def server(folder: Path, port: int) -> Iterator[Any]:
+    """A server's process that answers."""
+    live = {"_target_": "incremental.serve.live.settings.live", "folder": str(folder), "port": port}
+    live |= {"log": str(folder / "log.sqlite"), "cut": {"_target_": "incremental.serve.live.cuts.cuts"}}
+    config = {"live": {**live, "access_log": "off"}, "data": {"history": 8, "source": {}}}
+    process = PROCESSES.Process(target=run, args=(config,))
+    process.start()
+    try:
+        until = time.monotonic() + 120
+        while True:
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/healthz").raise_for_status()
+                break
+            except httpx.TransportError:
+                assert process.is_alive(), "the server has ended"
+                assert time.monotonic() < until
+                time.sleep(0.02)
+        yield process
+    finally:
+        process.kill()
+        process.join()
 
 
 class Client(threading.Thread):
@@ -108,8 +105,9 @@ def chaos(folder: Path, kills: int, most: float) -> list[Client]:
             over.set()
             for each in clients:
                 each.join()
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+            process.terminate()
+            process.join(30)
+            assert process.exitcode == 0
     return clients
 
 
