@@ -86,13 +86,13 @@ class Watch:
         number, size = len(tail.cuts), self.rule.chunk
         if number != self.number:
             self.number, self.done, self.alarm, self.detector = number, 0, False, self.rule.drift()
-        waiting = tail.waiting
-        ends = range(self.done + size, len(waiting) + 1, size)
+        ends = range(self.done + size, len(tail.events) - tail.sealed + 1, size)
         if self.alarm or not ends:
             return self.alarm
         # Each chunk as an increment of its own, behind what is sealed: its events have those before as their past.
         all_ends = range(size, ends[-1] + 1, size)
-        borders = [Cut(number + i, waiting[end - 1][0], "end", 0.0) for i, end in enumerate(all_ends)]
+        offsets = [tail.events[tail.sealed + end - 1][0] for end in all_ends]
+        borders = [Cut(number + i, offset, "end", 0.0) for i, offset in enumerate(offsets)]
         stream = self.making.stream(tail.events, [*tail.cuts, *borders])
         first = len(stream) - len(ends)
         for t, end in enumerate(ends, first):
@@ -146,7 +146,7 @@ class Cutter:
 
     def cut(self) -> None:
         """Ends the increment, if it is due: the cut is in the log before anything is trained on it."""
-        tail, number, waiting = self.tail, len(self.tail.cuts), len(self.tail.waiting)
+        tail, number, waiting = self.tail, len(self.tail.cuts), len(self.tail.events) - self.tail.sealed
         since = tail.cuts[-1].time if tail.cuts else self.since
         behind = waiting >= (self.rule.count or self.rule.most)
         alarm = not behind and self.watch is not None and self.watch.look(tail)
@@ -154,9 +154,9 @@ class Cutter:
         if due is None or waiting < self.few:
             return
         size, reason = (waiting, due[1]) if self.few else due
-        cut = Cut(number, tail.waiting[size - 1][0], reason, time.time())
-        items = {event.item for _, event in tail.events[: tail.sealed + size]}
-        stream = self.making.stream(tail.events, [*tail.cuts, cut]) if len(items) > 1 else None
+        cut = Cut(number, tail.events[tail.sealed + size - 1][0], reason, time.time())
+        one = number == 0 and len({event.item for _, event in tail.events[:size]}) == 1  # which a stream refuses
+        stream = None if one else self.making.stream(tail.events, [*tail.cuts, cut])
         if stream is None or last_period(stream) < number or not self.enough(stream):
             self.few = waiting + max(waiting // 8, 1)
             return

@@ -54,8 +54,3 @@ class Tail:
     def place_of(self, offset: int) -> int:
         """How many events there are up to an offset."""
         return bisect_right(self.events, offset, key=lambda each: each[0])
-
-    @property
-    def waiting(self) -> list[tuple[int, Event]]:
-        """The events that are in no increment yet."""
-        return self.events[self.sealed :]

@@ -190,11 +190,14 @@ def test_what_cannot_be_a_live_loop_is_refused(tmp_path: Path, documented: Calla
 
 
 def test_a_challenger_has_its_own_overrides_in_place_of_the_champions() -> None:
-    given = ["experiment=live", "model=gru4rec", "training.epochs=3", "+live.challengers.other='model=sasrec seed=7'"]
+    own = "model=sasrec seed=7 +strategy@strategies.it=ewc"
+    given = ["experiment=live", "model=gru4rec", "training.epochs=3", "+strategy@strategies.it=replay"]
+    given.append(f"+live.challengers.other='{own}'")
     _, settings = configuring.composed_of(given)
     champion, other = (configuring.learner(given, settings, name) for name in ("champion", "other"))
-    assert settings.challengers == {"other": ["model=sasrec", "seed=7"]}
+    assert settings.challengers == {"other": own.split()}
     assert champion["model"]["_target_"].endswith("gru4rec")
     assert other["model"]["_target_"].endswith("sasrec")
     assert (champion["seed"], other["seed"], other["training"]["epochs"]) == (0, 7, 3)
+    assert [*other["strategies"]["it"]] != [*champion["strategies"]["it"]]
     assert "live" not in other

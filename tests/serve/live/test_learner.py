@@ -165,7 +165,9 @@ def killed(given: list[str], after: int) -> None:
 
 
 @pytest.mark.parametrize("kills", [pytest.param(1), pytest.param(3, marks=pytest.mark.slow)])
-def test_a_learner_that_was_killed_goes_on_as_if_nothing_had_been(tmp_path: Path, kills: int) -> None:
+def test_a_learner_that_was_killed_goes_on_as_if_nothing_had_been(
+    tmp_path: Path, kills: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`test_brokers.py` has the same with the log on a broker."""
     given = overrides(tmp_path / "live")
     (tmp_path / "live").mkdir()
@@ -175,4 +177,5 @@ def test_a_learner_that_was_killed_goes_on_as_if_nothing_had_been(tmp_path: Path
     for after in range(1, kills + 1):
         killed(given, after)
     live_run(given, crowd())
+    assert "continuing from the checkpoint" in capsys.readouterr().out
     assert assert_law(given) == 4
