@@ -39,6 +39,7 @@ def start(arguments: list[str]) -> None:
         raise UserError(f"{strange[0]}: no such option; incremental-serve has --part and --help")
     from incremental.app.cli import compilation_cache
     from incremental.serve.live import configuring
+    from incremental.serve.live.parent import follow
 
     config, live = configuring.composed_of(overrides)
     if options.part is None:
@@ -47,6 +48,7 @@ def start(arguments: list[str]) -> None:
         own = [one for one in overrides if configuring.key_of(one) != "base"]
         supervise(live, own, config["base"])
         return
+    follow()
     compilation_cache()
     part, _, name = options.part.partition(":")
     if options.part == "server":

@@ -1,6 +1,7 @@
 """The parts of a live loop as processes: a server, a learner for each name. One that dies is started again."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from incremental.errors import UserError
 from incremental.log.place import open_log
 from incremental.serve.live.beginning import begin
+from incremental.serve.live.parent import SUPERVISOR
 from incremental.serve.live.settings import Live, note
 
 REFUSED = 2  # how a part ends that the user must mend
@@ -59,7 +61,8 @@ def supervise(live: Live, overrides: Sequence[str], base: str | None = None) -> 
     names = ["server", *(f"learner:{name}" for name in (live.champion, *live.challengers))]
 
     def spawn(part: str) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen([sys.executable, "-m", "incremental.serve.live", "--part", part, *overrides])
+        command = [sys.executable, "-m", "incremental.serve.live", "--part", part, *overrides]
+        return subprocess.Popen(command, env={**os.environ, SUPERVISOR: str(os.getpid())})
 
     kept(names, spawn, told, needed=names[:2])
 

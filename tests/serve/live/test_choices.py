@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,3 +113,22 @@ def test_what_a_part_refuses_ends_the_loop_or_leaves_a_challenger_out(
         supervisor.kept(["server", "learner:other"], spawn, threading.Event(), needed=["server"])
     assert "learner:other: it is left out" in capfd.readouterr().err
     assert all(each.poll() == 2 for each in made)
+
+
+def test_a_part_ends_with_a_supervisor_that_was_killed() -> None:
+    part = (
+        "import time; from incremental.serve.live.parent import follow; follow(); print('on', flush=True); "
+        "time.sleep(60)"
+    )
+    middle = (
+        "import os, subprocess, sys; os.environ['INCREMENTAL_SUPERVISOR'] = str(os.getpid()); "
+        "subprocess.Popen([sys.executable, '-c', sys.argv[1]]); sys.stdin.read()"
+    )
+    supervisor = subprocess.Popen([sys.executable, "-c", middle, part], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert supervisor.stdout is not None
+    assert supervisor.stdout.readline() == b"on\n"
+    supervisor.kill()
+    begun = time.monotonic()
+    assert supervisor.stdout.read() == b""  # until the part has ended too
+    assert time.monotonic() - begun < 30
+    supervisor.communicate()
