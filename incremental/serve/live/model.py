@@ -20,7 +20,7 @@ from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.log.engine import Log
 from incremental.run.alone import Build, like
-from incremental.run.feed import Feed, read_by, within
+from incremental.run.feed import read_by, within
 from incremental.serve.live import versions
 from incremental.serve.live.feed import Making
 from incremental.serve.live.people import Asked, People
@@ -102,7 +102,7 @@ class Model:
         self, learner: str, number: int, found: versions.Version, functions: Functions, stream: Stream
     ) -> None:
         self.learner, self.number, self.cut, self.sizes = learner, number, found.cut, found.sizes
-        self.functions, self.features, self.side = functions, stream.features, stream.interactions.side
+        self.functions, self.features = functions, stream.features
         log, catalogue = stream.interactions, found.state.learner.catalogue
         self.titles = dict(zip(log.items, log.titles or [], strict=False))
         self.seen = np.asarray(catalogue.seen)
@@ -114,7 +114,7 @@ class Model:
     def inputs(self, people: People, asked: Sequence[Asked], rows: int) -> dict[str, np.ndarray]:
         """The program's inputs for these users, padded to `rows`."""
         program = self.functions.program
-        log, examples = people.examples(asked, rows, self.known, self.side)
+        log, examples = people.examples(asked, rows, self.known)
         values = {name: self.features[name].of(log, examples) for name in program.inputs}
         return within(values, program.inputs, self.sizes)
 
@@ -186,7 +186,7 @@ class Recipe(NamedTuple):
 
     Attributes:
         build
-        stream: of the log, whose features and side tables are read
+        stream: of the log, whose features are read
     """
 
     build: Build
@@ -207,7 +207,7 @@ class Loader:
         """The version of a learner, not yet warm. Raises UserError."""
         folder = self.learners / learner
         if self.made is None or self.made[0] != learner:
-            self.made = learner, self.recipe(folder, 0), {}
+            self.made = learner, self.recipe(folder), {}
         _, parts, functions = self.made
         programs: Mapping[Sizes, Functions] = functions
 
@@ -218,26 +218,24 @@ class Loader:
         if found.sizes.labels != "item":
             raise UserError(f"{folder}: the learner predicts behaviours and recommends no items; choose another one")
         program = at(found.sizes)
-        if program.at is not None:  # its items' texts have come with the events
-            parts = self.recipe(folder, number)
-            program = program.at(Feed(parts.stream).side(len(parts.stream) - 1, program, jax.device_put))
-            return Model(learner, number, found, Functions(program, self.most), parts.stream)
+        if program.at is not None:
+            raise UserError(f"{folder}: its model reads texts, which a log has not; choose another learner")
         if found.sizes not in functions:
             functions.clear()
             functions[found.sizes] = Functions(program, self.most)
         return Model(learner, number, found, functions[found.sizes], parts.stream)
 
-    def recipe(self, folder: Path, last: int) -> Recipe:
-        """That of a learner's folder, with the stream up to the end of increment `last`."""
+    def recipe(self, folder: Path) -> Recipe:
+        """That of a learner's folder, with the stream of the base part, which has all features."""
         config = config_of(folder)
         used = {key: value for key, value in config.items() if key != "tracking"}
         refuse_strangers(used, self.plugins, str(folder / "config.yaml"))
         tail = Tail(self.log, "the log")
-        while len(tail.cuts) <= last and (block := self.log.read(tail.offset, BLOCK)):
+        while not tail.cuts and (block := self.log.read(tail.offset, BLOCK)):
             for offset, record in block:
                 tail.take(offset, record)
             tail.offset = block[-1][0]
-        if len(tail.cuts) <= last:
-            raise UserError(f"{folder}: increment {last} has not ended in the log; start with the learner's own log")
-        stream = Making(config["data"], "the log").stream(tail.events, tail.cuts[: last + 1])
+        if not tail.cuts:
+            raise UserError(f"{folder}: it has versions, and no increment has ended in the log; give the learner's log")
+        stream = Making(config["data"], "the log").stream(tail.events, tail.cuts[:1])
         return Recipe(assemble({**config, "devices": ALONE}, stream).build, stream)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from incremental.data.features import Examples
-from incremental.data.interactions import Interactions, Kind, Side
+from incremental.data.interactions import Interactions, Kind
 from incremental.errors import UserError
 from incremental.log.engine import Log
 from incremental.log.records import Choice, Cut, Event
@@ -131,12 +131,10 @@ class People:
         asked: Sequence[Asked],
         rows: int,
         known: Mapping[str, np.ndarray],
-        side: Mapping[str, Side] = {},
     ) -> tuple[Interactions, Examples]:
         """The last events of these users as a small log, and an example of each at its end, padded to `rows`.
 
-        `known` [capacity] bool by kind: the ids that the model knows; events of others are no past. `side`: frozen
-        tables that features read.
+        `known` [capacity] bool by kind: the ids that the model knows; events of others are no past.
         """
         kept = [each.recent[self.last(each.recent, known)] for each in asked]
         events = np.concatenate([np.zeros(0, self.dtype), *kept])
@@ -149,9 +147,9 @@ class People:
         numbers[: len(asked)] = [each.number for each in asked]
         nothing = np.zeros(rows, np.int32)
         user = np.repeat([each.number for each in asked], [len(own) for own in kept]).astype(np.int32)
-        return self._log(user, events, side), Examples(nothing - 1, numbers, past, nothing, nothing)
+        return self._log(user, events), Examples(nothing - 1, numbers, past, nothing, nothing)
 
-    def _log(self, user: np.ndarray, events: np.ndarray, side: Mapping[str, Side]) -> Interactions:
+    def _log(self, user: np.ndarray, events: np.ndarray) -> Interactions:
         """Packed events as features read them."""
         return Interactions(
             user=user,
@@ -167,7 +165,6 @@ class People:
             behaviours=tuple(self.types),
             notes=(),
             further={kind: Kind(events[f"kind:{kind}"], []) for kind in self.kinds},
-            side=side,
         )
 
     def learnt(self, until: int) -> Sealed:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from incremental.app.experiment import execute
@@ -18,8 +19,11 @@ from incremental.log.place import open_log
 from incremental.log.records import Cut, Event
 from incremental.run.alone import Alone
 from incremental.run.checkpoint import Checkpoints
+from incremental.serve import model as serve
 from incremental.serve.live import configuring, versions
 from incremental.serve.live.learner import learn
+from incremental.serve.live.model import Loader
+from incremental.serve.live.people import People
 from tests import lab
 
 TINY = [
@@ -126,6 +130,21 @@ def assert_law(given: list[str], name: str = "champion") -> int:
     return int(summary["increments"])
 
 
+def assert_served(folder: Path, log: Any, number: int) -> None:
+    """The server recommends by version `number` what the run on the log recommends, to users who did nothing since."""
+    (run,) = (folder / "runs").iterdir()
+    offline, people = serve.load(run), People(log, 8)
+    people.follow()
+    served = Loader(folder / "learners", log, 10).load("champion", number)
+    since = {record.user for _, record in log.read(cuts(log)[-1].until, 10**6) if isinstance(record, Event)}
+    users = sorted({*offline.users} - since)[:5]
+    assert users
+    for user, best in zip(users, served.best(people, [people.ask(each) for each in users], [True] * 5), strict=True):
+        wanted = offline.recommend(user, 10)
+        assert [people.names[item] for item in best.items] == [each.item for each in wanted]
+        np.testing.assert_allclose(best.scores, [each.score for each in wanted], rtol=1e-5)
+
+
 def test_a_run_on_the_log_is_the_live_run_again(tmp_path: Path) -> None:
     """Increments that their count has ended, and such that drift has: items are others from the 350th event on."""
     events = crowd()
@@ -136,6 +155,7 @@ def test_a_run_on_the_log_is_the_live_run_again(tmp_path: Path) -> None:
     number = assert_law(given)
     log = open_log(str(tmp_path / "live/log.sqlite"))
     assert {cut.reason for cut in cuts(log)[1:]} == {"count", "drift"}
+    assert_served(tmp_path / "live", log, number)
     log.close()
     folder = tmp_path / "live/learners/champion"
     assert versions.numbers(folder) == [number - 1, number]
