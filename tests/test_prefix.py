@@ -87,7 +87,7 @@ def row_differences(short: Stream, whole: Stream) -> list[str]:
                 compare(f"{kind}[{t}].{column}", getattr(one, column), getattr(other, column))
             for heldout in (True, False):
                 for x, y in zip(
-                    short.seen_by(one, heldout=heldout), whole.seen_by(other, heldout=heldout), strict=True
+                    short.seen_by(one.event, heldout=heldout), whole.seen_by(other.event, heldout=heldout), strict=True
                 ):
                     compare(f"{kind}[{t}].seen", x, y)
     return found

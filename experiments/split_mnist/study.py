@@ -73,7 +73,7 @@ def train(made: Programs, parts: Tasks, scenario: Scenario, seeds: Sequence[int]
         for found, task in zip(ranks, parts.test, strict=True)
     ]
     compiling = executor.way.compiling()
-    return Measured(np.array(right).T, time.perf_counter() - start - compiling, compiling)
+    return Measured(np.array(right).T, time.perf_counter() - start - compiling.waited, compiling.seconds)
 
 
 def run(data: Path, out: Path, scenarios: Sequence[Scenario], names: Sequence[str], seeds: int) -> None:

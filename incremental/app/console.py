@@ -73,7 +73,8 @@ class Console:
         quality = f"{self.metric} {shown(found[0])} before its update; " if found else ""
         update = (
             f"trained {cost.examples:,} examples in {cost.epochs} epochs, {cost.seconds:.1f} s"
-            + (f" (+ {cost.compile_seconds:.1f} s compiling)" if cost.compile_seconds >= 0.1 else "")
+            + (f" (+ {cost.waited_seconds:.1f} s waiting for compilation)" if cost.waited_seconds >= 0.05 else "")
+            + f", {cost.wall_seconds:.1f} s in all"
             if cost.epochs
             else "not updated"
         )

@@ -271,7 +271,7 @@ def dry_run(parts: Parts, *, short: bool = False) -> None:
             print(f"  the whole state, with moments and strategies: {bytes_of(state):,} bytes")
             print(f"  the examples of {where}, the largest, on the device: {bytes_of(data):,} bytes")
             print(f"  an epoch's working memory there: {epoch:,} bytes; a test's: {ranking:,} bytes")
-            print(f"  compiled in {functions.seconds:.1f} s; nothing was trained or written")
+            print(f"  compiled in {functions.spent.seconds:.1f} s; nothing was trained or written")
         free = available(jax.local_devices()[0])
         if bytes_of(state) * 2 + bytes_of(data) + max(epoch, ranking) > free:
             print(f"  more than the {free:,} bytes that are free, so that nothing was timed; {LOWER}")
@@ -282,7 +282,7 @@ def dry_run(parts: Parts, *, short: bool = False) -> None:
         (feed.sizes(at, inputs), feed.capacities.rows(len(feed.stream.training_events(plan.increments))))
         for at, plan in update.plans(len(feed.stream))
     }
-    print(estimate(each, parts.stream, update, parts.epochs, len(shapes), functions.seconds))
+    print(estimate(each, parts.stream, update, parts.epochs, len(shapes), functions.spent.seconds))
 
 
 def tracing(folder: Path, wanted: bool) -> contextlib.AbstractContextManager[Any]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from incremental.core.spec import Input, Spec
 from incremental.data import ties as tie_rules
+from incremental.data.choosing import belongs, share_of_each
 from incremental.data.cleaning import CleaningStep
 from incremental.data.features import Examples, Feature, event
 from incremental.data.features import history as past_items
@@ -96,28 +97,28 @@ class Stream:
         events = np.concatenate(places) if places else np.zeros(0, np.int32)
         return events[~self.heldout[events]]
 
+    def trained_on(self, increments: Sequence[int], *, validation: bool | None, inputs: Iterable[str] = ()) -> Ints:
+        """[N] the events of `training_examples`, found without cutting what was before them."""
+        events = self.training_events(increments)
+        if validation is not None:
+            events = events[self.validation[events] == validation]
+        if any(self.features[name].past == "needed" for name in inputs):
+            events = events[self._before(events, ~self.heldout) > 0]
+        return events
+
     def training_examples(
         self, increments: Sequence[int], *, validation: bool | None, inputs: Iterable[str] = (), by_run: bool = False
     ) -> Examples:
         """The examples to train on, to validate on, or (None) both; where one of the `inputs` needs what was before,
         those without are left out. `by_run`: histories are cut so that a user's are prefixes of one another."""
-        events = self.training_events(increments)
-        if validation is not None:
-            events = events[self.validation[events] == validation]
-        past = {self.features[name].past for name in inputs}
-        rows = self._examples(events, ~self.heldout, past != {"unread"} and bool(past), by_run)
-        return self._long_enough(rows, 1) if "needed" in past else rows
+        events = self.trained_on(increments, validation=validation, inputs=inputs)
+        read = any(self.features[name].past != "unread" for name in inputs)
+        return self._examples(events, ~self.heldout, read, by_run)
 
-    def test_examples(
-        self, t: int, *, heldout: bool, trained_until: int, known: Mapping[str, Bools], inputs: Iterable[str] = ()
-    ) -> Examples:
-        """The test events of increment t: all of it, or its held-out part only.
-
-        `known` [capacity] bool by kind: the ids that the model knows; events of others are taken out of what was
-        before, as the `inputs` read it. With `unseen_items=drop` events whose label no training event up to increment
-        `trained_until` has are left out; then, in any case, those with fewer than `minimum_history` earlier events of
-        such a label.
-        """
+    def tested_on(self, t: int, *, heldout: bool, trained_until: int) -> Ints:
+        """[N] the test events of increment t, all of it or its held-out part only. With `unseen_items=drop` those are
+        left out whose label no training event up to increment `trained_until` has; then, in any case, those with fewer
+        than `minimum_history` earlier events of such a label."""
         events = np.arange(*self.bounds(t), dtype=np.int32)
         if heldout:
             events = events[self.heldout[events]]
@@ -128,25 +129,36 @@ class Stream:
             events = events[trained[label[events]]]
         if self.exclude_seen:
             events = events[~self._repeated[events]]
-        visible = self._visible(known)
         if self.minimum_history:
             # Of the stream, and not of what this model knows: rows of a table are tested on the same events.
             counted = np.ones(len(label), bool)
             if not self.task.classes:
                 past = self.training_events(range(trained_until + 1))
                 counted = belongs(np.isin(np.arange(len(self.labels)), label[past]), label)
-            events = self._long_enough(self._examples(events, counted, True), self.minimum_history).event
-        return self._examples(events, visible, any(self.features[name].past != "unread" for name in inputs))
+            events = events[self._before(events, counted) >= self.minimum_history]
+        return events
 
-    def seen_by(self, rows: Examples, *, heldout: bool) -> tuple[Ints, Ints, Ints]:
-        """log [E], start [N], stop [N]: `log[start:stop]` are the items of a row's user before its event, those of
-        held-out events only if `heldout`."""
+    def test_examples(
+        self, t: int, *, heldout: bool, trained_until: int, known: Mapping[str, Bools], inputs: Iterable[str] = ()
+    ) -> Examples:
+        """The examples of `tested_on`.
+
+        `known` [capacity] bool by kind: the ids that the model knows; events of others are taken out of what was
+        before, as the `inputs` read it.
+        """
+        events = self.tested_on(t, heldout=heldout, trained_until=trained_until)
+        read = any(self.features[name].past != "unread" for name in inputs)
+        return self._examples(events, self._visible(known), read)
+
+    def seen_by(self, events: Ints, *, heldout: bool) -> tuple[Ints, Ints, Ints]:
+        """log [E], start [N], stop [N]: `log[start:stop]` are the items of an event's user before it, those of held-out
+        events only if `heldout`."""
         order, _, first = self._by_user
-        kept = order <= rows.event.max(initial=0)
+        kept = order <= events.max(initial=0)
         if not heldout:
             kept &= ~self.heldout[order]
         before: Ints = np.cumsum(kept) - kept
-        place = self._now[rows.event]
+        place = self._now[events]
         return self.label[order[kept]], before[first[place]], before[place]
 
     def latest(self, users: Ints, known: Mapping[str, Bools]) -> Examples:
@@ -235,6 +247,14 @@ class Stream:
             visible &= belongs(ids, own) | (own == 0)  # an event without an id of the kind is not unknown
         return visible
 
+    def _before(self, events: Ints, visible: Bools) -> Ints:
+        """[N] how many `visible` events of its user are before each."""
+        order, _, first = self._by_user
+        kept = visible[order]
+        before: Ints = np.cumsum(kept) - kept
+        place = self._now[events]
+        return before[place] - before[first[place]]
+
     def _examples(self, events: Ints, visible: Bools, past: bool, by_run: bool = False) -> Examples:
         """Examples of the events; their past, where it is asked for, are the last L events of the user before them that
         are `visible`."""
@@ -261,27 +281,6 @@ class Stream:
             oldest = oldest - np.minimum(self.history - (before[place] - oldest), 0) // turn * turn
         inside = index >= oldest[:, None]
         return np.where(inside, log[np.where(inside, index, 0)] if len(log) else -1, -1).astype(np.int32)
-
-    @staticmethod
-    def _long_enough(rows: Examples, least: int) -> Examples:
-        keep = (rows.past >= 0).sum(1) >= least
-        return Examples(rows.event[keep], rows.user[keep], rows.past[keep], rows.label[keep], rows.increment[keep])
-
-
-def belongs(members: Bools, ids: Ints) -> Bools:
-    """[N] bool: `members[ids]`, False for ids beyond the table."""
-    return members[np.minimum(ids, len(members) - 1)] & (ids < len(members))
-
-
-def share_of_each(increment: Ints, share: float, seed: int, name: int) -> Bools:
-    """[N] bool: a random `share` of each increment's events, drawn from (seed, name, increment)."""
-    chosen = np.zeros(len(increment), bool)
-    for t in range(int(increment[-1]) + 1):
-        first, last = np.searchsorted(increment, [t, t + 1])
-        size = round((last - first) * share)
-        draws = np.random.default_rng([seed, name, t]).choice(last - first, size, replace=False)
-        chosen[first + draws] = True
-    return chosen
 
 
 @checked

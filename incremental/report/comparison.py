@@ -17,7 +17,7 @@ SIGNIFICANT = 0.05
 BOUNDS = {"oracle"}
 
 # Costs that are wall time, which the lanes of one program share.
-TIMES = ("seconds_per_update", "compile_seconds", "base_seconds")
+TIMES = ("seconds_per_update", "waited_per_update", "wall_per_update", "compile_seconds", "base_seconds")
 
 
 class Comparison(NamedTuple):

@@ -12,7 +12,8 @@ DIRECTION = {
     **dict.fromkeys(("learning_accuracy", "backward_transfer", "forward_transfer"), 1),
     **dict.fromkeys(("forgetting", "forgetting_chaudhry", "intransigence"), -1),
     # Costs. That there are few updates is a cost saved, but not a quality of each.
-    **dict.fromkeys(("seconds_per_update", "compile_seconds", "base_seconds", "examples", "base_examples"), -1),
+    **dict.fromkeys(("seconds_per_update", "waited_per_update", "wall_per_update", "compile_seconds"), -1),
+    **dict.fromkeys(("base_seconds", "examples", "base_examples"), -1),
     **dict.fromkeys(("parameters_written", "memory_bytes"), -1),
     "updates": 0,
 }

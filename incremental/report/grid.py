@@ -22,6 +22,8 @@ EXPLAINED_BY = {
 # What a row costs, by its measure: title and unit.
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "seconds_per_update": ("s/update", seconds),
+    "waited_per_update": ("waiting/update", seconds),
+    "wall_per_update": ("wall/update", seconds),
     "examples": ("examples", whole),
     "parameters_written": ("params written", whole),
     "memory_bytes": ("memory", size),

@@ -1,6 +1,7 @@
 """One lane: a program's functions as they are, on the device or the devices that it is laid out over."""
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from incremental.core.sharding import put, shapes
 from incremental.core.spec import Input, Sizes
 from incremental.core.types import Params, PyTree, Ranks, Seen, State
 from incremental.run.capacity import grow
-from incremental.run.compiled import Compiled
+from incremental.run.compiled import Compiled, Spent, spent_by
 from incremental.run.stopping import Best, better, restored, started
 
 Build = Callable[[Sizes], Program]
@@ -36,11 +37,12 @@ class Functions:
         self.written = Compiled(parameters_written)
         self.started = Compiled(started)
         self.better = Compiled(better, donate=(0,))
+        self.grow = Compiled(lambda state: grow(state, program))
 
     @property
-    def seconds(self) -> float:
-        """Spent on compilation."""
-        return sum(each.seconds for each in {each for each in vars(self).values() if isinstance(each, Compiled)})
+    def spent(self) -> Spent:
+        """On compilation."""
+        return spent_by(self)
 
 
 def checksums(params: Params) -> PyTree:
@@ -63,6 +65,12 @@ def parameters_written(before: PyTree, params: Params) -> Array:
         return (old != new).sum() * (leaf.size // max(len(old), 1))
 
     return sum(jax.tree.leaves(jax.tree.map(of, before, checksums(params), params)), jnp.int32(0))
+
+
+def total(functions: Iterable[Any]) -> Spent:
+    """What `Functions` have spent together."""
+    each = [one.spent for one in [*functions]]
+    return Spent(sum(one.seconds for one in each), sum(one.waited for one in each))
 
 
 class Kept(NamedTuple):
@@ -94,28 +102,44 @@ class Alone:
         self.build, self.key = build, jax.random.key(seed)
         self.shared = made is not None
         self.made: dict[Sizes, Functions] = {} if made is None else made
+        self.making = threading.Lock()
         self.counted = self.spent()
 
     def at(self, sizes: Sizes) -> "Bound":
-        """The functions at these capacities; of functions of its own it drops older capacities, tables only grow."""
-        if sizes not in self.made:
-            if not self.shared:
-                self.made, self.counted = {}, 0.0
-            self.made[sizes] = Functions(self.build(sizes))
-        return Bound(self.made[sizes], self.key)
+        """The functions at these capacities."""
+        found = self.made.get(sizes)
+        if found is None:
+            with self.making:
+                if sizes not in self.made:
+                    self.made[sizes] = Functions(self.build(sizes))
+                found = self.made[sizes]
+        return Bound(found, self.key)
 
-    def spent(self) -> float:
-        """Seconds spent on compilation of what there is."""
-        return sum(functions.seconds for functions in self.made.values())
+    def only(self, sizes: Sizes) -> None:
+        """Of functions of its own it drops those at other capacities: tables only grow."""
+        if not self.shared:
+            with self.making:
+                past = [each for at, each in self.made.items() if at != sizes]
+                self.made = {sizes: self.made[sizes]}
+                self.counted = self.counted.less(total(past))
+
+    def ahead(self) -> bool:
+        """Whether programs may be compiled before their arguments are there. Over several devices they may not: where
+        the arguments will lie is XLA's choice."""
+        return next(iter(self.made.values())).program.shardings is None
+
+    def spent(self) -> Spent:
+        """On the compilation of what there is."""
+        return total(self.made.values())
 
     def inputs(self, sizes: Sizes) -> Mapping[str, Input]:
         """What the program's examples hold."""
         return self.build(sizes).inputs
 
-    def compiling(self) -> float:
-        """Seconds spent on compilation since the last call."""
+    def compiling(self) -> Spent:
+        """What was spent on compilation since the last call."""
         last, self.counted = self.counted, self.spent()
-        return self.counted - last
+        return self.counted.less(last)
 
     def on(self, lanes: Sequence[int]) -> None:
         """What functions take to know which lanes they change."""
@@ -158,8 +182,9 @@ class Bound:
         return like(self.program)
 
     def grow(self, state: State) -> State:
-        """A program for one use: its time is compilation."""
-        return grow(state, self.program)
+        """The state in larger tables, these."""
+        grown: State = self.functions.grow(state)
+        return grown
 
     def sums(self, _on: Any, _before: PyTree, state: State) -> PyTree:
         """The checksums of the parameters at an update's start."""
@@ -199,13 +224,18 @@ class Bound:
         changed: State = self.functions.end(state, data)
         return changed
 
-    def rank(self, state: State, data: PyTree, seen: Seen | None) -> list[Ranks]:
-        """Each lane's, on the host."""
-        return [jax.device_get(self.functions.rank(state, data, seen))]
+    def ranks(self, state: State, data: PyTree, seen: Seen | None) -> Ranks:
+        found: Ranks = self.functions.rank(state, data, seen)
+        return found
 
-    def written(self, before: PyTree, params: Params) -> np.ndarray:
-        """[lanes] how many parameters differ."""
-        return np.asarray(self.functions.written(before, params))[None]
+    def of_lanes(self, ranks: Ranks) -> list[Ranks]:
+        """Each lane's, on the host."""
+        return [jax.device_get(ranks)]
+
+    def written(self, before: PyTree, params: Params) -> Array:
+        """How many parameters differ."""
+        found: Array = self.functions.written(before, params)
+        return found
 
     def traced(self, state: State, data: PyTree) -> dict[str, Callable[[], State]]:
         """By hook, a function to the shapes of the state after it. Compiling uses the trace again."""

@@ -21,7 +21,7 @@ from incremental.run.alone import Kept
 from incremental.run.executor import Snapshot
 from incremental.run.progress import Cost, Epoch, Progress, Record
 
-VERSION = 3  # of what is saved; another one is refused
+VERSION = 4  # of what is saved; another one is refused
 SECONDS_BETWEEN = 5.0  # at least, between saves inside an increment …
 SHARE = 0.05  # … and so many that they take no more of the time than this
 

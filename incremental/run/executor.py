@@ -93,6 +93,7 @@ class Executor:
         if wanted != self.sizes:
             self.state = jax.block_until_ready(self.way.at(wanted).grow(self.state))
             self.sizes, self.best, self.before = wanted, None, None
+            self.way.only(wanted)
 
     def begin(self, lanes: Sequence[int], data: PyTree, *, afresh: bool) -> None:
         """The update begins in these lanes."""
@@ -133,7 +134,7 @@ class Executor:
 
     def written(self) -> np.ndarray:
         """[lanes] the parameters that differ from those at the update's start."""
-        return self.functions.written(self.before, self.state.learner.params)
+        return np.asarray(self.functions.written(self.before, self.state.learner.params)).reshape(-1)
 
     def strategy_bytes(self) -> int:
         """Of one lane's strategies."""
@@ -183,7 +184,7 @@ class Executor:
 
     def rank(self, data: PyTree, seen: Seen | None) -> list[Ranks]:
         """Each lane's rankings, on the host."""
-        return self.functions.rank(self.state, data, seen)
+        return self.functions.of_lanes(self.functions.ranks(self.state, data, seen))
 
 
 def refuse_types(traced: Mapping[str, Callable[[], State]], state: State) -> None:

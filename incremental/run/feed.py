@@ -78,6 +78,11 @@ class Feed:
         """Whether there is, or will have been, an increment t; returns once it is complete."""
         return t < len(self.stream)
 
+    def ahead(self, t: int) -> int | None:
+        """The increment whose counts say, before the turn of increment t, what arrays it will bring: itself; None where
+        there will be none. An endless feed says its last one, and `sizes` then takes the ids to grow as they did."""
+        return t if t < len(self.stream) else None
+
     # -- capacities ------------------------------------------------------------------------------------------------
 
     def sizes(self, t: int, inputs: Mapping[str, Input] | None = None, least: Mapping[str, int] = {}) -> Sizes:
@@ -85,15 +90,20 @@ class Feed:
 
         Those of a kind that no input reads are coarser, to compile less; without `inputs` each is read.
         """
-        last = self.stream.bounds(len(self.stream) - 1 if self.whole else t)[1]
         task, room, found = self.stream.task, self.capacities, {}
         for kind in self.stream.interactions.kinds:
-            number = int(self.stream.interactions.ids(kind)[:last].max()) + 1
+            number = self.number(kind, len(self.stream) - 1 if self.whole else t)
             of_classes = task.classes and kind == task.labels
             found[kind] = capacity(number, room.classes if of_classes else room.table)
             read = inputs is None or kind in {task.labels, *(each.kind for each in inputs.values())}
             found[kind] = found[kind] if read else room.rows(found[kind])
         return Sizes(labels=task.labels, **found).at_least(least)
+
+    def number(self, kind: str, t: int) -> int:
+        """The ids of a kind up to increment t, padding included; of one that is still to come as the last one grew."""
+        ids, last = self.stream.interactions.ids(kind), len(self.stream) - 1
+        number = int(ids[: self.stream.bounds(t)[1]].max()) + 1
+        return number if t <= last or not last else number + (t - last) * (number - self.number(kind, last - 1))
 
     # -- training --------------------------------------------------------------------------------------------------
 
@@ -112,7 +122,7 @@ class Feed:
             raise self.untrainable(program, [t])
         new = stream.training_events(plan.arrived)
         newest = stream.training_examples(plan.newest, validation=True, inputs=inputs)
-        seen = self.seen(newest, heldout=False) if stream.exclude_seen else None
+        seen = self.seen(newest.event, heldout=False) if stream.exclude_seen else None
         checked = every = self.examples(newest, inputs, t)
         if plan.increments != plan.newest:
             older = stream.training_examples(plan.increments, validation=True, inputs=inputs)
@@ -179,7 +189,7 @@ class Feed:
         rows = stream.test_examples(
             t, heldout=heldout, trained_until=trained_until, known=read_by(inputs, known), inputs=inputs
         )
-        seen = self.seen(rows, heldout=True) if stream.exclude_seen else None
+        seen = self.seen(rows.event, heldout=True) if stream.exclude_seen else None
         data = self.examples(rows, inputs, t)
         data = data._replace(rows=data.rows._replace(inputs=within(data.rows.inputs, inputs, sizes)))
         new = self.listed and not heldout
@@ -189,11 +199,11 @@ class Feed:
         data, seen = place((data, seen))
         return rows, data._replace(side=self.side(t if new else trained_until, program, place)), seen
 
-    def seen(self, rows: Examples, *, heldout: bool) -> Seen:
-        """The items to leave out of each example's ranking."""
-        log, start, stop = self.stream.seen_by(rows, heldout=heldout)
+    def seen(self, events: np.ndarray, *, heldout: bool) -> Seen:
+        """The items to leave out of the ranking of each event's example."""
+        log, start, stop = self.stream.seen_by(events, heldout=heldout)
         most = capacity(int((stop - start).max(initial=1)))
-        length, log_length = self.capacities.rows(len(rows)), self.capacities.rows(len(log) + most)
+        length, log_length = self.capacities.rows(len(events)), self.capacities.rows(len(log) + most)
         window: Any = np.arange(most, dtype=np.int32)
         first, last = (padded(at.astype(np.int32), length) for at in (start, stop))
         return Seen(padded(log, log_length), first, last, window)

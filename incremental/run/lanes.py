@@ -7,6 +7,7 @@ diverged, waits for its next update or only fills a device up is off: its state 
 """
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -21,9 +22,9 @@ from jax.sharding import PartitionSpec as Spec
 from incremental.core.program import Program
 from incremental.core.spec import Input, Sizes
 from incremental.core.types import PyTree, Ranks, Seen, State
-from incremental.run.alone import Kept, checksums, like, parameters_written
+from incremental.run.alone import Kept, checksums, like, parameters_written, total
 from incremental.run.capacity import into_corner
-from incremental.run.compiled import Compiled
+from incremental.run.compiled import Compiled, Spent, spent_by
 from incremental.run.stopping import Best, better, restored
 
 Numbers = Mapping[str, Array]  # by dotted key; [lanes] float32, or [] of one lane
@@ -98,9 +99,9 @@ class Functions:
         return self.over(one, lanes=3, shared=shared, donate=(2,))
 
     @property
-    def seconds(self) -> float:
-        """Spent on compilation."""
-        return sum(each.seconds for each in {each for each in vars(self).values() if isinstance(each, Compiled)})
+    def spent(self) -> Spent:
+        """On compilation."""
+        return spent_by(self)
 
 
 def run_epoch(kind: str, program: Program, state: State, epoch: Array, data: PyTree) -> tuple[State, Any]:
@@ -127,12 +128,17 @@ class Programs:
         self.build, self.first = build, first
         self.mesh = jax.make_mesh((len(devices),), ("lanes",), (AxisType.Auto,), devices=devices)
         self.made: dict[Sizes, Functions] = {}
+        self.making = threading.Lock()
 
     def at(self, sizes: Sizes) -> Functions:
         """The functions at these capacities."""
-        if sizes not in self.made:
-            self.made[sizes] = Functions(self.build, sizes, self.mesh, self.first)
-        return self.made[sizes]
+        found = self.made.get(sizes)
+        if found is None:
+            with self.making:
+                if sizes not in self.made:
+                    self.made[sizes] = Functions(self.build, sizes, self.mesh, self.first)
+                found = self.made[sizes]
+        return found
 
     def total(self, lanes: int) -> int:
         """The lanes, and those that only fill the devices up."""
@@ -169,14 +175,21 @@ class Lanes:
         """What the program's examples hold."""
         return self.at(sizes).program.inputs
 
-    def spent(self) -> float:
-        """Seconds spent on compilation."""
-        return sum(functions.seconds for functions in self.programs.made.values())
+    def only(self, sizes: Sizes) -> None:
+        """The lanes that come after these use the functions at all capacities again."""
 
-    def compiling(self) -> float:
-        """Seconds spent on compilation since the last call."""
+    def ahead(self) -> bool:
+        """Where arguments will lie is known."""
+        return True
+
+    def spent(self) -> Spent:
+        """On the compilation of what there is."""
+        return total(self.programs.made.values())
+
+    def compiling(self) -> Spent:
+        """What was spent on compilation since the last call."""
         last, self.counted = self.counted, self.spent()
-        return self.counted - last
+        return self.counted.less(last)
 
     def on(self, lanes: Sequence[int]) -> Array:
         """[lanes] bool, True for these."""
@@ -245,7 +258,8 @@ class Bound:
         return like(self.program)
 
     def grow(self, state: State) -> State:
-        grown: State = jax.block_until_ready(self.functions.grow(self.numbers, state))
+        """The states in larger tables, these."""
+        grown: State = self.functions.grow(self.numbers, state)
         return grown
 
     def sums(self, on: Any, before: PyTree | None, state: State) -> PyTree:
@@ -293,15 +307,20 @@ class Bound:
         changed: State = self.functions.end(self.numbers, on, state, data)[0]
         return changed
 
-    def rank(self, state: State, data: PyTree, seen: Seen | None) -> list[Ranks]:
+    def ranks(self, state: State, data: PyTree, seen: Seen | None) -> Ranks:
+        found: Ranks = self.functions.rank(self.numbers, state, data, seen)
+        return found
+
+    def of_lanes(self, ranks: Ranks) -> list[Ranks]:
         """Each lane's, on the host."""
-        rank, recommended, scores = jax.device_get(self.functions.rank(self.numbers, state, data, seen))
+        rank, recommended, scores = jax.device_get(ranks)
         own = [None] * len(rank) if scores is None else scores
         return [Ranks(*each) for each in zip(rank, recommended, own, strict=True)]
 
-    def written(self, before: PyTree, params: PyTree) -> np.ndarray:
+    def written(self, before: PyTree, params: PyTree) -> Array:
         """[lanes] how many parameters differ."""
-        return np.asarray(self.functions.written(self.numbers, before, params))
+        found: Array = self.functions.written(self.numbers, before, params)
+        return found
 
     def traced(self, state: State, data: PyTree) -> dict[str, Callable[[], State]]:
         """By hook, a function to the shapes of the states after it. Compiling uses the trace again."""

@@ -11,6 +11,7 @@ from incremental.core.spec import Sizes
 from incremental.core.types import Fit, Info, PyTree, Ranks
 from incremental.data.features import Examples
 from incremental.errors import UserError
+from incremental.run.ahead import Ahead
 from incremental.run.check import check, shares_base
 from incremental.run.executor import Base, Executor, Snapshot
 from incremental.run.exhausted import spoken
@@ -71,11 +72,12 @@ def run_stream(
     over, and strategies see the base part begin and end. A strategy whose `record` follows the steps has it trained all
     the same; the lane then goes on with the learner that is there. Where there is none, the lane leaves its own there.
 
-    Between two events nothing runs. What the consumer does with one is not on the updates' clock.
+    Between two events nothing runs but a thread that compiles what the next increment will need. What the consumer
+    does with an event is not on the updates' clock.
     """
     check(feed, executor, policy, tuple(metrics), matrix=matrix, batch_size=batch_size, bases=bases)
-    with spoken(feed, executor, policy, batch_size):
-        yield from Run(feed, executor, policy, tuple(metrics), matrix, bases).events(start)
+    with spoken(feed, executor, policy, batch_size), Ahead() as ahead:
+        yield from Run(feed, executor, policy, tuple(metrics), matrix, bases, ahead).events(start)
 
 
 def finished(events: Iterable[Event]) -> Result:
@@ -99,13 +101,14 @@ class Run:
         metrics: tuple[str, ...],
         matrix: bool,
         bases: Mapping[int, Bases],
+        ahead: Ahead,
     ) -> None:
         self.feed, self.executor, self.policy, self.metrics = feed, executor, policy, metrics
-        self.matrix, self.bases = matrix, bases
+        self.matrix, self.bases, self.ahead = matrix, bases, ahead
         self.inputs = executor.way.inputs(feed.sizes(0))
         self.progress = [Progress() for _ in range(executor.lanes)]
         self.failed: set[int] = set()
-        self.since = 0.0
+        self.since = time.perf_counter()
 
     def events(self, start: Mapping[int, Snapshot]) -> Iterator[Event]:
         """See `run_stream`."""
@@ -167,32 +170,43 @@ class Run:
                 for record in own.records
                 if record.metric == self.metrics[0] and record.trained_until == record.evaluated_on - 1
             }
-            updated = [cost.increment for cost in own.costs if cost.epochs]
-            plan = self.policy.plan(own.increment, updated, quality, sum(cost.examples for cost in own.costs[1:]))
+            spent = sum(cost.examples for cost in own.costs[1:])
+            plan = self.policy.plan(own.increment, self.updated(lane), quality, spent)
             agreed.setdefault(plan, []).append(lane)
         return [*agreed.items()]
+
+    def updated(self, lane: int) -> list[int]:
+        """The increments at whose end the lane was updated."""
+        return [cost.increment for cost in self.progress[lane].costs if cost.epochs]
+
+    def look_ahead(self, lanes: Sequence[int], t: int, plan: Plan) -> None:
+        """What increment t + 1 will run, after `plan` at t, is compiled beside what is done now."""
+        now = [t] if plan.increments else []
+        plans = {self.policy.ahead(t + 1, [*self.updated(lane), *now]) for lane in lanes}
+        plans = {each for each in plans if each.increments}
+        self.ahead.start(self.feed, self.executor, self.inputs, t + 1, plans, matrix=self.matrix)
 
     def train(self, lanes: list[int], t: int, plan: Plan) -> Iterator[Event]:
         """The update at t, for lanes that stand before it or in it."""
         executor, number = self.executor, self.executor.lanes
         if not plan.increments:
+            self.look_ahead(lanes, t, plan)
             self.charge(lanes, t, plan, np.zeros(number, int), np.zeros(number, int))
             return
         wanted = self.sizes(t)
         data, validation, seen = self.feed.update(executor.way.at(wanted).program, t, plan, executor.way.place)
         new = [lane for lane in lanes if not self.progress[lane].begun]
         taken: dict[int, Base] = {}
-        self.restart_clock()
-        if wanted != executor.sizes:
-            executor.grow(wanted)
-            self.clock(lanes, compiling=True)
+        self.clock(lanes, training=False)
+        executor.grow(wanted)
         if new:
             executor.begin(new, data, afresh=plan.afresh)
             for lane in new:
                 self.progress[lane] = self.progress[lane]._replace(begun=True)
             if t == 0 and (taken := self.found_bases(new)):
                 self.take(taken)
-                self.restart_clock()  # reading it is no training
+                self.clock(new, training=False)  # reading it is no training
+        self.look_ahead(lanes, t, plan)
         fit = executor.fit()
         while going := self.going(lanes, fit):
             epoch = min(going.values())
@@ -203,15 +217,17 @@ class Run:
                 yield self.epoch_over(lane, t, of_lane(info, lane), of_lane(fit, lane))
             lanes = [lane for lane in lanes if lane not in self.failed]
             yield self.paused(lanes, over=False)
-            self.restart_clock()
+            self.clock(lanes, training=False)
         if not lanes:
             return
         if t == 0:
             self.leave([lane for lane in lanes if lane not in taken], fit)
-            self.restart_clock()
+            self.clock(lanes, training=False)
         executor.end(lanes, data)
         self.clock(lanes)
-        self.charge(lanes, t, plan, np.asarray(fit.epoch), executor.written())
+        written = executor.written()
+        self.clock(lanes, training=False)
+        self.charge(lanes, t, plan, np.asarray(fit.epoch), written)
 
     def going(self, lanes: Sequence[int], fit: Fit) -> dict[int, int]:
         """The lanes that go on in this update, and how many epochs each has behind it."""
@@ -234,28 +250,24 @@ class Run:
         kept = self.executor.strategy_bytes() + self.feed.past_bytes(plan, t)
         for lane in lanes:
             own = self.progress[lane]
-            spent = own.seconds, own.compile_seconds, own.examples
+            spent = own.seconds, own.compile_seconds, own.waited_seconds, own.wall_seconds, own.examples
             cost = Cost(t, *spent, int(epochs[lane]), int(written[lane]), kept)
-            self.progress[lane] = own._replace(
-                begun=False, seconds=0.0, compile_seconds=0.0, examples=0, costs=(*own.costs, cost)
-            )
+            self.progress[lane] = Progress(t, records=own.records, costs=(*own.costs, cost), epochs=own.epochs)
 
-    def restart_clock(self) -> None:
-        """What was done up to now is on no account."""
-        self.executor.way.compiling()
-        self.since = time.perf_counter()
-
-    def clock(self, lanes: Sequence[int], *, compiling: bool = False) -> None:
-        """Each lane is charged an equal part of the time since the last call; all of it may be `compiling`."""
-        passed, compiled = time.perf_counter() - self.since, self.executor.way.compiling()
-        compiled = passed if compiling else compiled
+    def clock(self, lanes: Sequence[int], *, training: bool = True) -> None:
+        """Each lane is charged an equal part of the time since the last call: of the update's, where it was `training`
+        and no waiting for compilation."""
+        passed, compiling = time.perf_counter() - self.since, self.executor.way.compiling()
+        self.since += passed
+        trained = passed - compiling.waited if training else 0.0
         for lane in lanes:
             own = self.progress[lane]
             self.progress[lane] = own._replace(
-                seconds=own.seconds + (passed - compiled) / len(lanes),
-                compile_seconds=own.compile_seconds + compiled / len(lanes),
+                seconds=own.seconds + trained / len(lanes),
+                compile_seconds=own.compile_seconds + compiling.seconds / len(lanes),
+                waited_seconds=own.waited_seconds + compiling.waited / len(lanes),
+                wall_seconds=own.wall_seconds + passed / len(lanes),
             )
-        self.restart_clock()
 
     # -- base parts ------------------------------------------------------------------------------------------------
 
@@ -286,7 +298,7 @@ class Run:
             if base is not None:
                 there[lane] = base.learner
             else:
-                cost = Cost(0, own.seconds, 0.0, own.examples, int(fit.epoch[lane]), 0, 0)
+                cost = Cost(0, own.seconds, 0.0, 0.0, 0.0, own.examples, int(fit.epoch[lane]), 0, 0)
                 self.bases[lane].keep(Base(learner(lane), cost, self.executor.sizes))
         self.executor.put_learners(there)
 
@@ -299,6 +311,7 @@ class Run:
         for rows, lane, ranks in self.ranked(lanes, t, t - 1, heldout=False):
             records = prequential(self.metrics, self.feed.stream, t, t - 1, rows, ranks, listed=self.feed.listed)
             yield self.noted(lane, records)
+        self.clock(lanes, training=False)
 
     def matrix_row(self, lanes: Sequence[int], trained_until: int) -> Iterator[Event]:
         """R[trained_until, ·]: every metric on the held-out part of every increment, later ones too."""
@@ -308,6 +321,7 @@ class Run:
                 records[lane] += matrix_entries(self.metrics, t, trained_until, np.asarray(ranks.rank))
         for lane, own in records.items():
             yield self.noted(lane, own)
+        self.clock(lanes, training=False)
 
     def ranked(
         self, lanes: Sequence[int], t: int, trained_until: int, *, heldout: bool

@@ -64,6 +64,10 @@ class Update(NamedTuple):
         increments = range(max(min(t + 1 - self.window, last + 1), 0), t + 1)
         return Plan(increments, missed, increments if self.afresh else missed, self.afresh)
 
+    def ahead(self, t: int, updated: Sequence[int]) -> Plan:
+        """The update at t, as far as it is certain before t is there: none where results decide."""
+        return NOTHING if self.drop is not None or self.budget is not None else self.plan(t, updated, {}, 0)
+
     def plans(self, number: int) -> list[tuple[int, Plan]]:
         """The updates of a stream of so many parts, by part, those too that the results may leave out."""
         always, found = self._replace(drop=None, budget=None), list[tuple[int, Plan]]()

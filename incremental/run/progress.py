@@ -29,8 +29,10 @@ class Cost(NamedTuple):
 
     Attributes:
         increment
-        seconds: of the update; compilation, evaluation and saving apart
-        compile_seconds
+        seconds: of the update; waiting for compilation, evaluation and saving apart
+        compile_seconds: spent on tracing and compilation, also beside the update before, in another thread
+        waited_seconds: for which the update or its test stood still for compilation
+        wall_seconds: since the update before: test, update, waiting, saving and the rest
         examples: rows trained on, over all epochs, replayed ones included
         epochs
         parameters_written: parameters in the rows that the update changed
@@ -40,6 +42,8 @@ class Cost(NamedTuple):
     increment: int
     seconds: float
     compile_seconds: float
+    waited_seconds: float
+    wall_seconds: float
     examples: int
     epochs: int
     parameters_written: int
@@ -72,8 +76,10 @@ class Progress(NamedTuple):
     Attributes:
         increment
         begun: in the middle of the increment's training
-        seconds: of the running update
+        seconds: of the running update, and the next three too
         compile_seconds
+        waited_seconds
+        wall_seconds
         examples
         records
         costs
@@ -84,6 +90,8 @@ class Progress(NamedTuple):
     begun: bool = False
     seconds: float = 0.0
     compile_seconds: float = 0.0
+    waited_seconds: float = 0.0
+    wall_seconds: float = 0.0
     examples: int = 0
     records: tuple[Record, ...] = ()
     costs: tuple[Cost, ...] = ()
@@ -115,11 +123,13 @@ def total_cost(result: Result) -> dict[str, float]:
     kept for the next one.
     """
     updates = [cost for cost in result.costs[1:] if cost.epochs]
-    fields = ("seconds", "parameters_written")
+    fields = ("seconds", "waited_seconds", "wall_seconds", "parameters_written")
     mean = {name: sum(getattr(cost, name) for cost in updates) / max(len(updates), 1) for name in fields}
     return {
         "updates": len(updates),
         "seconds_per_update": mean["seconds"],
+        "waited_per_update": mean["waited_seconds"],
+        "wall_per_update": mean["wall_seconds"],
         "compile_seconds": sum(cost.compile_seconds for cost in result.costs),
         "examples": sum(cost.examples for cost in updates),
         "parameters_written": mean["parameters_written"],

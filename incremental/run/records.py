@@ -6,8 +6,9 @@ import numpy as np
 from scipy.stats import rankdata
 
 from incremental.core.types import Ranks
+from incremental.data.choosing import belongs
 from incremental.data.features import Examples
-from incremental.data.stream import Stream, belongs
+from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.metrics import classes
 from incremental.metrics.metric import Catalogue, Metric

@@ -24,7 +24,7 @@ POPULARITY = {"_target_": "incremental.models.popularity.popularity"}
 
 
 def trained(value: float) -> Trained:
-    return Trained(0, Cost(1, 1.0, 0.0, 10, 1, 5, 0), (Record(0, 1, "ndcg@10", value, 0),))
+    return Trained(0, Cost(1, 1.0, 0.0, 0.0, 1.5, 10, 1, 5, 0), (Record(0, 1, "ndcg@10", value, 0),))
 
 
 def test_names_are_no_markup_on_the_board() -> None:

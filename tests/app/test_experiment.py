@@ -126,7 +126,7 @@ def test_a_run_leaves_a_row_of_losses_and_validation_for_each_epoch(finished: Pa
 
 def test_the_curves_of_epochs_and_increments_have_axes_of_their_own() -> None:
     """A run of two updates, of two epochs and one, stopped in a third; then the same again by `resumed`."""
-    costs = [Cost(t, 1.0, 0.0, 8, 2 - t, 3, 0) for t in range(2)]
+    costs = [Cost(t, 1.0, 0.0, 0.0, 1.5, 8, 2 - t, 3, 0) for t in range(2)]
     ran = [Epoch(0, 1, 2.0, 0.1, {"data": 2.0}, {}), Epoch(0, 2, 1.0, None, {"data": 1.0}, {}),
            Epoch(1, 1, 3.0, 0.2, {"data": 2.5, "ewc": 0.5}, {"gpm/left_out": 4.0}), Epoch(2, 1)]  # fmt: skip
     tested = Record(0, 1, "ndcg@10", 0.3, 9)

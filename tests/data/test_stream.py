@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from incremental.data import cutting, features
+from incremental.data.choosing import share_of_each
 from incremental.data.cleaning import cleaning
 from incremental.data.features import Examples
 from incremental.data.interactions import Interactions, Table, encode
-from incremental.data.stream import Stream, make_stream, share_of_each
+from incremental.data.stream import Stream, make_stream
 from incremental.data.ties import Ties
 from incremental.errors import UserError
 from tests import lab
@@ -162,7 +163,7 @@ def test_seen_by(stream: Stream, heldout: bool, data: st.DataObject) -> None:
     t = data.draw(st.integers(0, len(stream) - 1))
     names = np.ones(len(stream.interactions.items), bool)
     rows = stream.test_examples(t, heldout=False, trained_until=t, known={"item": names})
-    log, start, stop = stream.seen_by(rows, heldout=heldout)
+    log, start, stop = stream.seen_by(rows.event, heldout=heldout)
     for e, first, last in zip(rows.event.tolist(), start, stop, strict=True):
         past = [i for i in past_of(stream, e) if heldout or not stream.heldout[i]]
         assert log[first:last].tolist() == stream.interactions.item[past].tolist()
@@ -221,7 +222,7 @@ def inputs_of(stream: Stream, e: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for kind, rows in kinds.items():
         for place in np.flatnonzero(rows.event == e):
-            log, start, stop = stream.seen_by(rows, heldout=True)
+            log, start, stop = stream.seen_by(rows.event, heldout=True)
             found[kind] = (
                 int(rows.user[place]),
                 histories_of(stream, rows)[place],
@@ -269,10 +270,10 @@ class Including(Stream):
 class Ahead(Stream):
     """A planted leak: what a user has seen is taken from the whole stream."""
 
-    def seen_by(self, rows: Any, *, heldout: bool) -> Any:
+    def seen_by(self, events: Any, *, heldout: bool) -> Any:
         del heldout
         user, item = self.interactions.user, self.interactions.item
-        parts = [item[user == u] for u in rows.user]
+        parts = [item[user == u] for u in user[events]]
         ends = np.cumsum([len(part) for part in parts]).astype(np.int32)
         return np.concatenate(parts), ends - [len(part) for part in parts], ends
 
@@ -296,7 +297,8 @@ def test_what_is_held_out_reaches_no_training_row(stream: Stream) -> None:
             two = other.training_examples(every, validation=validation, inputs=("history",) * history)
             for a, b in zip(vars(one).values(), vars(two).values(), strict=True):
                 np.testing.assert_array_equal(a, b)
-            for a, b in zip(stream.seen_by(one, heldout=False), other.seen_by(two, heldout=False), strict=True):
+            own, others = (of.seen_by(rows.event, heldout=False) for of, rows in ((stream, one), (other, two)))
+            for a, b in zip(own, others, strict=True):
                 np.testing.assert_array_equal(a, b)
     events = stream.training_events(every)
     assert not stream.heldout[events].any()

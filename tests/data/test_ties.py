@@ -79,7 +79,7 @@ def test_what_a_user_has_had_is_strictly_before_too() -> None:
     for ties, had in pasts.items():
         stream = made(ties)
         rows = stream.test_examples(1, heldout=False, trained_until=0, known={"item": KNOWN})
-        log, start, stop = stream.seen_by(rows, heldout=True)
+        log, start, stop = stream.seen_by(rows.event, heldout=True)
         assert " ".join(stream.interactions.items[i] for i in log[start[1] : stop[1]]) == had
 
 

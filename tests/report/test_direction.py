@@ -11,7 +11,7 @@ def test_of_every_metric_measure_and_cost_it_is_said_whether_more_is_better() ->
     told = classes.report(np.zeros((1, 3), np.float32), np.ones(1, np.int32), ["", "view", "buy"])
     run = lab.run(lab.baseline_build("popularity"), lab.stream())
     metrics = {*ranking.KINDS, *told, *(record.metric for record in run.records)}
-    costs = total_cost(Result(run.state, run.sizes, (), (Cost(0, 0, 0, 0, 0, 0, 0), Cost(1, 0, 0, 0, 0, 0, 0))))
+    costs = total_cost(Result(run.state, run.sizes, (), tuple(Cost(t, 0, 0, 0, 0, 0, 0, 0, 0) for t in range(2))))
     measures = {*continual.summarise([(0, 1, "ndcg@10", 0.5, 1)])["ndcg@10"], *EXPLAINED_BY}
     names = {name.split("@")[0].split("/")[0] for name in (*metrics, *measures, *costs, *COSTS)}
     assert names <= {*DIRECTION}

@@ -16,7 +16,7 @@ def test_one_program_for_each_set_of_shapes_and_types() -> None:
         return 2 * tree["x"] * scale
 
     compiled = Compiled(double)
-    assert (compiled.traces, compiled.seconds) == (0, 0.0)
+    assert (compiled.traces, compiled.spent.seconds) == (0, 0.0)
     one = jnp.float32(1)
     for _ in range(3):
         assert compiled({"x": jnp.arange(3.0)}, one).tolist() == [0, 2, 4]
@@ -33,18 +33,18 @@ def test_compilation_is_timed_and_runs_are_not() -> None:
 
     compiled = Compiled(slow_to_trace)
     compiled(jnp.zeros(2))
-    spent = compiled.seconds
+    spent = compiled.spent.seconds
     assert spent >= 0.1
     compiled(jnp.ones(2))
-    assert compiled.seconds == spent
+    assert compiled.spent.seconds == spent
 
 
 def test_programs_can_be_made_from_shapes_alone() -> None:
     compiled = Compiled(lambda x: x * 2)
     compiled.program(jax.ShapeDtypeStruct((2,), jnp.float32))
-    spent = compiled.seconds
+    spent = compiled.spent.seconds
     assert compiled(jnp.ones(2)).tolist() == [2, 2]
-    assert (compiled.traces, compiled.seconds) == (1, spent)
+    assert (compiled.traces, compiled.spent.seconds) == (1, spent)
 
 
 def test_donated_arguments_are_used_up() -> None:

@@ -1,0 +1,128 @@
+"""Growing must not stall: the programs of the next increment are compiled beside the training of this one.
+
+The loop's own steps run on shapes in place of arrays, so that there is no second list of what an increment needs.
+"""
+
+import copy
+import threading
+from collections.abc import Collection, Mapping
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import Any
+
+from incremental.core.spec import Input, Sizes
+from incremental.core.types import PyTree
+from incremental.run import expected
+from incremental.run.alone import Alone
+from incremental.run.compiled import Compiled
+from incremental.run.executor import Executor
+from incremental.run.feed import Feed
+from incremental.run.lanes import Lanes
+from incremental.run.policy import Plan
+
+
+class Ahead:
+    """A thread that compiles ahead, until the context is left: then it ends with the program that it is at.
+
+    What goes wrong there is not told: the run meets it at the same place, and says it.
+    """
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(1, "compiling ahead")
+        self.over = threading.Event()
+        self.last: Future[None] | None = None
+
+    def __enter__(self) -> "Ahead":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # An interpreter that ends while XLA compiles would crash: the thread is waited for.
+        self.over.set()
+        self.pool.shutdown(cancel_futures=True)
+
+    def start(
+        self,
+        feed: Feed,
+        executor: Executor,
+        inputs: Mapping[str, Input],
+        t: int,
+        plans: Collection[Plan],
+        *,
+        matrix: bool,
+    ) -> None:
+        """Compiles what increment t will run: its test, the `plans` that lanes have for it, and with `matrix` its row
+        of R. The state is that of the increment before, in its tables."""
+        if not executor.way.ahead() or feed.ahead(t) is None:
+            return
+        state, sizes, feed = expected.shapes(executor.state), executor.sizes, copy.copy(feed)  # the stream as it is
+        self.last = self.pool.submit(self.rehearse, feed, executor.way, sizes, state, inputs, t, plans, matrix)
+
+    def rehearse(
+        self,
+        feed: Feed,
+        way: Alone | Lanes,
+        sizes: Sizes,
+        state: PyTree,
+        inputs: Mapping[str, Input],
+        t: int,
+        plans: Collection[Plan],
+        matrix: bool,
+    ) -> None:
+        """Runs increment t on shapes."""
+        like = feed.ahead(t)
+        assert like is not None
+        wanted = feed.sizes(t, inputs, sizes)
+        f, grown = self.on_shapes(way, sizes), state
+        then = self.on_shapes(way, wanted)
+        if wanted != sizes and (feed.listed or plans):
+            grown = then.grow(state)
+        tested, its = (then, grown) if feed.listed else (f, state)
+        data, seen = expected.tests(feed, tested.program, like, like - 1, heldout=False)
+        tested.ranks(its, *expected.shapes((data, seen)))
+        on = way.on([])
+        for plan in plans:
+            given = expected.shapes(expected.update(feed, then.program, shifted(plan, like - t)))
+            own, data = grown, given.data
+            before = then.sums(on, None, own)
+            if wanted == sizes:  # what lanes that are off keep has the same tables
+                then.sums(on, before, own)
+            if plan.afresh:
+                own = then.restart(on, own, data)
+            own = then.begin(on, own, data)
+            best = then.start_of(on, None, own)
+            own, _ = then.epoch(on, own, 1, data, base=False)
+            own = then.validate(on, own, given.validation, given.seen)
+            best = then.better(on, best, own)
+            own = then.end(on, then.restored(on, own, best), data)
+            then.written(before, own.learner.params)
+        if matrix:
+            for each in range(len(feed.stream)):
+                tests = expected.tests(feed, then.program, each, like, heldout=True)
+                then.ranks(grown, *expected.shapes(tests))
+
+    def on_shapes(self, way: Alone | Lanes, sizes: Sizes) -> Any:
+        """The functions at these capacities: each call compiles, and gives the shapes of what the call would."""
+        bound: Any = copy.copy(way.at(sizes))
+        bound.functions = OnShapes(bound.functions, self.over)
+        return bound
+
+
+class OnShapes:
+    """`Functions` whose calls compile, until it is over."""
+
+    def __init__(self, functions: Any, over: threading.Event) -> None:
+        self.functions, self.over = functions, over
+
+    def __getattr__(self, name: str) -> Any:
+        if self.over.is_set():
+            raise CancelledError
+        found = getattr(self.functions, name)
+        return found.ahead if isinstance(found, Compiled) else found
+
+
+def shifted(plan: Plan, by: int) -> Plan:
+    """The plan at another increment, whose numbers stand for its own."""
+
+    def moved(increments: range) -> range:
+        return range(max(increments.start + by, 0), increments.stop + by)
+
+    return Plan(moved(plan.increments), moved(plan.newest), moved(plan.arrived), plan.afresh)

@@ -1,0 +1,64 @@
+"""The shapes of what a feed will give, found by counting: nothing is cut, encoded or copied for them."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from incremental.core.program import Program
+from incremental.core.types import Data, PyTree, Seen
+from incremental.run.feed import Feed, Given
+from incremental.run.policy import Plan
+
+
+def update(feed: Feed, program: Program, plan: Plan) -> Given:
+    """What `Feed.update` will give, in arrays without content."""
+    stream, inputs = feed.stream, program.inputs
+    if program.counting:
+        rows = stream.trained_on(plan.arrived, validation=None, inputs=inputs)
+    else:
+        rows = stream.trained_on(plan.increments, validation=False, inputs=inputs)
+    newest = stream.trained_on(plan.newest, validation=True, inputs=inputs)
+    every = stream.trained_on(plan.increments, validation=True, inputs=inputs)
+    seen = feed.seen(newest, heldout=False) if stream.exclude_seen else None
+    data = examples(feed, program, len(rows), len(stream.training_events(plan.arrived)))
+    checked = examples(feed, program, len(newest))
+    return Given(data._replace(validation=examples(feed, program, len(every)).rows), checked, seen)
+
+
+def tests(feed: Feed, program: Program, t: int, trained_until: int, *, heldout: bool) -> tuple[Data, Seen | None]:
+    """What `Feed.tests` will give of increment t for the device, in arrays without content."""
+    stream = feed.stream
+    events = stream.tested_on(t, heldout=heldout, trained_until=trained_until)
+    seen = feed.seen(events, heldout=True) if stream.exclude_seen else None
+    data = examples(feed, program, len(events))
+    listed: Any = np.zeros(program.sizes.slots, bool) if feed.listed and not heldout else None
+    return data._replace(listed=listed), seen
+
+
+def examples(feed: Feed, program: Program, rows: int, new: int = 0) -> Data:
+    """`Feed.examples` of so many rows and new events, and the side tables."""
+    stream, room = feed.stream, feed.capacities.rows
+    none = stream.training_examples(range(0), validation=False, inputs=program.inputs)
+    one = feed.examples(none, program.inputs, 0)
+    side: dict[str, Any] = {
+        name: stretched(table.values, program.sizes[table.kind]) for name, table in stream.interactions.side.items()
+    }
+    if program.frozen is not None:
+        side["frozen"] = program.frozen
+    return one._replace(
+        rows=jax.tree.map(lambda leaf: stretched(leaf, room(rows)), one.rows),
+        events=stretched(one.events, room(new)),
+        arrived={kind: stretched(ids, room(new)) for kind, ids in one.arrived.items()},
+        side=side,
+    )
+
+
+def stretched(leaf: Any, rows: int) -> Any:
+    """An array of the leaf's kind with so many rows, which takes no memory."""
+    return np.broadcast_to(leaf[:1], (rows, *leaf.shape[1:]))
+
+
+def shapes(tree: PyTree) -> PyTree:
+    """ShapeDtypeStructs as JAX would place the arrays."""
+    return jax.eval_shape(lambda tree: tree, tree)
