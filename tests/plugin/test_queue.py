@@ -41,6 +41,10 @@ class QueueFeed(inc.Feed):
                 self.stream = self.grown()
         return t < len(self.frames)
 
+    def ahead(self, t: int) -> int | None:
+        """Of what the queue will bring, the last increment tells what its programs may be like."""
+        return min(t, len(self.stream) - 1)
+
 
 def increments() -> list[pl.DataFrame]:
     frame = lab.simulated().frame.select("user", "item", "time")

@@ -1,4 +1,6 @@
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -62,3 +64,43 @@ def test_random_keys_are_arguments_too() -> None:
     one, two = compiled(jax.random.key(0)), compiled(jax.random.key(1))
     assert one.tolist() != two.tolist()
     assert compiled.traces == 1
+
+
+def test_two_threads_make_one_program_between_them() -> None:
+    bodies, begun = [], threading.Event()
+
+    def slow_to_trace(x: jax.Array) -> jax.Array:
+        bodies.append(1)
+        begun.set()
+        time.sleep(0.2)
+        return x + 1
+
+    compiled, x = Compiled(slow_to_trace), jnp.zeros(2)
+    other = threading.Thread(target=compiled.ahead, args=(jax.ShapeDtypeStruct((2,), jnp.float32),))
+    other.start()
+    assert begun.wait(60)
+    assert compiled.spent.waited == 0.0
+    assert compiled(x).tolist() == [1, 1]
+    other.join()
+    assert (len(bodies), compiled.traces) == (1, 1)
+    assert compiled.spent.waited > 0
+    assert compiled.spent.seconds >= 0.2
+
+
+def test_what_another_thread_cannot_make_is_tried_again_where_it_is_needed() -> None:
+    tries, begun, waiting = [], threading.Event(), threading.Event()
+
+    def broken(_: jax.Array) -> jax.Array:
+        tries.append(threading.current_thread())
+        begun.set()
+        waiting.wait(60)
+        raise ValueError(f"try {len(tries)}")
+
+    compiled = Compiled(broken)
+    other = ThreadPoolExecutor(1).submit(compiled.ahead, jnp.zeros(2))
+    assert begun.wait(60)
+    threading.Timer(0.2, waiting.set).start()
+    with pytest.raises(ValueError, match="try 2"):
+        compiled(jnp.zeros(2))
+    assert str(other.exception()) == "try 1"
+    assert tries[1] is threading.current_thread()
