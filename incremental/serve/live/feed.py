@@ -187,6 +187,10 @@ class LogFeed(Feed):
         self.stream = self.cutter.stream or self.stream
         return there
 
+    def ahead(self, t: int) -> int:
+        """Of what is to come, the last increment tells what arrays it will bring."""
+        return min(t, len(self.stream) - 1)
+
     def until(self, t: int) -> int:
         """The offset in the log that increment t ends with."""
         return self.cutter.tail.cuts[last_period(self.stream.prefix(t))].until
