@@ -3,10 +3,10 @@
 The loop's own steps run on shapes in place of arrays, so that there is no second list of what an increment needs.
 """
 
+import contextlib
 import copy
 import threading
 from collections.abc import Collection, Mapping
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
 
 from incremental.core.spec import Input, Sizes
@@ -20,6 +20,10 @@ from incremental.run.lanes import Lanes
 from incremental.run.policy import Plan
 
 
+class Over(Exception):
+    """The run is over, and nobody will need what is left."""
+
+
 class Ahead:
     """A thread that compiles ahead, until the context is left: then it ends with the program that it is at.
 
@@ -27,17 +31,16 @@ class Ahead:
     """
 
     def __init__(self) -> None:
-        self.pool = ThreadPoolExecutor(1, "compiling ahead")
         self.over = threading.Event()
-        self.last: Future[None] | None = None
+        self.thread: threading.Thread | None = None
 
     def __enter__(self) -> "Ahead":
         return self
 
     def __exit__(self, *_: object) -> None:
-        # An interpreter that ends while XLA compiles would crash: the thread is waited for.
         self.over.set()
-        self.pool.shutdown(cancel_futures=True)
+        if self.thread is not None:  # an interpreter that ends while XLA compiles would crash
+            self.thread.join()
 
     def start(
         self,
@@ -54,7 +57,16 @@ class Ahead:
         if not executor.way.ahead() or feed.ahead(t) is None:
             return
         state, sizes, feed = expected.shapes(executor.state), executor.sizes, copy.copy(feed)  # the stream as it is
-        self.last = self.pool.submit(self.rehearse, feed, executor.way, sizes, state, inputs, t, plans, matrix)
+        before = self.thread
+
+        def work() -> None:
+            if before is not None:
+                before.join()
+            with contextlib.suppress(Exception):
+                self.rehearse(feed, executor.way, sizes, state, inputs, t, plans, matrix)
+
+        self.thread = threading.Thread(target=work, name="compiling ahead")
+        self.thread.start()
 
     def rehearse(
         self,
@@ -113,8 +125,8 @@ class OnShapes:
         self.functions, self.over = functions, over
 
     def __getattr__(self, name: str) -> Any:
-        if self.over.is_set():
-            raise CancelledError
+        if self.over.is_set() or not threading.main_thread().is_alive():  # nor where the process ends without a word
+            raise Over
         found = getattr(self.functions, name)
         return found.ahead if isinstance(found, Compiled) else found
 

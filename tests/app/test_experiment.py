@@ -308,7 +308,7 @@ def test_a_checkpoint_of_another_version_is_refused_by_name(tmp_path: Path, monk
         execute(config)
     monkeypatch.undo()
     with pytest.raises(
-        UserError, match=r"has the format of version 1, this code reads version 3; start a run of its own"
+        UserError, match=r"has the format of version 1, this code reads version 4; start a run of its own"
     ):
         execute(config)
 

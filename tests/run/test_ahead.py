@@ -71,8 +71,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def started(self: Ahead, *args: Any, **named: Any) -> None:
         start(self, *args, **named)
-        if self.last is not None:
-            self.last.result()
+        if self.thread is not None:
+            self.thread.join()
 
     monkeypatch.setattr(Ahead, "start", started)
 
