@@ -31,12 +31,13 @@ class Proposal(NamedTuple):
 
 def proposal(weight: Array, candidates: Array) -> Proposal:
     """Candidate i ([V] bool) is drawn with probability `weight` [V] float32 of i / Σ of all candidates'."""
-    size = candidates.sum(dtype=jnp.int32)
-    (items,) = jnp.nonzero(candidates, size=len(candidates), fill_value=0)
-    weight = jnp.where(jnp.arange(len(items)) < size, weight[items], 0.0)
+    size, slot = candidates.sum(dtype=jnp.int32), jnp.arange(len(candidates), dtype=jnp.int32)
+    place = jnp.where(candidates, jnp.cumsum(candidates) - 1, len(slot) + slot)  # no two are equal
+    items = jnp.zeros_like(slot).at[place].set(slot, mode="drop", unique_indices=True)  # half the time of `nonzero`
+    weight = jnp.where(slot < size, weight[items], 0.0)
     within = jnp.cumsum(jnp.pad(weight, (0, -len(items) % BLOCK)).reshape(-1, BLOCK), axis=1)
     blocks = jnp.cumsum(within[:, -1])
-    return Proposal(items.astype(jnp.int32), jnp.log(weight) - jnp.log(blocks[-1]), size, within, blocks)
+    return Proposal(items, jnp.log(weight) - jnp.log(blocks[-1]), size, within, blocks)
 
 
 def draw(proposal: Proposal, number: int, key: Array) -> tuple[Array, Array]:
