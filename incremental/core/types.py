@@ -69,7 +69,7 @@ def with_negatives(batch: Batch) -> Batch:
     if batch.negatives is None or batch.negatives.ndim == 1:
         return batch
     shape = len(batch.labels), batch.negatives.shape[1]
-    again = {name: jnp.resize(getattr(batch, name), shape) for name in ("negatives", "log_q")}
+    again: dict[str, Any] = {name: jnp.resize(getattr(batch, name), shape) for name in ("negatives", "log_q")}
     return batch._replace(**again)
 
 
