@@ -106,6 +106,7 @@ HEADS: dict[str, Callable[[], Head]] = {
     "adaptive": lambda: adaptive_softmax(cutoffs=(12, 40), shrink=2),
     "hierarchical": hierarchical_softmax,
     "bpr": lambda: bpr(negatives=16),
+    "bpr_own": lambda: bpr(negatives=2, shared=False),
     "bce": lambda: bce(negatives=16),
     "gbce": lambda: gbce(negatives=16),
 }

@@ -79,10 +79,13 @@ def with_ids(function: Callable[[str, Array], Array], batch: Batch, problem: Pro
         kind = problem.inputs[name].kind
         return ids if kind is None else function(kind, ids)
 
+    negatives = batch.negatives
+    if negatives is not None:  # in one row, for a list is of ids that repeat
+        negatives = function(problem.labels, negatives.reshape(-1)).reshape(negatives.shape)
     return batch._replace(
         inputs={name: of(name, ids) for name, ids in batch.inputs.items()},
         labels=function(problem.labels, batch.labels),
-        negatives=None if batch.negatives is None else function(problem.labels, batch.negatives),
+        negatives=negatives,
         memory=jax.tree.map(within, batch.memory, is_leaf=lambda leaf: isinstance(leaf, Batch)),
     )
 

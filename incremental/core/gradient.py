@@ -168,7 +168,9 @@ def make(
     rank_validation, metric = rank(), per_event(training.metric)
 
     def validate(state: State, data: Data, seen: Seen | None = None) -> State:
-        ranks = rank_validation(state, data, seen).rank
+        # Of a part of one place XLA would rank that one before the loop, even where there is nothing to rank.
+        nothing = jnp.full(data.rows.labels.shape, jnp.inf, jnp.float32)
+        ranks = jax.lax.cond(data.size > 0, lambda: rank_validation(state, data, seen).rank, lambda: nothing)
         patience, epochs = training.patience, training.epochs
         return steps.validate(state, data, ranks, metric=metric, patience=patience, epochs=epochs)
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.order import inverse, ordered
 from incremental.core.packing import Tokens, lengths_of, of_all_lanes, packed, padded
 from incremental.core.types import Batch
 
@@ -78,10 +79,11 @@ def by_runs(key: Array, rows: Batch, history: Array, size: Array) -> Array:
     """
     place = jnp.arange(len(history))
     owner = jnp.zeros_like(place) if rows.owner is None else rows.owner
-    of_owners = jnp.lexsort((owner, place >= size))  # stable: examples of an owner stay in order
+    padding = (place >= size).astype(jnp.uint32) << 31
+    of_owners = ordered(owner.astype(jnp.uint32) | padding)  # stable: examples of an owner stay in order
     owner, history = owner[of_owners], history[of_owners]
     joined = goes_on(history, lengths_of(history)) & (owner == jnp.roll(owner, -1)) & (place != size - 1)
     run = jnp.cumsum(~joined) - ~joined  # of each example
     draws = jax.random.uniform(key, place.shape)
-    turn = jnp.argsort(jnp.argsort(draws))[run]  # whole numbers: two runs of one draw must not mix
-    return of_owners[jnp.argsort(jnp.where(place < size, turn, len(place)))].astype(jnp.int32)
+    turn = inverse(ordered(draws))[run]  # whole numbers: two runs of one draw must not mix
+    return of_owners[ordered(jnp.where(place < size, turn, len(place)))]

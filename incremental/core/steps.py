@@ -22,6 +22,7 @@ from jax import Array
 
 from incremental.core.compaction import Whole, dense
 from incremental.core.optimizers import restarted
+from incremental.core.order import shuffled
 from incremental.core.prefixes import by_runs
 from incremental.core.sharding import split
 from incremental.core.spec import Sizes
@@ -44,6 +45,7 @@ from incremental.core.types import (
     Step,
     stored,
     with_labels,
+    with_negatives,
 )
 from incremental.errors import UserError
 
@@ -168,14 +170,15 @@ class DataGradient:
                 "negatives from the catalogue, such as sampled_softmax, or the full softmax"
             )
         beside = self._beside(batch)
+        own = beside.negatives is not None and beside.negatives.ndim > 1
+        names = (*STORED, "negatives", "log_q") if own else STORED
 
-        def of(row: Batch, key: Array) -> Params:
-            one = beside._replace(
-                **{name: jax.tree.map(lambda leaf: leaf[None], getattr(row, name)) for name in STORED}
-            )
+        def of(row: dict[str, Any], key: Array) -> Params:
+            one = beside._replace(**jax.tree.map(lambda leaf: leaf[None], row))
             return self._at(params, one, jnp.float32(1.0), key)
 
-        return jax.vmap(of)(stored(beside), jax.random.split(self.key, len(batch.labels)))
+        rows = {name: getattr(beside, name) for name in names}
+        return jax.vmap(of)(rows, jax.random.split(self.key, len(batch.labels)))
 
     def _at(self, params: Params, rows: Batch, scale: Array, key: Array) -> Params:
         def loss(params: Params) -> Array:
@@ -187,6 +190,7 @@ class DataGradient:
         """The examples with what the step has drawn for its own."""
         step = self.batch
         batch = batch._replace(candidates=step.candidates, negatives=step.negatives, log_q=step.log_q)
+        batch = with_negatives(batch)
         if step.candidates is not None and not isinstance(step.candidates, Whole):
             batch = batch._replace(candidates=with_labels(step.candidates, batch))
         return batch
@@ -214,7 +218,7 @@ def step(setup: Setup, state: State, new: Batch, number: Array, key: Array) -> t
     """
     new = new._replace(candidates=state.learner.catalogue.seen, step=number)
     batch = setup.strategy.batch(state.strategy, new, named_key(key, "batch"))
-    batch = batch._replace(**split({name: getattr(batch, name) for name in STORED}))
+    batch = with_negatives(batch._replace(**split({name: getattr(batch, name) for name in STORED})))
     if batch.candidates is not None:
         batch = batch._replace(candidates=with_labels(batch.candidates, batch))
     descent = partial(descend, setup, new=new, first_pass=state.fit.epoch == 0, before=state.fit.offered, key=key)
@@ -305,12 +309,6 @@ def end(setup: Setup, state: State, data: Data, *, fit: Callable[..., Any]) -> S
     own, learner, key = state.strategy, state.learner, phase_key(state, "end")
     own, learner = setup.strategy.end(own, learner, data, key, fit=fit(learner, own))
     return State(learner, own, fresh_fit(), state.key)
-
-
-def shuffled(key: Array, size: Array, capacity: int) -> Array:
-    """[capacity] int32: a uniform permutation of 0..size-1, then the padding rows."""
-    draws = jax.random.uniform(key, (capacity,))
-    return jnp.argsort(jnp.where(jnp.arange(capacity) < size, draws, 2.0)).astype(jnp.int32)
 
 
 def epoch(setup: Setup, state: State, data: Data, *, batch_size: int) -> tuple[State, Info]:

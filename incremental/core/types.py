@@ -31,8 +31,8 @@ class Batch(NamedTuple):
         increment: [B] int32, when the row arrived
         owner: [B] int32: its user, whom the model need not read; None: it has none
         candidates: [V] bool: the items that take part in a loss or a ranking
-        negatives: [N] int32, shared by the rows; None: the loss's exact form over candidates
-        log_q: [N] float32, log of the expected number of draws of each negative
+        negatives: [N] int32, shared by the rows, or [B, N], each row's own; None: the loss's exact form over candidates
+        log_q: of the shape of `negatives`, float32, log of the expected number of draws of each
         step: [] int32, the update's steps before this one
         memory: what a strategy's `batch` hook leaves for its own `loss` and `grads`; others do not see it
     """
@@ -61,6 +61,16 @@ def stored(batch: Batch) -> Batch:
 def with_labels(candidates: Array, rows: Batch) -> Array:
     """[V] bool: the candidates and the rows' labels: a label that is trained on is one, or the loss has no bound."""
     return candidates.at[jnp.where(rows.valid, rows.labels, len(candidates))].set(True, mode="drop")
+
+
+def with_negatives(batch: Batch) -> Batch:
+    """The batch with negatives for all its rows: where each has its own, rows that were appended have those of the
+    first rows again."""
+    if batch.negatives is None or batch.negatives.ndim == 1:
+        return batch
+    shape = len(batch.labels), batch.negatives.shape[1]
+    again: dict[str, Any] = {name: jnp.resize(getattr(batch, name), shape) for name in ("negatives", "log_q")}
+    return batch._replace(**again)
 
 
 class Outputs(NamedTuple):

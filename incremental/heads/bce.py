@@ -10,11 +10,14 @@ from incremental.domains import Count, NotNegative, checked
 
 
 @checked
-def bce(*, negatives: Count = 64, power: NotNegative = 0.0) -> Head:
-    """-log σ(s_y) - mean_j log(1 - σ(s_j)) over `negatives` drawn items j ≠ y, shared by the batch."""
+def bce(*, negatives: Count = 64, power: NotNegative = 0.0, shared: bool = True) -> Head:
+    """-log σ(s_y) - mean_j log(1 - σ(s_j)) over `negatives` drawn items j ≠ y.
+
+    The batch's examples have them together or, where they are not `shared`, each its own; the paper has one an example.
+    """
 
     def loss(items: Items, outputs: Outputs, batch: Batch) -> Array:
         positive, scores, counts = scored(items, outputs, batch)
         return -jax.nn.log_sigmoid(positive) - mean_over(jax.nn.log_sigmoid(-scores), counts)
 
-    return Head(loss, drawn(negatives, power))
+    return Head(loss, drawn(negatives, power, shared=shared))

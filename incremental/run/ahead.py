@@ -94,9 +94,10 @@ class Ahead:
         for plan in plans:
             given = expected.shapes(expected.update(feed, then.program, shifted(plan, like - t)))
             own, data = grown, given.data
-            before = then.sums(on, None, own)
+            sums = then.sums(own)
+            before = then.begun(on, None, sums)
             if wanted == sizes:  # what lanes that are off keep has the same tables
-                then.sums(on, before, own)
+                then.begun(on, before, sums)
             if plan.afresh:
                 own = then.restart(on, own, data)
             own = then.begin(on, own, data)
@@ -105,7 +106,7 @@ class Ahead:
             own = then.validate(on, own, given.validation, given.seen)
             best = then.better(on, best, own)
             own = then.end(on, then.restored(on, own, best), data)
-            then.written(before, own.learner.params)
+            then.written(before, then.sums(own), own.learner.params)
         if matrix:
             for each in range(len(feed.stream)):
                 tests = expected.tests(feed, then.program, each, like, heldout=True)

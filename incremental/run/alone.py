@@ -58,13 +58,14 @@ def checksums(params: Params) -> PyTree:
     return jax.tree.map(of, params)
 
 
-def parameters_written(before: PyTree, params: Params) -> Array:
-    """How many parameters are in rows whose checksum is not that `before`. A row is what the first axis counts."""
+def parameters_written(before: PyTree, after: PyTree, params: Params) -> Array:
+    """How many of the `params` are in rows whose checksums `before` and `after` differ. A row is what the first axis
+    counts."""
 
     def of(old: Array, new: Array, leaf: Array) -> Array:
         return (old != new).sum() * (leaf.size // max(len(old), 1))
 
-    return sum(jax.tree.leaves(jax.tree.map(of, before, checksums(params), params)), jnp.int32(0))
+    return sum(jax.tree.leaves(jax.tree.map(of, before, after, params)), jnp.int32(0))
 
 
 def total(functions: Iterable[Any]) -> Spent:
@@ -186,9 +187,13 @@ class Bound:
         grown: State = self.functions.grow(state)
         return grown
 
-    def sums(self, _on: Any, _before: PyTree, state: State) -> PyTree:
-        """The checksums of the parameters at an update's start."""
+    def sums(self, state: State) -> PyTree:
+        """The checksums of the parameters."""
         return self.functions.sums(state.learner.params)
+
+    def begun(self, _on: Any, _before: PyTree, sums: PyTree) -> PyTree:
+        """The checksums at an update's start."""
+        return sums
 
     def start_of(self, _on: Any, _best: Best | None, state: State) -> Best | None:
         """The best epoch before the first."""
@@ -232,9 +237,9 @@ class Bound:
         """Each lane's, on the host."""
         return [jax.device_get(ranks)]
 
-    def written(self, before: PyTree, params: Params) -> Array:
-        """How many parameters differ."""
-        found: Array = self.functions.written(before, params)
+    def written(self, before: PyTree, after: PyTree, params: Params) -> Array:
+        """How many parameters differ, by their checksums."""
+        found: Array = self.functions.written(before, after, params)
         return found
 
     def traced(self, state: State, data: PyTree) -> dict[str, Callable[[], State]]:

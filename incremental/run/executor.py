@@ -59,6 +59,8 @@ class Executor:
         self.state: Any = None
         self.best: Best | None = None
         self.before: PyTree = None
+        self.after: PyTree = None
+        """checksums of the parameters of lanes in which no update runs; None: not known"""
         self.checked: set[Sizes] = set()
 
     @property
@@ -78,6 +80,7 @@ class Executor:
         self.way.at(self.sizes)
         together = {lane: Kept(each.state, each.best, each.before) for lane, each in found.items()}
         self.state, self.best, self.before = self.way.put_together(together, self.sizes)
+        self.after = None
 
     def snapshots(self, progress: Mapping[int, Progress]) -> Callable[[int], Snapshot]:
         """(lane) -> its snapshot; the states are fetched once, when the first is asked for: before the run goes on,
@@ -92,13 +95,14 @@ class Executor:
         """The tables at the capacities `wanted`."""
         if wanted != self.sizes:
             self.state = jax.block_until_ready(self.way.at(wanted).grow(self.state))
-            self.sizes, self.best, self.before = wanted, None, None
+            self.sizes, self.best, self.before, self.after = wanted, None, None, None
             self.way.only(wanted)
 
     def begin(self, lanes: Sequence[int], data: PyTree, *, afresh: bool) -> None:
         """The update begins in these lanes."""
         on, f = self.way.on(lanes), self.functions
-        self.before = f.sums(on, self.before, self.state)
+        # What the last update left is where this one starts: checksums read all the parameters.
+        self.before = f.begun(on, self.before, f.sums(self.state) if self.after is None else self.after)
         if afresh:
             self.state = f.restart(on, self.state, data)
         if self.sizes not in self.checked:
@@ -134,7 +138,8 @@ class Executor:
 
     def written(self) -> np.ndarray:
         """[lanes] the parameters that differ from those at the update's start."""
-        return np.asarray(self.functions.written(self.before, self.state.learner.params)).reshape(-1)
+        self.after = self.functions.sums(self.state)
+        return np.asarray(self.functions.written(self.before, self.after, self.state.learner.params)).reshape(-1)
 
     def strategy_bytes(self) -> int:
         """Of one lane's strategies."""

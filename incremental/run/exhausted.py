@@ -44,7 +44,7 @@ def spoken(feed: Feed, executor: Executor, policy: Update, batch_size: int | Non
         if not exhausted(error):
             raise
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        executor.state = executor.best = executor.before = None  # room for what is made below
+        executor.state = executor.best = executor.before = executor.after = None  # room for what is made below
         raise UserError(f"out of memory ({said}): {needed(feed, executor, policy, batch_size)}; {LOWER}") from None
 
 

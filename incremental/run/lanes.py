@@ -56,7 +56,7 @@ class Functions:
         self.validate = self.changing(lambda program, *given: (program.validate(*given), ()), shared=2)
         self.end = self.changing(lambda program, state, data: (program.end(state, data), ()), shared=1)
         self.rank = self.over(lambda numbers, *given: build(sizes, numbers).rank(*given), lanes=2, shared=2)
-        self.written = self.over(lambda _, *params: parameters_written(*params), lanes=3)
+        self.written = self.over(lambda _, *params: parameters_written(*params), lanes=4)
         self.sums = self.over(lambda _, params: checksums(params), lanes=2)
         self.noted = self.over(noted, lanes=4)
         self.better = self.over(
@@ -227,7 +227,7 @@ class Lanes:
         state = f.init()
         if not found:
             return Kept(state, None, None)
-        host = self.host((state[:3], f.start_of(off, None, state), f.sums(off, None, state)))
+        host = self.host((state[:3], f.start_of(off, None, state), f.sums(state)))
         for lane, own in found.items():
 
             def put(all_lanes: np.ndarray, own: np.ndarray, lane: int = lane) -> None:
@@ -262,10 +262,13 @@ class Bound:
         grown: State = self.functions.grow(self.numbers, state)
         return grown
 
-    def sums(self, on: Any, before: PyTree | None, state: State) -> PyTree:
-        """The checksums of the parameters at an update's start, those `before` for lanes that are off."""
-        new = self.functions.sums(self.numbers, state.learner.params)
-        return new if before is None else self.functions.noted(self.numbers, on, before, new)
+    def sums(self, state: State) -> PyTree:
+        """The checksums of the parameters."""
+        return self.functions.sums(self.numbers, state.learner.params)
+
+    def begun(self, on: Any, before: PyTree | None, sums: PyTree) -> PyTree:
+        """The checksums at an update's start, those `before` for lanes that are off."""
+        return sums if before is None else self.functions.noted(self.numbers, on, before, sums)
 
     def start_of(self, on: Any, best: Best | None, state: State) -> Best | None:
         """The best epoch before the first; lanes that are off keep theirs."""
@@ -317,9 +320,9 @@ class Bound:
         own = [None] * len(rank) if scores is None else scores
         return [Ranks(*each) for each in zip(rank, recommended, own, strict=True)]
 
-    def written(self, before: PyTree, params: PyTree) -> Array:
-        """[lanes] how many parameters differ."""
-        found: Array = self.functions.written(self.numbers, before, params)
+    def written(self, before: PyTree, after: PyTree, params: PyTree) -> Array:
+        """[lanes] how many parameters differ, by their checksums."""
+        found: Array = self.functions.written(self.numbers, before, after, params)
         return found
 
     def traced(self, state: State, data: PyTree) -> dict[str, Callable[[], State]]:

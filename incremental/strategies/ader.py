@@ -72,9 +72,10 @@ def ader(
         return joined._replace(memory=len(batch.labels) + jnp.arange(rows))
 
     def loss(state: Distilled, params: Params, batch: Batch, outputs: Outputs) -> Array:
-        if over == "drawn" and batch.negatives is None:
+        if over == "drawn" and (batch.negatives is None or batch.negatives.ndim > 1):
             raise UserError(
-                "strategies.ader.over=drawn: the head draws no negatives; choose head=sampled_softmax, or over=known"
+                "strategies.ader.over=drawn: the head draws no negatives for a whole batch; choose "
+                "head=sampled_softmax, or over=known"
             )
         place: Array = batch.memory
         inputs = jax.tree.map(lambda leaf: leaf[place], batch.inputs)

@@ -199,7 +199,9 @@ def test_a_strategy_of_kernels_trains_as_with_whole_tables() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", [in_batch_softmax, log_uniform_softmax, gbce, bce])
+@pytest.mark.parametrize(
+    "head", [in_batch_softmax, log_uniform_softmax, gbce, bce, functools.partial(bpr, shared=False)]
+)
 def test_heads_that_draw_negatives_train_as_with_whole_tables(head: Callable[[], Head]) -> None:
     """Streaming frequencies are counted by the catalogue's ids."""
     Runs(head=head() if head is in_batch_softmax else head(negatives=8)).assert_equal()  # type: ignore[call-arg]
@@ -331,6 +333,12 @@ def test_ids_are_found_wherever_a_batch_has_them_and_renamed_to_their_places() -
         np.testing.assert_array_equal(found["item"][new.inputs["history"]], old.inputs["history"])
         np.testing.assert_array_equal(found["user"][new.inputs["user"]], old.inputs["user"])
     np.testing.assert_array_equal(found["item"][named.negatives], batch.negatives)
+    own = batch._replace(negatives=jnp.array([[8], [8], [30]]))  # of each row: the same ids
+    again, named, _ = jax.jit(found_in)(own)
+    lab.assert_same(again, ids)
+    np.testing.assert_array_equal(found["item"][named.negatives], own.negatives)
+    few, _ = compaction.different(own, {"item": 100, "user": 90}, PROBLEM)
+    assert len(few["item"]) == 1 + (3 + 1 + 3) + (2 + 1)  # a list's ids count by the eighth, negatives each
     lab.assert_same(named.memory["der"], memory["der"])  # places in the batch, not ids
     lab.assert_same(named.owner, owner)  # no table is read with it
 

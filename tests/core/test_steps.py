@@ -97,7 +97,7 @@ SLOW = ("chunked", "hierarchical", "bpr", "bce", "gbce", "log_uniform")
 
 
 @pytest.mark.parametrize(
-    "head", ["full", "sampled", "adaptive", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+    "head", ["full", "sampled", "adaptive", "bpr_own", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 )
 def test_gradients_of_single_examples_add_up_to_the_batchs(head: str) -> None:
     whole, single, elsewhere, at_twice = gradients(head)

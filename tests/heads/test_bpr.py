@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from incremental.core.problem import Items
-from incremental.core.types import Batch, Catalogue, Learner, Outputs
+from incremental.core.types import Batch, Catalogue, Learner, Outputs, with_negatives
 from incremental.heads.bpr import bpr
 
 B, D, V, N = 3, 4, 8, 16
@@ -43,6 +43,32 @@ def test_loss_is_the_mean_over_negatives_that_are_not_the_label() -> None:
     negatives: Any = np.array([3, 5, 1, 1], np.int32)  # 5 is the second row's label
     rows = loss(BATCH._replace(negatives=negatives))
     np.testing.assert_allclose(rows, [expected(row, negatives) for row in range(B)], rtol=1e-5)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_of_each_rows_own_negatives_too(number: int) -> None:
+    negatives: Any = np.array([[3, 1, 1], [5, 1, 2], [1, 1, 3]], np.int32)[:, :number]  # 5 is the second row's label
+    rows = loss(BATCH._replace(negatives=negatives))
+    truth = [0.0 if number == 1 and row == 1 else expected(row, negatives[row]) for row in range(B)]
+    np.testing.assert_allclose(rows, truth, rtol=1e-5, atol=1e-7)
+
+
+def test_rows_that_do_not_share_draw_their_own_and_appended_ones_have_them_again() -> None:
+    strategy = bpr(negatives=2, shared=False).strategy
+    assert strategy is not None
+    learner = Learner({}, (), Catalogue(SEEN, SEEN.astype(np.float32), {}), NONE)
+    many: Any = 3 * V
+    labels: Any = np.zeros(many + 2, np.int32)
+    state, _ = strategy.begin(strategy.init(learner), learner, NONE, jax.random.key(0))
+    drawn = strategy.batch(state, BATCH._replace(labels=labels[:many]), jax.random.key(1))
+    assert drawn.negatives is not None
+    assert drawn.log_q is not None
+    assert drawn.negatives.shape == drawn.log_q.shape == (many, 2)
+    assert len(np.unique(drawn.negatives)) == SEEN.sum()  # all candidates, for there are 48 draws
+    np.testing.assert_allclose(drawn.log_q, np.log(2 / SEEN.sum()), rtol=1e-5)
+    longer = with_negatives(drawn._replace(labels=labels))
+    assert longer.negatives is not None
+    np.testing.assert_array_equal(longer.negatives, np.concatenate([drawn.negatives, drawn.negatives[:2]]))
 
 
 def test_a_row_whose_negatives_are_all_its_label_has_none() -> None:

@@ -18,7 +18,7 @@ PARAMS: dict[str, Any] = {
     "known": jnp.array([True, False]),
 }
 ROW = {"table": 3, "bias": 1, "scalar": 1, "half": 2, "ids": 3, "known": 1}
-written = jax.jit(lambda before, after: parameters_written(checksums(before), after))
+written = jax.jit(lambda before, after: parameters_written(checksums(before), checksums(after), after))
 
 
 def test_nothing_changed_is_nothing_written() -> None:

@@ -18,7 +18,7 @@ from incremental.errors import UserError
 from incremental.metrics.ranking import per_event
 from incremental.models.popularity import popularity
 from incremental.run import alone, loop
-from incremental.run.alone import Build
+from incremental.run.alone import Bound, Build
 from incremental.run.check import check, holds_anchor, untrained
 from incremental.run.executor import Executor
 from incremental.run.feed import BYTES_AN_INTERACTION, Capacities, Feed
@@ -279,8 +279,15 @@ def test_training_stops_by_the_newest_increments_validation_part() -> None:
         assert len(set(np.asarray(data.rows.increment)[: int(data.size)].tolist())) > 1
 
 
-def test_parameters_written_are_those_that_changed() -> None:
-    stream = lab.stream()
+def test_parameters_written_are_those_that_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, sums, taken = lab.stream(), Bound.sums, []
+
+    def noted(bound: Bound, state: Any) -> Any:
+        if isinstance(state.key, jax.Array):  # and not a shape, to compile ahead
+            taken.append(bound.program.sizes)
+        return sums(bound, state)
+
+    monkeypatch.setattr(Bound, "sums", noted)
     result = lab.run(lab.baseline_build("popularity"), stream)
     items = stream.interactions.item[~stream.heldout]
     increment = stream.increment[~stream.heldout]
@@ -296,6 +303,8 @@ def test_parameters_written_are_those_that_changed() -> None:
         old, new = weight(t - 1), weight(t)
         assert cost.parameters_written == (old != new).sum()
         assert cost.examples == (increment == t).sum()  # all that arrived: it needs no validation part
+    # Once an update, for what one leaves is where the next one starts, and once at the start of each size.
+    assert len(taken) == len(result.costs) + len(set(taken))
 
 
 # -- starting afresh ------------------------------------------------------------------------------------------------

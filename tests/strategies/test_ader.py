@@ -170,7 +170,7 @@ def test_over_drawn_items_scores_are_corrected_for_the_draws() -> None:
 
 def test_a_head_that_draws_no_negatives_is_refused() -> None:
     joined = batched(state(), NEW)
-    with pytest.raises(UserError, match=r"over=drawn: the head draws no negatives; choose head=sampled_softmax"):
+    with pytest.raises(UserError, match=r"over=drawn: the head draws no negatives for a whole batch; choose head="):
         ader(PROBLEM, capacity=C, rows=ROWS, over="drawn").loss(state(), STUDENT, joined, apply(STUDENT, joined.inputs))
 
 
