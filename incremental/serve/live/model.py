@@ -122,6 +122,8 @@ class Model:
 
     def best(self, people: People, asked: Sequence[Asked], exclude: Sequence[bool]) -> list[Best]:
         """The best items for each user, at most 256 of them; without those had where `exclude` says so."""
+        if (first := piece(len(asked))) < len(asked):
+            return self.best(people, asked[:first], exclude[:first]) + self.best(people, asked[first:], exclude[first:])
         rows = bucket(len(asked))
         had = np.zeros((rows, self.sizes.slots), bool)
         for row, (each, leave) in enumerate(zip(asked, exclude, strict=True)):
@@ -176,6 +178,12 @@ def placed(leaf: Any) -> Any:
     """A leaf on the device; a host array of one repeated zero stands for what no function reads, and stays there."""
     unread = isinstance(leaf, np.ndarray) and leaf.size > 1 and not any(leaf.strides)
     return leaf if unread else jax.device_put(leaf)
+
+
+def piece(number: int) -> int:
+    """How many of so many requests to answer at once: all, unless more than half of their bucket would be padding."""
+    rows = bucket(number)
+    return number if rows <= max(2 * number, BUCKETS[1]) else max(each for each in BUCKETS if each <= number)
 
 
 def bucket(number: int) -> int:

@@ -9,6 +9,7 @@ import pytest
 
 from incremental.serve.live import batching
 from incremental.serve.live.app import application
+from incremental.serve.live.model import piece
 from tests.serve.live import small
 
 VERSIONS = 30
@@ -56,13 +57,19 @@ def test_a_version_that_serves_compiles_nothing(tmp_path: Path) -> None:
     before = functions.top._cache_size(), functions.score._cache_size()
     model = service.chooser.current
     assert model is not None
-    for number in (1, 3, 20, 100):
+    for number in (1, 3, 20, 100, 200):
         model.best(service.people, [service.people.ask("ann")] * number, [True] * number)
     model.explain(service.people, service.people.ask("cid"), 1)
     small.publish(tmp_path, 1)
     assert service.chooser.look()
     assert (functions.top._cache_size(), functions.score._cache_size()) == before == (4, 1)
     service.close()
+
+
+def test_most_of_a_bucket_is_no_padding() -> None:
+    assert [piece(number) for number in (1, 2, 3, 8, 9, 31, 32, 64, 65, 127, 128, 256)] == [
+        *(1, 2, 3, 8, 8, 8, 32, 64, 64, 64, 128, 256)
+    ]
 
 
 def test_requests_that_come_together_are_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
