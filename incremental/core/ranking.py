@@ -1,5 +1,6 @@
 """Full-catalogue ranking on the device: ranks of the labels, and what was recommended."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import jax
@@ -13,6 +14,7 @@ Scores = Callable[[State, dict[str, Array]], Array]
 Known = Callable[[Catalogue, dict[str, Array], Mapping[str, Input]], Array]
 
 CLASSES = 128  # a catalogue of so few is one of classes: their scores are kept
+BLOCK = 8, 16  # items whose maximum is taken first: 8 vector registers of 16 numbers
 
 
 def known(catalogue: Catalogue, inputs: dict[str, Array], spec: Mapping[str, Input]) -> Array:
@@ -70,6 +72,22 @@ def label_rank(scores: Array, labels: Array) -> Array:
     return jnp.where(inside & (own[:, 0] > -jnp.inf), 0.5 * halves, jnp.inf).astype(jnp.float32)
 
 
+def top_k(scores: Array, k: int) -> tuple[Array, Array]:
+    """The `k` highest scores of each row and their items, both [B, k]: `jax.lax.top_k`, of long rows in two steps.
+
+    A row's highest k lie in the k blocks with the highest maxima. Of equal maxima the first block comes first, and
+    blocks are read in the items' order, so that of equal scores the first item comes first, as in one step.
+    """
+    rows, capacity, block = *scores.shape, math.prod(BLOCK)
+    if capacity % block or capacity <= 2 * k * block:
+        return jax.lax.top_k(scores, k)
+    maxima = scores.reshape(rows, -1, *BLOCK).max(2).max(2)
+    chosen = jnp.sort(jax.lax.top_k(maxima, k)[1])
+    few = jnp.take_along_axis(scores.reshape(rows, -1, block), chosen[:, :, None], axis=1).reshape(rows, -1)
+    best, place = jax.lax.top_k(few, k)
+    return best, jnp.take_along_axis(chosen, place // block, axis=1) * block + place % block
+
+
 def ranker(
     scores: Scores,
     *,
@@ -103,19 +121,25 @@ def ranker(
                 items = jnp.where(position < seen.stop[index][:, None], seen.log[position], 0)
                 items = jnp.where(items == labels[:, None], 0, items)
                 values = values.at[jnp.arange(batch_size)[:, None], items].set(-jnp.inf)
-            rank = ranks.rank.at[jnp.where(fresh, index, total)].set(label_rank(values, labels), mode="drop")
-            recommended = ranks.recommended
-            if cutoffs:
-                best, top = jax.lax.top_k(values, min(max(cutoffs), capacity))
-                real = fresh[:, None] & (best > -jnp.inf)
-                # Masks, not slices: of a sliced top_k XLA's CPU compiler makes a whole sort (100 times slower).
-                within = [real & (jnp.arange(top.shape[1]) < k) for k in cutoffs]
-                recommended = jnp.stack(
-                    [recommended[i].at[top].add(first.astype(jnp.int32)) for i, first in enumerate(within)]
-                )
-            if ranks.scores is None:
-                return Ranks(rank, recommended)
-            return Ranks(rank, recommended, ranks.scores.at[jnp.where(fresh, index, total)].set(values, mode="drop"))
+
+            def read(values: Array) -> Ranks:
+                rank = ranks.rank.at[jnp.where(fresh, index, total)].set(label_rank(values, labels), mode="drop")
+                recommended = ranks.recommended
+                if cutoffs:
+                    best, top = top_k(values, min(max(cutoffs), capacity))
+                    real = fresh[:, None] & (best > -jnp.inf)
+                    # Masks, not slices: of a sliced top_k XLA's CPU compiler makes a whole sort (100 times slower).
+                    within = [real & (jnp.arange(top.shape[1]) < k) for k in cutoffs]
+                    recommended = jnp.stack(
+                        [recommended[i].at[top].add(first.astype(jnp.int32)) for i, first in enumerate(within)]
+                    )
+                own = ranks.scores
+                if own is not None:
+                    own = own.at[jnp.where(fresh, index, total)].set(values, mode="drop")
+                return Ranks(rank, recommended, own)
+
+            # Always true, which XLA cannot know: so the scores are masked once, and not for each reader anew.
+            return jax.lax.cond(fresh[0], read, lambda _: ranks, values)
 
         kept = jnp.zeros((total, capacity), jnp.float32) if capacity <= CLASSES else None
         empty = Ranks(jnp.full((total,), jnp.inf, jnp.float32), jnp.zeros((len(cutoffs), capacity), jnp.int32), kept)

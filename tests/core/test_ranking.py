@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from incremental.core.ranking import label_rank, rankable, ranker
+from incremental.core.ranking import label_rank, rankable, ranker, top_k
 from incremental.core.spec import Input
 from incremental.core.types import Batch, Catalogue, Data, Learner, Seen, State
 
@@ -88,6 +88,18 @@ def test_without_seen_items_nothing_is_left_out(batch_size: int) -> None:
     np.testing.assert_array_equal(found.rank, [list(order[n]).index(labels[n]) for n in range(N)])
     for row, k in enumerate(CUTOFFS):
         np.testing.assert_array_equal(found.recommended[row], np.bincount(order[:, :k].ravel(), minlength=V))
+
+
+def test_the_first_k_of_long_rows_are_those_of_one_step_ties_by_the_lower_item() -> None:
+    rng = np.random.default_rng(0)
+    one, two = jax.jit(jax.lax.top_k, static_argnums=1), jax.jit(top_k, static_argnums=1)
+    for k in (1, 5):
+        for values in ([0.0, 1.0], [-np.inf, 0.0], np.arange(50.0), rng.normal(size=3000)):
+            scores = rng.choice(values, (7, 128 * 20)).astype(np.float32)
+            scores[0] = -np.inf  # no candidate at all
+            scores[1, :-3] = -np.inf  # fewer than k
+            for found, expected in zip(two(scores, k), one(scores, k), strict=True):
+                np.testing.assert_array_equal(found, expected)
 
 
 def test_ties_count_half_and_labels_that_are_no_candidates_rank_last() -> None:
