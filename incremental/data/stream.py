@@ -15,6 +15,7 @@ import numpy.typing as npt
 from incremental.core.spec import Input, Spec
 from incremental.data import ties as tie_rules
 from incremental.data.cleaning import CleaningStep
+from incremental.data.draws import Sample, share_of_each
 from incremental.data.features import Examples, Feature, event
 from incremental.data.features import history as past_items
 from incremental.data.features import user as own_user
@@ -109,9 +110,16 @@ class Stream:
         return self._long_enough(rows, 1) if "needed" in past else rows
 
     def test_examples(
-        self, t: int, *, heldout: bool, trained_until: int, known: Mapping[str, Bools], inputs: Iterable[str] = ()
+        self,
+        t: int,
+        *,
+        heldout: bool,
+        trained_until: int,
+        known: Mapping[str, Bools],
+        inputs: Iterable[str] = (),
+        sample: Sample | None = None,
     ) -> Examples:
-        """The test events of increment t: all of it, or its held-out part only.
+        """The test events of increment t: all of it, or its held-out part only; of these the `sample`, if any.
 
         `known` [capacity] bool by kind: the ids that the model knows; events of others are taken out of what was
         before, as the `inputs` read it. With `unseen_items=drop` events whose label no training event up to increment
@@ -136,7 +144,10 @@ class Stream:
                 past = self.training_events(range(trained_until + 1))
                 counted = belongs(np.isin(np.arange(len(self.labels)), label[past]), label)
             events = self._long_enough(self._examples(events, counted, True), self.minimum_history).event
-        return self._examples(events, visible, any(self.features[name].past != "unread" for name in inputs))
+        reads = any(self.features[name].past != "unread" for name in inputs)
+        if sample is None:
+            return self._examples(events, visible, reads)
+        return replace(self._examples(sample.of(events, t, *self.bounds(t)), visible, reads), of=len(events))
 
     def seen_by(self, rows: Examples, *, heldout: bool) -> tuple[Ints, Ints, Ints]:
         """log [E], start [N], stop [N]: `log[start:stop]` are the items of a row's user before its event, those of
@@ -271,17 +282,6 @@ class Stream:
 def belongs(members: Bools, ids: Ints) -> Bools:
     """[N] bool: `members[ids]`, False for ids beyond the table."""
     return members[np.minimum(ids, len(members) - 1)] & (ids < len(members))
-
-
-def share_of_each(increment: Ints, share: float, seed: int, name: int) -> Bools:
-    """[N] bool: a random `share` of each increment's events, drawn from (seed, name, increment)."""
-    chosen = np.zeros(len(increment), bool)
-    for t in range(int(increment[-1]) + 1):
-        first, last = np.searchsorted(increment, [t, t + 1])
-        size = round((last - first) * share)
-        draws = np.random.default_rng([seed, name, t]).choice(last - first, size, replace=False)
-        chosen[first + draws] = True
-    return chosen
 
 
 @checked

@@ -10,7 +10,7 @@ DIRECTION = {
     # Measures of a metric of which more is better.
     **dict.fromkeys(("prequential", "slope", "final_average", "average_incremental", "anytime_average"), 1),
     **dict.fromkeys(("learning_accuracy", "backward_transfer", "forward_transfer"), 1),
-    **dict.fromkeys(("forgetting", "forgetting_chaudhry", "intransigence"), -1),
+    **dict.fromkeys(("forgetting", "forgetting_chaudhry", "intransigence", "standard_error"), -1),
     # Costs. That there are few updates is a cost saved, but not a quality of each.
     **dict.fromkeys(("seconds_per_update", "compile_seconds", "base_seconds", "examples", "base_examples"), -1),
     **dict.fromkeys(("parameters_written", "memory_bytes"), -1),

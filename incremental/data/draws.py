@@ -1,0 +1,42 @@
+"""What is drawn of a stream's events, each increment's from (seed, increment): parts set aside, samples of tests."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int32]
+
+
+def share_of_each(increment: Ints, share: float, seed: int, name: int) -> npt.NDArray[np.bool_]:
+    """[N] bool: a random `share` of each increment's events, drawn from (seed, name, increment)."""
+    chosen = np.zeros(len(increment), bool)
+    for t in range(int(increment[-1]) + 1):
+        first, last = np.searchsorted(increment, [t, t + 1])
+        size = round((last - first) * share)
+        draws = np.random.default_rng([seed, name, t]).choice(last - first, size, replace=False)
+        chosen[first + draws] = True
+    return chosen
+
+
+class Sample(NamedTuple):
+    """At most so many events of each test.
+
+    Attributes:
+        events
+        seed: of the draws
+    """
+
+    events: int
+    seed: int = 0
+
+    def of(self, tests: Ints, t: int, first: int, last: int) -> Ints:
+        """Of the tests [N], events `first` to `last` of increment t, those that are drawn, in their order.
+
+        Each event of the increment draws a number, and the lowest are tested: of whatever tests a protocol leaves over
+        it is a random sample, and what two of them have in common is tested in both.
+        """
+        draws = np.random.default_rng([self.seed, 3, t]).random(last - first)
+        chosen = np.argsort(draws[tests - first], kind="stable")[: self.events]
+        found: Ints = tests[np.sort(chosen)]
+        return found
