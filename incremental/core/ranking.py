@@ -102,11 +102,7 @@ def ranker(
     """
 
     def rank(state: State, data: Data, seen: Seen | None = None) -> Ranks:
-        state = prepare(state)
-        if data.listed is not None:
-            catalogue = state.learner.catalogue
-            catalogue = catalogue._replace(seen=catalogue.seen | data.listed)
-            state = state._replace(learner=state.learner._replace(catalogue=catalogue))
+        state = with_listed(prepare(state), data)
         total = data.rows.labels.shape[0]
         capacity = state.learner.catalogue.seen.shape[0]
 
@@ -146,3 +142,40 @@ def ranker(
         return jax.lax.fori_loop(0, (data.size + batch_size - 1) // batch_size, body, empty)
 
     return rank
+
+
+def ranker_of_one(
+    scores: Scores, *, batch_size: int, cutoffs: tuple[int, ...] = ()
+) -> Callable[[State, Data, Seen | None], Ranks]:
+    """As `ranker`, for scores that are the same for every example: one is scored, and all labels are looked up in its
+    sorted scores. Where each row leaves out items of its own, rows are ranked one by one."""
+    one_by_one = ranker(scores, batch_size=batch_size, cutoffs=cutoffs)
+
+    def rank(state: State, data: Data, seen: Seen | None = None) -> Ranks:
+        if seen is not None:
+            return one_by_one(state, data, seen)
+        state, labels = with_listed(state, data), data.rows.labels
+        values = scores(state, jax.tree.map(lambda rows: rows[:1], data.rows.inputs))
+        capacity, fresh = values.shape[1], jnp.arange(len(labels)) < data.size
+        inside, in_order = labels < capacity, jnp.sort(values[0])
+        own = values[0][jnp.where(inside, labels, 0)]
+        lower, upper = (jnp.searchsorted(in_order, own, side=side, method="sort") for side in ("left", "right"))
+        halves = 2 * (capacity - upper) + (upper - lower) - 1  # as in `label_rank`
+        found = jnp.where(fresh & inside & (own > -jnp.inf), 0.5 * halves, jnp.inf).astype(jnp.float32)
+        recommended = jnp.zeros((len(cutoffs), capacity), jnp.int32)
+        if cutoffs:
+            best, top = top_k(values, min(max(cutoffs), capacity))
+            times = [jnp.where((best[0] > -jnp.inf) & (jnp.arange(top.shape[1]) < k), data.size, 0) for k in cutoffs]
+            recommended = recommended.at[:, top[0]].add(jnp.stack(times))
+        return Ranks(found, recommended, jnp.where(fresh[:, None], values, 0.0) if capacity <= CLASSES else None)
+
+    return rank
+
+
+def with_listed(state: State, data: Data) -> State:
+    """The state whose catalogue counts the items that the data lists among the seen."""
+    if data.listed is None:
+        return state
+    catalogue = state.learner.catalogue
+    catalogue = catalogue._replace(seen=catalogue.seen | data.listed)
+    return state._replace(learner=state.learner._replace(catalogue=catalogue))

@@ -1,12 +1,13 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from incremental.core.ranking import label_rank, rankable, ranker, top_k
+from incremental.core.ranking import label_rank, rankable, ranker, ranker_of_one, top_k
 from incremental.core.spec import Input
 from incremental.core.types import Batch, Catalogue, Data, Learner, Seen, State
 
@@ -100,6 +101,21 @@ def test_the_first_k_of_long_rows_are_those_of_one_step_ties_by_the_lower_item()
             scores[1, :-3] = -np.inf  # fewer than k
             for found, expected in zip(two(scores, k), one(scores, k), strict=True):
                 np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("seen", [None, Seen(*[np.arange(N, dtype=np.int32) % V] * 3, np.arange(2, dtype=np.int32))])
+def test_scores_that_are_the_same_for_everyone_rank_as_one_by_one(seen: Any) -> None:
+    def everyone(state: State, inputs: Any) -> Any:
+        values = jnp.where(state.learner.catalogue.seen, state.learner.params[0], -jnp.inf)
+        return jnp.broadcast_to(values, (len(inputs["row"]), V))
+
+    once, each = (jax.jit(made(everyone, batch_size=4, cutoffs=CUTOFFS)) for made in (ranker_of_one, ranker))
+    rng = np.random.default_rng(0)
+    for size in (0, 3, N):
+        for _ in range(5):
+            given = state(rng.choice([0.0, 1.0, 2.0], (1, V)).astype(np.float32), rng.random(V) < 0.7)
+            rows = data(rng.integers(0, V + 3, N).astype(np.int32), size)._replace(listed=rng.random(V) < 0.2)
+            jax.tree.map(np.testing.assert_array_equal, once(given, rows, seen), each(given, rows, seen))
 
 
 def test_ties_count_half_and_labels_that_are_no_candidates_rank_last() -> None:
