@@ -103,6 +103,16 @@ def test_the_first_k_of_long_rows_are_those_of_one_step_ties_by_the_lower_item()
                 np.testing.assert_array_equal(found, expected)
 
 
+def test_ranks_of_long_rows_count_every_item_once() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.choice([-np.inf, 0.0, 1.0, 2.0], (40, 192)).astype(np.float32)
+    labels = rng.integers(0, 192, 40).astype(np.int32)
+    own = scores[np.arange(40), labels][:, None]
+    expected = (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2
+    expected = np.where(own[:, 0] > -np.inf, expected, np.inf)
+    np.testing.assert_array_equal(jax.jit(label_rank)(scores, labels), expected)
+
+
 @pytest.mark.parametrize("leaving_out", [False, True])
 def test_scores_that_are_the_same_for_everyone_rank_as_one_by_one(leaving_out: bool) -> None:
     of_row: Any = np.arange(N, dtype=np.int32) % V
