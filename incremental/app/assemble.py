@@ -24,7 +24,9 @@ from incremental.core.strategy import Strategy
 from incremental.core.tower import on_texts, reading
 from incremental.core.types import Problem
 from incremental.core.untied import REMEDY
+from incremental.data.choosing import Sample
 from incremental.data.stream import Stream
+from incremental.domains import Count, checked
 from incremental.errors import UserError
 from incremental.metrics.metric import Metric, check
 from incremental.run.alone import Build
@@ -51,17 +53,21 @@ class Evaluation(NamedTuple):
     """names, then `Metric`s of one's own"""
     matrix: bool
     """the whole matrix R on the held-out parts, after every update"""
+    sample: Sample | None = None
+    """what is ranked of each test; None: all of it"""
     listed: bool = False
     """whether a prequential test's candidates are also the items that its increment brings: data.unseen_items=listed"""
 
 
-def evaluation(*, metrics: list[str | Metric], matrix: bool = False) -> Evaluation:
-    """`Evaluation`, checked."""
+@checked
+def evaluation(*, metrics: list[str | Metric], matrix: bool = False, events: Count | None = None) -> Evaluation:
+    """`Evaluation`, checked. With `events` each test ranks a random sample of so many of its events, the same for every
+    row of a table."""
     if not metrics:
         raise UserError("evaluation.metrics is empty: name at least one, e.g. [ndcg@10]")
     check(metrics)
     cutoffs(metrics)
-    return Evaluation(tuple(metrics), matrix)
+    return Evaluation(tuple(metrics), matrix, None if events is None else Sample(events))
 
 
 class Parts(NamedTuple):
@@ -140,6 +146,8 @@ def assemble(config: Mapping[str, Any], stream: Stream | None = None) -> Parts:
     stream = stream_of(config) if stream is None else stream
     update = schema.build(config["update"], "update")
     measured = schema.build(config["evaluation"], "evaluation")._replace(listed=stream.unseen_items == "listed")
+    if measured.sample is not None:
+        measured = measured._replace(sample=measured.sample._replace(seed=config["data"].get("seed", 0)))
     steps = schema.build(config["training"], "training")
     spread = schema.build(config["devices"], "devices")
     if not spread.distributed:

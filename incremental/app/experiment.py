@@ -153,7 +153,8 @@ def watched(events: Iterable[Event], consumers: Sequence[Consumer]) -> dict[int,
 
 def feed_of(parts: Parts) -> Feed:
     """The stream as the run's configuration feeds it."""
-    return Feed(parts.stream, listed=parts.evaluation.listed, whole=parts.whole)
+    measured = parts.evaluation
+    return Feed(parts.stream, listed=measured.listed, whole=parts.whole, sample=measured.sample)
 
 
 def bases_of(config: Mapping[str, Any], stream: Stream, store: Store | None) -> dict[int, Bases]:

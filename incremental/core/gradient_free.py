@@ -7,7 +7,7 @@ from jax import Array
 
 from incremental.core.precision import multiplying
 from incremental.core.program import Program
-from incremental.core.ranking import Known, known, rankable, ranker
+from incremental.core.ranking import Known, known, rankable, ranker, ranker_of_one
 from incremental.core.spec import Input, Sizes, of_kinds
 from incremental.core.steps import count_arrivals, empty_catalogue, fresh_fit
 from incremental.core.types import Data, Info, Learner, Params, Seen, State
@@ -23,12 +23,14 @@ def gradient_free(
     cutoffs: tuple[int, ...] = (),
     rank_batch_size: int = 256,
     known: Known = known,
+    alike: bool = False,
 ) -> Program:
     """A program whose one epoch is `absorb(params, data)`; `scores(params, inputs)` is [B, V] float32.
 
     Nothing stops early here: the data are all events that arrived since the last update, each once, those of the
     validation part too, as `data.rows`, and by their ids as `data.events` and `data.arrived`. Examples that are not
-    `known` score by the number of training events of each item.
+    `known` score by the number of training events of each item. `alike`: scores are the same for every example, which a
+    test then ranks once.
     """
 
     def draw_learner() -> Learner:
@@ -70,7 +72,7 @@ def gradient_free(
         run_epoch=run_epoch,
         validate=validate,
         end=end,
-        rank=ranker(ranked, batch_size=rank_batch_size, cutoffs=cutoffs),
+        rank=(ranker_of_one if alike else ranker)(ranked, batch_size=rank_batch_size, cutoffs=cutoffs),
         scores=ranked,
         represent=None,
         tables=lambda _state: {kind: {} for kind in sizes},

@@ -1,5 +1,6 @@
 """Full-catalogue ranking on the device: ranks of the labels, and what was recommended."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import jax
@@ -13,6 +14,7 @@ Scores = Callable[[State, dict[str, Array]], Array]
 Known = Callable[[Catalogue, dict[str, Array], Mapping[str, Input]], Array]
 
 CLASSES = 128  # a catalogue of so few is one of classes: their scores are kept
+BLOCK = 4, 16  # items whose maximum is taken first: 4 vector registers of 16 numbers
 
 
 def known(catalogue: Catalogue, inputs: dict[str, Array], spec: Mapping[str, Input]) -> Array:
@@ -66,8 +68,30 @@ def label_rank(scores: Array, labels: Array) -> Array:
     """
     inside = labels < scores.shape[1]
     own = jnp.take_along_axis(scores, jnp.where(inside, labels, 0)[:, None], axis=1)
-    halves = jnp.where(scores > own, 2, jnp.where(scores == own, 1, 0)).sum(1) - 1  # one pass; the label ties itself
-    return jnp.where(inside & (own[:, 0] > -jnp.inf), 0.5 * halves, jnp.inf).astype(jnp.float32)
+    # In pieces that are added up item by item: of a whole row XLA's CPU compiler writes all terms of the sum first.
+    pieces = 8 if scores.shape[1] % 64 == 0 else 1
+    split, own = scores.reshape(len(scores), pieces, pieces, -1), own[:, :, None]
+    halves = sum(
+        (split[:, :, i] > own).astype(jnp.int32) + (split[:, :, i] >= own).astype(jnp.int32) for i in range(pieces)
+    )
+    twice = jnp.sum(halves, (1, 2)) - 1  # the label ties itself
+    return jnp.where(inside & (own[:, 0, 0] > -jnp.inf), 0.5 * twice, jnp.inf).astype(jnp.float32)
+
+
+def top_k(scores: Array, k: int) -> tuple[Array, Array]:
+    """The `k` highest scores of each row and their items, both [B, k]: `jax.lax.top_k`, of long rows in two steps.
+
+    A row's highest k lie in the k blocks with the highest maxima. Of equal maxima the first block comes first, and
+    blocks are read in the items' order, so that of equal scores the first item comes first, as in one step.
+    """
+    rows, capacity, block = *scores.shape, math.prod(BLOCK)
+    if capacity % block or capacity <= 2 * k * block:
+        return jax.lax.top_k(scores, k)
+    maxima = scores.reshape(rows, -1, *BLOCK).max(2).max(2)
+    chosen = jnp.sort(jax.lax.top_k(maxima, k)[1])
+    few = jnp.take_along_axis(scores.reshape(rows, -1, block), chosen[:, :, None], axis=1).reshape(rows, -1)
+    best, place = jax.lax.top_k(few, k)
+    return best, jnp.take_along_axis(chosen, place // block, axis=1) * block + place % block
 
 
 def ranker(
@@ -84,11 +108,7 @@ def ranker(
     """
 
     def rank(state: State, data: Data, seen: Seen | None = None) -> Ranks:
-        state = prepare(state)
-        if data.listed is not None:
-            catalogue = state.learner.catalogue
-            catalogue = catalogue._replace(seen=catalogue.seen | data.listed)
-            state = state._replace(learner=state.learner._replace(catalogue=catalogue))
+        state = with_listed(prepare(state), data)
         total = data.rows.labels.shape[0]
         capacity = state.learner.catalogue.seen.shape[0]
 
@@ -103,22 +123,65 @@ def ranker(
                 items = jnp.where(position < seen.stop[index][:, None], seen.log[position], 0)
                 items = jnp.where(items == labels[:, None], 0, items)
                 values = values.at[jnp.arange(batch_size)[:, None], items].set(-jnp.inf)
-            rank = ranks.rank.at[jnp.where(fresh, index, total)].set(label_rank(values, labels), mode="drop")
-            recommended = ranks.recommended
-            if cutoffs:
-                best, top = jax.lax.top_k(values, min(max(cutoffs), capacity))
-                real = fresh[:, None] & (best > -jnp.inf)
-                # Masks, not slices: of a sliced top_k XLA's CPU compiler makes a whole sort (100 times slower).
-                within = [real & (jnp.arange(top.shape[1]) < k) for k in cutoffs]
-                recommended = jnp.stack(
-                    [recommended[i].at[top].add(first.astype(jnp.int32)) for i, first in enumerate(within)]
-                )
-            if ranks.scores is None:
-                return Ranks(rank, recommended)
-            return Ranks(rank, recommended, ranks.scores.at[jnp.where(fresh, index, total)].set(values, mode="drop"))
+
+            def read(values: Array) -> Ranks:
+                rank = ranks.rank.at[jnp.where(fresh, index, total)].set(label_rank(values, labels), mode="drop")
+                recommended = ranks.recommended
+                if cutoffs:
+                    best, top = top_k(values, min(max(cutoffs), capacity))
+                    real = fresh[:, None] & (best > -jnp.inf)
+                    # Masks, not slices: of a sliced top_k XLA's CPU compiler makes a whole sort (100 times slower).
+                    within = [real & (jnp.arange(top.shape[1]) < k) for k in cutoffs]
+                    recommended = jnp.stack(
+                        [recommended[i].at[top].add(first.astype(jnp.int32)) for i, first in enumerate(within)]
+                    )
+                own = ranks.scores
+                if own is not None:
+                    own = own.at[jnp.where(fresh, index, total)].set(values, mode="drop")
+                return Ranks(rank, recommended, own)
+
+            # Always true, which XLA cannot know: so the scores are masked once, and not for each reader anew.
+            return jax.lax.cond(fresh[0], read, lambda _: ranks, values)
 
         kept = jnp.zeros((total, capacity), jnp.float32) if capacity <= CLASSES else None
         empty = Ranks(jnp.full((total,), jnp.inf, jnp.float32), jnp.zeros((len(cutoffs), capacity), jnp.int32), kept)
         return jax.lax.fori_loop(0, (data.size + batch_size - 1) // batch_size, body, empty)
 
     return rank
+
+
+def ranker_of_one(
+    scores: Scores, *, batch_size: int, cutoffs: tuple[int, ...] = ()
+) -> Callable[[State, Data, Seen | None], Ranks]:
+    """As `ranker`, for scores that are the same for every example: one is scored, and all labels are looked up in its
+    sorted scores. Where each row leaves out items of its own, rows are ranked one by one."""
+    one_by_one = ranker(scores, batch_size=batch_size, cutoffs=cutoffs)
+
+    def rank(state: State, data: Data, seen: Seen | None = None) -> Ranks:
+        if seen is not None:
+            return one_by_one(state, data, seen)
+        state, labels = with_listed(state, data), data.rows.labels
+        values = scores(state, jax.tree.map(lambda rows: rows[:1], data.rows.inputs))
+        capacity, fresh = values.shape[1], jnp.arange(len(labels)) < data.size
+        inside, in_order = labels < capacity, jnp.sort(values[0])
+        own = values[0][jnp.where(inside, labels, 0)]
+        lower, upper = (jnp.searchsorted(in_order, own, side=side, method="sort") for side in ("left", "right"))
+        halves = 2 * (capacity - upper) + (upper - lower) - 1  # as in `label_rank`
+        found = jnp.where(fresh & inside & (own > -jnp.inf), 0.5 * halves, jnp.inf).astype(jnp.float32)
+        recommended = jnp.zeros((len(cutoffs), capacity), jnp.int32)
+        if cutoffs:
+            best, top = top_k(values, min(max(cutoffs), capacity))
+            times = [jnp.where((best[0] > -jnp.inf) & (jnp.arange(top.shape[1]) < k), data.size, 0) for k in cutoffs]
+            recommended = recommended.at[:, top[0]].add(jnp.stack(times))
+        return Ranks(found, recommended, jnp.where(fresh[:, None], values, 0.0) if capacity <= CLASSES else None)
+
+    return rank
+
+
+def with_listed(state: State, data: Data) -> State:
+    """The state whose catalogue counts the items that the data lists among the seen."""
+    if data.listed is None:
+        return state
+    catalogue = state.learner.catalogue
+    catalogue = catalogue._replace(seen=catalogue.seen | data.listed)
+    return state._replace(learner=state.learner._replace(catalogue=catalogue))

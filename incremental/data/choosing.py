@@ -1,4 +1,6 @@
-"""Choosing events: a random share of each increment, and those whose ids are among others."""
+"""Choosing events: a random share of each increment, a sample of a test, those whose ids are among others."""
+
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,29 @@ def share_of_each(increment: Ints, share: float, seed: int, name: int) -> Bools:
         draws = np.random.default_rng([seed, name, t]).choice(last - first, size, replace=False)
         chosen[first + draws] = True
     return chosen
+
+
+class Sample(NamedTuple):
+    """At most so many events of each test.
+
+    Attributes:
+        events
+        seed: of the draws
+    """
+
+    events: int
+    seed: int = 0
+
+    def of(self, tests: Ints, t: int, first: int, last: int) -> Ints:
+        """Of the tests [N], events `first` to `last` of increment t, those that are drawn, in their order.
+
+        Each event of the increment draws a number, and the lowest are tested: of whatever tests a protocol leaves over
+        it is a random sample, and what two of them have in common is tested in both.
+        """
+        draws = np.random.default_rng([self.seed, 3, t]).random(last - first)
+        chosen = np.argsort(draws[tests - first], kind="stable")[: self.events]
+        found: Ints = tests[np.sort(chosen)]
+        return found
 
 
 def belongs(members: Bools, ids: Ints) -> Bools:

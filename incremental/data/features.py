@@ -24,6 +24,7 @@ class Examples:
         past: [N, L] places of the user's last L events before, the last one last, -1: none; [N, 0] not asked for
         label: [N]
         increment: [N]
+        of: how many events these are a sample of; None: they are no sample
     """
 
     event: Ints
@@ -31,6 +32,7 @@ class Examples:
     past: Ints
     label: Ints
     increment: Ints
+    of: int | None = None
 
     def __len__(self) -> int:
         return len(self.event)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from incremental.core.spec import Input, Spec
 from incremental.data import ties as tie_rules
-from incremental.data.choosing import belongs, share_of_each
+from incremental.data.choosing import Sample, belongs, share_of_each
 from incremental.data.cleaning import CleaningStep
 from incremental.data.features import Examples, Feature, event
 from incremental.data.features import history as past_items
@@ -139,16 +139,22 @@ class Stream:
         return events
 
     def test_examples(
-        self, t: int, *, heldout: bool, trained_until: int, known: Mapping[str, Bools], inputs: Iterable[str] = ()
+        self,
+        t: int,
+        *,
+        heldout: bool,
+        trained_until: int,
+        known: Mapping[str, Bools],
+        inputs: Iterable[str] = (),
+        sample: Sample | None = None,
     ) -> Examples:
-        """The examples of `tested_on`.
-
-        `known` [capacity] bool by kind: the ids that the model knows; events of others are taken out of what was
-        before, as the `inputs` read it.
-        """
-        events = self.tested_on(t, heldout=heldout, trained_until=trained_until)
+        """The examples of `tested_on`, or a `sample` of them. `known` [capacity] bool by kind: the ids that the model
+        knows; events of others are taken out of what was before, as the `inputs` read it."""
+        events, of = self.tested_on(t, heldout=heldout, trained_until=trained_until), None
+        if sample is not None:
+            events, of = sample.of(events, t, *self.bounds(t)), len(events)
         read = any(self.features[name].past != "unread" for name in inputs)
-        return self._examples(events, self._visible(known), read)
+        return replace(self._examples(events, self._visible(known), read), of=of)
 
     def seen_by(self, events: Ints, *, heldout: bool) -> tuple[Ints, Ints, Ints]:
         """log [E], start [N], stop [N]: `log[start:stop]` are the items of an event's user before it, those of held-out
@@ -231,13 +237,7 @@ class Stream:
     @property
     def _note_of_ties(self) -> tuple[str, ...]:
         _, _, first = self._by_user
-        number, followed = int(self._tied.sum()), int((np.arange(len(first)) > first).sum())
-        if not number:
-            return ()
-        return (
-            f"ties: of {followed:,} events with an earlier one of their user {number:,} ({number / followed:.1%}) have "
-            f"the time of the last of these; {tie_rules.SAID[self.ties]} (data.ties={self.ties})",
-        )
+        return tie_rules.note(int(self._tied.sum()), int((np.arange(len(first)) > first).sum()), self.ties)
 
     def _visible(self, known: Mapping[str, Bools]) -> Bools:
         """[events] bool: those whose ids the model knows; `known` [capacity] bool by kind."""

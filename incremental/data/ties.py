@@ -20,6 +20,16 @@ SAID: dict[str, str] = {  # of such events, for the reader of a run's notes
 }
 
 
+def note(number: int, followed: int, ties: Ties) -> tuple[str, ...]:
+    """What the reader of a run is told of so many ties among the events with an earlier one of their user."""
+    if not number:
+        return ()
+    return (
+        f"ties: of {followed:,} events with an earlier one of their user {number:,} ({number / followed:.1%}) have "
+        f"the time of the last of these; {SAID[ties]} (data.ties={ties})",
+    )
+
+
 def ordered(frame: pl.DataFrame, ties: Ties) -> pl.DataFrame:
     """A frame in time order, its rows of equal time, of all users, as the rule has it, and else as they lie.
 

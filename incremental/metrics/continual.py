@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 HELD_OUT = "heldout/"
+ERROR = "/standard_error"
 
 
 # One row of evaluations.csv: (trained_until, evaluated_on, metric, value, count). The first two count
@@ -197,7 +198,9 @@ def summarise(evaluations: Iterable[Evaluation], *, after: int = 0) -> dict[str,
     plain mean over the increments that have a value (an increment without a cold user has none for cold
     users) and ``slope`` is that curve's; the others are :func:`summary` of the ``heldout/`` rows of the
     same metric, None where not measured. With ``after`` = n increments 1..n and the base part are left out of all
-    of them: R and b then begin with increment n + 1.
+    of them: R and b then begin with increment n + 1. Where tests were sampled there is ``standard_error``, that of
+    ``prequential``: √Σ e² / T over the T increments that have a value, e the ``/standard_error`` of each, whose samples
+    are independent; None where one of them is not known.
 
     >>> rows = [(0, 1, "ndcg@10", 0.25, 80), (1, 2, "ndcg@10", 0.5, 90)]
     >>> numbers = summarise(rows)["ndcg@10"]
@@ -205,7 +208,8 @@ def summarise(evaluations: Iterable[Evaluation], *, after: int = 0) -> dict[str,
     (0.375, 0.25, None)
     """
     rows = list(evaluations)
-    metrics = dict.fromkeys(name.removeprefix(HELD_OUT) for _, _, name, *_ in rows)
+    metrics = dict.fromkeys(name.removeprefix(HELD_OUT) for _, _, name, *_ in rows if not name.endswith(ERROR))
+    sampled = {name.removesuffix(ERROR) for _, _, name, *_ in rows if name.endswith(ERROR)}
     numbers: dict[str, dict[str, float | None]] = {}
     for metric in metrics:
         whole = matrices(rows, metric)
@@ -214,6 +218,10 @@ def summarise(evaluations: Iterable[Evaluation], *, after: int = 0) -> dict[str,
         measured = found.prequential[np.isfinite(found.prequential)]
         curve = {"prequential": _mean(measured), "slope": slope(found.prequential)}
         numbers[metric] = summary(found.R, found.b) | curve
+        if metric in sampled:
+            own = matrices(rows, metric + ERROR).prequential[after:][np.isfinite(found.prequential)]
+            mean = _mean(own**2)
+            numbers[metric]["standard_error"] = None if mean is None else (mean / len(own)) ** 0.5
     return numbers
 
 

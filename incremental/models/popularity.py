@@ -36,6 +36,7 @@ def popularity(*, decay: Share = 0.5) -> Baseline:
             scores=scores,
             cutoffs=cutoffs,
             known=known_to_all,
+            alike=True,
         )
 
     return Baseline(build, ("user",))

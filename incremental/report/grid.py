@@ -11,6 +11,7 @@ from incremental.report.numbers import NOTHING, interval, p_value, seconds, size
 
 # What explains the first metric in the narrow formats; the CSV has every measure.
 EXPLAINED_BY = {
+    "standard_error": "s.e. of sample",
     "slope": "slope",
     "learning_accuracy": "learning acc.",
     "forgetting": "forgetting",

@@ -22,6 +22,13 @@ def notes(table: Table) -> list[str]:
     ]
     if len(metrics) > 1 and len(columns) == 1:
         found.append(f"What is not named after a metric, such as the slope, is of {metrics[0]}.")
+    if any("standard_error" in row.quality[metric] for row in rows for metric in metrics):
+        found.append(
+            "Tests are samples of each increment's events (evaluation.events), the same for every row and seed of one "
+            f"stream. {EXPLAINED_BY['standard_error']}: the standard error of a run's mean, against the mean over all "
+            "events; the interval over seeds does not contain it. Differences of rows are on the same events: most of "
+            "it is not in them."
+        )
     if single := [_name(row) for row in rows if len(row.runs) == 1]:
         found.append(f"One seed, so no interval and no test (–): {', '.join(single)}.")
     for metric in metrics:

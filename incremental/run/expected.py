@@ -30,6 +30,8 @@ def tests(feed: Feed, program: Program, t: int, trained_until: int, *, heldout: 
     """What `Feed.tests` will give of increment t for the device, in arrays without content."""
     stream = feed.stream
     events = stream.tested_on(t, heldout=heldout, trained_until=trained_until)
+    if feed.sample is not None:
+        events = feed.sample.of(events, t, *stream.bounds(t))
     seen = feed.seen(events, heldout=True) if stream.exclude_seen else None
     data = examples(feed, program, len(events))
     listed: Any = np.zeros(program.sizes.slots, bool) if feed.listed and not heldout else None

@@ -8,6 +8,7 @@ import numpy as np
 from incremental.core.program import Program
 from incremental.core.spec import Input, Sizes
 from incremental.core.types import Batch, Data, PyTree, Seen
+from incremental.data.choosing import Sample
 from incremental.data.features import Examples, Feature
 from incremental.data.interactions import Interactions
 from incremental.data.stream import Stream
@@ -57,8 +58,8 @@ class Feed:
     """A stream's increments as examples for programs.
 
     `listed`: the items that an increment brings are candidates of its own test. `whole`: tables have room for all ids
-    of the stream from the start. An endless feed overrides `wait`, lets `stream` grow, and says that it is `endless`:
-    then the base part alone is a start.
+    of the stream from the start. `sample`: what is tested of each test; None: all of it. An endless feed overrides
+    `wait`, lets `stream` grow, and says that it is `endless`: then the base part alone is a start.
     """
 
     endless = False
@@ -69,9 +70,11 @@ class Feed:
         *,
         listed: bool = False,
         whole: bool = False,
+        sample: Sample | None = None,
         capacities: Capacities = Capacities(),
     ) -> None:
         self.stream, self.listed, self.whole, self.capacities = stream, listed, whole, capacities
+        self.sample = sample
         self.placed: dict[str, tuple[Any, Any]] = {}  # by side table: (known ids, capacity, place) and its values there
 
     def wait(self, t: int) -> bool:
@@ -186,8 +189,9 @@ class Feed:
         `known` [capacity] bool by kind: the ids that the model was trained on.
         """
         stream, inputs, sizes = self.stream, program.inputs, program.sizes
+        known = read_by(inputs, known)
         rows = stream.test_examples(
-            t, heldout=heldout, trained_until=trained_until, known=read_by(inputs, known), inputs=inputs
+            t, heldout=heldout, trained_until=trained_until, known=known, inputs=inputs, sample=self.sample
         )
         seen = self.seen(rows.event, heldout=True) if stream.exclude_seen else None
         data = self.examples(rows, inputs, t)

@@ -11,6 +11,7 @@ from incremental.data.features import Examples
 from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.metrics import classes
+from incremental.metrics.continual import ERROR
 from incremental.metrics.metric import Catalogue, Metric
 from incremental.metrics.ranking import parse, per_event
 from incremental.run.progress import Record
@@ -42,7 +43,8 @@ def prequential(
     that t brings were candidates.
 
     Groups and percentiles are of what the stream's training events before t say, whatever a policy trained on: a table
-    compares its rows on the same events.
+    compares its rows on the same events. Behind the mean of a sample stands its standard error, as a metric of its own
+    (`errors`).
     """
     ranks, recommended = np.asarray(ranked.rank), np.asarray(ranked.recommended)
     past, label = stream.training_events(range(t)), stream.label
@@ -59,6 +61,7 @@ def prequential(
         values = per_event(metric)(ranks)
         for name, group in groups.items():
             records.append(Record(trained_until, t, metric + name, mean(values[group]), int(group.sum())))
+            records += errors(records[-1], values[group], rows)
     if stream.task.classes and len(rows):
         names = stream.labels[: label[: stream.bounds(t)[1]].max() + 1]
         scores = np.asarray(ranked.scores)[:, : len(names)]
@@ -92,7 +95,22 @@ def prequential(
         for name, group in groups.items():
             said = group & ~np.isnan(values)
             records.append(Record(trained_until, t, own.name + name, mean(values[said]), int(said.sum())))
+            records += errors(records[-1], values[said], rows)
     return records
+
+
+def errors(of: Record, values: np.ndarray, rows: Examples) -> list[Record]:
+    """The standard error of a record that is the mean of `values` [n], where the rows are a sample; else nothing.
+
+    s / √n · √(1 - f), s with n - 1 below, f the share of the test's events that the sample has (Cochran 1977, 2.5 and
+    2.12 for a group). It is 0 where all are in the sample, and not known of one event (nan).
+    """
+    if rows.of is None or not len(values):
+        return []
+    left = 1 - len(rows) / rows.of
+    spread = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+    value = spread * (left / len(values)) ** 0.5 if left else 0.0
+    return [of._replace(metric=of.metric + ERROR, value=value)]
 
 
 def percentiles(counts: np.ndarray) -> np.ndarray:

@@ -1,12 +1,13 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from incremental.core.ranking import label_rank, rankable, ranker
+from incremental.core.ranking import label_rank, rankable, ranker, ranker_of_one, top_k
 from incremental.core.spec import Input
 from incremental.core.types import Batch, Catalogue, Data, Learner, Seen, State
 
@@ -88,6 +89,48 @@ def test_without_seen_items_nothing_is_left_out(batch_size: int) -> None:
     np.testing.assert_array_equal(found.rank, [list(order[n]).index(labels[n]) for n in range(N)])
     for row, k in enumerate(CUTOFFS):
         np.testing.assert_array_equal(found.recommended[row], np.bincount(order[:, :k].ravel(), minlength=V))
+
+
+def test_the_first_k_of_long_rows_are_those_of_one_step_ties_by_the_lower_item() -> None:
+    rng = np.random.default_rng(0)
+    one, two = jax.jit(jax.lax.top_k, static_argnums=1), jax.jit(top_k, static_argnums=1)
+    for k in (1, 5):
+        for values in ([0.0, 1.0], [-np.inf, 0.0], np.arange(50.0), rng.normal(size=3000)):
+            scores = rng.choice(values, (7, 128 * 20)).astype(np.float32)
+            scores[0] = -np.inf  # no candidate at all
+            scores[1, :-3] = -np.inf  # fewer than k
+            for found, expected in zip(two(scores, k), one(scores, k), strict=True):
+                np.testing.assert_array_equal(found, expected)
+
+
+def test_ranks_of_long_rows_count_every_item_once() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.choice([-np.inf, 0.0, 1.0, 2.0], (40, 192)).astype(np.float32)
+    labels = rng.integers(0, 192, 40).astype(np.int32)
+    own = scores[np.arange(40), labels][:, None]
+    expected = (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2
+    expected = np.where(own[:, 0] > -np.inf, expected, np.inf)
+    np.testing.assert_array_equal(jax.jit(label_rank)(scores, labels), expected)
+
+
+@pytest.mark.parametrize("leaving_out", [False, True])
+def test_scores_that_are_the_same_for_everyone_rank_as_one_by_one(leaving_out: bool) -> None:
+    of_row: Any = np.arange(N, dtype=np.int32) % V
+    window: Any = np.arange(2, dtype=np.int32)
+    seen = Seen(of_row, of_row, of_row + 2, window) if leaving_out else None
+
+    def everyone(state: State, inputs: Any) -> Any:
+        values = jnp.where(state.learner.catalogue.seen, state.learner.params[0], -jnp.inf)
+        return jnp.broadcast_to(values, (len(inputs["row"]), V))
+
+    once, each = (jax.jit(made(everyone, batch_size=4, cutoffs=CUTOFFS)) for made in (ranker_of_one, ranker))
+    rng = np.random.default_rng(0)
+    for size in (0, 3, N):
+        for _ in range(5):
+            given = state(rng.choice([0.0, 1.0, 2.0], (1, V)).astype(np.float32), rng.random(V) < 0.7)
+            listed: Any = rng.random(V) < 0.2
+            rows = data(rng.integers(0, V + 3, N).astype(np.int32), size)._replace(listed=listed)
+            jax.tree.map(np.testing.assert_array_equal, once(given, rows, seen), each(given, rows, seen))
 
 
 def test_ties_count_half_and_labels_that_are_no_candidates_rank_last() -> None:

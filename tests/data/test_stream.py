@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from incremental.data import cutting, features
-from incremental.data.choosing import share_of_each
+from incremental.data.choosing import Sample, share_of_each
 from incremental.data.cleaning import cleaning
 from incremental.data.features import Examples
 from incremental.data.interactions import Interactions, Table, encode
@@ -525,3 +525,29 @@ def test_an_event_without_an_id_of_a_kind_stays_history() -> None:
         last, whole = stream.latest(users, known), stream.latest(users, {})
         same = np.array_equal(rows.past, everything.past), np.array_equal(last.past, whole.past)
         assert same == ((True, True) if known["shop"].any() else (False, False))
+
+
+def test_a_sample_of_tests_is_uniform_the_same_for_all_and_of_a_part_what_the_whole_has_of_it() -> None:
+    tests = np.arange(100, 120, dtype=np.int32)
+    drawn = Sample(5, seed=1).of(tests, 3, 100, 120)
+    assert len(drawn) == 5
+    np.testing.assert_array_equal(drawn, np.unique(drawn))
+    np.testing.assert_array_equal(Sample(5, seed=1).of(tests, 3, 100, 120), drawn)
+    np.testing.assert_array_equal(Sample(50).of(tests, 3, 100, 120), tests)
+    kept = tests[::2]  # what a protocol leaves over
+    assert {*drawn} & {*kept} <= {*Sample(5, seed=1).of(kept, 3, 100, 120)}
+    draws = [Sample(5, seed).of(tests, t, 100, 120) for seed in range(200) for t in range(5)]
+    counts = np.bincount(np.concatenate(draws) - 100, minlength=20)  # 250 expected of each, deviation about 13.7
+    assert abs(counts - 250).max() < 70
+
+
+def test_sampled_tests_are_some_of_all_tests_with_the_same_history() -> None:
+    stream = lab.stream(heldout=0.2)
+    known = {"item": np.ones(len(stream.labels), bool)}
+    for heldout in (False, True):
+        ask: dict[str, Any] = {"heldout": heldout, "trained_until": 0, "known": known, "inputs": ["history"]}
+        every, some = stream.test_examples(1, **ask), stream.test_examples(1, **ask, sample=Sample(7))
+        assert (every.of, some.of, len(some)) == (None, len(every), 7)
+        place = np.searchsorted(every.event, some.event)
+        np.testing.assert_array_equal(every.event[place], some.event)
+        np.testing.assert_array_equal(every.past[place], some.past)

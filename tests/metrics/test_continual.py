@@ -179,6 +179,17 @@ def test_summarise_of_nothing_is_empty() -> None:
     assert continual.summarise([]) == {}
 
 
+def test_summarise_joins_the_errors_of_sampled_tests() -> None:
+    rows = [(t - 1, t, "ndcg@10", 0.5, 9) for t in (1, 2, 3)]
+    errors = [(t - 1, t, "ndcg@10/standard_error", e, 9) for t, e in ((1, 0.3), (2, 0.4), (3, 0.0))]
+    numbers = continual.summarise([*rows, *errors])
+    assert list(numbers) == ["ndcg@10"]
+    assert numbers["ndcg@10"]["standard_error"] == pytest.approx(0.5 / 3)
+    assert continual.summarise([*rows, *errors], after=1)["ndcg@10"]["standard_error"] == pytest.approx(0.4 / 2)
+    assert continual.summarise([*rows, *errors[:2], (*errors[2][:3], NAN, 1)])["ndcg@10"]["standard_error"] is None
+    assert "standard_error" not in continual.summarise(rows)["ndcg@10"]
+
+
 def test_unmeasured_upper_triangle_leaves_what_does_not_need_it() -> None:
     rows = [row for row in ROWS if not (row[2].startswith("heldout/") and row[0] < row[1])]
     numbers = continual.summarise(rows)["ndcg@10"]

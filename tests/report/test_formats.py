@@ -43,6 +43,17 @@ def test_columns_without_a_number_are_left_out(compared: Table) -> None:
     assert by_label["replay"][6] == "0.1500 ± 0.0000"
 
 
+def test_the_error_of_sampled_tests_stands_beside_the_first_metric_and_is_explained(compared: Table) -> None:
+    runs = [Run("finetune", seed, {NDCG: {"prequential": 0.2, "standard_error": 0.004}}) for seed in range(2)]
+    made = table(runs)
+    cells = grid(made)
+    place = [head.title for head in cells.header].index("s.e. of sample")
+    assert cells.rows[0][place].text == "0.0040 ± 0.0000"
+    explained = [note for note in made.notes if "evaluation.events" in note]
+    assert len(explained) == 1
+    assert not any("evaluation.events" in note for note in compared.notes)
+
+
 def test_best_is_marked_in_every_text_format(compared: Table) -> None:
     assert [row.label for row in compared.rows if row.best] == ["replay"]
     assert "0.3100 ± 0.0745*" in formats.terminal(compared)

@@ -1,5 +1,7 @@
 """What is told of a test: on the same events for every policy, and popularity by average ranks."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from incremental.app import config
 from incremental.core.types import Ranks
+from incremental.data.choosing import Sample
 from incremental.data.features import Examples
 from incremental.data.stream import Stream
 from incremental.errors import UserError
@@ -86,6 +89,35 @@ def test_percentiles_are_average_ranks() -> None:
     assert percentiles(np.array([4, 4, 4])).tolist() == [0.5] * 3
     assert percentiles(np.array([7, 0, 0, 9, 1])).tolist() == [0.75, 0.125, 0.125, 1.0, 0.5]
     assert percentiles(np.random.default_rng(0).poisson(1.0, 50)).mean() == pytest.approx(0.5)
+
+
+def test_the_mean_of_a_sample_has_a_standard_error(stream: Stream) -> None:
+    at = np.zeros(4, np.int32)
+    rows = Examples(at, at, NONE, np.array([5, 4, 4, 4], np.int32), NONE, of=16)
+    ranks = Ranks(np.array([0.0, 0.0, 1.0, 1.0], np.float32), np.zeros((1, 6), int))  # type: ignore[arg-type]
+    found = {r.metric: r for r in prequential(("recall@1",), stream, 1, 0, rows, ranks)}
+    # Of 1, 1, 0, 0 the variance is 1/3; three quarters of the test were not drawn.
+    assert found["recall@1/standard_error"].value == pytest.approx(math.sqrt(1 / 3 / 4 * 3 / 4))
+    assert found["recall@1/standard_error"].events == 4
+    assert np.isnan(found["recall@1/cold_items/standard_error"].value)  # of one event
+    assert "coverage@1/standard_error" not in found
+    whole = replace(rows, of=4)
+    found = {r.metric: r for r in prequential(("recall@1",), stream, 1, 0, whole, ranks)}
+    assert found["recall@1/standard_error"].value == 0.0
+
+
+@pytest.mark.usefixtures("shared_programs")
+def test_a_sample_of_all_events_is_the_test_itself_and_a_smaller_one_is_for_held_out_parts_too() -> None:
+    stream, build = lab.stream(heldout=0.2), lab.baseline_build("popularity")
+    sampled, every, none = (
+        lab.run(build, stream, feed={"sample": sample}, matrix=True) for sample in (Sample(20), Sample(10_000), None)
+    )
+    assert {r.events for r in sampled.records if r.metric == "ndcg@10"} == {20}
+    assert {r.events for r in sampled.records if r.metric == "heldout/ndcg@10"} == {20}
+    errors = [r for r in every.records if r.metric.endswith("/standard_error")]
+    assert errors
+    assert not any(r.value for r in errors)
+    assert [str(r) for r in every.records if r not in errors] == [str(r) for r in none.records]
 
 
 def ones(*, name: str = "mine@1") -> Metric:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from incremental.app import config as schema
+from incremental.data.choosing import Sample
 from incremental.data.interactions import Interactions
 from incremental.data.sources import log as source
 from incremental.data.stream import Stream
@@ -176,9 +177,9 @@ class LogFeed(Feed):
 
     endless = True
 
-    def __init__(self, cutter: Cutter, *, listed: bool = False) -> None:
+    def __init__(self, cutter: Cutter, *, listed: bool = False, sample: Sample | None = None) -> None:
         assert cutter.stream is not None
-        super().__init__(cutter.stream, listed=listed)
+        super().__init__(cutter.stream, listed=listed, sample=sample)
         self.cutter = cutter
 
     def wait(self, t: int) -> bool:

@@ -108,7 +108,7 @@ class Learner:
         if not self.cutter.until(0):
             return
         parts = self.parts_of(self.cutter.stream)
-        feed = LogFeed(self.cutter, listed=parts.evaluation.listed)
+        feed = LogFeed(self.cutter, listed=parts.evaluation.listed, sample=parts.evaluation.sample)
         way = Alone(parts.build, parts.seed)
         execution, executor = Execution(self.directory, self.config), Executor(way)
         start = execution.checkpoints.restore(lambda sizes: way.at(sizes).like())
