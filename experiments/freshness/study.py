@@ -110,10 +110,10 @@ def updated(study: dict[str, Any], rows: Iterable[str], base: Job, numbers: Numb
 
 def chosen(study: dict[str, Any], stream: str) -> dict[Numbers, float]:
     """The mean quality of each candidate over the tuning's rows, the best one first."""
-    tuning, means = study["tuning"], dict[Numbers, float]()
-    begun = {rate: job(study, stream, "never", tuning["seed"], Numbers(rate, 0)) for rate in tuning["rates"]}
+    tuning, tuned, means = study["tuning"], study["described"][stream]["tuned"], dict[Numbers, float]()
+    begun = {rate: job(study, stream, "never", tuning["seed"], Numbers(rate, 0)) for rate in tuned["rates"]}
     run(f"{stream}: base parts to choose on", [*begun.values()])
-    candidates = [Numbers(*each) for each in product(tuning["rates"], tuning["epochs"])]
+    candidates = [Numbers(*each) for each in product(tuned["rates"], tuned["epochs"])]
     tried = {each: updated(study, tuning["rows"], begun[each.rate], each) for each in candidates}
     run(f"{stream}: choosing", [one for own in tried.values() for one in own])
     for each, jobs in tried.items():
