@@ -160,7 +160,7 @@ def draw_quality(axes: "Axes", study: Mapping[str, Any], own: Mapping[str, Seque
     axes.plot([x[row] for row in beside], [y[row] for row in beside], "s", color=BESIDE, markersize=4)
     for row in (*line, *beside):
         up = 6 if row in line else -11
-        label = study["table"][row]["label"]
+        label = study["table"][row]["label"].removesuffix(" events")
         axes.annotate(label, (x[row], y[row]), (0, up), textcoords="offset points", fontsize=7, ha="center")
     for row in y:
         if row not in x:
