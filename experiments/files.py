@@ -24,6 +24,11 @@ DIGINETICA = Published(
     "https://github.com/DoubleMuL/ADER",
     {f"period_{number}.txt": size for number, size in enumerate(SIZES)},
 )
+MOVIETWEETINGS = Published(
+    "MovieTweetings, the snapshot of 100,000 ratings",
+    "https://github.com/sidooms/MovieTweetings",
+    {"ratings.dat": 2_945_101, "movies.dat": 542_192},
+)
 MNIST = Published(
     "MNIST",
     "http://yann.lecun.com/exdb/mnist (or its mirror https://ossci-datasets.s3.amazonaws.com/mnist)",

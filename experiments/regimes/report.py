@@ -137,10 +137,10 @@ def write(study: dict[str, Any], choices: Sequence[Choice], runs: Sequence[tuple
     print(f"written: {folder / 'report.html'}, {folder / 'table.md'}, {', '.join(map(str, places))}")
 
 
-def published(readme: Path, text: str) -> None:
-    """Puts the table in its place in the README."""
-    before, begin, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"{readme}: expected the lines {BEGIN} and {END}")
-    readme.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
+def published(readme: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
+    """Puts the table in its place in the README, between these lines."""
+    before, first, rest = readme.read_text(encoding="utf-8").partition(begin)
+    _, last, after = rest.partition(end)
+    if not (first and last):
+        raise ValueError(f"{readme}: expected the lines {begin} and {end}")
+    readme.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")

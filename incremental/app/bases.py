@@ -165,7 +165,7 @@ def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: S
     """
     theirs = config_of(Path(run))
     for key in ("seed", "model", "head", "optimizer", "training"):
-        if theirs[key] != config[key]:
+        if its_own(theirs, key) != its_own(config, key):
             raise UserError(f"base={run}: its {key} is another; a base part is shared by runs that differ after it")
     if theirs["strategies"]:
         raise UserError(f"base={run}: it has strategies ({', '.join(sorted(theirs['strategies']))}); name one without")
@@ -193,6 +193,12 @@ def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: S
         )
     grown = state if theirs_at == sizes else way.at(sizes).grow(state)
     return Base(grown.learner, progress.costs[0], sizes)
+
+
+def its_own(config: Mapping[str, Any], key: str) -> Any:
+    """What must be the same where a base part is taken over: updates may have another number of epochs than it had."""
+    node = config[key]
+    return {**node, "epochs": None} if key == "training" and isinstance(node, Mapping) else node
 
 
 def said(sizes: Sizes) -> str:

@@ -121,15 +121,15 @@ Consumer = Callable[[Event], None]
 
 
 def saving(executions: Sequence[Execution], parts: int, told: Callable[[], bool] = lambda: False) -> Consumer:
-    """Saves the lanes: a run alone at each increment's end, several lanes where it is worth the time; all at the end of
-    a stream of `parts` parts, and now and then between two epochs; at once where `told` says so."""
+    """Saves the lanes at the increments' ends, and now and then between two epochs, where it is worth the time; at the
+    end of a stream of `parts` parts, and each increment's of an endless one (-1); at once where `told` says so."""
     schedule = Schedule()
 
     def consume(event: Event) -> None:
         if not isinstance(event, Paused):
             return
-        last = any(progress.increment == parts for progress in event.progress.values())
-        if not (event.over and (last or len(executions) == 1)) and not schedule.due() and not told():
+        last = parts < 0 or any(progress.increment == parts for progress in event.progress.values())
+        if not (event.over and last) and not schedule.due(over=event.over) and not told():
             return
         with schedule.saving():
             for lane in event.progress:

@@ -43,20 +43,27 @@ def equal_counts(*, increments: Count = 10, base: InnerShare = 0.5) -> Cut:
 
 
 @checked
-def fixed_counts(*, base: Count, each: Count) -> Cut:
+def fixed_counts(*, base: Count | str, each: Count) -> Cut:
     """The first `base` events are the base part; then come increments of `each` events, the last one of what is left.
 
+    base: a number of events; or a date as in `calendar`: the events before it
+
     Events that are added at the end change no increment but the last. Raises UserError if no event is left after the
-    base part.
+    base part, or none is in it.
     """
+    before = _seconds(base) if isinstance(base, str) else 0
 
     def cut(stream: Interactions) -> tuple[np.ndarray, tuple[str, ...]]:
-        if len(stream) <= base:
+        number = int((stream.time < before).sum()) if isinstance(base, str) else base
+        if not number:
+            first = datetime.fromtimestamp(int(stream.time[0]), UTC).replace(tzinfo=None)
+            raise UserError(f"data.cut.base is {base}, and no event comes before; the first is of {first}")
+        if len(stream) <= number:
             raise UserError(
                 f"data.cut.base is {base}, and the stream has {len(stream)} events: none is left after the base part; "
                 "lower data.cut.base"
             )
-        return np.maximum((np.arange(len(stream)) - base) // each + 1, 0).astype(np.int32), ()
+        return np.maximum((np.arange(len(stream)) - number) // each + 1, 0).astype(np.int32), ()
 
     return cut
 

@@ -62,13 +62,13 @@ def check(
         )
     if empty := untrained(feed, policy, program):
         raise feed.untrainable(program, empty)
-    always, few = policy._replace(drop=None, budget=None, every=1), {}
+    always, numbers = policy._replace(drop=None, budget=None, every=1), {}
     for t in range(len(stream)):
         plan = always.plan(t, range(t) or [0], {}, 0)
-        number = len(stream.training_examples(plan.increments, validation=False))
-        if batch_size and 0 < number < batch_size:
-            few[t] = number
-    if few:
+        numbers[t] = len(stream.training_examples(plan.increments, validation=False))
+    few = {t: number for t, number in numbers.items() if batch_size and 0 < number < batch_size}
+    # A thin day of a calendar, and what is left for the last increment, are trained on in one short batch.
+    if 0 in few or 2 * len(few) > sum(number > 0 for t, number in numbers.items() if t):
         t, number = min(few.items(), key=lambda part: part[1])
         part = "the base part" if t == 0 else f"increment {t}"
         raise UserError(

@@ -22,19 +22,20 @@ from incremental.run.executor import Snapshot
 from incremental.run.progress import Cost, Epoch, Progress, Record
 
 VERSION = 4  # of what is saved; another one is refused
-SECONDS_BETWEEN = 5.0  # at least, between saves inside an increment …
-SHARE = 0.05  # … and so many that they take no more of the time than this
+SHARE = 0.05  # of the time, at most, goes into saves: where increments are short, some end without one …
+SECONDS_BETWEEN = 5.0  # … and between two epochs the last save is at least so long ago
 
 
 class Schedule:
-    """When a save between two epochs is worth its time."""
+    """When a save is worth its time."""
 
     def __init__(self) -> None:
         self.saved, self.took = time.monotonic(), 0.0
 
-    def due(self) -> bool:
-        """Whether the last save is long enough ago; the same in every process of a run."""
-        return agreed(time.monotonic() - self.saved > max(SECONDS_BETWEEN, self.took / SHARE))
+    def due(self, *, over: bool) -> bool:
+        """Whether the last save is long enough ago, at an increment's end (`over`) or between two epochs; the same in
+        every process of a run."""
+        return agreed(time.monotonic() - self.saved > max(0.0 if over else SECONDS_BETWEEN, self.took / SHARE))
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:

@@ -29,15 +29,17 @@ class Capacities(NamedTuple):
         table: rows of an id table at least: a smaller one saves less than compiling anew costs
         classes: rows of the labels' table at least, where they are classes: there are few, and their scores are kept
         examples: examples of an update or a test at least; a power of two
+        seen: items that a ranking leaves out for each of its examples at least; a power of two
     """
 
     table: int = 1024
     classes: int = 8
     examples: int = 1024
+    seen: int = 64
 
     def rows(self, n: int) -> int:
         """A power of two for n examples, so that increments of like size share a program."""
-        return 1 << max(n - 1, self.examples - 1).bit_length()
+        return power_of_two(n, self.examples)
 
 
 class Given(NamedTuple):
@@ -206,7 +208,7 @@ class Feed:
     def seen(self, events: np.ndarray, *, heldout: bool) -> Seen:
         """The items to leave out of the ranking of each event's example."""
         log, start, stop = self.stream.seen_by(events, heldout=heldout)
-        most = capacity(int((stop - start).max(initial=1)))
+        most = power_of_two(int((stop - start).max(initial=1)), self.capacities.seen)
         length, log_length = self.capacities.rows(len(events)), self.capacities.rows(len(log) + most)
         window: Any = np.arange(most, dtype=np.int32)
         first, last = (padded(at.astype(np.int32), length) for at in (start, stop))
@@ -230,6 +232,11 @@ class Feed:
         )
         arrived = {kind: padded(log.ids(kind)[new], events) for kind in log.kinds if kind != labels}
         return Data(batch, number, now, padded(log.ids(labels)[new], events), arrived)
+
+
+def power_of_two(n: int, least: int) -> int:
+    """The smallest that is at least n and `least`."""
+    return 1 << max(n - 1, least - 1).bit_length()
 
 
 def values_of(name: str, feature: Feature, log: Interactions, rows: Examples) -> np.ndarray:

@@ -93,8 +93,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the data and a finished run of its first part for each of three cuts."""
     folder = tmp_path_factory.mktemp("made")
     write(folder, events(FIRST))
-    for cut in ([], FIXED, DATED):
-        execute(command(folder, *cut, f"runs={folder / ('runs' if not cut else cut[0][9:])}"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(checkpoint, "SHARE", 1e9)  # a save at each increment's end, however short it is
+        for cut in ([], FIXED, DATED):
+            execute(command(folder, *cut, f"runs={folder / ('runs' if not cut else cut[0][9:])}"))
     return folder
 
 

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from incremental.app import cli, experiment
 from incremental.app.assemble import Parts, assemble
-from incremental.app.bases import Store
+from incremental.app.bases import Store, base_of
 from incremental.app.experiment import execute, named
 from incremental.app.rundir import identity
 from incremental.app.tracking import Tracker, tracked
@@ -28,7 +28,7 @@ from incremental.report import read_runs
 from incremental.run import alone, checkpoint
 from incremental.run.alone import Build
 from incremental.run.feed import Capacities, Feed
-from incremental.run.progress import Cost, Epoch, EpochDone, Progress, Record, Resumed, Trained
+from incremental.run.progress import Cost, Epoch, EpochDone, Paused, Progress, Record, Resumed, Trained
 from incremental.serve.export import export
 from incremental.serve.model import load
 from tests import lab
@@ -200,6 +200,28 @@ def test_a_run_stopped_after_any_save_continues_bit_for_bit(
         assert (finished / name).read_bytes() == (only(tmp_path) / name).read_bytes()
 
 
+def test_saves_take_a_twentieth_of_the_time_and_the_first_and_the_last_are_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Increments of a second, each after an epoch of half of it, and saves of 0.18 s: one in four seconds."""
+    now = 0.0
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)
+    saved: list[tuple[int, bool]] = []
+
+    class Saves:
+        def save(self, snapshot: tuple[int, bool]) -> None:
+            nonlocal now
+            saved.append(snapshot)
+            now += 0.18
+
+    consume = experiment.saving([Saves()], 12)  # type: ignore[list-item]
+    for t in range(12):
+        for over in (False, True):
+            now += 0.5
+            consume(Paused(over, {0: Progress(t + over, not over)}, {0: (t, over)}.__getitem__))
+    assert saved == [(0, True), (4, True), (8, True), (11, True)]
+
+
 @pytest.fixture(scope="module")
 def lent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base part alone: its stream ends with the first increment, which is not trained on."""
@@ -223,6 +245,13 @@ def test_a_base_part_trained_by_another_run_gives_the_same_results(lent: Path, t
     assert costs[1]["examples"] == costs[2]["examples"]
 
 
+def test_updates_may_have_another_number_of_epochs_than_the_base_part_had(lent: Path, tmp_path: Path) -> None:
+    config = composed(tmp_path, "training.epochs=1")
+    stream = assemble(config).stream
+    base = base_of(lent, config, stream, Feed(stream).sizes(0))
+    assert (base.cost.increment, base.cost.epochs) == (0, 3)
+
+
 def test_a_base_part_is_refused_where_a_strategy_or_the_head_follows_its_steps(lent: Path, tmp_path: Path) -> None:
     """EMA's mean, a reservoir, SI's path and a head's frequencies would begin empty."""
     for name in ("ema", "replay", "si"):
@@ -234,7 +263,7 @@ def test_a_base_part_is_refused_where_a_strategy_or_the_head_follows_its_steps(l
     ("wrong", "message"),
     [
         (["seed=1"], "its seed is another"),
-        (["training.epochs=2"], "its training is another"),
+        (["training.batch_size=32"], "its training is another"),
         (["data.validation=0.2"], "its base part has other training rows"),
     ],
 )

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,7 @@ def test_the_periods_of_diginetica(real_data: Path) -> None:
 
 CUTS = {
     "fixed_counts": lambda n: cutting.fixed_counts(base=n // 3, each=3),
+    "fixed_counts from a date": lambda _: cutting.fixed_counts(base="1970-01-07T06:00:00", each=3),
     "calendar": lambda _: cutting.calendar(interval="1d", base="1970-01-07T06:00:00"),
 }
 
@@ -171,6 +173,19 @@ def test_fixed_counts() -> None:
     assert increment.tolist() == [0, 0, 0, 1, 1, 2, 2, 3]
     with pytest.raises(UserError, match="the stream has 3 events: none is left after the base part"):
         cutting.fixed_counts(base=3, each=2)(stream([1, 2, 3]))
+
+
+def test_fixed_counts_from_a_date_begin_where_a_calendar_does(documented: Callable[[str, object], None]) -> None:
+    days = stream([MONDAY + day * DAY // 2 for day in range(14)])
+    increment, _ = cutting.fixed_counts(base="1970-01-08", each=3)(days)
+    assert increment.tolist() == [0] * 6 + [1, 1, 1, 2, 2, 2, 3, 3]
+    by_day, _ = cutting.calendar(interval="1d", base="1970-01-08")(days)
+    assert ((increment == 0) == (by_day == 0)).all()
+    with pytest.raises(UserError, match=r"data.cut.base is 1970-01-05, and no event comes before") as error:
+        cutting.fixed_counts(base="1970-01-05", each=3)(days)
+    documented("increments of so many events from a date before the first event", error.value)
+    with pytest.raises(UserError, match=r"data.cut.base is 1999-01-01, and the stream has 14 events: none is left"):
+        cutting.fixed_counts(base="1999-01-01", each=3)(days)
 
 
 def test_a_calendar_from_a_date() -> None:

@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ from incremental.core.spec import Sizes, next_item
 from incremental.core.types import Data, State
 from incremental.models.popularity import popularity
 from incremental.run.capacity import capacity, grow, into_corner
+from incremental.run.feed import Feed
 
 
 @given(st.integers(1, 10**8), st.integers(1, 64))
@@ -88,3 +89,21 @@ def test_new_rows_start_as_the_runs_own_key_draws_them() -> None:
     grown = np.asarray(grow(trained, made(8)).learner.params)
     np.testing.assert_array_equal(grown[:5], -state.learner.params)
     np.testing.assert_array_equal(grown[5:], jax.jit(made(8).init)(jax.random.key(3)).learner.params[5:])
+
+
+class Past:
+    """A stream whose one user has had so many items."""
+
+    def __init__(self, items: int) -> None:
+        self.items = items
+
+    def seen_by(self, _: Any, *, heldout: bool) -> Any:
+        assert heldout
+        return np.zeros(self.items, np.int32), np.zeros(1, np.int32), np.full(1, self.items, np.int32)
+
+
+def test_what_rankings_leave_out_has_few_lengths() -> None:
+    """Or each short increment with another longest past would compile a ranking of its own."""
+    windows = {n: len(Feed(cast(Any, Past(n))).seen(cast(Any, range(1)), heldout=True).window) for n in range(1, 200)}
+    assert all(windows[n] >= n for n in windows)
+    assert {*windows.values()} == {64, 128, 256}

@@ -430,6 +430,14 @@ def test_what_cannot_work_is_refused_before_anything_runs(monkeypatch: pytest.Mo
         uneven,
         batch_size=50,
     )
+    check(
+        Feed(lab.written([pairs, pairs, pairs[:40]])),
+        Executor.alone(plain),
+        lab.FINETUNE,
+        ("mrr@10",),
+        matrix=False,
+        batch_size=50,
+    )
     refused(
         r"training\.batch_size=1000 is larger than increment \d \(\d+ training events, the fewest\)",
         plain,
