@@ -1,6 +1,7 @@
 """The study's path on a small stream: its commands, what is shared and resumed, its table."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from matplotlib.image import imread
 from experiments.ader import study, table
 from incremental.app.tracking import Curves
 from incremental.errors import UserError
+from incremental.run import checkpoint
 
 SMALL = [
     "data.history=6",
@@ -86,6 +88,7 @@ def test_a_stopped_row_goes_on_and_is_marked_until_then(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "SHARE", math.inf)  # each increment is saved, however short
         patch.setattr(Curves, "increment", stop)
         with pytest.raises(KeyboardInterrupt):
             study.run(planned[1:2])
