@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from experiments.ader import study, table
 from incremental.app.tracking import Curves
 from incremental.errors import UserError
-from incremental.run import checkpoint
+from incremental.run import checkpoint as saves
 
 SMALL = [
     "data.history=6",
@@ -88,7 +88,7 @@ def test_a_stopped_row_goes_on_and_is_marked_until_then(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "SHARE", math.inf)  # each increment is saved, however short
+        patch.setattr(saves, "SHARE", math.inf)  # each increment is saved, however short
         patch.setattr(Curves, "increment", stop)
         with pytest.raises(KeyboardInterrupt):
             study.run(planned[1:2])
