@@ -51,9 +51,14 @@ def fixed_counts(*, base: Count | str, each: Count) -> Cut:
     Events that are added at the end change no increment but the last. Raises UserError if no event is left after the
     base part, or none is in it.
     """
-    before = _seconds(base) if isinstance(base, str) else 0
+    before = _seconds(base, "a number of events such as 100000") if isinstance(base, str) else 0
 
     def cut(stream: Interactions) -> tuple[np.ndarray, tuple[str, ...]]:
+        if isinstance(base, str) and _of_periods(stream):
+            raise UserError(
+                f"data.cut.base is {base}, but the times are numbers of periods; give a number of events, or use "
+                "data/cut=periods"
+            )
         number = int((stream.time < before).sum()) if isinstance(base, str) else base
         if not number:
             first = datetime.fromtimestamp(int(stream.time[0]), UTC).replace(tzinfo=None)
@@ -80,7 +85,7 @@ def calendar(*, interval: str = "1w", base: InnerShare | str = 0.5) -> Cut:
     Intervals without events are merged with the one before, and noted. Raises UserError for an impossible
     argument, for times that are numbers of periods, and if no interval is left after the base part.
     """
-    before = _seconds(base) if isinstance(base, str) else 0
+    before = _seconds(base, "a share of the events such as 0.5") if isinstance(base, str) else 0
     if not re.fullmatch(r"[1-9]\d*(m|h|d|w|mo|q|y)", str(interval)):
         raise UserError(
             f"data.cut.interval is {interval!r}; expected a number and one of the units "
@@ -88,7 +93,7 @@ def calendar(*, interval: str = "1w", base: InnerShare | str = 0.5) -> Cut:
         )
 
     def cut(stream: Interactions) -> tuple[np.ndarray, tuple[str, ...]]:
-        if stream.period is not None and (stream.time == stream.period).all():
+        if _of_periods(stream):
             raise UserError(
                 "data.cut is a calendar, but the times are numbers of periods; use data/cut=periods or data/cut=counts"
             )
@@ -158,12 +163,15 @@ def given_periods(*, base: Count = 1) -> Cut:
     return cut
 
 
-def _seconds(date: str) -> int:
-    """A date, or a date and a time, in seconds since 1970; UTC where it does not say."""
+def _of_periods(stream: Interactions) -> bool:
+    """Whether the times are numbers of periods."""
+    return stream.period is not None and bool((stream.time == stream.period).all())
+
+
+def _seconds(date: str, otherwise: str) -> int:
+    """A date, or a date and a time, in seconds since 1970; UTC where it does not say. It could be `otherwise` too."""
     try:
         time = datetime.fromisoformat(date)
     except ValueError:
-        raise UserError(
-            f"data.cut.base is {date!r}; expected a share of the events such as 0.5, or a date such as 2024-01-31"
-        ) from None
+        raise UserError(f"data.cut.base is {date!r}; expected {otherwise}, or a date such as 2024-01-31") from None
     return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())

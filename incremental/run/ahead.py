@@ -1,10 +1,11 @@
 """Growing must not stall: the programs of the next increment are compiled beside the training of this one.
 
-The loop's own steps run on shapes in place of arrays, so that there is no second list of what an increment needs.
+The loop's own steps run on shapes in place of arrays. Their order is that of `Executor`, and `tests/run/test_ahead.py`
+compares what is compiled with what the loop calls.
 """
 
-import contextlib
 import copy
+import logging
 import threading
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -62,8 +63,10 @@ class Ahead:
         def work() -> None:
             if before is not None:
                 before.join()
-            with contextlib.suppress(Exception):
+            try:
                 self.rehearse(feed, executor.way, sizes, state, inputs, t, plans, matrix)
+            except Exception:  # the run meets it itself, or it is of the shapes only
+                logging.getLogger(__name__).debug("compiling ahead", exc_info=True)
 
         self.thread = threading.Thread(target=work, name="compiling ahead")
         self.thread.start()
@@ -82,10 +85,10 @@ class Ahead:
         """Runs increment t on shapes."""
         like = feed.ahead(t)
         assert like is not None
-        wanted = feed.sizes(t, inputs, sizes)
+        wanted = feed.sizes(t, inputs, sizes) if plans or feed.listed else sizes
         f, grown = self.on_shapes(way, sizes), state
         then = self.on_shapes(way, wanted)
-        if wanted != sizes and (feed.listed or plans):
+        if wanted != sizes:
             grown = then.grow(state)
         tested, its = (then, grown) if feed.listed else (f, state)
         data, seen = expected.tests(feed, tested.program, like, like - 1, heldout=False)

@@ -127,7 +127,7 @@ class Alone:
     def ahead(self) -> bool:
         """Whether programs may be compiled before their arguments are there. Over several devices they may not: where
         the arguments will lie is XLA's choice."""
-        return next(iter(self.made.values())).program.shardings is None
+        return [*self.made.values()][0].program.shardings is None
 
     def spent(self) -> Spent:
         """On the compilation of what there is."""
@@ -147,7 +147,7 @@ class Alone:
 
     def place(self, tree: PyTree) -> PyTree:
         """Host arrays on the program's device or devices."""
-        return put(tree, next(iter(self.made.values())).program)
+        return put(tree, [*self.made.values()][0].program)  # a copy: another thread may add some
 
     def host(self, tree: PyTree) -> PyTree:
         """A tree on the host, with a lane axis."""

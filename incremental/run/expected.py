@@ -41,8 +41,7 @@ def tests(feed: Feed, program: Program, t: int, trained_until: int, *, heldout: 
 def examples(feed: Feed, program: Program, rows: int, new: int = 0) -> Data:
     """`Feed.examples` of so many rows and new events, and the side tables."""
     stream, room = feed.stream, feed.capacities.rows
-    none = stream.training_examples(range(0), validation=False, inputs=program.inputs)
-    one = feed.examples(none, program.inputs, 0)
+    one = feed.examples(stream.latest(np.zeros(1, np.int32), {}), program.inputs, 0)
     side: dict[str, Any] = {
         name: stretched(table.values, program.sizes[table.kind]) for name, table in stream.interactions.side.items()
     }

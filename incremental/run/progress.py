@@ -119,12 +119,16 @@ class Result(NamedTuple):
 def total_cost(result: Result) -> dict[str, float]:
     """Means over the updates that there were after the base part, 0 where there was none, and sums over all of them.
 
+    Waiting and wall time are those of all increments, also of those without an update, over the number of updates; where
+    there was none, of increments.
     `memory_bytes` is the largest of all parts: an increment without an update reads no past interactions, but they were
     kept for the next one.
     """
     updates = [cost for cost in result.costs[1:] if cost.epochs]
-    fields = ("seconds", "waited_seconds", "wall_seconds", "parameters_written")
-    mean = {name: sum(getattr(cost, name) for cost in updates) / max(len(updates), 1) for name in fields}
+    later, number = result.costs[1:], max(len(updates), 1)
+    mean = {name: sum(getattr(cost, name) for cost in updates) / number for name in ("seconds", "parameters_written")}
+    number = len(updates) or max(len(later), 1)
+    mean |= {name: sum(getattr(cost, name) for cost in later) / number for name in ("waited_seconds", "wall_seconds")}
     return {
         "updates": len(updates),
         "seconds_per_update": mean["seconds"],
