@@ -40,6 +40,12 @@ class Functions:
         self.grow = Compiled(lambda state: grow(state, program))
 
     @property
+    @property
+    def program(self) -> Program:
+        """One of those that there are; another thread may add some, so that they are copied first."""
+        first, *_ = [*self.made.values()]
+        return first.program
+
     def spent(self) -> Spent:
         """On compilation."""
         return spent_by(self)
@@ -127,7 +133,13 @@ class Alone:
     def ahead(self) -> bool:
         """Whether programs may be compiled before their arguments are there. Over several devices they may not: where
         the arguments will lie is XLA's choice."""
-        return [*self.made.values()][0].program.shardings is None
+        return self.program.shardings is None
+
+    @property
+    def program(self) -> Program:
+        """One of those that there are; another thread may add some, so that they are copied first."""
+        first, *_ = [*self.made.values()]
+        return first.program
 
     def spent(self) -> Spent:
         """On the compilation of what there is."""
@@ -147,7 +159,7 @@ class Alone:
 
     def place(self, tree: PyTree) -> PyTree:
         """Host arrays on the program's device or devices."""
-        return put(tree, [*self.made.values()][0].program)  # a copy: another thread may add some
+        return put(tree, self.program)
 
     def host(self, tree: PyTree) -> PyTree:
         """A tree on the host, with a lane axis."""

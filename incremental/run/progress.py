@@ -119,8 +119,8 @@ class Result(NamedTuple):
 def total_cost(result: Result) -> dict[str, float]:
     """Means over the updates that there were after the base part, 0 where there was none, and sums over all of them.
 
-    Waiting and wall time are those of all increments, also of those without an update, over the number of updates; where
-    there was none, of increments.
+    Waiting and wall time are those of all increments, also of those without an update, over the number of updates;
+    where there was none, of increments.
     `memory_bytes` is the largest of all parts: an increment without an update reads no past interactions, but they were
     kept for the next one.
     """
