@@ -15,25 +15,40 @@ PREFIX = "base:"  # of their ids
 
 
 def begin(run: Path, log: Log, place: str) -> int:
-    """Puts the events of a run's data into an empty log, as increment 0, and returns their number.
+    """Puts the events of a run's data into an empty log, as increment 0; returns how many of them it begins with.
 
-    A log that begins with them is left as it is, or gets the rest of them: so a kill in between does no harm. Raises
-    UserError for a log with other events, and for what is no run.
+    A log with a cut is left as it is, though events of its base part were taken out since. Without one it gets the rest
+    of them: so a kill in between does no harm. Raises UserError for a log that does not begin with the run's first
+    event, and for what is no run.
     """
     config_of(run)  # is it one
     known = log_of(data_of(run))
     first = log.read(0, 1)
-    if first and not (isinstance(first[0][1], Event) and first[0][1].event_id == f"{PREFIX}0"):
+    if first and first[0][1] != event(known, 0):
         raise UserError(
             f"base={run}: {place} has events already, which are not that run's; leave base out to go on with this log, "
             "or choose another folder with live.folder=..."
         )
+    if (there := base_part(log)) is not None:
+        return there
     until = 0
     for start in range(0, len(known), BLOCK):
         block = [event(known, n) for n in range(start, min(start + BLOCK, len(known)))]
         until = log.append(block)[-1].offset
     log.append([Cut(0, until or log.last(), "end", time.time())])
     return len(known)
+
+
+def base_part(log: Log) -> int | None:
+    """The events up to the first cut of a log; None: it has no cut."""
+    number = after = 0
+    while block := log.read(after, BLOCK):
+        for _, record in block:
+            if isinstance(record, Cut):
+                return number
+            number += isinstance(record, Event)
+        after = block[-1][0]
+    return None
 
 
 def event(log: Interactions, n: int) -> Event:

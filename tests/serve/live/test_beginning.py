@@ -13,8 +13,9 @@ from incremental.data.kept import Kept, keep, kept
 from incremental.data.sources.log import everything, table
 from incremental.errors import UserError
 from incremental.log.place import open_log
-from incremental.log.records import Event
+from incremental.log.records import Cut, Event
 from incremental.serve.live import beginning
+from incremental.serve.log import copy
 
 
 def data() -> Interactions:
@@ -72,5 +73,28 @@ def test_a_log_of_others_is_no_place_for_a_run(
         beginning.begin(run, log, f"{tmp_path}/log.sqlite")
     documented("a live loop that begins with a run, on a log that has begun", error.value)
     log.close()
+    other = open_log(str(tmp_path / "other.sqlite"), create=True)
+    other.append([Event("base:0", "u", "i", time=1.0)])  # of another run
+    with pytest.raises(UserError, match="not that run's"):
+        beginning.begin(run, other, "x")
+    other.close()
     assert isinstance(bases.data_of(run), Kept)
     assert kept(run / "data") is not None
+
+
+def test_a_base_part_that_is_over_gets_no_more_events(run: Path, tmp_path: Path) -> None:
+    """A user whose events were taken out does not come back, nor does a longer run's end."""
+    first, second = f"{tmp_path}/log.sqlite", f"{tmp_path}/without.sqlite"
+    log = open_log(first, create=True)
+    log.append([beginning.event(data(), n) for n in range(20)])
+    assert beginning.begin(run, log, first) == 50
+    log.close()
+    copy(first, second, ["u1"])
+    others = sum(user != "u1" for user in (data().users[n] for n in data().user))
+    log = open_log(second)
+    assert beginning.begin(run, log, second) == others == log.last() - 1
+    log.close()
+    log = open_log(f"{tmp_path}/short.sqlite", create=True)
+    log.append([*(beginning.event(data(), n) for n in range(30)), Cut(0, 30, "end", 1.0)])
+    assert beginning.begin(run, log, "short") == 30 == log.last() - 1
+    log.close()
