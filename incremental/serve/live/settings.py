@@ -136,8 +136,9 @@ def live_of(config: Mapping[str, Any]) -> Live:
 
 
 def note(live: Live) -> None:
-    """Notes in the live folder what commands on it need."""
-    write_atomically(live.folder / NOTE, json.dumps({"log": live.log, "champion": live.champion}) + "\n")
+    """Notes in the live folder what commands on it need, which may be given anywhere."""
+    place = live.log if "://" in live.log else str(Path(live.log).expanduser().absolute())
+    write_atomically(live.folder / NOTE, json.dumps({"log": place, "champion": live.champion}) + "\n")
 
 
 def noted(folder: Path) -> tuple[str, str]:

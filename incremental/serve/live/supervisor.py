@@ -1,13 +1,14 @@
 """The parts of a live loop as processes: a server, a learner for each name. One that dies is started again."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before a part that died is 
 WELL = 60.0  # seconds after which a part has not died "again"
 PATIENCE = 120.0  # seconds that parts have to end: an epoch, and a save
 LOOK = 0.2
+LOCK = ".lock"  # of a live folder
 
 Spawn = Callable[[str], "subprocess.Popen[bytes]"]
 
@@ -51,6 +53,12 @@ def supervise(live: Live, overrides: Sequence[str], base: str | None = None) -> 
     has said why; a challenger that refuses is left out.
     """
     live.folder.mkdir(parents=True, exist_ok=True)
+    with alone(live.folder) as lock:
+        run(live, overrides, base, lock)
+
+
+def run(live: Live, overrides: Sequence[str], base: str | None, lock: int) -> None:
+    """See `supervise`; each part has the folder's lock too."""
     with contextlib.closing(open_log(live.log, create=True)) as log:
         if base:
             print(f"{live.log}: begins with the {begin(Path(base), log, live.log):,} events of {base}", flush=True)
@@ -62,9 +70,35 @@ def supervise(live: Live, overrides: Sequence[str], base: str | None = None) -> 
 
     def spawn(part: str) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "incremental.serve.live", "--part", part, *overrides]
-        return subprocess.Popen(command, env={**os.environ, SUPERVISOR: str(os.getpid())})
+        return subprocess.Popen(command, env={**os.environ, SUPERVISOR: str(os.getpid())}, pass_fds=[lock])
 
     kept(names, spawn, told, needed=names[:2])
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[int]:
+    """The lock of a live folder, as a file's number; a UserError where it is not free after `PATIENCE`.
+
+    The parts of a loop inherit it. So after a supervisor was killed, it is free once the last of them has ended, and
+    the address and the learners' folders are free too.
+    """
+    until, said = time.monotonic() + PATIENCE, False
+    with (folder / LOCK).open("a", encoding="utf-8") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise UserError(
+                        f"{folder}: another live loop runs here, or a part of one that was killed; stop it first, or "
+                        "choose another folder with live.folder=..."
+                    ) from None
+            if not said:
+                print(f"{folder}: waits for the parts of another loop to end", flush=True)
+            said = True
+            time.sleep(LOOK)
+        yield lock.fileno()
 
 
 def kept(names: Sequence[str], spawn: Spawn, told: threading.Event, *, needed: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from incremental.errors import UserError
 from incremental.log.place import open_log
 from incremental.serve.live import choices, cli, supervisor
 from incremental.serve.live.cuts import cuts
-from incremental.serve.live.settings import live, note
+from incremental.serve.live.settings import live, note, noted
 from incremental.serve.live.tail import Tail
 
 
@@ -62,6 +62,19 @@ def test_the_newest_choice_serves_and_before_any_the_champion(
         assert cli.main(arguments) == 2
         documented(situation, capsys.readouterr().err.removeprefix("error: ").strip())
     assert serves(folder) == ("champion", 3)
+
+
+def test_a_choice_may_be_given_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    note(live(folder=Path("live"), log="live/log.sqlite", cut=cuts()))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert noted(folder) == (str(folder / "log.sqlite"), "champion")
+    assert cli.main(["rollback", str(folder)]) == 0
+    assert serves(folder) == ("champion", 2)
+    note(live(folder=folder, log="nats://a:1/live", cut=cuts()))
+    assert noted(folder)[0] == "nats://a:1/live"
 
 
 def test_the_first_version_has_none_before(tmp_path: Path) -> None:
@@ -113,6 +126,40 @@ def test_what_a_part_refuses_ends_the_loop_or_leaves_a_challenger_out(
         supervisor.kept(["server", "learner:other"], spawn, threading.Event(), needed=["server"])
     assert "learner:other: it is left out" in capfd.readouterr().err
     assert all(each.poll() == 2 for each in made)
+
+
+def test_a_loop_waits_for_the_parts_of_one_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documented: Callable[[str, object], None]
+) -> None:
+    """A supervisor's parts hold the folder's lock as long as one of them lives, though it is gone."""
+    sleeper = tmp_path / "part"
+    sleeper.write_text("#!/bin/sh\nexec sleep 60\n")
+    sleeper.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(sleeper))
+    monkeypatch.setattr("incremental.serve.live.supervisor.signal.signal", lambda *_: None)
+    monkeypatch.setattr(supervisor, "LOOK", 0.01)
+    made: list[subprocess.Popen[bytes]] = []
+
+    def dies(names: list[str], spawn: supervisor.Spawn, *_: object, **__: object) -> None:
+        """In place of `kept`: of a supervisor that was killed no part was told to end."""
+        made.append(spawn(names[0]))
+
+    monkeypatch.setattr(supervisor, "kept", dies)
+    settings = live(folder=tmp_path / "live", log=f"{tmp_path}/live/log.sqlite", cut=cuts())
+    supervisor.supervise(settings, [])
+    monkeypatch.setattr(supervisor, "PATIENCE", 0.05)
+    try:
+        with pytest.raises(UserError) as error:
+            supervisor.supervise(settings, [])
+        documented("a second live loop in one folder", error.value)
+        monkeypatch.setattr(supervisor, "PATIENCE", 30.0)
+        threading.Timer(0.1, made[0].kill).start()
+        supervisor.supervise(settings, [])
+        assert len(made) == 2
+    finally:
+        for each in made:
+            each.kill()
+            each.wait()
 
 
 def test_a_part_ends_with_a_supervisor_that_was_killed() -> None:
