@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from incremental.app import config as schema
+from incremental.data import ids
 from incremental.data.choosing import Sample
 from incremental.data.interactions import Interactions
 from incremental.data.sources import log as source
@@ -20,6 +21,8 @@ from incremental.serve.live.tail import Tail
 
 LOG = "incremental.data.sources.log.log"
 CUT = {"_target_": "incremental.data.cutting.given_periods", "base": 1}
+ALL = {"after": None, "before": None, "missing": "keep", "duplicates": "keep"}
+"""of `data.cleaning` in a live loop: each event of a wanted type is one of the stream, as its server counts ids"""
 WAIT = 0.1  # seconds between two looks at what is due
 
 
@@ -38,8 +41,23 @@ class Making:
             )
         if data.get("until") is not None:
             raise UserError(f"data.until={data['until']}: a live log has no last increment; leave it out")
+        cleaning = data.get("cleaning") or ALL
+        for key, wanted in ALL.items():
+            if (given := cleaning.get(key, "refuse" if key == "missing" else wanted)) != wanted:
+                raise UserError(
+                    f"data.cleaning.{key}={given}: the server of a live loop counts the ids of these events too; leave "
+                    "it as data=log has it"
+                )
+        only = cleaning.get("behaviours")
+        self.only = {ids.normal(str(name)) for name in only} if only else None
         self.kinds = reads.get("kinds") or {}
         self.node = {key: value for key, value in data.items() if key not in ("source", "cut")}
+
+    def can(self, events: Sequence[tuple[int, Event]]) -> bool:
+        """Whether there is a stream of these events: it takes two items, and each type that is wanted."""
+        kept = [event for _, event in events if self.only is None or event.type in self.only]
+        types = {event.type for event in kept}
+        return len({event.item for event in kept}) > 1 and types >= (self.only or set())
 
     def stream(self, events: Sequence[tuple[int, Event]], cuts: Sequence[Cut]) -> Stream:
         """The stream of the events up to the last cut."""
@@ -58,10 +76,10 @@ def periods(log: Interactions) -> tuple[np.ndarray, tuple[str, ...]]:
     return (np.diff(log.period, prepend=log.period[:1]) > 0).cumsum().astype(np.int32), ()
 
 
-def last_period(stream: Stream) -> int:
-    """The number of the last cut that the stream has an event of."""
+def parts(stream: Stream) -> np.ndarray:
+    """The number of the cut that each of the stream's increments ends with: one without events is none."""
     assert stream.interactions.period is not None
-    return int(stream.interactions.period[-1])
+    return np.unique(stream.interactions.period)
 
 
 Score = Callable[[Stream, int, int], np.ndarray]
@@ -95,11 +113,14 @@ class Watch:
         offsets = [tail.events[tail.sealed + end - 1][0] for end in all_ends]
         borders = [Cut(number + i, offset, "end", 0.0) for i, offset in enumerate(offsets)]
         stream = self.making.stream(tail.events, [*tail.cuts, *borders])
-        first = len(stream) - len(ends)
-        for t, end in enumerate(ends, first):
-            assert self.detector is not None
-            for value in self.score(stream, t, number - 1):
-                self.alarm |= self.detector.update(float(value))
+        there = parts(stream)
+        for end in ends:
+            period = number + end // size - 1
+            t = int(np.searchsorted(there, period))
+            if t < len(there) and there[t] == period:  # else the chunk has no event of a type that is wanted
+                assert self.detector is not None
+                for value in self.score(stream, t, int(np.searchsorted(there, number)) - 1):
+                    self.alarm |= self.detector.update(float(value))
             self.done = end
             if self.alarm:
                 break
@@ -141,7 +162,9 @@ class Cutter:
             if len(self.tail.cuts) == self.grown and self.writes:
                 self.cut()
             if len(self.tail.cuts) > self.grown:
-                self.grow(self.making.stream(self.tail.events, self.tail.cuts), len(self.tail.cuts))
+                there = self.stream is not None or self.making.can(self.tail.events[: self.tail.sealed])
+                made = self.making.stream(self.tail.events, self.tail.cuts) if there else None
+                self.grow(made, len(self.tail.cuts))
             self.told()
         return False
 
@@ -156,9 +179,9 @@ class Cutter:
             return
         size, reason = (waiting, due[1]) if self.few else due
         cut = Cut(number, tail.events[tail.sealed + size - 1][0], reason, time.time())
-        one = number == 0 and len({event.item for _, event in tail.events[:size]}) == 1  # which a stream refuses
-        stream = None if one else self.making.stream(tail.events, [*tail.cuts, cut])
-        if stream is None or last_period(stream) < number or not self.enough(stream):
+        there = self.stream is not None or self.making.can(tail.events[: tail.sealed + size])
+        stream = self.making.stream(tail.events, [*tail.cuts, cut]) if there else None
+        if stream is None or parts(stream)[-1] < number or not self.enough(stream):
             self.few = waiting + max(waiting // 8, 1)
             return
         tail.log.append([cut])
@@ -167,31 +190,41 @@ class Cutter:
         if tail.cuts == [*tail.cuts[:number], cut]:  # else another process was first, and its cut holds
             self.grow(stream, number + 1)
 
-    def grow(self, stream: Stream, cuts: int) -> None:
-        """The stream of so many cuts."""
+    def grow(self, stream: Stream | None, cuts: int) -> None:
+        """The stream of so many cuts; None: there is none of their events yet."""
         self.stream, self.grown, self.few = stream, cuts, 0
 
 
 class LogFeed(Feed):
-    """The feed of a cutter, which has the base part."""
+    """The feed of a cutter, which has the base part. `begins` is told of an increment that is trained next, and the cut
+    that it ends with."""
 
     endless = True
 
-    def __init__(self, cutter: Cutter, *, listed: bool = False, sample: Sample | None = None) -> None:
+    def __init__(
+        self,
+        cutter: Cutter,
+        begins: Callable[[int, Cut], None],
+        *,
+        listed: bool = False,
+        sample: Sample | None = None,
+    ) -> None:
         assert cutter.stream is not None
         super().__init__(cutter.stream, listed=listed, sample=sample)
-        self.cutter = cutter
+        self.cutter, self.begins = cutter, begins
 
     def wait(self, t: int) -> bool:
         """See `Feed`."""
         there = self.cutter.until(t)
         self.stream = self.cutter.stream or self.stream
+        if there:
+            self.begins(t, self.cut(t))
         return there
 
     def ahead(self, t: int) -> int:
         """Of what is to come, the last increment tells what arrays it will bring."""
         return min(t, len(self.stream) - 1)
 
-    def until(self, t: int) -> int:
-        """The offset in the log that increment t ends with."""
-        return self.cutter.tail.cuts[last_period(self.stream.prefix(t))].until
+    def cut(self, t: int) -> Cut:
+        """What increment t ends with."""
+        return self.cutter.tail.cuts[parts(self.stream)[t]]

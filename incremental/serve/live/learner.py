@@ -1,6 +1,7 @@
 """A learner: the ordinary loop on a live log. It saves after each increment, and then publishes a version."""
 
 import contextlib
+import functools
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -108,7 +109,8 @@ class Learner:
         if not self.cutter.until(0):
             return
         parts = self.parts_of(self.cutter.stream)
-        feed = LogFeed(self.cutter, listed=parts.evaluation.listed, sample=parts.evaluation.sample)
+        begins = functools.partial(belonging.note, self.directory.path)
+        feed = LogFeed(self.cutter, begins, listed=parts.evaluation.listed, sample=parts.evaluation.sample)
         way = Alone(parts.build, parts.seed)
         execution, executor = Execution(self.directory, self.config), Executor(way)
         start = execution.checkpoints.restore(lambda sizes: way.at(sizes).like())
@@ -172,15 +174,17 @@ class Learner:
 
     def publish(self, feed: LogFeed, executor: Executor, snapshot: Snapshot) -> None:
         """Publishes a version, unless it is the newest already."""
-        number, chosen = snapshot.progress.increment - 1, self.tail.choices.values()
+        number = snapshot.progress.increment - 1
         if versions.newest(self.directory.path) == number:
             return
+        self.tail.read()  # what was chosen meanwhile stays
+        chosen = self.tail.choices.values()
         named = {choice.version for choice in chosen if choice.learner == self.name and choice.version is not None}
         versions.publish(
             self.directory.path,
             executor.way.at(snapshot.sizes).program,
             snapshot,
-            cut=feed.until(number),
+            cut=feed.cut(number).until,
             keep=self.live.keep_versions,
             never=named,
         )

@@ -19,13 +19,13 @@ from tests import lab
 Documented = Callable[[str, object], None]
 
 
-def tail_of(first: str, cuts: int) -> Tail:
-    """A log that begins with this event, and has so many cuts."""
+def tail_of(first: str, cuts: int, time: float = 3.0) -> Tail:
+    """A log that begins with this event, and has so many cuts, the last one of this time."""
     tail = Tail(None, "live/log.sqlite")  # type: ignore[arg-type]
     tail.take(1, Event(first, "u", "i", time=1.5))
     for number in range(cuts):
         tail.take(2 * number + 2, Event(f"{first}{number}", "u", "i", time=2.0))
-        tail.take(2 * number + 3, Cut(number, 2 * number + 2, "count", 3.0))
+        tail.take(2 * number + 3, Cut(number, 2 * number + 2, "count", time if number == cuts - 1 else 3.0))
     return tail
 
 
@@ -52,6 +52,26 @@ def test_a_checkpoint_goes_on_with_its_own_log_only(tmp_path: Path, documented: 
     documented("a learner's note of its log that cannot be read", error.value)
     belonging.check(tmp_path, tail_of("b", 1), None)  # nothing is learnt yet
     belonging.check(tmp_path, tail_of("b", 1), at(1))
+
+
+def test_a_checkpoint_knows_the_cuts_that_it_has_learnt(tmp_path: Path, documented: Documented) -> None:
+    """A log that was restored, and has gone on otherwise, begins alike and may have its cuts at the same offsets."""
+    own, other = tail_of("a", 3), tail_of("a", 3, time=9.0)
+    belonging.check(tmp_path, own, None)
+    for t in (0, 1, 0, 2):  # a start looks for increment 0 first
+        belonging.note(tmp_path, t, own.cuts[t])
+    belonging.check(tmp_path, own, at(3))
+    with pytest.raises(UserError) as error:
+        belonging.check(tmp_path, other, at(3))
+    documented("a learner's checkpoint with a log that begins like its own", error.value)
+    with pytest.raises(UserError, match="has no such record"):
+        belonging.check(tmp_path, other, at(2, begun=True))
+    belonging.check(tmp_path, other, at(2))  # increment 2 was awaited, and not learnt
+    with pytest.raises(UserError, match="has no such record"):
+        belonging.check(tmp_path, tail_of("a", 2, time=9.0), at(2))  # nor is it the last one that is looked at only
+    (tmp_path / "log.json").write_text('{"first": "", "cuts": {"1": "no record"}}')
+    with pytest.raises(UserError, match="cannot be read"):
+        belonging.check(tmp_path, own, at(3))
 
 
 def test_two_learners_in_one_folder(tmp_path: Path, documented: Documented) -> None:

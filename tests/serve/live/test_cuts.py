@@ -1,5 +1,6 @@
 """When an increment ends; and that the log, not a process, says so. Nothing is compiled here."""
 
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +17,22 @@ from incremental.log.records import Cut, Event
 from incremental.serve.live import configuring
 from incremental.serve.live.cuts import Cuts, cuts
 from incremental.serve.live.drift import page_hinkley
-from incremental.serve.live.feed import Cutter, Making, Watch
+from incremental.serve.live.feed import Cutter, LogFeed, Making, Watch
 from incremental.serve.live.settings import live
 from incremental.serve.live.tail import Tail
 
 DATA = completed(configuring.composed_of(["experiment=live"])[0])["data"]
+
+
+CLEANING = "incremental.data.cleaning.cleaning"
+
+
+def cleaned(**changed: Any) -> dict[str, Any]:
+    """The node `data` with another cleaning."""
+    return {**DATA, "cleaning": {"_target_": CLEANING, "missing": "keep", **changed}}
+
+
+BUYS = cleaned(behaviours=["buy"])
 
 
 def events(number: int, first: int = 0) -> list[Event]:
@@ -37,11 +49,12 @@ class Loop:
         *,
         writes: bool = True,
         enough: Callable[[Stream], bool] = lambda _stream: True,
+        data: Any = DATA,
     ) -> None:
         self.log = open_log(str(folder / "log.sqlite"), create=True)
         self.looks = 0
         tail = Tail(self.log, "log.sqlite")
-        self.cutter = Cutter(tail, rule, Making(DATA, "x"), enough, writes=writes, stopped=self.stopped)
+        self.cutter = Cutter(tail, rule, Making(data, "x"), enough, writes=writes, stopped=self.stopped)
 
     def stopped(self) -> bool:
         self.looks += 1
@@ -107,6 +120,36 @@ def test_a_base_part_of_one_item_waits_for_another(tmp_path: Path) -> None:
     assert loop.until(0)
 
 
+def test_a_base_part_waits_for_each_type_that_is_wanted(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, Cuts(base=4), data=BUYS)
+    loop.log.append(events(9))
+    assert not loop.until(0)
+    loop.log.append([Event("b0", "u", "i1", "buy", 1.8e9)])
+    assert not loop.until(0)  # nor is there a stream of one item
+    loop.log.append([Event("b1", "u", "i2", "buy", 1.8e9)])
+    assert loop.until(0)
+    assert loop.cuts == [(0, 11, "count")]
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_base_part_without_a_wanted_type_is_none(tmp_path: Path, writes: bool) -> None:
+    """As where the log begins with a run: the stream's base part is the first increment that has one."""
+    loop = Loop(tmp_path, Cuts(base=4, count=5), data=BUYS, writes=writes)
+    loop.log.append([*events(6), Cut(0, 6, "end", 1.0)])
+    assert not loop.until(0)
+    loop.log.append([Event(f"b{n}", "u", f"i{n}", "buy", 1.8e9) for n in range(5)])
+    if not writes:
+        loop.log.append([Cut(1, 12, "count", 1.0)])
+    assert loop.until(0)
+    assert loop.cuts == [(0, 6, "end"), (1, 12, "count")]
+    assert loop.cutter.stream is not None
+    assert len(loop.cutter.stream.increment) == 5
+    told: list[tuple[int, Cut]] = []
+    feed = LogFeed(loop.cutter, lambda t, cut: told.append((t, cut)))
+    assert feed.wait(0)
+    assert [(t, cut.number) for t, cut in told] == [(0, 1)]
+
+
 def test_a_follower_waits_for_the_champions_cuts(tmp_path: Path) -> None:
     loop = Loop(tmp_path, Cuts(base=4), writes=False)
     loop.log.append(events(9))
@@ -157,6 +200,31 @@ def test_drift_is_watched_in_chunks_that_follow_from_the_log(tmp_path: Path) -> 
     assert scored == [[*range(10, 38)]] * 3
 
 
+def test_a_chunk_without_a_wanted_type_is_not_scored(tmp_path: Path) -> None:
+    """Chunks of 4 after the base part: only the second and the fourth have a buy; each buy is scored once."""
+    rule = Cuts(base=4, count=None, drift=page_hinkley(), chunk=4)
+    tail = Tail(open_log(str(tmp_path / "log.sqlite"), create=True), "")
+    scored: list[tuple[int, str, int]] = []
+
+    def score(stream: Stream, t: int, trained_until: int) -> Any:
+        first, last = stream.bounds(t)
+        scored.append((trained_until, stream.interactions.items[stream.interactions.item[first]], last - first))
+        return np.ones(last - first)
+
+    base = [Event(f"b{n}", "u", f"i{n}", "buy", 1.7e9) for n in range(4)]
+    tail.log.append([*base, Cut(0, 4, "count", 1.0), *events(3), Cut(1, 8, "count", 1.0)])
+    watch = Watch(rule, Making(BUYS, "x"), score)
+    later = events(16, 3)
+    for place in (5, 14):
+        later[place] = Event(f"later{place}", "u", f"buy{place}", "buy", 1.8e9)
+    for first in range(0, 16, 8):
+        tail.log.append(later[first : first + 8])
+        tail.read()
+        assert not watch.look(tail)
+    tail.log.close()
+    assert scored == [(0, "buy5", 1), (0, "buy14", 1)]  # cut 1 has no buy, and is no increment
+
+
 def test_what_cannot_be_a_live_loop_is_refused(tmp_path: Path, documented: Callable[[str, object], None]) -> None:
     def refused(situation: str, call: Callable[[], object]) -> None:
         with pytest.raises(UserError) as error:
@@ -182,7 +250,16 @@ def test_what_cannot_be_a_live_loop_is_refused(tmp_path: Path, documented: Calla
         lambda: configuring.learner([], live(folder=tmp_path, log=place, cut=rule), "other"),
     )
     refused("a live log with a cut that is not the next", lambda: Tail(None, place).take(7, Cut(3, 6, "count", 0.0)))  # type: ignore[arg-type]
-    future = {**DATA, "cleaning": {"_target_": "incremental.data.cleaning.cleaning", "k_core": 2, "missing": "keep"}}
+    for situation, changed in (
+        ("a live loop that leaves early events out", {"after": "2024-01-31"}),
+        ("a live loop that leaves late events out", {"before": "2024-01-31"}),
+        ("a live loop that leaves ids out", {"missing": "drop"}),
+        ("a live loop that leaves repeated events out", {"duplicates": "first"}),
+    ):
+        refused(situation, functools.partial(Making, cleaned(**changed), place))
+    with pytest.raises(UserError, match="missing=refuse"):
+        Making({**DATA, "cleaning": {"_target_": CLEANING}}, place)
+    future = cleaned(k_core=2)
     refused(
         "a live loop with a cleaning that reads later events",
         lambda: Making(future, place).stream([*enumerate(events(30), 1)], [Cut(0, 30, "count", 1.0)]),

@@ -3,17 +3,23 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
+from incremental.app.assemble import completed
 from incremental.errors import UserError
+from incremental.log.place import open_log
+from incremental.log.records import Choice, Cut
 from incremental.run import alone
 from incremental.run.executor import Snapshot
 from incremental.run.progress import Progress
-from incremental.serve.live import versions
+from incremental.serve.live import configuring, versions
+from incremental.serve.live.learner import Learner
+from incremental.serve.live.tail import Tail
 from tests import lab
 
 PROGRAM = lab.build(lab.Spec("replay+ewc"))(lab.SIZES)
@@ -102,3 +108,19 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, documented: Callable[[str, 
     with pytest.raises(UserError) as error:
         versions.newest(tmp_path)
     documented("a live folder whose file `current` is broken", error.value)
+
+
+def test_what_was_chosen_while_a_learner_trained_stays(tmp_path: Path) -> None:
+    config, live = configuring.composed_of(["experiment=live", f"live.folder={tmp_path}", "live.keep_versions=2"])
+    log = open_log(live.log, create=True)
+    directory: Any = SimpleNamespace(path=tmp_path)
+    learner = Learner(directory, completed(config), live, "champion", Tail(log, ""), lambda: True)
+    feed: Any = SimpleNamespace(cut=lambda t: Cut(t, 100 + t, "count", 0.0))
+    executor: Any = SimpleNamespace(way=SimpleNamespace(at=lambda _sizes: SimpleNamespace(program=PROGRAM)))
+    learner.publish(feed, executor, snapshot(5))
+    learner.publish(feed, executor, snapshot(6))
+    log.append([Choice("a", "champion", 5, 0.0), Choice("b", "other", 6, 0.0)])
+    for number in (7, 8):
+        learner.publish(feed, executor, snapshot(number))
+    assert versions.numbers(tmp_path) == [5, 7, 8]
+    log.close()
