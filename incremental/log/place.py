@@ -33,7 +33,7 @@ def open_log(place: str, *, create: bool = False) -> Log:
     try:
         connect = import_module(ENGINES[scheme]).connect
     except ModuleNotFoundError as error:
-        missing = f"{place}: this needs the package {error.name}; pip install 'incremental[{scheme}]'"
+        missing = f"{place}: this needs the package {error.name}; .venv/bin/pip install -e '.[serve,{scheme}]'"
         raise UserError(missing) from None
     found: Log = connect(at.split(","), name, create=create)
     return found

@@ -1,6 +1,7 @@
 """What every engine of a log promises."""
 
 import itertools
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from incremental.errors import UserError
 from incremental.log.engine import Log
 from incremental.log.place import open_log
 from incremental.log.records import Choice, Cut, Event, Record, Served
@@ -142,3 +144,13 @@ def test_one_log_serves_a_reader_and_two_writers_at_once(opened: Open) -> None:
         writer.join()
     assert [offset for offset, _ in found] == [*range(1, 61)]
     assert len({record.key for _, record in found}) == 60
+
+
+def test_a_log_on_a_broker_without_its_client(
+    monkeypatch: pytest.MonkeyPatch, documented: Callable[[str, object], None]
+) -> None:
+    monkeypatch.setitem(sys.modules, "nats", None)
+    monkeypatch.delitem(sys.modules, "incremental.log.jetstream", raising=False)
+    with pytest.raises(UserError) as error:
+        open_log("nats://127.0.0.1:4222/live")
+    documented("a log on a broker without the package that speaks to it", error.value)
