@@ -40,12 +40,6 @@ class Functions:
         self.grow = Compiled(lambda state: grow(state, program))
 
     @property
-    @property
-    def program(self) -> Program:
-        """One of those that there are; another thread may add some, so that they are copied first."""
-        first, *_ = [*self.made.values()]
-        return first.program
-
     def spent(self) -> Spent:
         """On compilation."""
         return spent_by(self)
