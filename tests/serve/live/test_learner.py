@@ -166,6 +166,8 @@ def test_a_run_on_the_log_is_the_live_run_again(tmp_path: Path) -> None:
     log.close()
     folder = tmp_path / "live/learners/champion"
     assert versions.numbers(folder) == [number - 1, number]
+    noted = json.loads((folder / "log.json").read_text())["cuts"]
+    assert [*noted] == [str(number - 1), str(number)]
     status = json.loads((folder / "status.json").read_text())
     assert status["doing"] == "ended"
     assert status["increment"] == number
