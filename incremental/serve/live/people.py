@@ -80,7 +80,8 @@ class People:
         self.pack = struct.Struct("<iqih" + "i" * len(self.kinds)).pack  # a row of it
         self.lock = threading.Lock()
         self.offset = self.events = 0  # the last record's place; how many of them are events
-        self.first = self.latest = 0.0  # the first event's time, and the largest of all
+        self.first = self.latest = 0.0  # the stream's time at its first event, and at its last
+        self.clock = 0.0  # the largest time of all of the log's events
         self.users: dict[str, int] = {}
         self.items: dict[str, int] = {}
         self.types: dict[str, int] = {}
@@ -189,8 +190,11 @@ class People:
                 Sealed(record.number, record.until, before.events + number, time, record.reason, record.time)
             )
             del places[:number], times[:number]
-        elif self.only is None or record.type in self.only:
-            self._event(offset, record)
+        else:
+            # The stream's time is a running maximum over all types; it is taken before any is left out.
+            self.clock = max(self.clock, record.time or 0.0)
+            if self.only is None or record.type in self.only:
+                self._event(offset, record)
 
     def _event(self, offset: int, event: Event) -> None:
         self.events += 1
@@ -203,8 +207,7 @@ class People:
             if item == len(self.counts):
                 self.counts = np.concatenate([self.counts, np.zeros_like(self.counts)])
         self.counts[item] += 1
-        # The stream's time is a running maximum, in whole microseconds.
-        self.latest = max(self.latest, event.time or 0.0)
+        self.latest = self.clock
         self.first = self.latest if self.events == 1 else self.first
         self.open[0].append(offset)
         self.open[1].append(self.latest)

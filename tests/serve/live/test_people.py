@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from incremental.data.cleaning import Cleaning, cleaning
 from incremental.data.cutting import given_periods
 from incremental.data.features import current, history
 from incremental.data.sources import log as source
@@ -34,12 +35,13 @@ def written(folder: Path, number: int = 300) -> SQLite:
     return log
 
 
-def stream_of(log: SQLite) -> Stream:
+def stream_of(log: SQLite, steps: Cleaning | None = None) -> Stream:
     return make_stream(
         source=source.log(path=str(log.path), kinds=KINDS),
         cut=given_periods(),
         history=LENGTH,
         ties="file",
+        cleaning=steps,
         features={"shops": history(length=LENGTH, kind="shop")},
     )
 
@@ -67,11 +69,20 @@ def test_histories_and_numbers_are_those_of_the_stream(tmp_path: Path) -> None:
     assert current(kind="shop").input.kind == "shop"
 
 
-def test_only_the_types_that_are_learnt_count(tmp_path: Path) -> None:
-    people = People(written(tmp_path), LENGTH, only=("t1",))
+def test_only_the_types_that_are_learnt_count_and_all_of_them_tell_the_time(tmp_path: Path) -> None:
+    log = written(tmp_path)
+    people, stream = People(log, LENGTH, only=("t1",)), stream_of(log, cleaning(behaviours=["t1"], missing="keep"))
     people.follow()
     assert list(people.types) == ["t1"]
-    assert 0 < people.events < 300
+    assert people.events == len(stream.interactions) < 300
+    numbers = np.arange(1, 1 + len(people.users), dtype=np.int32)
+    theirs, (ours_log, ours) = (
+        stream.latest(numbers, {}),
+        people.examples([people.ask(name) for name in people.users], len(numbers), {}),
+    )
+    past, their_past = ours.past[ours.past >= 0], theirs.past[theirs.past >= 0]
+    np.testing.assert_array_equal(ours_log.time[past], stream.interactions.time[their_past])
+    assert people.latest == stream.interactions.time[-1] + stream.interactions.fraction[-1] / 1e9
 
 
 def test_memory_depends_on_users_and_items_and_not_on_events(tmp_path: Path) -> None:
