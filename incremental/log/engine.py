@@ -3,8 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from incremental.errors import UserError
+
 if TYPE_CHECKING:
     from incremental.log.records import Record
+
+
+class Unkept(UserError):
+    """A record that the log cannot keep at any time, such as one that is too long. Nothing was written."""
 
 
 class Written(NamedTuple):

@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from incremental.errors import UserError
-from incremental.log.engine import Written
+from incremental.log.engine import Unkept, Written
 from incremental.log.records import Record, encode
 
 VERSION = 1
@@ -149,7 +149,7 @@ class Messages:
             body = encode(record)
             if len(body) >= self.broker.most - ROOM:
                 what = f"a record of {len(body):,} bytes, and a message holds {self.broker.most:,}"
-                raise UserError(f"{self.broker.place}: {what}; make its texts shorter, or the server's limit larger")
+                raise Unkept(f"{self.broker.place}: {what}; make its texts shorter, or the server's limit larger")
             if room <= len(body):
                 parts.append(([], []))
                 room = self.broker.most - ROOM

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 from incremental.errors import UserError
-from incremental.log.engine import Log, Written
+from incremental.log.engine import Log, Unkept, Written
 from incremental.log.records import Record
 from incremental.serve.live.refused import Refused
 
@@ -50,20 +50,24 @@ class Writer:
         future: Future[list[Written]] = Future()
         future.set_running_or_notify_cancel()  # a client that goes away takes nothing back
         with self.changed:
-            if self.closing:
-                raise Refused(503, "the server is ending", "a server that runs", "send it again", after=5)
-            if self.queue and self.length + len(records) > self.most:
-                raise Refused(
-                    429,
-                    f"{self.length:,} events wait for their commit",
-                    f"at most {self.most:,} (live.queue)",
-                    "send it again after the seconds of Retry-After",
-                    after=1,
-                )
+            self.room(len(records))
             self.queue.append(Waiting(records, future))
             self.length += len(records)
             self.changed.notify()
         return future
+
+    def room(self, records: int) -> None:
+        """Raises Refused where the queue has no room for so many records."""
+        if self.closing:
+            raise Refused(503, "the server is ending", "a server that runs", "send it again", after=5)
+        if self.queue and self.length + records > self.most:
+            raise Refused(
+                429,
+                f"{self.length:,} events wait for their commit",
+                f"at most {self.most:,} (live.queue)",
+                "send it again after the seconds of Retry-After",
+                after=1,
+            )
 
     def close(self) -> None:
         """Commits what waits, and ends."""
@@ -88,14 +92,21 @@ class Writer:
             self._commit(group)
 
     def _commit(self, group: list[Waiting]) -> None:
-        """Commits a group, all or none of it; an empty one looks at what others have written."""
+        """Commits a group, all or none of it; an empty one looks at what others have written.
+
+        A record that the log cannot keep fails the request that it came with, and no other.
+        """
         try:
             if not group:
                 self.follow(0)
                 self.failure = None
                 return
             start = time.perf_counter()
-            written = self.log.append([record for each in group for record in each.records])
+            try:
+                written = self.log.append([record for each in group for record in each.records])
+            except (Unkept, ValueError) as error:  # before anything was written
+                self._apart(group, error)
+                return
             self.observe(len(written), time.perf_counter() - start)
             self.follow(max((each.offset for each in written), default=0))
             self.failure = None
@@ -109,6 +120,15 @@ class Writer:
         for each in group:
             own, written = written[: len(each.records)], written[len(each.records) :]
             each.future.set_result(own)
+
+    def _apart(self, group: list[Waiting], error: Exception) -> None:
+        """Commits each request of a group that has a record which the log cannot keep."""
+        if len(group) > 1:
+            for one in group:
+                self._commit([one])
+        else:
+            refused = Refused(413, str(error), "records that the log can keep", "make their texts shorter")
+            group[0].future.set_exception(refused)
 
 
 def unwritten(error: BaseException) -> Refused:

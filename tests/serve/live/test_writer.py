@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from incremental.errors import UserError
+from incremental.log.engine import Unkept
 from incremental.log.records import Event
 from incremental.log.sqlite import SQLite
 from incremental.serve.live.refused import Refused
@@ -26,6 +27,16 @@ class Slow(SQLite):
         self.commits.append(len(records))
         if self.full:
             raise UserError("log.sqlite: database or disk is full")
+        return super().append(records)
+
+
+class Short(Slow):
+    """A log that cannot keep the event e2."""
+
+    def append(self, records: Any) -> Any:
+        if any(each.event_id == "e2" for each in records):
+            self.commits.append(-len(records))
+            raise Unkept("live: a record of 2,000 bytes, and a message holds 1,000")
         return super().append(records)
 
 
@@ -82,4 +93,21 @@ def test_a_full_disk_is_said_to_each_and_the_writer_lives_on(tmp_path: Path) -> 
     log.full = False
     assert writer.submit([event(0)]).result(10) == [(1, True)]
     assert writer.failure is None
+    writer.close()
+
+
+def test_a_record_that_cannot_be_kept_fails_its_own_request_alone(tmp_path: Path, documented: Any) -> None:
+    log = Short(tmp_path / "log")
+    writer = Writer(log, 100)
+    first = writer.submit([event(0)])
+    while writer.length:
+        pass
+    others = {number: writer.submit([event(number)]) for number in (1, 2, 3)}
+    log.go.release(10)
+    assert [future.result(10)[0].new for future in (first, others[1], others[3])] == [True] * 3
+    with pytest.raises(Refused) as refused:
+        others[2].result(10)
+    assert (refused.value.status, refused.value.after, writer.failure) == (413, None, None)
+    documented("a live event that the log cannot keep", refused.value)
+    assert log.commits == [1, -3, 1, -1, 1]
     writer.close()
