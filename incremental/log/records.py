@@ -26,7 +26,7 @@ class Served(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """
 
     learner: Id
-    version: int
+    version: Annotated[int, Meta(ge=0, le=2**31 - 1)]  # as an export has it: int32
     items: Annotated[list[Id], Meta(max_length=1000)] = []
 
 

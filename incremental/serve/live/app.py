@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,9 +18,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from incremental.errors import UserError
 from incremental.log.engine import Written
-from incremental.log.records import Event, Id
-from incremental.serve.live import events
+from incremental.log.records import Choice, Event, Id
+from incremental.serve.live import choices, events
 from incremental.serve.live.access import LOOPBACK, Scope
 from incremental.serve.live.page import page, state
 from incremental.serve.live.people import Asked
@@ -181,9 +183,10 @@ async def command(service: Service, request: Request, kind: type[Any]) -> Any:
 
 
 async def take(service: Service, request: Request) -> Response:
-    """POST /v1/events: 200 where no event was refused, 207 where some were, 400 where all were."""
+    """POST /v1/events: 200 where no event was refused, 207 where some were; 400 where all were, 429 if time helps."""
     several, decoded = events.decoded(await body_of(service, request), service.settings.limits.batch)
     checked = service.rules.checked(decoded)
+    service.writer.room(len(checked))  # before new items are counted
     service.admit(checked)
     good = [each for each in checked if isinstance(each, Event)]
     written: list[Written] = await asyncio.wrap_future(service.writer.submit(good)) if good else []
@@ -192,23 +195,19 @@ async def take(service: Service, request: Request) -> Response:
     for given, each in zip(decoded, checked, strict=True):
         own = {"event_id": given.event_id} if isinstance(given, Event) else {}
         if isinstance(each, events.Fault):
-            verdicts.append({**own, "verdict": "refused", "reason": str(each)})
+            later = {} if each.after is None else {"after": math.ceil(each.after)}
+            verdicts.append({**own, "verdict": "refused", "reason": str(each), **later})
         else:
             verdicts.append({**own, "verdict": "new" if next(fates).new else "known"})
     counts = Counter(each["verdict"] for each in verdicts)
     service.metrics.events(counts)
-    code = 200 if not counts["refused"] else 207 if good else 400
-    if code == 400:
-        first = next(each for each in checked if isinstance(each, events.Fault))
-        return answer({**first._asdict(), **({"verdicts": verdicts} if several else verdicts[0])}, 400)
-    return answer({"verdicts": verdicts} if several else verdicts[0], code)
-
-
-def shown(service: Service, item: int) -> dict[str, Any]:
-    """An item as answers have it, with its title where the log's configuration has one."""
-    name, model = service.people.names[item], service.chooser.current
-    title = model.titles.get(name) if model is not None else None
-    return {"item": name, "title": title} if title else {"item": name}
+    found = {"verdicts": verdicts} if several else verdicts[0]
+    if good:
+        return answer(found, 207 if counts["refused"] else 200)
+    faults = [each for each in checked if isinstance(each, events.Fault)]
+    first = next((each for each in faults if each.after is not None), faults[0])  # a client that repeats loses nothing
+    code = 400 if first.after is None else 429
+    return Refused(code, first.error, first.expected, first.remedy, first.after).response(found)
 
 
 async def recommend(service: Service, request: Request) -> Response:
@@ -219,7 +218,7 @@ async def recommend(service: Service, request: Request) -> Response:
     exclude = yes(request, "exclude_seen", default=True)
     model, asked, best = await asyncio.wrap_future(service.batcher.recommend(user, exclude=exclude))
     items = [
-        {**shown(service, item), "score": score}
+        {"item": service.people.names[item], "score": score}
         for item, score in zip(best.items[:k].tolist(), best.scores[:k].tolist(), strict=True)
     ]
     found: dict[str, Any] = {"user": user, "learner": model and model.learner, "version": model and model.number}
@@ -262,10 +261,10 @@ async def similar(service: Service, request: Request) -> Response:
             raise Refused(409, f"the model of {model.learner} has no vectors of items", what, remedy)
         items, cosines = model.similar(item)
         near = [
-            {**shown(service, each), "cosine": cosine}
+            {"item": service.people.names[each], "cosine": cosine}
             for each, cosine in zip(items[:k].tolist(), cosines[:k].tolist(), strict=True)
         ]
-        return {**shown(service, item), "learner": model.learner, "version": model.number, "items": near}
+        return {"item": name, "learner": model.learner, "version": model.number, "items": near}
 
     return answer(await asyncio.wrap_future(service.batcher.do(work)))
 
@@ -283,8 +282,8 @@ async def explain(service: Service, request: Request) -> Response:
         if not asked.number:
             raise Refused(404, f"user {user!r} has no event", "a user of the log", "correct the user")
         score, parts = model.explain(service.people, asked, item)
-        found = [{**shown(service, each), "contribution": part} for each, part in parts]
-        whole = {"user": user, **shown(service, item), "learner": model.learner, "version": model.number}
+        found = [{"item": service.people.names[each], "contribution": part} for each, part in parts]
+        whole = {"user": user, "item": name, "learner": model.learner, "version": model.number}
         return {**whole, "score": score, "history": found}
 
     return answer(await asyncio.wrap_future(service.batcher.do(work)))
@@ -293,18 +292,24 @@ async def explain(service: Service, request: Request) -> Response:
 async def promote(service: Service, request: Request) -> Response:
     """POST /v1/admin/promote: a learner's model serves from now on."""
     given = await command(service, request, Promotion)
-    return await chosen(service, lambda: service.chooser.promotion(given.learner, given.version, given.reason))
+    where = service.learners
+    return await chosen(service, lambda: choices.promotion(where, given.learner, given.version, given.reason))
 
 
 async def rollback(service: Service, request: Request) -> Response:
     """POST /v1/admin/rollback: an earlier version serves again, and stays until the next choice."""
     given = await command(service, request, Rollback)
-    return await chosen(service, lambda: service.chooser.rollback(given.version, given.reason))
+    where, chooser = service.learners, service.chooser
+    return await chosen(service, lambda: choices.rollback(where, chooser.serving(), given.version, given.reason))
 
 
-async def chosen(service: Service, choice: Callable[[], Any]) -> Response:
+async def chosen(service: Service, choice: Callable[[], Choice]) -> Response:
     """Writes a choice to the log; answers once it is there. The version serves as soon as it is warm."""
-    record = await run_in_threadpool(choice)
+    try:
+        record = await run_in_threadpool(choice)
+    except UserError as error:
+        what, _, remedy = str(error).partition("; ")
+        raise Refused(409, what, "a version that is there", remedy) from None
     await asyncio.wrap_future(service.writer.submit([record]))
     service.chooser.nudge.set()
     return answer({"choice_id": record.choice_id, "learner": record.learner, "version": record.version})

@@ -77,15 +77,18 @@ def choose(arguments: list[str]) -> None:
     from incremental.serve.live import choices
     from incremental.serve.live.settings import noted
     from incremental.serve.live.tail import Tail
+    from incremental.serve.live.versions import LEARNERS
 
     place, champion = noted(options.folder)
     tail = Tail(open_log(place), place)
     try:
         tail.read()
+        learners = options.folder / LEARNERS
         if arguments[0] == "promote":
-            choice = choices.promotion(options.folder, options.learner, options.version, options.reason)
+            choice = choices.promotion(learners, options.learner, options.version, options.reason)
         else:
-            choice = choices.rollback(options.folder, champion, tail, options.version, options.reason)
+            now = choices.serving(learners, champion, next(reversed(tail.choices.values()), None))
+            choice = choices.rollback(learners, now, options.version, options.reason)
         tail.log.append([choice])
     finally:
         tail.log.close()

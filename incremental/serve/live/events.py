@@ -10,21 +10,26 @@ import msgspec
 import polars as pl
 
 from incremental.data import ids
-from incremental.log.records import LONGEST, Event
+from incremental.log.records import ENCODER, LONGEST, Event
 from incremental.serve.live.limits import Limits
 from incremental.serve.live.refused import Refused
 
 FORM = 'one event {"event_id", "user", "item", "type"?, "time"?, "fields"?, "served"?}, or a list of them'
 NORMAL = re.compile(r"[A-Za-z_][A-Za-z0-9_:-]*|0|-?[1-9][0-9]{0,14}").fullmatch  # such ids are normal: not looked at
+LARGEST = 256 << 10  # bytes of an event in the log: a broker's message holds several
 PLAIN = re.compile(r"[!-~]+").fullmatch  # visible ASCII
 
 
 class Fault(NamedTuple):
-    """What is wrong with an event, what was expected, what to do."""
+    """What is wrong with an event, what was expected, what to do.
+
+    `after`: seconds after which the same event may be taken; None: it will not be.
+    """
 
     error: str
     expected: str
     remedy: str = "correct it"
+    after: float | None = None
 
     def __str__(self) -> str:
         return f"{self.error}; expected {self.expected}: {self.remedy}"
@@ -114,7 +119,7 @@ class Rules:
         served = event.served
         if served is not None:
             served = msgspec.structs.replace(served, items=[normal[text] or "" for text in served.items])
-        return Event(
+        made = Event(
             event.event_id,
             normal[event.user] or "",
             normal[event.item] or "",
@@ -123,6 +128,9 @@ class Rules:
             {each: normal[text] or "" for each, text in event.fields.items()},
             served,
         )
+        if served is not None and (size := len(ENCODER.encode(made))) > LARGEST:  # without a slate it is never so large
+            return Fault(f"the event has {size:,} bytes", f"at most {LARGEST:,}", "leave out a part of served.items")
+        return made
 
 
 def texts(event: Event) -> Iterator[str]:

@@ -10,18 +10,18 @@ class Limits(NamedTuple):
     """Bounds on what clients send.
 
     Attributes:
-        body: bytes of a request
+        body: bytes of a request; one of brackets and commas takes thirty times as much memory while it is read
         batch: events of a request
         queue: events that wait for their commit; more are answered with 429
         rate: requests a second of one token, or of one address where no token is needed
         burst: requests at once, before `rate` counts
-        new_items: items a second that no event had before; so many minutes' worth may come at once
+        new_items: items a second that no event had before; a minute's worth, or one full batch, may come at once
         most: items that a client may ask for
         ahead: seconds that an event may lie in the future, as clocks differ
         requests: recommendations that wait for the model; more are answered with 429
     """
 
-    body: int = 4 << 20
+    body: int = 1 << 20
     batch: int = 1000
     queue: int = 20_000
     rate: float = 1000.0

@@ -105,8 +105,7 @@ class Model:
     ) -> None:
         self.learner, self.number, self.cut, self.sizes = learner, number, found.cut, found.sizes
         self.functions, self.features = functions, stream.features
-        log, catalogue = stream.interactions, found.state.learner.catalogue
-        self.titles = dict(zip(log.items, log.titles or [], strict=False))
+        catalogue = found.state.learner.catalogue
         self.seen = np.asarray(catalogue.seen)
         self.items = int(self.seen.sum())
         others = {kind: np.asarray(ids) for kind, ids in catalogue.arrived.items()}
@@ -206,11 +205,14 @@ class Recipe(NamedTuple):
 class Loader:
     """Makes models of learners' folders. Programs and functions are kept for the capacities of the last model.
 
-    `plugins`: packages, beside this one, that factories may be imported from.
+    `data`: the server's node, as its ids and histories are made. `plugins`: packages, beside this one, that factories
+    may be imported from.
     """
 
-    def __init__(self, learners: Path, log: Log, most: int, plugins: Sequence[str] = ()) -> None:
-        self.learners, self.log, self.most, self.plugins = learners, log, most, plugins
+    def __init__(
+        self, learners: Path, log: Log, most: int, data: Mapping[str, Any], plugins: Sequence[str] = ()
+    ) -> None:
+        self.learners, self.log, self.most, self.data, self.plugins = learners, log, most, data, plugins
         self.made: tuple[str, Recipe, dict[Sizes, Functions]] | None = None
 
     def load(self, learner: str, number: int) -> Model:
@@ -240,6 +242,13 @@ class Loader:
         config = config_of(folder)
         used = {key: value for key, value in config.items() if key != "tracking"}
         refuse_strangers(used, self.plugins, str(folder / "config.yaml"))
+        theirs, ours = read_of(config["data"]), read_of(self.data)
+        for key in ours:
+            if theirs[key] != ours[key]:
+                raise UserError(
+                    f"{folder}: the learner has data.{key}={theirs[key]}, and the server {ours[key]}, so that its ids "
+                    "or histories would be others; choose another learner, or start one as the server is"
+                )
         tail = Tail(self.log, "the log")
         while not tail.cuts and (block := self.log.read(tail.offset, BLOCK)):
             for offset, record in block:
@@ -249,3 +258,12 @@ class Loader:
             raise UserError(f"{folder}: it has versions, and no increment has ended in the log; give the learner's log")
         stream = Making(config["data"], "the log").stream(tail.events, tail.cuts[:1])
         return Recipe(assemble({**config, "devices": ALONE}, stream).build, stream)
+
+
+def read_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a node `data`, what decides the numbers of ids and the events of a history."""
+    return {
+        "history": data["history"],
+        "source.kinds": (data.get("source") or {}).get("kinds") or {},
+        "cleaning": data.get("cleaning"),
+    }

@@ -10,8 +10,8 @@ from typing import Any
 
 from incremental.serve.live import versions
 from incremental.serve.live.service import Service
+from incremental.serve.live.status import FILE
 
-STATUS = "status.json"  # of a learner's folder
 STEP = 5  # seconds of a point
 UPDATES = 12  # that are listed
 POINTS = 500  # of a curve at most
@@ -59,7 +59,7 @@ def state(service: Service) -> dict[str, Any]:
                     "version": versions.newest(folder),
                     **quality(folder / "evaluations.csv"),
                     "published": published(folder),
-                    "status": status(folder / STATUS),
+                    "status": status(folder / FILE),
                 }
             )
     return found

@@ -1,5 +1,6 @@
 """A request that is not answered as it was asked: what is wrong, what was expected, what to do."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -21,13 +22,13 @@ class Refused(Exception):
         super().__init__(f"{error}; expected {expected}; {remedy}")
         self.status, self.error, self.expected, self.remedy, self.after = status, error, expected, remedy, after
 
-    def response(self) -> Response:
-        """The answer."""
+    def response(self, more: Mapping[str, Any] = {}) -> Response:
+        """The answer, whose body has what is `more` too."""
         headers = {} if self.after is None else {"Retry-After": str(max(1, round(self.after + 0.499)))}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         body = {"error": self.error, "expected": self.expected, "remedy": self.remedy}
-        return answer(body, self.status, headers)
+        return answer({**body, **more}, self.status, headers)
 
 
 def answer(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

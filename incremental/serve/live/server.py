@@ -17,17 +17,18 @@ from incremental.serve.live.limits import Limits
 from incremental.serve.live.model import Loader
 from incremental.serve.live.service import Service, Settings
 from incremental.serve.live.settings import live_of
+from incremental.serve.live.versions import LEARNERS
 
 PATIENCE = 10  # seconds that requests in progress have at the end
 WAITING = 128  # connections that wait to be taken
 CONNECTIONS = 4096  # open at once; more are answered with 503
 
 
-def serve(settings: Settings, log: Log, loader: Loader | None = None) -> None:
+def serve(settings: Settings, log: Log, loader: Loader) -> None:
     """Serves until SIGTERM or SIGINT: then it answers what it has, commits what waits, and returns.
 
-    `loader` makes models of versions; None: of the learners' folders. Raises UserError where the address is taken, or
-    other computers would reach it without a token.
+    `loader` makes models of versions. Raises UserError where the address is taken, or other computers would reach it
+    without a token.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     listener = bound(settings.host, settings.port)
@@ -40,6 +41,7 @@ def serve(settings: Settings, log: Log, loader: Loader | None = None) -> None:
     logging.getLogger("incremental.serve").info("http://%s:%d", where, listener.getsockname()[1])
     config = uvicorn.Config(
         application(service),
+        http="h11",  # it bounds the headers of a request; httptools, which would be taken if it is there, does not
         access_log=False,  # its lines have what is asked
         log_level="warning",
         lifespan="on",
@@ -69,11 +71,11 @@ def run(config: Mapping[str, Any]) -> None:
         data["history"],
         data["source"].get("kinds") or {},
         (data.get("cleaning") or {}).get("behaviours"),
-        sorted({name.partition(".")[0] for _, name in targets(config, "")}),
         Limits(**{name: getattr(live, name) for name in Limits._fields}),
         live.access_log,
     )
-    serve(settings, open_log(live.log, create=True))
+    log, plugins = open_log(live.log, create=True), sorted({name.partition(".")[0] for _, name in targets(config, "")})
+    serve(settings, log, Loader(live.folder / LEARNERS, log, live.most, data, plugins))
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -1,7 +1,8 @@
 """The parts of a server, put together: log, writer, people, chooser, batcher, counts."""
 
+import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,6 +16,7 @@ from incremental.serve.live.limits import Limits, Rate
 from incremental.serve.live.metrics import Lag, Metrics
 from incremental.serve.live.model import Loader, Model
 from incremental.serve.live.people import People
+from incremental.serve.live.versions import LEARNERS
 from incremental.serve.live.writer import Writer
 
 MOST_TYPES = 127  # behaviours that a stream may have
@@ -33,7 +35,6 @@ class Settings(NamedTuple):
         history: L, the last events that a model reads
         kinds: further kinds of ids, and the events' fields that hold them
         only: the types of events that the learners read; None: all
-        plugins: packages that learners' factories may be of, beside this one
         limits
         access_log: paths: a line a request, without what is asked; ids: with it; off: no lines
     """
@@ -46,7 +47,6 @@ class Settings(NamedTuple):
     history: int = 50
     kinds: Mapping[str, str] = {}
     only: Collection[str] | None = None
-    plugins: Sequence[str] = ()
     limits: Limits = Limits()
     access_log: Literal["paths", "ids", "off"] = "paths"
 
@@ -54,13 +54,14 @@ class Settings(NamedTuple):
 class Service:
     """A server without its HTTP. It has read the whole log, and its first version is warm, once it is made."""
 
-    def __init__(self, settings: Settings, log: Log, loader: Loader | None = None) -> None:
+    def __init__(self, settings: Settings, log: Log, loader: Loader) -> None:
         limits = settings.limits
         self.settings, self.log, self.started = settings, log, time.time()
-        self.learners = settings.folder / "learners"
+        self.learners = settings.folder / LEARNERS
         self.access = Access(settings.folder, settings.host)
         self.rate = Rate(limits.rate, limits.burst)
-        self.new_items = Rate(limits.new_items, limits.new_items * MINUTES)
+        self.new_items = Rate(limits.new_items, max(limits.new_items * MINUTES, limits.batch))  # a full batch passes
+        self.types: set[str] = set()  # of the log, and of events that wait for their commit
         self.rules = Rules(settings.types, limits)
         self.people = People(log, settings.history, settings.kinds, settings.only)
         self.metrics = Metrics(
@@ -78,7 +79,6 @@ class Service:
             }
         )
         self.people.follow(log.last())
-        loader = loader or Loader(self.learners, log, limits.most, settings.plugins)
         self.chooser = Chooser(self.learners, settings.champion, self.people, loader, self._swapped)
         self.chooser.start()
         self.batcher = Batcher(
@@ -97,12 +97,14 @@ class Service:
 
     def admit(self, checked: list[Event | Fault]) -> None:
         """Refuses, in place, the events of more types than a stream may have, and those that bring more new items than
-        the rate of new items lets in."""
-        types = {*self.people.types}
+        the rate of new items lets in. The event loop alone calls it."""
+        only = self.settings.only
+        self.types.update(self.people.types)
         for place, each in enumerate(checked):
-            if isinstance(each, Event):
-                types.add(each.type)
-                if len(types) > MOST_TYPES and each.type not in self.people.types:
+            if isinstance(each, Event) and each.type not in self.types and (only is None or each.type in only):
+                if len(self.types) < MOST_TYPES:
+                    self.types.add(each.type)  # now: another request may come before the commit
+                else:
                     checked[place] = Fault(
                         f"type: {each.type!r} would be one of more than {MOST_TYPES} types",
                         "few types that return",
@@ -114,7 +116,8 @@ class Service:
             reason = Fault(
                 "item: too many new items at once",
                 f"at most {self.settings.limits.new_items:g} a second (live.new_items)",
-                f"send it again after {after:.0f} s",
+                f"send it again after {math.ceil(after)} s",
+                after,
             )
             for place, each in enumerate(checked):
                 if isinstance(each, Event) and each.item in new:

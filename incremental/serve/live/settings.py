@@ -82,7 +82,7 @@ def live(
     host: str = "127.0.0.1",
     port: Count = 8765,
     types: list[str] | None = None,
-    body: Count = 4 << 20,
+    body: Count = 1 << 20,
     batch: Count = 1000,
     queue: Count = 20_000,
     requests: Count = 1024,

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +38,7 @@ FOLLOWS = {1: {2: 2.0, 3: 2.0}, 2: {3: 3.0, 4: 1.0}, 3: {4: 1.0}, 5: {1: 1.0}}
 
 @functools.cache
 def stream() -> Stream:
-    made = lab.written([EVENTS[:4], EVENTS[4:]], history=4, heldout=0.0)
-    return replace(made, interactions=replace(made.interactions, titles=["", "", "", "The third", "", ""]))
+    return lab.written([EVENTS[:4], EVENTS[4:]], history=4, heldout=0.0)
 
 
 @functools.cache
@@ -80,7 +78,7 @@ def client(made: Service) -> TestClient:
 
 def loader(folder: Path) -> Loader:
     """One that shares compiled functions with all tests."""
-    return Ready(folder / "learners", None, MOST)  # type: ignore[arg-type]
+    return Ready(folder / "learners", None, MOST, {})  # type: ignore[arg-type]
 
 
 class Ready(Loader):

@@ -33,7 +33,7 @@ def serves(folder: Path) -> tuple[str, int | None]:
     tail = Tail(open_log(f"{folder}/log.sqlite"), "")
     tail.read()
     tail.log.close()
-    return choices.serving(folder, "champion", tail)
+    return choices.serving(folder / "learners", "champion", next(reversed(tail.choices.values()), None))
 
 
 def test_the_newest_choice_serves_and_before_any_the_champion(
@@ -57,6 +57,7 @@ def test_the_newest_choice_serves_and_before_any_the_champion(
         (["promote", str(folder), "nobody"], "promoting a learner without a version"),
         (["promote", str(folder), "replay", "--version", "7"], "promoting a version that there is not"),
         (["rollback", str(folder), "--version", "9"], "going back to a version that there is not"),
+        (["rollback", str(folder), "--version", "3"], "going back to the version that serves"),
         (["rollback", f"{tmp_path}/x"], "going back in a folder that is no live folder"),
     ):
         assert cli.main(arguments) == 2
@@ -77,15 +78,16 @@ def test_a_choice_may_be_given_in_another_folder(tmp_path: Path, monkeypatch: py
     assert noted(folder)[0] == "nats://a:1/live"
 
 
-def test_the_first_version_has_none_before(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path)
-    tail = Tail(open_log(f"{folder}/log.sqlite"), "")
-    with pytest.raises(UserError, match="no earlier version than None"):
-        choices.rollback(folder, "nobody", tail)
-    tail.take(1, choices.promotion(folder, "champion", 0))
-    with pytest.raises(UserError, match="no earlier version than 0"):
-        choices.rollback(folder, "champion", tail)
-    tail.log.close()
+def test_the_first_version_has_none_before(tmp_path: Path, documented: Callable[[str, object], None]) -> None:
+    learners = folder_of(tmp_path) / "learners"
+    for now, situation in (
+        (("champion", None), "going back before the first version"),
+        (("champion", 0), "going back from the first version"),
+    ):
+        with pytest.raises(UserError) as error:
+            choices.rollback(learners, now)
+        documented(situation, error.value)
+    assert choices.rollback(learners, ("champion", 2)).version == 1
 
 
 def process(code: str) -> "subprocess.Popen[bytes]":

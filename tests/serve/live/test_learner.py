@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from incremental.app.bases import config_of
 from incremental.app.experiment import execute
 from incremental.log.place import open_log
 from incremental.log.records import Cut, Event
@@ -144,7 +145,8 @@ def assert_served(folder: Path, log: Any, number: int) -> None:
     (run,) = (folder / "runs").iterdir()
     offline, people = serve.load(run), People(log, 8)
     people.follow()
-    served = Loader(folder / "learners", log, 10).load("champion", number)
+    data = config_of(folder / "learners/champion")["data"]
+    served = Loader(folder / "learners", log, 10, data).load("champion", number)
     since = {record.user for _, record in log.read(cuts(log)[-1].until, 10**6) if isinstance(record, Event)}
     users = sorted({*offline.users} - since)[:5]
     assert users

@@ -1,0 +1,51 @@
+"""What the server loads, and what it is not given to load."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from incremental.errors import UserError
+from incremental.serve.live import model, server
+from incremental.serve.live.model import Loader
+from incremental.serve.live.service import Settings
+from tests.serve.live import small
+
+DATA = {"history": 20, "source": {"kinds": None}, "cleaning": {"behaviours": None}}
+OTHERS: dict[str, dict[str, Any]] = {
+    "a learner with another history than the server": {"history": 30},
+    "a learner with other kinds of ids than the server": {"source": {"kinds": {"shop": "s"}}},
+    "a learner with another cleaning than the server": {"cleaning": {"behaviours": ["buy"]}},
+}
+
+
+@pytest.mark.parametrize("situation", OTHERS)
+def test_a_learner_with_other_ids_or_histories_is_not_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documented: Callable[[str, object], None], situation: str
+) -> None:
+    config: dict[str, Any] = {"data": {**DATA, **OTHERS[situation]}}
+    monkeypatch.setattr(model, "config_of", lambda _folder: config)
+    with contextlib.closing(small.log(tmp_path)) as log:
+        with pytest.raises(UserError) as error:
+            Loader(tmp_path, log, 8, DATA).recipe(tmp_path / "replay")
+        documented(situation, error.value)
+        with pytest.raises(UserError, match="no increment has ended"):  # the next thing that is looked at
+            Loader(tmp_path, log, 8, config["data"]).recipe(tmp_path / "replay")
+
+
+def test_the_headers_of_a_request_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn's h11 takes at most 64 KiB of them, and httptools as many as come."""
+    made: list[Any] = []
+
+    def fake(config: Any) -> Any:
+        made.append(config)
+        return SimpleNamespace(run=lambda sockets: [each.close() for each in sockets])
+
+    monkeypatch.setattr("uvicorn.Server", fake)
+    monkeypatch.setattr(server, "Service", lambda *_: None)
+    nothing: Any = None
+    server.serve(Settings(tmp_path, "champion", port=0), nothing, nothing)
+    assert made[0].http == "h11"
