@@ -111,6 +111,7 @@ def test_a_bad_event_is_refused_and_the_service_lives_on(
         )
         assert client.post("/v1/events", json=small.event(1, time=1_700_000_059.5, type="buy")).status_code == 200
     (large,) = service.rules.checked([small.Event("1", "ann", "a", served=Served("champion", 0, ["é" * 256] * 1000))])
+    assert isinstance(large, events.Fault)
     documented("a live event that is too large", large)
     assert service.people.events == len(small.EVENTS) + 1
 

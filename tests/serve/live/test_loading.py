@@ -29,7 +29,7 @@ def test_a_learner_with_other_ids_or_histories_is_not_served(
     config: dict[str, Any] = {"data": {**DATA, **OTHERS[situation]}}
     monkeypatch.setattr(model, "config_of", lambda _folder: config)
     with contextlib.closing(small.log(tmp_path)) as log:
-        with pytest.raises(UserError) as error:
+        with pytest.raises(UserError, match="the learner has data") as error:
             Loader(tmp_path, log, 8, DATA).recipe(tmp_path / "replay")
         documented(situation, error.value)
         with pytest.raises(UserError, match="no increment has ended"):  # the next thing that is looked at
