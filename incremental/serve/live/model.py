@@ -14,6 +14,7 @@ from incremental.app.assemble import assemble
 from incremental.app.bases import ALONE, config_of
 from incremental.app.trust import refuse_strangers
 from incremental.core.program import Program
+from incremental.core.ranking import top_k
 from incremental.core.spec import Sizes
 from incremental.core.types import State
 from incremental.data.stream import Stream
@@ -63,7 +64,7 @@ def top(program: Program, k: int, state: State, inputs: dict[str, Array], had: A
     `had` [B, V] bool: items that are left out.
     """
     scores = program.scores(state, inputs)
-    values, items = jax.lax.top_k(jnp.where(had, -jnp.inf, scores), k)
+    values, items = top_k(jnp.where(had, -jnp.inf, scores), k)
     return values, items, counted(state, scores)
 
 
@@ -90,8 +91,8 @@ def near(program: Program, k: int, state: State, item: Array) -> tuple[Array, Ar
     table = program.tables(state)["item"][table_of(program)].astype(jnp.float32)
     table = table / jnp.maximum(jnp.linalg.norm(table, axis=1, keepdims=True), EPSILON)
     candidates = state.learner.catalogue.seen & (jnp.arange(len(table)) != item)
-    values, items = jax.lax.top_k(jnp.where(candidates, table @ table[item], -jnp.inf), k)
-    return items, values
+    values, items = top_k(jnp.where(candidates, table @ table[item], -jnp.inf)[None], k)
+    return items[0], values[0]
 
 
 class Model:
