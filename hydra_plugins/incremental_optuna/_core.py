@@ -27,7 +27,7 @@ try:
     from optuna.storages.journal import JournalFileBackend
     from optuna.trial import TrialState
 except ModuleNotFoundError as error:
-    raise UserError(f'hydra/sweeper=optuna: {error}; pip install "incremental[optuna]"') from None
+    raise UserError(f'hydra/sweeper=optuna: {error}; pip install -e ".[optuna]"') from None
 
 JOURNAL, CHOSEN = "tuning.journal", "chosen.txt"
 
