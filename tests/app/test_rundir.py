@@ -14,12 +14,12 @@ def of(costs: list[Cost]) -> dict[str, float]:
 
 def test_means_are_over_the_updates_that_there_were() -> None:
     base, none = Cost(0, 9.0, 4.0, 3.5, 13.0, 900, 3, 50, 7), [Cost(t, 0.0, 0.0, 0.2, 1.0, 0, 0, 0, 0) for t in (1, 3)]
-    told = of([base, none[0], Cost(2, 3.0, 1.0, 0.5, 4.0, 200, 2, 40, 96), none[1]])
+    told = of([base, none[0], Cost(2, 3.0, 1.0, 0.55, 4.0, 200, 2, 40, 96), none[1]])
     assert told == {
         "updates": 1,
         "seconds_per_update": 3.0,
-        "waited_per_update": 0.5,
-        "wall_per_update": 4.0,
+        "waited_per_update": pytest.approx(0.55 + 2 * 0.2),  # the tests of the others are on the update's way too
+        "wall_per_update": 6.0,
         "compile_seconds": 5.0,
         "examples": 200,
         "parameters_written": 40,
@@ -30,6 +30,7 @@ def test_means_are_over_the_updates_that_there_were() -> None:
     never = of([base, *none])
     assert (never["updates"], never["seconds_per_update"], never["parameters_written"]) == (0, 0.0, 0.0)
     assert never["memory_bytes"] == 7  # the base part's strategies
+    assert (never["waited_per_update"], never["wall_per_update"]) == (pytest.approx(0.2), 1.0)  # of an increment
 
 
 @pytest.mark.usefixtures("shared_programs")
