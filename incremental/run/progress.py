@@ -121,14 +121,15 @@ def total_cost(result: Result) -> dict[str, float]:
 
     Waiting and wall time are those of all increments, also of those without an update, over the number of updates;
     where there was none, of increments.
+
     `memory_bytes` is the largest of all parts: an increment without an update reads no past interactions, but they were
     kept for the next one.
     """
-    updates = [cost for cost in result.costs[1:] if cost.epochs]
-    later, number = result.costs[1:], max(len(updates), 1)
-    mean = {name: sum(getattr(cost, name) for cost in updates) / number for name in ("seconds", "parameters_written")}
-    number = len(updates) or max(len(later), 1)
-    mean |= {name: sum(getattr(cost, name) for cost in later) / number for name in ("waited_seconds", "wall_seconds")}
+    later = result.costs[1:]
+    updates = tuple(cost for cost in later if cost.epochs)
+    number = len(updates) or len(later) or 1
+    fields = {"seconds": updates, "parameters_written": updates, "waited_seconds": later, "wall_seconds": later}
+    mean = {name: sum(getattr(cost, name) for cost in costs) / number for name, costs in fields.items()}
     return {
         "updates": len(updates),
         "seconds_per_update": mean["seconds"],

@@ -31,13 +31,8 @@ class Chooser:
         loader: Loader,
         observe: Callable[[Model, float], None] = lambda _model, _seconds: None,
     ) -> None:
-        self.learners, self.champion, self.people, self.loader, self.observe = (
-            learners,
-            champion,
-            people,
-            loader,
-            observe,
-        )
+        self.learners, self.champion, self.people = learners, champion, people
+        self.loader, self.observe = loader, observe
         self.current: Model | None = None
         self.since = 0.0  # seconds since 1970: when the current version was put in place
         self.problem = ""  # why the wanted version does not serve

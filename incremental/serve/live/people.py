@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from incremental.data.choosing import belongs
 from incremental.data.features import Examples
 from incremental.data.interactions import Interactions, Kind
 from incremental.errors import UserError
@@ -235,6 +236,5 @@ def visible(events: np.ndarray, known: Mapping[str, np.ndarray]) -> np.ndarray:
     for kind, members in known.items():
         name = "item" if kind == "item" else f"kind:{kind}"
         if name in (events.dtype.names or ()):
-            own = events[name]
-            found &= (members[np.minimum(own, len(members) - 1)] & (own < len(members))) | (own == 0)
+            found &= belongs(members, events[name]) | (events[name] == 0)
     return found

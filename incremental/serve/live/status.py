@@ -20,7 +20,6 @@ class Status:
     def __init__(self, folder: Path, name: str, tail: Tail) -> None:
         self.path, self.tail, self.written = folder / FILE, tail, 0.0
         self.watch: Watch | None = None
-        self.alarms = 0
         self.known: dict[str, Any] = {"learner": name, "pid": os.getpid(), "since": time.time(), "increment": -1}
 
     def __call__(self, event: Event) -> None:
