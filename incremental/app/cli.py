@@ -98,7 +98,7 @@ def study(file: Path, arguments: Sequence[str]) -> DictConfig:
         raise UserError(f"{file.parent}/run: {said}; its options are {there}") from None
 
 
-OPTIONAL = ("method", "experiment", "sweep", "data/cut")
+OPTIONAL = ("method", "protocol", "experiment", "sweep", "data/cut")
 """groups without a choice by default: a choice that there is not Hydra leaves out without a word"""
 
 
