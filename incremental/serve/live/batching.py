@@ -1,7 +1,6 @@
-"""The one thread that runs the model: requests that come within a millisecond are answered together."""
+"""The one thread that runs the model: requests that come while it is at work are answered together."""
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,8 +12,6 @@ import numpy as np
 from incremental.serve.live.model import BUCKETS, Best, Model
 from incremental.serve.live.people import Asked, People
 from incremental.serve.live.refused import Refused
-
-GATHER = 0.001  # seconds that the first request of a batch waits for others
 
 
 class Request(NamedTuple):
@@ -92,16 +89,9 @@ class Batcher:
             first = self.queue.popleft()
             if isinstance(first, Job):
                 return first
-            batch, until = [first], time.monotonic() + GATHER
-            while len(batch) < BUCKETS[-1]:
-                if self.queue:
-                    if isinstance(self.queue[0], Job):
-                        break
-                    batch.append(self.queue.popleft())  # type: ignore[arg-type]
-                elif (left := until - time.monotonic()) <= 0 or self.closing:
-                    break
-                else:
-                    self.changed.wait(left)
+            batch = [first]
+            while self.queue and len(batch) < BUCKETS[-1] and isinstance(self.queue[0], Request):
+                batch.append(self.queue.popleft())  # type: ignore[arg-type]
             return batch
 
     def _run(self) -> None:

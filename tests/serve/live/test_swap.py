@@ -1,6 +1,7 @@
 """Versions are swapped under load: each answer is by one version, and the other requests wait for none."""
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +73,18 @@ def test_most_of_a_bucket_is_no_padding() -> None:
     ]
 
 
-def test_requests_that_come_together_are_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_that_come_while_the_model_is_at_work_are_one_batch(tmp_path: Path) -> None:
     small.publish(tmp_path, 0)
     service = small.service(tmp_path)
-    monkeypatch.setattr(batching, "GATHER", 0.2)
     sizes: list[int] = []
     service.batcher.observe = sizes.append
+    free = threading.Event()
+    work = service.batcher.do(lambda _model: free.wait(10))
     futures = [service.batcher.recommend(user, exclude=True) for user in ("ann", "bob", "cid", "ann")]
+    free.set()
+    assert work.result(10)
     found = [future.result(10) for future in futures]
-    assert sum(sizes) == 4
-    assert max(sizes) >= 3
+    assert sizes == [4]
     for user, (_, asked, best) in zip(("ann", "bob", "cid", "ann"), found, strict=True):
         (alone,) = [service.batcher.recommend(user, exclude=True).result(10)]
         assert (alone[1].number, alone[2].items.tolist()) == (asked.number, best.items.tolist())
