@@ -12,6 +12,7 @@ import polars as pl
 from incremental.data import ids
 from incremental.data.sources import log as source
 from incremental.errors import UserError
+from incremental.log.columns import Events
 from incremental.log.place import open_log
 from incremental.log.records import Cut, Event, Record
 from incremental.shell import enter, path, status
@@ -71,7 +72,7 @@ def export(place: str, to: Path) -> list[Path]:
 def table(place: str) -> pl.DataFrame:
     """The events of all increments, with the columns of `export`."""
     events, cuts = source.sealed(place)
-    stream = source.table(events, cuts, origin=place).frame
+    stream = source.table(Events(events), cuts, origin=place).frame
     known = [event for _, event in events[: stream.height]]
     fields = sorted({name for event in known for name in event.fields})
     shown = [event.served for event in known]

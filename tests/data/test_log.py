@@ -13,6 +13,7 @@ from incremental.data.kept import columns
 from incremental.data.sources.log import log
 from incremental.data.stream import Stream, make_stream
 from incremental.errors import UserError
+from incremental.log.columns import Events
 from incremental.log.place import open_log
 from incremental.log.records import Choice, Cut, Event, Record
 from incremental.log.sqlite import SQLite
@@ -179,3 +180,17 @@ def test_reading_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     SQLite(path).close()
     assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == ["log.sqlite"]
+
+
+def test_events_in_columns_say_what_the_events_said() -> None:
+    shops = [None, "a", None, "b", "a", None]
+    given = [
+        (3 * n, Event(f"e{n}", f"u{n % 2}", f"i{n % 3}", time=float(n), fields={"shop": shop} if shop else {}))
+        for n, shop in enumerate(shops, 1)
+    ]
+    kept = Events(given)
+    for n in range(len(given) + 1):
+        assert kept.users.words(n).to_list() == [event.user for _, event in given[:n]]
+        assert kept.field("shop", n).to_list() == shops[:n]
+        assert kept.field("price", n).to_list() == [None] * n
+    assert [kept.until(offset) for offset in (0, 3, 5, 18, 99)] == [0, 1, 1, 6, 6]

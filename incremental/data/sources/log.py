@@ -11,6 +11,7 @@ import polars as pl
 
 from incremental.data.interactions import Table
 from incremental.errors import UserError
+from incremental.log.columns import Events
 from incremental.log.engine import Log
 from incremental.log.place import open_log
 from incremental.log.records import Cut, Event
@@ -29,7 +30,8 @@ def log(*, path: str, kinds: Mapping[str, str] | None = None) -> Table:
     Raises UserError for what is no log, a log without events, without a cut, of a base part or one item only, and for
     cuts that do not follow one another.
     """
-    made = table(*sealed(path), origin=path, kinds=kinds or {})
+    events, cuts = sealed(path)
+    made = table(Events(events), cuts, origin=path, kinds=kinds or {})
     if not made.frame["period"][-1]:
         raise UserError(f"{path}: the log has its base part, but no increment has ended after it; {MADE}")
     if made.frame["item"].n_unique() == 1:
@@ -83,12 +85,10 @@ def check(path: str, events: Sequence[tuple[int, Event]], cuts: Sequence[tuple[i
         start = last
 
 
-def table(
-    events: Sequence[tuple[int, Event]], cuts: Sequence[Cut], *, origin: str, kinds: Mapping[str, str] = {}
-) -> Table:
+def table(events: Events, cuts: Sequence[Cut], *, origin: str, kinds: Mapping[str, str] = {}) -> Table:
     """The interactions of a log's sealed events: pure, and of the first cuts alone it makes the first rows.
 
-    events: (offset, event), N of them, by offset; those after the last cut are left out, and noted
+    events: N; those after the last cut are left out, and noted
     cuts:   the ends of the increments 0, 1, …
     kinds:  as `log` has them
 
@@ -96,25 +96,21 @@ def table(
     (seconds and nanoseconds), the largest time of the events so far, so that the order of arrival is the order of time;
     period int32, the number of the increment; line int64, the offset.
     """
-    offset = np.fromiter((offset for offset, _ in events), np.int64, len(events))
+    sealed = events.until(cuts[-1].until) if cuts else 0
+    offset = np.array(events.offsets[:sealed], np.int64)
     period = np.searchsorted(np.array([cut.until for cut in cuts], np.int64), offset, side="left")
-    sealed = int(np.searchsorted(period, len(cuts), side="left"))
-    known = [event for _, event in events[:sealed]]
-    micro = np.rint(np.fromiter((event.time or 0.0 for event in known), np.float64, sealed) * MICRO).astype(np.int64)
+    micro = np.rint(np.array(events.times[:sealed], np.float64) * MICRO).astype(np.int64)
     micro = np.maximum.accumulate(micro)
     frame = pl.DataFrame(
         {
-            "user": pl.Series([event.user for event in known], dtype=pl.String),
-            "item": pl.Series([event.item for event in known], dtype=pl.String),
-            "behaviour": pl.Series([event.type for event in known], dtype=pl.String),
+            "user": events.users.words(sealed),
+            "item": events.items.words(sealed),
+            "behaviour": events.types.words(sealed),
             "time": micro // MICRO,
             "fraction": micro % MICRO * 1000,
-            "period": period[:sealed].astype(np.int32),
-            "line": offset[:sealed],
-            **{
-                kind: pl.Series([event.fields.get(field) for event in known], dtype=pl.String)
-                for kind, field in kinds.items()
-            },
+            "period": period.astype(np.int32),
+            "line": offset,
+            **{kind: events.field(field, sealed) for kind, field in kinds.items()},
         }
     )
     notes: tuple[str, ...] = ()

@@ -13,7 +13,8 @@ from incremental.data.interactions import Interactions
 from incremental.data.sources import log as source
 from incremental.data.stream import Stream
 from incremental.errors import UserError
-from incremental.log.records import Cut, Event
+from incremental.log.columns import Events
+from incremental.log.records import Cut
 from incremental.run.feed import Feed
 from incremental.serve.live.cuts import Cuts
 from incremental.serve.live.drift import Detector
@@ -53,13 +54,14 @@ class Making:
         self.kinds = reads.get("kinds") or {}
         self.node = {key: value for key, value in data.items() if key not in ("source", "cut")}
 
-    def can(self, events: Sequence[tuple[int, Event]]) -> bool:
-        """Whether there is a stream of these events: it takes two items, and each type that is wanted."""
-        kept = [event for _, event in events if self.only is None or event.type in self.only]
-        types = {event.type for event in kept}
-        return len({event.item for event in kept}) > 1 and types >= (self.only or set())
+    def can(self, events: Events, n: int) -> bool:
+        """Whether there is a stream of the first n events: it takes two items, and each type that is wanted."""
+        items, types = events.items.first(n), events.types.first(n)
+        wanted = [events.types.number.get(name, 0) for name in self.only or events.types.number]
+        kept = np.isin(types, wanted)
+        return len(np.unique(items[kept])) > 1 and (self.only is None or set(wanted) == set(types[kept].tolist()))
 
-    def stream(self, events: Sequence[tuple[int, Event]], cuts: Sequence[Cut]) -> Stream:
+    def stream(self, events: Events, cuts: Sequence[Cut]) -> Stream:
         """The stream of the events up to the last cut."""
         table = source.table(events, cuts, origin=self.place, kinds=self.kinds)._replace(notes=())
         made: Stream = schema.build(self.node, "data", source=table, cut=periods)
@@ -110,7 +112,7 @@ class Watch:
             return self.alarm
         # Each chunk as an increment of its own, behind what is sealed: its events have those before as their past.
         all_ends = range(size, ends[-1] + 1, size)
-        offsets = [tail.events[tail.sealed + end - 1][0] for end in all_ends]
+        offsets = [tail.events.offsets[tail.sealed + end - 1] for end in all_ends]
         borders = [Cut(number + i, offset, "end", 0.0) for i, offset in enumerate(offsets)]
         stream = self.making.stream(tail.events, [*tail.cuts, *borders])
         there = parts(stream)
@@ -162,7 +164,7 @@ class Cutter:
             if len(self.tail.cuts) == self.grown and self.writes:
                 self.cut()
             if len(self.tail.cuts) > self.grown:
-                there = self.stream is not None or self.making.can(self.tail.events[: self.tail.sealed])
+                there = self.stream is not None or self.making.can(self.tail.events, self.tail.sealed)
                 made = self.making.stream(self.tail.events, self.tail.cuts) if there else None
                 self.grow(made, len(self.tail.cuts))
             self.told()
@@ -178,8 +180,8 @@ class Cutter:
         if due is None or waiting < self.few:
             return
         size, reason = (waiting, due[1]) if self.few else due
-        cut = Cut(number, tail.events[tail.sealed + size - 1][0], reason, time.time())
-        there = self.stream is not None or self.making.can(tail.events[: tail.sealed + size])
+        cut = Cut(number, tail.events.offsets[tail.sealed + size - 1], reason, time.time())
+        there = self.stream is not None or self.making.can(tail.events, tail.sealed + size)
         stream = self.making.stream(tail.events, [*tail.cuts, cut]) if there else None
         if stream is None or parts(stream)[-1] < number or not self.enough(stream):
             self.few = waiting + max(waiting // 8, 1)

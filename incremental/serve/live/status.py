@@ -48,11 +48,11 @@ class Status:
     def lag(self) -> dict[str, float]:
         """Events that are not learnt, and the seconds between the last learnt one and the last."""
         events, cuts, increment = self.tail.events, self.tail.cuts, self.known["increment"]
-        learnt = self.tail.place_of(cuts[increment].until) if 0 <= increment < len(cuts) else 0
+        learnt = self.tail.events.until(cuts[increment].until) if 0 <= increment < len(cuts) else 0
         if learnt == len(events):
             return {"events": 0, "seconds": 0.0}
-        since = events[max(learnt - 1, 0)][1].time or 0.0
-        return {"events": len(events) - learnt, "seconds": max((events[-1][1].time or 0.0) - since, 0.0)}
+        since = events.times[max(learnt - 1, 0)]
+        return {"events": len(events) - learnt, "seconds": max(events.times[-1] - since, 0.0)}
 
     def write(self, doing: str) -> None:
         """Replaces the file.

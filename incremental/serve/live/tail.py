@@ -1,8 +1,7 @@
 """The log as a learner reads it: events, the cuts between them, and choices."""
 
-from bisect import bisect_right
-
 from incremental.errors import UserError
+from incremental.log.columns import Events
 from incremental.log.engine import Log
 from incremental.log.records import Choice, Cut, Event, Record, encode
 
@@ -14,7 +13,7 @@ class Tail:
 
     Attributes:
         first: the log's first record, which says whose log it is; "" before there is one
-        events: with their offsets
+        events: in columns
         cuts
         sealed: the number of events up to the last cut
         choices
@@ -23,7 +22,7 @@ class Tail:
     def __init__(self, log: Log, place: str) -> None:
         self.log, self.place = log, place
         self.offset, self.first = 0, ""
-        self.events: list[tuple[int, Event]] = []
+        self.events = Events()
         self.cuts: list[Cut] = []
         self.sealed = 0
         self.choices: dict[str, Choice] = {}
@@ -39,18 +38,14 @@ class Tail:
         """The record at an offset, the next one that was read."""
         self.first = self.first or encode(record).decode()
         if isinstance(record, Event):
-            self.events.append((offset, record))
+            self.events.add(offset, record)
         elif isinstance(record, Choice):
             self.choices.setdefault(record.choice_id, record)
         elif record.number == len(self.cuts):
             self.cuts.append(record)
-            self.sealed = self.place_of(record.until)
+            self.sealed = self.events.until(record.until)
         elif record.number > len(self.cuts):
             raise UserError(
                 f"{self.place}: the record at offset {offset} ends increment {record.number}, but no increment "
                 f"{len(self.cuts)} has ended; take the log from a copy"
             )
-
-    def place_of(self, offset: int) -> int:
-        """How many events there are up to an offset."""
-        return bisect_right(self.events, offset, key=lambda each: each[0])

@@ -12,6 +12,7 @@ from incremental.data.interactions import Interactions, Table, encode
 from incremental.data.kept import Kept, keep, kept
 from incremental.data.sources.log import everything, table
 from incremental.errors import UserError
+from incremental.log.columns import Events
 from incremental.log.place import open_log
 from incremental.log.records import Cut, Event
 from incremental.serve.live import beginning
@@ -57,7 +58,7 @@ def test_the_log_begins_with_the_runs_events(run: Path, tmp_path: Path) -> None:
     events, cuts = everything(log)
     log.close()
     assert [(cut.number, cut.until) for _, cut in cuts] == [(0, 50)]
-    found, wanted = encode(table(events, [cut for _, cut in cuts], origin="x", kinds={"shop": "shop"})), data()
+    found, wanted = encode(table(Events(events), [cut for _, cut in cuts], origin="x", kinds={"shop": "shop"})), data()
     assert (found.users, found.items, found.behaviours) == (wanted.users, wanted.items, wanted.behaviours)
     for name in ("user", "item", "time", "fraction", "behaviour"):
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))

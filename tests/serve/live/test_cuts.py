@@ -12,6 +12,7 @@ import pytest
 from incremental.app.assemble import completed
 from incremental.data.stream import Stream
 from incremental.errors import UserError
+from incremental.log.columns import Events
 from incremental.log.place import open_log
 from incremental.log.records import Cut, Event
 from incremental.serve.live import configuring
@@ -262,7 +263,7 @@ def test_what_cannot_be_a_live_loop_is_refused(tmp_path: Path, documented: Calla
     future = cleaned(k_core=2)
     refused(
         "a live loop with a cleaning that reads later events",
-        lambda: Making(future, place).stream([*enumerate(events(30), 1)], [Cut(0, 30, "count", 1.0)]),
+        lambda: Making(future, place).stream(Events(enumerate(events(30), 1)), [Cut(0, 30, "count", 1.0)]),
     )
 
 
