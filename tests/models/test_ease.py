@@ -1,0 +1,53 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from incremental.core.spec import Sizes, next_item
+from incremental.errors import UserError
+from incremental.models.ease import ease
+from tests.models.sessions import Event, Made
+
+SIZES = Sizes(item=12, user=40)
+PENALTY = 2.0
+
+
+def fitted(increments: list[list[Event]]) -> Any:
+    """B of all events at once, in float64."""
+    x = np.zeros((SIZES["user"], SIZES.slots))
+    for part in increments:
+        for user, item in part:
+            x[user, item] = 1
+    inverse = np.linalg.inv(x.T @ x + PENALTY * np.eye(SIZES.slots))
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    return weights
+
+
+@pytest.fixture(scope="module")
+def made() -> Made:
+    return Made(ease(penalty=PENALTY), SIZES, length=40, room=128)
+
+
+def test_two_items_by_hand(made: Made) -> None:
+    """Two users had 1, one of them 2: XᵀX + 2 I = [[4, 1], [1, 3]], its inverse [[3, -1], [-1, 4]] / 11."""
+    state = made.trained([[(1, 1), (2, 1), (2, 2)]])
+    scores = made.scores(state, [[1], [2], [1, 2]])
+    np.testing.assert_allclose(scores[:, 1:3], [[0, 1 / 4], [1 / 3, 0], [1 / 3, 1 / 4]], rtol=1e-6)
+
+
+def test_updates_give_the_model_of_all_events_at_once(made: Made) -> None:
+    """Users come back, with items that they had and new ones, in the order of the log."""
+    rng = np.random.default_rng(0)
+    increments = [[(int(rng.integers(1, 30)), int(rng.integers(1, 12))) for _ in range(100)] for _ in range(3)]
+    state = made.trained(increments)
+    weights = fitted(increments)
+    np.testing.assert_allclose(state.learner.params["weights"][1:, 1:], weights[1:, 1:], atol=2e-6)
+    scores = made.scores(state, [[3, 7, 3]])
+    np.testing.assert_allclose(scores[0, 1:], (weights[3] + weights[7])[1:], atol=4e-6)
+
+
+def test_a_catalogue_too_large_is_refused(documented: Any) -> None:
+    with pytest.raises(UserError, match=r"20000 items make a matrix of 400000000 cells.* 3.2 GB") as error:
+        ease().program(next_item(8), Sizes(item=20_000, user=8), ())
+    documented("a catalogue too large for a matrix of all pairs of items", error.value)
