@@ -30,11 +30,12 @@ pytestmark = pytest.mark.usefixtures("shared_programs")
 strategies = pytest.mark.parametrize("strategy", lab.STRATEGIES)
 SIZES = lab.SIZES
 BASELINES = ("popularity", "cooccurrence", "oracle")
+SESSIONS = ("association_rules", "sequential_rules", "vsknn", "item_knn", "ease")
 
 
 def program_of(name: str) -> Program:
     """A strategy's program, or a baseline's."""
-    build = lab.build_for(name, lab.stream()) if name in BASELINES else lab.build(lab.Spec(name))
+    build = lab.build_for(name, lab.stream()) if name in BASELINES + SESSIONS else lab.build(lab.Spec(name))
     return build(SIZES)
 
 
@@ -55,10 +56,10 @@ def after(f: alone.Functions, increments: int, seed: int = 0) -> State:
 # -- types and traces -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*lab.STRATEGIES, *BASELINES])
+@pytest.mark.parametrize("name", [*lab.STRATEGIES, *BASELINES, *SESSIONS])
 def test_the_type_of_the_state_never_changes(name: str) -> None:
     program = program_of(name)
-    inputs = "history" if name == "cooccurrence" else "event" if name == "oracle" else "user"
+    inputs = "history" if name in ("cooccurrence", *SESSIONS) else "event" if name == "oracle" else "user"
     data, validation = lab.update_data(lab.stream(), program, 1)
     assert inputs in data.rows.inputs
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -94,7 +95,10 @@ def test_one_trace_for_all_increments(strategy: str, monkeypatch: pytest.MonkeyP
 # -- state is everything --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*lab.STRATEGIES, "popularity", "cooccurrence"])
+@pytest.mark.parametrize(
+    "name",
+    [*lab.STRATEGIES, "popularity", "cooccurrence", *(pytest.param(name, marks=pytest.mark.slow) for name in SESSIONS)],
+)
 def test_saved_restored_continued_is_uninterrupted(name: str) -> None:
     program, kept = program_of(name), []
 
@@ -259,6 +263,19 @@ def test_grown_equals_allocated_beforehand(spec: lab.Spec) -> None:
         assert one[:3] == other[:3]
         np.testing.assert_allclose(one.value, other.value, atol=1e-5, err_msg=one.metric)
     lab.assert_close(grown.state, beforehand.state, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SESSIONS)
+def test_a_grown_baseline_equals_one_allocated_beforehand(name: str) -> None:
+    """Pairs and sessions lie in arrays whose length follows the tables'."""
+    tight, roomy = (Capacities(table=least, examples=128) for least in (8, 52))
+    build = lab.baseline_build(name)
+    grown, beforehand = (lab.run(build, growing(), feed={"capacities": own}) for own in (tight, roomy))
+    assert grown.sizes == beforehand.sizes
+    for one, other in zip(grown.records, beforehand.records, strict=True):
+        assert one[:3] == other[:3]
+        np.testing.assert_allclose(one.value, other.value, atol=1e-6, err_msg=one.metric)
 
 
 def test_tables_for_the_whole_stream_give_the_same_results_with_one_capacity() -> None:

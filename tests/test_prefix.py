@@ -166,11 +166,18 @@ def test_sequence_models(model: str) -> None:
         ("oracle", "finetune"),
         ("incremental_svd", "finetune"),
         ("frequent_directions", "finetune"),
+        ("vsknn", "finetune"),
         ("fire", "finetune"),
         *(
             pytest.param(baseline, policy, marks=pytest.mark.slow)
             for baseline in ("popularity", "cooccurrence", "oracle", "incremental_svd", "frequent_directions", "fire")
             for policy in ("static", "window", "retrain")
+        ),
+        *(
+            pytest.param(baseline, policy, marks=pytest.mark.slow)
+            for baseline in ("association_rules", "sequential_rules", "vsknn", "item_knn", "ease")
+            for policy in ("finetune", "static", "window", "retrain")
+            if (baseline, policy) != ("vsknn", "finetune")
         ),
     ],
 )

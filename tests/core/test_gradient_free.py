@@ -111,9 +111,10 @@ def test_it_is_a_program_like_another(counting: Program) -> None:
 
 
 BASELINES = ("popularity", "cooccurrence", "fire", "incremental_svd", "frequent_directions")
+SESSIONS = ("association_rules", "sequential_rules", "vsknn", "item_knn", "ease")
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", [*BASELINES, *(pytest.param(name, marks=pytest.mark.slow) for name in SESSIONS)])
 @pytest.mark.usefixtures("shared_programs")
 def test_all_baselines_learn_from_every_event_that_arrived_once(name: str) -> None:
     """Whatever is set aside for early stopping, which they do not have, and however often a window shows an event."""
