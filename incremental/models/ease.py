@@ -20,9 +20,9 @@ def ease(*, penalty: Positive = 500.0, limit: Count = 100_000_000) -> Baseline:
     """Score of the items for a history: x B, x [V] the 0/1 row of its items, B = I - P diag(1 / diag P).
 
     P = (XᵀX + `penalty` I)⁻¹, X [W, V] the 0/1 matrix of which user had which item; B minimises
-    |X - XB|² + `penalty` |B|² with a diagonal of 0. An update changes XᵀX by its users' new rows less their old ones and inverts it anew, by
-    Cholesky's factors: after any number of updates B is that of all events at once, up to rounding. Own items are
-    scored like others; data.exclude_seen leaves them out.
+    |X - XB|² + `penalty` |B|² with a diagonal of 0. An update changes XᵀX by its users' new rows less their old ones
+    and inverts it anew, by Cholesky's factors: after any number of updates B is that of all events at once, up to
+    rounding. Own items are scored like others; data.exclude_seen leaves them out.
 
     Deviations: of a user's items before an update the last data.history events count, and as many make x. Memory: two
     matrices [V, V] float32, and some more for a moment; refused where V² is above `limit`. Cost of an update:
