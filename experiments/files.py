@@ -39,6 +39,11 @@ MNIST = Published(
         "t10k-labels-idx1-ubyte": 10_008,
     },
 )
+RSC15 = Published(
+    "session-rec's sample of RecSys Challenge 2015 in this project's layout (experiments/session_rec/README.md)",
+    "https://github.com/rn5l/session-rec (data/rsc15/prepared and data/rsc15/recommendations)",
+    {"train.csv": 2_083_584, "test.csv": 402_236, "lists.parquet": 460_337},
+)
 
 
 def wrong(folder: Path, wanted: Published) -> list[str]:
