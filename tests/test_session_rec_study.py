@@ -17,7 +17,8 @@ BY_HAND = {0: {"b": 2.0, "c": 1.0}, 1: {"a": 2.0, "c": 1.0}}
 @pytest.fixture
 def sample(tmp_path: Path) -> Path:
     """Two lists of AR, three items each."""
-    (tmp_path / "train.csv").write_text(TRAIN)
+    alone = "".join(f"{20 + n},z{n},{100 + n}\n" for n in range(20))  # metrics of 20 need as many items
+    (tmp_path / "train.csv").write_text(TRAIN + alone)
     (tmp_path / "test.csv").write_text(TEST)
     rows = [
         ("ar", 1, place, rank, item, score)

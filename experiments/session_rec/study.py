@@ -19,7 +19,7 @@ from incremental.serve.model import BATCH, Trained, load
 from incremental.shell import reported
 
 IN_TIME = ["data.source.time=timestamp", "data.source.time_unit=ms"]
-METHODS = {  # the settings of the lists; the order of the lines breaks the ties of rules, the last click's time sessions'
+METHODS = {  # the settings of the lists; rules' ties are broken by the order of the lines, sessions' by their last time
     "AR": ["model=association_rules", "model.rules=20"],
     "SR": ["model=sequential_rules", "model.steps=20", "model.weighting=quadratic", "model.rules=20"],
     "VSKNN": ["model=vsknn", "model.neighbours=500", "model.sample=5000", "model.idf=5.0", *IN_TIME],
@@ -64,7 +64,10 @@ def scores(model: Trained, prefixes: Sequence[Sequence[str]]) -> list[Mapping[st
 
 def compare(folder: Path, runs: Path, rows: Sequence[str]) -> str:
     """Published against measured: each method's lists, then the metrics."""
-    lines = ["| method | lists | equal in all 50 scores | largest difference | allowed | met |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| method | lists | equal in all 50 scores | largest difference | allowed | met |",
+        "|---|---|---|---|---|---|",
+    ]
     head = f"| method | ties | scores | {' | '.join(lists.METRICS)} |"
     metrics = [head, "|---" * (3 + len(lists.METRICS)) + "|"]
 
@@ -100,7 +103,9 @@ def updated(folder: Path, runs: Path, rows: Sequence[str]) -> str:
         for update in ("static", "finetune"):
             own = [*METHODS[method], *TENTHS, f"update={update}"]
             summary = json.loads((trained(folder, runs, f"{method}-{update}", own) / "summary.json").read_text("utf-8"))
-            values = [summary["metrics"][name]["prequential"] for name in ("recall@5", "recall@10", "recall@20", "mrr@20")]
+            values = [
+                summary["metrics"][name]["prequential"] for name in ("recall@5", "recall@10", "recall@20", "mrr@20")
+            ]
             lines.append(f"| {method} | {update} | {' | '.join(f'{value:.4f}' for value in values)} |")
     return "\n".join(lines)
 

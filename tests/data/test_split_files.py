@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> str:
 
 
 def stream(folder: str, **time: str) -> Stream:
-    table = split_files(path=folder, user="session", **time)  # type: ignore[arg-type]
+    table = split_files(path=folder, user="session", **time)
     return make_stream(source=table, cut=given_periods(), ties="file", validation=0.0)
 
 
@@ -52,7 +52,7 @@ def test_what_is_wrong_is_told_with_its_file(folder: str, documented: Any) -> No
     with pytest.raises(UserError, match=r"valid.csv: there is no such file.* Set data.source.path") as error:
         split_files(path=folder, names=["train.csv", "valid.csv"], user="session")
     documented("a file of a split that is not there", error.value)
-    with pytest.raises(UserError, match="time_unit=ms without data.source.time") as error:
+    with pytest.raises(UserError, match=r"time_unit=ms without data\.source\.time") as error:
         split_files(path=folder, user="session", time_unit="ms")
     documented("a unit of times that are not read", error.value)
     with pytest.raises(UserError, match=r"names is \['a.csv', 'a.csv'\]") as error:
