@@ -24,13 +24,14 @@ def gradient_free(
     rank_batch_size: int = 256,
     known: Known = known,
     alike: bool = False,
+    report: Callable[[Params], dict[str, Array]] = lambda _params: {},
 ) -> Program:
     """A program whose one epoch is `absorb(params, data)`; `scores(params, inputs)` is [B, V] float32.
 
     Nothing stops early here: the data are all events that arrived since the last update, each once, those of the
     validation part too, as `data.rows`, and by their ids as `data.events` and `data.arrived`. Examples that are not
     `known` score by the number of training events of each item. `alike`: scores are the same for every example, which a
-    test then ranks once.
+    test then ranks once. `report(params)`: what the model has to say after an update, scalars by "NAME/KEY".
     """
 
     def draw_learner() -> Learner:
@@ -50,9 +51,10 @@ def gradient_free(
         return State(learner, {}, fresh_fit(), state.key)
 
     def run_epoch(state: State, data: Data) -> tuple[State, Info]:
-        learner = state.learner._replace(params=absorb(state.learner.params, data))
+        params = absorb(state.learner.params, data)
+        learner = state.learner._replace(params=params)
         fit = state.fit._replace(epoch=state.fit.epoch + 1, active=jnp.array(False))
-        info = Info(None, {}, (data.events > 0).sum(), jnp.int32(1), None, {})
+        info = Info(None, {}, (data.events > 0).sum(), jnp.int32(1), None, report(params))
         return state._replace(learner=learner, fit=fit), info
 
     def validate(state: State, data: Data, seen: Seen | None = None) -> State:

@@ -39,11 +39,11 @@ def empty(room: int) -> Pairs:
     return Pairs(ids, ids, jnp.zeros(room), ids)
 
 
-def absorbed(pairs: Pairs, data: Data, window: int, counted: Counted) -> Pairs:
+def absorbed(pairs: Pairs, data: Data, window: int, counted: Counted) -> tuple[Pairs, Array]:
     """The pairs with those of each new event: its label and each of the `window` last items of its history.
 
     They come event by event, and of one event the earliest item first. Where more pairs occur than there is room for,
-    the lightest ones are dropped, of equal ones the latest.
+    the lightest ones are dropped, of equal ones the latest; [] int32 says how many.
     """
     history = data.rows.inputs["history"][:, -window:]
     rows, length = history.shape
@@ -52,7 +52,8 @@ def absorbed(pairs: Pairs, data: Data, window: int, counted: Counted) -> Pairs:
     room = len(pairs.left)
     together = min(room, rows * length)  # pairs of a block: sorted with all that are kept
 
-    def add(n: Array, pairs: Pairs) -> Pairs:
+    def add(n: Array, carry: tuple[Pairs, Array]) -> tuple[Pairs, Array]:
+        pairs, dropped = carry
         number = n * together + jnp.arange(together)
         row = jnp.minimum(jnp.searchsorted(ends, number, side="right"), rows - 1)
         distance = jnp.maximum(ends[row] - number, 1)  # the last item is the event's last pair
@@ -62,15 +63,18 @@ def absorbed(pairs: Pairs, data: Data, window: int, counted: Counted) -> Pairs:
             Pairs(jnp.where(item > 0, left, 0), right, jnp.where(item > 0, weight, 0.0), room + number)
             for left, right, weight in counted(item, label, distance)
         ]
-        return merged(pairs, parts)
+        pairs, number_dropped = merged(pairs, parts)
+        return pairs, dropped + number_dropped
 
-    pairs = jax.lax.fori_loop(0, (ends[-1] + together - 1) // together, add, pairs)
+    pairs, dropped = jax.lax.fori_loop(0, (ends[-1] + together - 1) // together, add, (pairs, jnp.int32(0)))
     # Numbered anew, so that no number outgrows its type.
-    return pairs._replace(order=jnp.zeros_like(pairs.order).at[jnp.argsort(pairs.order)].set(jnp.arange(room)))
+    order = jnp.zeros_like(pairs.order).at[jnp.argsort(pairs.order)].set(jnp.arange(room))
+    return pairs._replace(order=order), dropped
 
 
-def merged(pairs: Pairs, parts: Sequence[Pairs]) -> Pairs:
-    """The table with further pairs: weights of a pair are added up, in the order of the numbers."""
+def merged(pairs: Pairs, parts: Sequence[Pairs]) -> tuple[Pairs, Array]:
+    """The table with further pairs, and how many were dropped: weights of a pair are added up, in the order of the
+    numbers."""
     room = len(pairs.left)
     left, right, weight, order = (jnp.concatenate(each) for each in zip(pairs, *parts, strict=True))
     left = jnp.where(left > 0, left, LAST)
@@ -87,8 +91,9 @@ def merged(pairs: Pairs, parts: Sequence[Pairs]) -> Pairs:
         kept = jnp.lexsort((whole.order, -whole.weight))[:room]
         return jax.tree.map(lambda each: each[kept], whole)
 
-    fits = first.sum() <= room
-    return jax.lax.cond(fits, lambda whole: jax.tree.map(lambda each: each[:room], whole), heaviest, whole)
+    dropped = jnp.maximum(first.sum() - room, 0)
+    fitting = jax.lax.cond(dropped == 0, lambda whole: jax.tree.map(lambda each: each[:room], whole), heaviest, whole)
+    return fitting, dropped
 
 
 def heaviest(pairs: Pairs, slots: int, number: int) -> tuple[Array, Array]:

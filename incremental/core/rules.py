@@ -23,14 +23,17 @@ def by_rules(
     room: int,
 ) -> Program:
     """A program whose score of item i is the weight of the pair (last item of the history, i), if that is one of the
-    `rules` heaviest of its left side, else 0. What an event counts, `core.pairs` says; `room`: pairs an item."""
+    `rules` heaviest of its left side, else 0. What an event counts, `core.pairs` says; `room`: pairs an item.
 
-    def state(pairs: Pairs) -> Params:
+    Each update reports `rules/dropped`, how many pairs it had no room for: where that is 0, weights are exact.
+    """
+
+    def state(pairs: Pairs, dropped: Array) -> Params:
         ids, weights = heaviest(pairs, sizes.slots, rules)
-        return {"pairs": pairs, "ids": ids, "weights": weights}
+        return {"pairs": pairs, "dropped": dropped, "ids": ids, "weights": weights}
 
     def absorb(params: Params, data: Data) -> Params:
-        return state(absorbed(params["pairs"], data, window, counted))
+        return state(*absorbed(params["pairs"], data, window, counted))
 
     def scores(params: Params, inputs: dict[str, Array]) -> Array:
         last = inputs["history"][:, -1]
@@ -40,8 +43,9 @@ def by_rules(
     return gradient_free(
         sizes=sizes,
         inputs=inputs,
-        init=lambda: state(empty(room * sizes.slots)),
+        init=lambda: state(empty(room * sizes.slots), jnp.int32(0)),
         absorb=absorb,
         scores=scores,
         cutoffs=cutoffs,
+        report=lambda params: {"rules/dropped": params["dropped"]},
     )
