@@ -102,10 +102,9 @@ def updated(folder: Path, runs: Path, rows: Sequence[str]) -> str:
     for method in rows:
         for update in ("static", "finetune"):
             own = [*METHODS[method], *TENTHS, f"update={update}"]
-            summary = json.loads((trained(folder, runs, f"{method}-{update}", own) / "summary.json").read_text("utf-8"))
-            values = [
-                summary["metrics"][name]["prequential"] for name in ("recall@5", "recall@10", "recall@20", "mrr@20")
-            ]
+            directory = trained(folder, runs, f"{method}-{update}", own)
+            found = json.loads((directory / "summary.json").read_text(encoding="utf-8"))["metrics"]
+            values = [found[name]["prequential"] for name in ("recall@5", "recall@10", "recall@20", "mrr@20")]
             lines.append(f"| {method} | {update} | {' | '.join(f'{value:.4f}' for value in values)} |")
     return "\n".join(lines)
 

@@ -48,7 +48,7 @@ def test_the_others_run_and_each_result_is_its_jobs(capsys: pytest.CaptureFixtur
     said = capsys.readouterr().err.splitlines()
     assert [line.partition(": ")[2].partition(":")[0] for line in said] == ["strategies.ewc.weight=1", "model=nobody"]
     assert "Could not override 'strategies.ewc.weight'" in said[0]
-    assert "model=nobody: there is behaviour, cooccurrence, " in said[1]
+    assert "model=nobody: there is association_rules, behaviour, " in said[1]
     nothing = Launcher()
     assert len(launched(nothing, [WRONG])) == 1
     assert nothing.given == []
