@@ -29,6 +29,7 @@ from incremental.data.sources.inter import inter
 from incremental.data.sources.lastfm import lastfm
 from incremental.data.sources.mind import mind
 from incremental.data.sources.movielens import ratings_dat, u_data
+from incremental.data.sources.split_files import split_files
 from incremental.data.stream import Stream
 from incremental.run.alone import Build
 from incremental.run.policy import Update
@@ -374,7 +375,19 @@ def as_diginetica(folder: Path, events: list[Event]) -> Table:
     return diginetica(path=str(folder))
 
 
-LOADERS = [as_csv, as_parquet, as_inter, as_ratings_dat, as_u_data, as_lastfm, as_mind, as_diginetica]
+def as_split_files(folder: Path, events: list[Event]) -> Table:
+    """The base part in one file, in no order, and all later events in another."""
+    border = NOON + 20 * DAY
+    for name, part in (
+        ("train.csv", [event for event in events if event[2] < border]),
+        ("test.csv", [event for event in events if event[2] >= border]),
+    ):
+        lines = [f"{user},{item},{time}" for user, item, time in part]
+        (folder / name).write_text("\n".join(["user,item,time", *lines]))
+    return split_files(path=str(folder), time="time", time_unit="s")
+
+
+LOADERS = [as_split_files, as_csv, as_parquet, as_inter, as_ratings_dat, as_u_data, as_lastfm, as_mind, as_diginetica]
 
 
 @pytest.mark.parametrize("load", LOADERS)

@@ -25,7 +25,7 @@ def association_rules(*, rules: Count = 20, room: Count = 64) -> Baseline:
     Deviations: a pair is read from the history of its later event, so pairs more than data.history events apart are
     not counted, nor those of one time unless data.ties orders them. State: `room` · V pairs; counts are exact until
     more distinct pairs have occurred, from then on the lightest are dropped; the report `rules/dropped` says how many.
-    Cost of an update: two sorts of R = `room` · V pairs, however small it is.
+    Cost of an update: three sorts of R = `room` · V pairs, however small it is.
     """
 
     def build(inputs: Mapping[str, Input], sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:

@@ -29,7 +29,7 @@ def sequential_rules(
     Deviations: at most data.history steps are seen, and events of one time are not before one another unless data.ties
     orders them; weights are sums of float32 numbers. State: `room` · V pairs; weights are exact until more distinct
     pairs have occurred, from then on the lightest are dropped; the report `rules/dropped` says how many.
-    Cost of an update: two sorts of R = `room` · V pairs, however small it is.
+    Cost of an update: three sorts of R = `room` · V pairs, however small it is.
     """
     if weighting not in POWERS:
         raise UserError(f"model.weighting={weighting!r}: expected {' or '.join(POWERS)}")

@@ -10,6 +10,7 @@ from tests.models.sessions import Event, Made
 
 SIZES = Sizes(item=12, user=40)
 PENALTY = 2.0
+LENGTH = 16  # L
 
 
 def fitted(increments: list[list[Event]]) -> Any:
@@ -26,7 +27,7 @@ def fitted(increments: list[list[Event]]) -> Any:
 
 @pytest.fixture(scope="module")
 def made() -> Made:
-    return Made(ease(penalty=PENALTY), SIZES, length=40, room=128)
+    return Made(ease(penalty=PENALTY), SIZES, length=LENGTH, room=128)
 
 
 def test_two_items_by_hand(made: Made) -> None:
@@ -37,9 +38,11 @@ def test_two_items_by_hand(made: Made) -> None:
 
 
 def test_updates_give_the_model_of_all_events_at_once(made: Made) -> None:
-    """Users come back, with items that they had and new ones, in the order of the log."""
+    """Users come back, with items that they had and new ones; one comes once, with more events than a history holds."""
     rng = np.random.default_rng(0)
-    increments = [[(int(rng.integers(1, 30)), int(rng.integers(1, 12))) for _ in range(100)] for _ in range(3)]
+    increments = [[(int(rng.integers(1, 30)), int(rng.integers(1, 12))) for _ in range(90)] for _ in range(3)]
+    increments[1] += [(30, 1 + n % 9) for n in range(LENGTH + 10)]
+    assert np.bincount([user for part in increments[:2] for user, _ in part])[:30].max() <= LENGTH
     state = made.trained(increments)
     weights = fitted(increments)
     np.testing.assert_allclose(state.learner.params["weights"][1:, 1:], weights[1:, 1:], atol=2e-6)
