@@ -221,7 +221,7 @@ def problem(
         if head.scores is not None:  # of what a view has made of the head's parameters
             return outputs.scores[rows][:, of]
         # XLA does not take rows and items before a product: of `outputs.scores[rows][:, of]` it would compute all.
-        kind, out = outputs.scores.dtype, items(params)
+        kind, out = outputs.hidden.dtype, items(params)
         return (numbers.product(outputs.hidden[rows], out.table[of]) + out.bias[of]).astype(kind)
 
     def loss(params: Params, outputs: Outputs, batch: Batch) -> Array:
