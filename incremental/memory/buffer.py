@@ -69,6 +69,17 @@ def among(allowed: Array, number: int, key: Array) -> tuple[Array, Array]:
     return jnp.minimum(slot, len(allowed) - 1), count[-1] > 0
 
 
+def without_replacement(allowed: Array, log_weight: Array, number: Array, key: Array) -> Array:
+    """[C] bool: `number` [] int32 of the `allowed` [C] bool slots, or all where there are fewer.
+
+    They are drawn one after the other, each with a probability proportional to exp(`log_weight`) [C] among those that
+    are left: the `number` largest of log_weight + Gumbel noise (Yellott 1977).
+    """
+    noisy = log_weight + jax.random.gumbel(key, log_weight.shape)
+    place = jnp.argsort(jnp.argsort(jnp.where(allowed, -noisy, jnp.inf)))
+    return allowed & (place < number)
+
+
 def beside(new: Batch, old: Batch) -> Batch:
     """The rows of `new` with those of `old` after them, everything else as in `new`."""
     joined = jax.tree.map(lambda new, old: jnp.concatenate([new, old]), stored(new), stored(old))
