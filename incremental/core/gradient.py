@@ -22,7 +22,7 @@ from incremental.core.program import Program
 from incremental.core.ranking import rankable, ranker
 from incremental.core.spec import Sizes, of_kinds
 from incremental.core.steps import Setup
-from incremental.core.strategy import Strategy, books, chain
+from incremental.core.strategy import PLAIN, Strategy, books, chain
 from incremental.core.types import Data, Problem, Seen, State
 from incremental.core.untied import refuse_copies
 from incremental.domains import Count, Whole, checked
@@ -194,7 +194,7 @@ def make(
         cutoffs=cutoffs,
         sizes=sizes,
         sharing=training.sharing,
-        following=tuple(name for name, part in parts.items() if part.record is not Strategy().record),
+        following=tuple(name for name, part in parts.items() if part.record is not PLAIN.record and not part.late),
         early=tuple(name for name, part in parts.items() if part.early and name != "head"),
     )
     return multiplying(program, training.precision)

@@ -43,6 +43,8 @@ class Strategy(NamedTuple):
             losses read in `Outputs`; in evaluation before items that are no candidates are left out
         early: whether it acts in the base part too; else it keeps its books there (`begin`, `record`, `end`), changes
             nothing, and the base part is plain training
+        late: whether `record` too acts from increment 1 on, so that it follows no step of the base part, which may then
+            be another run's (`base=RUN`)
     """
 
     init: Callable[[Learner], PyTree] = lambda _learner: ()
@@ -66,6 +68,7 @@ class Strategy(NamedTuple):
     rebase: mirrors.Rebase = lambda params, _key: params
     scores: Callable[[PyTree, Array, dict[str, Array], bool], Array] = lambda _state, scores, _inputs, _training: scores
     early: bool = False
+    late: bool = False
 
 
 PLAIN = Strategy()
@@ -74,7 +77,8 @@ ACTING = ("batch", "view", "loss", "grads", "updates", "scores")  # the hooks th
 
 def books(part: Strategy) -> Strategy:
     """The strategy in the base part: its state is kept, the learner, the batch and the step are left alone."""
-    return part if part.early else part._replace(**{hook: getattr(PLAIN, hook) for hook in ACTING})
+    left = (*ACTING, "record") if part.late else ACTING
+    return part if part.early else part._replace(**{hook: getattr(PLAIN, hook) for hook in left})
 
 
 def after_base(increment: Array, changed: PyTree, plain: PyTree) -> PyTree:
@@ -228,6 +232,7 @@ def chain(**parts: Strategy) -> Strategy:
         return said
 
     early = all(part.early for part in parts.values())
-    whole = Strategy(init, begin, batch, view, loss, grads, updates, record, end, report, early=early)
+    late = all(part.late for part in parts.values() if part.record is not PLAIN.record)
+    whole = Strategy(init, begin, batch, view, loss, grads, updates, record, end, report, early=early, late=late)
     corrects = any(part.scores is not Strategy().scores for part in parts.values())
     return whole._replace(scores=scores) if corrects else whole

@@ -279,6 +279,8 @@ def test_the_base_part_is_plain_training_bit_for_bit() -> None:
         states.append((state.learner, f.rank(state, data_at(1)[1], None).rank, [each.loss for each in epochs]))
     lab.assert_same(*states)
     assert probed().program.following == ("notes",)
+    late = {"notes": Strategy(record=lambda state, _step, _key: state, late=True)}
+    assert lab.make(lab.problem_of(lab.Spec(), SIZES), late, SIZES, lab.Spec()).following == ()
     assert probed().program.early == ()
 
 

@@ -96,6 +96,16 @@ def test_in_the_base_part_books_are_kept_and_nothing_is_changed() -> None:
         assert all(own["draw"] > 0.0 for own in states.values())
 
 
+def test_a_late_part_records_nothing_in_the_base_part() -> None:
+    late = writer(1)._replace(late=True)
+    parts = {"late": late, "other": writer(2)}
+    books_of = chain(**{name: books(part) for name, part in parts.items()})
+    recorded = used(books_of, 0)["record"]
+    assert recorded["late"]["draw"] == 0.0 < recorded["other"]["draw"]
+    assert chain(one=late, two=Strategy()).late
+    assert not chain(**parts).late
+
+
 def test_what_a_view_adds_stays_in_the_base_part() -> None:
     adding = Strategy(view=lambda _state, params, _increment, _training: {"w": 2 * params["w"], "more": params["w"]})
     viewed = chain(adding=adding).view({"adding": ()}, PARAMS, jnp.int32(0), False)
