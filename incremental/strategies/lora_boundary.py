@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
+from incremental.core.leaves import Pairs, is_pair, pairs
 from incremental.core.mirrors import mirrored, path_of
 from incremental.core.strategy import Strategy
 from incremental.core.types import Anchor, Data, Learner, Params, Problem, PyTree
 from incremental.errors import UserError
 
 Way = Literal["merge", "average"]
-Pairs = dict[str, dict[str, Array]]  # path -> "a" [D_in, r], "b" [r, D_out], with model.merges "merged" [D_in, D_out]
 
 
 class Past(NamedTuple):
@@ -113,17 +113,6 @@ def without_past(learner: Learner) -> PyTree:
         return jnp.where(learner.increment > 0, untouched, leaf)
 
     return jax.tree_util.tree_map_with_path(renewed, learner.opt_state)
-
-
-def is_pair(_: tuple[str, ...], node: dict[str, Array]) -> bool:
-    """Where `flatten_dict` stops."""
-    return {"a", "b"} <= node.keys()
-
-
-def pairs(params: Params) -> Pairs:
-    """The adapters by their paths."""
-    found = flatten_dict(params, sep="/", is_leaf=is_pair).items()
-    return {path: node for path, node in found if isinstance(node, dict)}
 
 
 def matrices(params: Params) -> Pairs:

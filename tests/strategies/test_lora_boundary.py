@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from incremental.core.gradient import make, training
+from incremental.core.leaves import pairs
 from incremental.core.optimizers import adagrad, adam
 from incremental.core.problem import Model, problem
 from incremental.core.quadratic import penalty
@@ -24,7 +25,7 @@ from incremental.run.check import holds_anchor
 from incremental.strategies.ema import ema
 from incremental.strategies.ewc import ewc
 from incremental.strategies.l2_to_last import l2_to_last
-from incremental.strategies.lora_boundary import Way, lora_boundary, pairs
+from incremental.strategies.lora_boundary import Way, lora_boundary
 from incremental.strategies.low_rank_updates import low_rank_updates
 from incremental.strategies.lwf import lwf
 from incremental.strategies.mas import mas
