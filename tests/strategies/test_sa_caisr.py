@@ -1,0 +1,179 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+
+from incremental.core.types import Batch, Data, Learner, Outputs, Problem, Step
+from incremental.errors import UserError
+from incremental.heads.bpr import bpr
+from incremental.heads.full_softmax import cross_entropy, full_softmax
+from incremental.strategies.sa_caisr import contrast, masked, sa_caisr
+from incremental.testing import check_strategy
+from tests.applies import trace
+
+NONE: Any = None
+B, V, D = 6, 5, 3
+RNG = np.random.default_rng(0)
+X: Any = RNG.normal(size=(B, D)).astype(np.float32)
+OLD: Any = {"item": RNG.normal(size=(V, D)).astype(np.float32)}
+NOW: Any = {"item": RNG.normal(size=(V, D)).astype(np.float32)}
+CANDIDATES: Any = np.array([0, 1, 1, 1, 0], bool)
+LABELS: Any = np.array([1, 2, 3, 1, 2, 3])
+VALID: Any = np.array([1, 1, 1, 1, 1, 0], bool)
+WEIGHT: Any = np.array([1.0, 2.0, 0.5, 1.0, 1.0, 9.0], np.float32)
+
+
+def apply(params: Any, inputs: Any, *, key: Any = None) -> Outputs:
+    assert key is None  # no dropout
+    return Outputs(inputs["x"], inputs["x"] @ params["item"].T)
+
+
+PROBLEM = Problem(NONE, apply, lambda _params, outputs, batch: cross_entropy(outputs, batch), NONE, {}, None, NONE)
+ROWS = Batch({"x": jnp.array(X)}, LABELS, WEIGHT, VALID, NONE, candidates=CANDIDATES)
+LEARNER = Learner(jax.tree.map(jnp.array, OLD), (), NONE, NONE)
+
+
+def made(weight: Any = 4.0) -> Any:
+    return sa_caisr(PROBLEM, weight=weight, negatives=3, temperature=0.5)
+
+
+def data(size: int) -> Data:
+    return Data(NONE, jnp.int32(size), NONE, NONE, NONE)
+
+
+@jax.jit
+def taught() -> Any:
+    """After an increment that ended at OLD, at the next one's start: two batches an epoch."""
+    state, _ = made().end(made().init(LEARNER), LEARNER, NONE, NONE)
+    return made().begin(state, LEARNER, data(2 * B), NONE)[0]
+
+
+@jax.jit
+def recorded(state: Any, number: Any) -> Any:
+    new = ROWS._replace(step=number)
+    return made().record(state, Step(ROWS, new, NONE, NONE, NONE, NONE, NONE, NONE), NONE)
+
+
+@jax.jit
+def loss(state: Any, params: Any, weight: Any) -> Any:
+    """The term, and its gradients by model and old model."""
+
+    def term(params: Any, old: Any) -> Any:
+        own = state._replace(teacher=state.teacher._replace(params=old))
+        batch = made().batch(own, ROWS, jax.random.key(3))
+        return made(weight).loss(own, params, batch, apply(params, batch.inputs))
+
+    return jax.value_and_grad(term, argnums=(0, 1))(params, state.teacher.params)
+
+
+def squared() -> Any:
+    """g² of the old model's cross-entropy on the rows."""
+    scores = np.where(CANDIDATES, np.asarray(X, np.float64) @ OLD["item"].T, -np.inf)
+    p = np.exp(scores - logsumexp(scores, axis=1, keepdims=True))
+    p[np.arange(B), LABELS] -= 1
+    share = WEIGHT * VALID / (WEIGHT * VALID).sum()
+    return ((p * share[:, None]).T @ X) ** 2
+
+
+def unit(rows: Any) -> Any:
+    rows = np.asarray(rows, np.float64) * CANDIDATES
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def expected(params: Any, old: Any, negatives: int = 3, temperature: float = 0.5) -> float:
+    """C, row by row."""
+    said, told = (unit(X @ np.asarray(of, np.float64).T) for of in (params, old))
+    total = []
+    for i in np.flatnonzero(VALID):
+        others = sorted((said[i] @ told[j] / temperature for j in np.flatnonzero(VALID) if j != i), reverse=True)
+        own = said[i] @ told[i] / temperature
+        total.append(logsumexp([own, *others[:negatives]]) - own)
+    return float(np.mean(total))
+
+
+def test_importances_follow_the_old_models_gradient_and_fade_after_each_epoch() -> None:
+    state, g2 = taught(), squared()
+    assert g2.max() > 0.01
+    first = recorded(state, jnp.int32(0))
+    np.testing.assert_allclose(first.importance["item"], 0.37 * g2, rtol=1e-4, atol=1e-8)
+    second = recorded(first, jnp.int32(1))  # the epoch's last
+    np.testing.assert_allclose(second.importance["item"], 0.9 * (0.63 * 0.37 + 0.37) * g2, rtol=1e-4, atol=1e-8)
+    third = recorded(second, jnp.int32(2))
+    once_more = 0.63 * 0.9 * (0.63 * 0.37 + 0.37) + 0.37
+    np.testing.assert_allclose(third.importance["item"], once_more * g2, rtol=1e-4, atol=1e-8)
+    fresh, _ = jax.jit(lambda state: made().begin(state, LEARNER, data(1), NONE))(third)
+    assert not np.asarray(fresh.importance["item"]).any()
+
+
+def test_weights_are_left_out_by_their_importance_and_the_mean_mask_is_1() -> None:
+    f = {"item": jnp.array([[1.0, 3.0, 5.0]]), "bias": jnp.full(4, 2.0)}
+    ones = jax.tree.map(jnp.ones_like, f)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    masks = jax.jit(jax.vmap(lambda key: masked(ones, f, 0.8, key)))(keys)
+    np.testing.assert_array_equal(masks["bias"], 1.0)  # all alike: none is left out
+    item = np.asarray(masks["item"])[:, 0]
+    np.testing.assert_allclose((item == 0).mean(0), [0.0, 0.4, 0.8], atol=0.03)
+    np.testing.assert_allclose(item.mean(0), 1.0, atol=0.1)
+    np.testing.assert_allclose(np.unique(item), [0.0, 1.0, 1 / 0.6, 1 / 0.2], rtol=1e-5)
+    most = jax.jit(jax.vmap(lambda key: masked(ones, f, 1.0, key)))(keys)
+    np.testing.assert_allclose(np.asarray(most["item"]).max(), 100.0, rtol=1e-4)  # p is 0.99 at most
+
+
+@pytest.mark.parametrize("negatives", [2, 100])
+def test_the_contrast_is_that_of_the_most_similar_rows(negatives: int) -> None:
+    found = jax.jit(contrast, static_argnums=3)(X @ NOW["item"].T, X @ OLD["item"].T, ROWS, negatives, 0.07)
+    assert float(found) == pytest.approx(expected(NOW["item"], OLD["item"], negatives, 0.07), rel=1e-4)
+
+
+def test_the_term_is_the_contrast_with_the_old_model_masked_by_this_batch_too() -> None:
+    state = recorded(taught(), jnp.int32(0))
+    importance = {"item": jnp.asarray((0.63 * 0.37 + 0.37) * squared(), jnp.float32)}
+    old = jax.jit(masked)(OLD, importance, 0.8, jax.random.key(3))["item"]
+    assert 0 < (np.asarray(old) == 0).sum() < old.size
+    value, (gradient, _) = loss(state, NOW, np.float32(4.0))
+    assert float(value) == pytest.approx(4.0 * expected(NOW["item"], old), rel=1e-4)
+    step = 1e-5
+    for place in ((1, 0), (2, 2), (3, 1)):  # finite differences
+        ends = []
+        for sign in (1, -1):
+            moved = np.asarray(NOW["item"], np.float64).copy()
+            moved[place] += sign * step
+            ends.append(4.0 * expected(moved, old))
+        assert float(gradient["item"][place]) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-3, abs=1e-4)
+    assert not np.asarray(gradient["item"])[~CANDIDATES].any()
+
+
+def test_the_old_model_has_no_gradient_and_weight_0_is_plain_fine_tuning() -> None:
+    state = taught()
+    _, (gradient, old) = loss(state, NOW, np.float32(4.0))
+    assert np.asarray(gradient["item"]).any()
+    assert not np.asarray(old["item"]).any()
+    value, (gradient, _) = loss(state, NOW, np.float32(0.0))
+    assert float(value) == 0.0
+    assert not np.asarray(gradient["item"]).any()
+
+
+def test_before_the_first_increments_end_there_is_no_old_model() -> None:
+    value, _ = loss(jax.jit(lambda: made().init(LEARNER))(), NOW, np.float32(4.0))
+    assert float(value) == 0.0
+
+
+def test_rows_without_a_score_give_no_nan() -> None:
+    """As of an empty history."""
+    zeros = jnp.zeros((B, V))
+    value, slope = jax.jit(jax.value_and_grad(lambda said: contrast(said, zeros, ROWS, 3, 0.07)))(zeros)
+    assert np.isfinite(value)
+    assert np.isfinite(np.asarray(slope)).all()
+
+
+def test_it_applies_to_models_and_compact_rows_are_refused() -> None:
+    trace(sa_caisr, "sasrec", full_softmax)
+    with pytest.raises(UserError, match=r"training.rows=compact: strategies.it reads the scores of all items"):
+        trace(sa_caisr, "mf", lambda: bpr(negatives=2), rows="compact")
+
+
+def test_the_laws_of_strategies() -> None:
+    check_strategy(sa_caisr, off={"weight": 0.0}, arguments={"negatives": 8})
