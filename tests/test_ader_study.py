@@ -103,12 +103,13 @@ def test_a_stopped_row_goes_on_and_is_marked_until_then(
     assert "| Dropout | 1–2, 1 of 2 seeds |" in text
 
 
-def test_the_ten_rows_are_said_as_the_protocol_has_them(periods: Path, tmp_path: Path) -> None:
+def test_the_rows_are_said_as_the_protocol_has_them(periods: Path, tmp_path: Path) -> None:
     planned = {job.row: job.config for job in study.jobs(read(periods, tmp_path))}
     rows = study.read([f"path={periods}"])["rows"]
     assert sorted(planned) == sorted([*rows, "base-plain", "base-dropout"])
-    assert rows == list(study.read([f"path={periods}"])["table"])[:10]
-    assert len(rows) == 10 == len({row for row, _ in table.published()})
+    assert rows == list(study.read([f"path={periods}"])["table"])[:11]
+    assert len(rows) == 11
+    assert set(rows) == {"SA-CAISR", *(row for row, _ in table.published())}
     for row, config in planned.items():
         assert config["model"]["dropout"] == (0.0 if row in ("Finetune", "EWC", "base-plain") else 0.3)
         assert config["update"]["window"] == (0 if row.startswith("base") else "all" if row == "Joint" else 1)
@@ -129,11 +130,15 @@ def test_the_ten_rows_are_said_as_the_protocol_has_them(periods: Path, tmp_path:
         "ER-herding": "er",
         "ER-random": "er",
         "ER-loss": "er",
+        "SA-CAISR": "sa_caisr",
     }
     for row, each in parts.items():
         (node,) = each.values()
         if row == "EWC":
             assert (node["decay"], node["samples"]) == (0.0, 1000)
+            continue
+        if row == "SA-CAISR":
+            assert (node["weight"], node["negatives"], node["temperature"]) == (4.0, 128, 0.07)
             continue
         assert (node["capacity"], node["weight"], node["spread"]) == (30000, 0.8, True)
         assert node["adaptive"] == (row != "ADER-fix")
