@@ -129,8 +129,9 @@ def test_the_contrast_is_that_of_the_most_similar_rows(negatives: int) -> None:
 
 
 def test_the_term_is_the_contrast_with_the_old_model_masked_by_this_batch_too() -> None:
-    state = recorded(taught(), jnp.int32(0))
-    importance = {"item": jnp.asarray((0.63 * 0.37 + 0.37) * squared(), jnp.float32)}
+    before = RNG.uniform(size=(V, D)) * squared().max()  # of earlier batches
+    state = taught()._replace(importance={"item": jnp.asarray(before, jnp.float32)})
+    importance = {"item": jnp.asarray(0.63 * before + 0.37 * squared(), jnp.float32)}
     old = jax.jit(masked)(OLD, importance, 0.8, jax.random.key(3))["item"]
     assert 0 < (np.asarray(old) == 0).sum() < old.size
     value, (gradient, _) = loss(state, NOW, np.float32(4.0))
