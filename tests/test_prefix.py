@@ -132,7 +132,7 @@ def lawful(builds: Builds, policy: Update = lab.FINETUNE, protocol: dict[str, An
 
 
 EVERY = sorted(path.stem for path in (config_folder() / "strategy").glob("*.yaml"))
-ON_KERNELS = ("gpm", "orthogonal_updates", "packnet", "spectral_norm")
+ON_KERNELS = ("gpm", "orthogonal_updates", "packnet", "peso", "spectral_norm")
 
 
 @pytest.mark.parametrize(

@@ -40,14 +40,17 @@ from incremental.strategies.ewc import ewc
 from incremental.strategies.exemplar_replay import exemplar_replay
 from incremental.strategies.feature_distillation import feature_distillation
 from incremental.strategies.gem import gem
+from incremental.strategies.incctr import incctr
 from incremental.strategies.l2_to_last import l2_to_last
 from incremental.strategies.lwf import lwf
 from incremental.strategies.ogd import ogd
 from incremental.strategies.packnet import packnet
+from incremental.strategies.peso import peso
 from incremental.strategies.replay import replay
 from incremental.strategies.shrink_perturb import shrink_perturb
 from incremental.strategies.si import si
 from incremental.strategies.spectral_norm import spectral_norm
+from incremental.strategies.spmf import spmf
 from incremental.strategies.warm_rows import warm_rows
 from tests import lab
 
@@ -88,10 +91,13 @@ PARTS: dict[str, Callable[..., Strategy]] = {
     "shrink": lambda problem: shrink_perturb(problem, perturb=0.05),
     "spectral": spectral_norm,
     "counted": counted,
+    "labels": lambda problem: incctr(problem, weight=0.5),
+    "ranked": lambda problem: spmf(problem, capacity=32, rows=8),
 }
 PENALTIES: dict[str, Callable[..., Strategy]] = {
     "l2": lambda problem, weight: l2_to_last(problem, weight=weight),
     "ewc": lambda problem, weight: ewc(problem, weight=1e5 * weight, samples=8),
+    "peso": lambda problem, weight: peso(problem, weight=weight, tables=True),
 }
 
 
@@ -186,7 +192,14 @@ def test_models_train_as_with_whole_tables(model: str, optimizer: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
     "names",
-    [("replay", "warm_rows", "shrink"), ("exemplars", "gem", "ewc"), ("teacher", "si"), ("packnet",), ("agem", "der")],
+    [
+        ("replay", "warm_rows", "shrink"),
+        ("exemplars", "gem", "ewc"),
+        ("teacher", "si"),
+        ("packnet",),
+        ("agem", "der"),
+        ("labels", "ranked", "peso"),
+    ],
     ids="+".join,
 )
 def test_strategies_train_as_with_whole_tables(model: str, names: tuple[str, ...]) -> None:
