@@ -1,4 +1,4 @@
-"""SPMF: a reservoir whose badly predicted members come back more often (Wang, Yin et al. 2018, KDD)."""
+"""SPMF: a reservoir whose badly predicted members come back more often (Wang, Yin et al. 2018, SIGIR)."""
 
 from typing import Literal, NamedTuple, get_args
 
