@@ -28,6 +28,7 @@ from incremental.heads.hierarchical_softmax import hierarchical_softmax
 from incremental.heads.in_batch_softmax import in_batch_softmax
 from incremental.heads.log_uniform_softmax import log_uniform_softmax
 from incremental.heads.sampled_softmax import sampled_softmax
+from incremental.models.bert4rec import bert4rec
 from incremental.models.gru4rec import gru4rec
 from incremental.models.matrix_factorization import matrix_factorization
 from incremental.models.sasrec import sasrec
@@ -61,6 +62,7 @@ MODELS: dict[str, Callable[[], Model]] = {
     "mf": lambda: matrix_factorization(width=8),
     "gru4rec": lambda: gru4rec(width=8, dropout=0.2),
     "sasrec": lambda: sasrec(width=8, blocks=1, dropout=0.2),
+    "bert4rec": lambda: bert4rec(width=8, blocks=1, dropout=0.2),
 }
 OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "sgd": lambda: optimizers.sgd(learning_rate=0.5, clip=0.5),

@@ -1,0 +1,114 @@
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from incremental.core.problem import problem
+from incremental.core.spec import Sizes, next_item
+from incremental.errors import UserError
+from incremental.heads.full_softmax import full_softmax
+from incremental.models.bert4rec import bert4rec
+from tests.models.lanes import HISTORY, assert_trains_in_lanes_on_compact_rows
+
+L, D, HEADS, BLOCKS = 5, 6, 2, 2
+SIZES = Sizes(item=20, user=3)
+HISTORIES = np.array([[0, 0, 3, 9, 4], [1, 2, 3, 4, 5], [0, 0, 0, 0, 7], [0] * L], np.int32)
+
+# -- BERT4Rec of one history without padding, in numpy, from the paper's formulas -------------------------------------
+
+
+def norm(x: Any, p: Any) -> Any:
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
+
+
+def dense(x: Any, p: Any) -> Any:
+    return x @ p["kernel"] + p["bias"]
+
+
+def gelu(x: Any) -> Any:
+    return x * np.vectorize(lambda v: 0.5 * (1 + math.erf(v / math.sqrt(2))))(x)
+
+
+def block_of(x: Any, p: Any) -> Any:
+    """x [n, D]: every position looks at all."""
+    q, k, v = (dense(x, p[name]) for name in ("query", "key", "value"))
+    out, size = np.zeros_like(x), D // HEADS
+    for head in range(HEADS):
+        part = slice(head * size, (head + 1) * size)
+        for i in range(len(x)):
+            powers = np.exp(k[:, part] @ q[i, part] / np.sqrt(size))
+            out[i, part] = powers / powers.sum() @ v[:, part]
+    x = norm(x + dense(out, p["attended"]), p["attention_norm"])
+    return norm(x + dense(gelu(dense(x, p["inner"])), p["outer"]), p["norm"])
+
+
+def hidden_of(items: Any, p: Any, hides: tuple[int, ...] = ()) -> Any:
+    """items [l], the history without padding; training `hides` some places."""
+    x = p["item"]["embedding"][items]
+    x[list(hides)] = p["mask"]
+    x = np.concatenate([x, p["mask"][None]]) + p["position"][-len(items) - 1 :]
+    for i in range(BLOCKS):
+        x = block_of(x, p[f"layers_{i}"])
+    return gelu(dense(x[-1], p["top"]))
+
+
+@pytest.fixture(scope="module")
+def computed() -> Any:
+    """Parameters away from their start, outputs, and hidden vectors in training with nothing, all and half hidden."""
+
+    def made(masked: Any) -> Any:
+        model = bert4rec(width=D, heads=HEADS, blocks=BLOCKS, dropout=0.0, masked=masked)
+        return problem(model, full_softmax(), next_item(L), SIZES)
+
+    rng = np.random.default_rng(3)
+    shapes = jax.eval_shape(made(0.0).init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: rng.normal(scale=0.6, size=leaf.shape).astype(np.float32), shapes)
+
+    @jax.jit
+    def compute(params: Any, masked: Any) -> Any:
+        apply, rows = made(masked).apply, jnp.tile(HISTORIES[:1], (4000, 1))
+        inputs = {"history": HISTORIES}
+        return apply(params, inputs), apply(params, inputs, key=jax.random.key(0)).hidden, apply(
+            params, {"history": rows}, key=jax.random.key(1)
+        ).hidden  # fmt: skip
+
+    doubles = jax.tree.map(np.float64, params)
+    return doubles, *(jax.tree.map(np.asarray, compute(params, np.float32(masked))) for masked in (0.0, 0.999999, 0.3))
+
+
+def test_hidden_is_the_papers_without_any_padding(computed: Any) -> None:
+    p, (outputs, trained, _), *_ = computed
+    expected = np.array([hidden_of(row[row > 0], p) for row in HISTORIES])
+    np.testing.assert_allclose(outputs.hidden, expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(trained, expected, rtol=1e-3, atol=1e-4)  # with a key, where nothing is hidden
+    np.testing.assert_allclose(
+        outputs.scores, expected @ p["item"]["embedding"].T + p["item_bias"], rtol=1e-3, atol=1e-3
+    )
+
+
+def test_training_hides_items_and_only_training(computed: Any) -> None:
+    p, (whole, *_), (outputs, hidden, _), (_, _, draws) = computed
+    np.testing.assert_array_equal(outputs.hidden, whole.hidden)
+    expected = np.array([hidden_of(row[row > 0], p, (*range((row > 0).sum()),)) for row in HISTORIES])
+    np.testing.assert_allclose(hidden, expected, rtol=1e-3, atol=1e-4)
+    # Of three items each set of places is hidden with its own probability.
+    items = HISTORIES[0, 2:]
+    for hides, share in (((), 0.7**3), ((0,), 0.3 * 0.7**2), ((1, 2), 0.3**2 * 0.7), ((0, 1, 2), 0.3**3)):
+        met = np.abs(draws - hidden_of(items, p, hides)).max(1) < 1e-3
+        assert abs(met.mean() - share) < 4 * np.sqrt(share * (1 - share) / len(draws))
+
+
+def test_lanes_on_compact_rows_under_replay_and_ewc() -> None:
+    model = bert4rec(width=4, heads=1, blocks=1, dropout=0.2)
+    assert_trains_in_lanes_on_compact_rows(model, next_item(HISTORY))
+
+
+def test_what_it_cannot_do_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"model\.width=6: expected a multiple of model\.heads=4"):
+        bert4rec(width=6, heads=4)
+    with pytest.raises(UserError, match=r"training\.sharing=prefix: the model does not say"):
+        problem(bert4rec(), full_softmax(), next_item(L), SIZES, sharing="prefix")
