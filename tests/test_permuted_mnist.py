@@ -46,6 +46,7 @@ def test_a_task_is_an_order_of_the_pixels(shown: Stream) -> None:
             map(bytes, shown.train.images)
         )
         assert int(trained.increment) == t
+    trained = shown.trained(1)
     part = piece(trained, 20, 30)
     assert int(part.size) == 10
     np.testing.assert_array_equal(part.rows.labels[:10], trained.rows.labels[20:30])

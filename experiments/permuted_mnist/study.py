@@ -121,8 +121,8 @@ def keep(executor: Executor, half: Path, done: int, measured: Measured) -> None:
 def restored(executor: Executor, half: Path) -> tuple[int, Measured]:
     """The lanes as `keep` left them; the tasks that are done, and what was measured."""
     with np.load(half) as kept:
-        shape = jax.tree.structure(executor.state[:2])
-        leaves = [kept[f"leaf_{i}"] for i in range(shape.num_leaves)]
+        old, shape = jax.tree.flatten(executor.state[:2])
+        leaves = [kept[f"leaf_{i}"] for i in range(len(old))]
         learner, own = executor.way.device(jax.tree.unflatten(shape, leaves))
         executor.state = executor.state._replace(learner=learner, strategy=own)
         found: dict[str, Any] = {name: kept[name] for name in Measured._fields}
