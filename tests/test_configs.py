@@ -54,9 +54,8 @@ def check(values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_fits_its_factory(group: str, choice: str) -> None:
-    place = {"strategy": "+strategy@strategies.it", "text": "+text@data.text", "task": "+task@data.task"}.get(
-        group, group
-    )
+    nested = {"strategy": "strategies.it", "text": "data.text", "task": "data.task", "feature": "data.features.it"}
+    place = f"+{group}@{nested[group]}" if group in nested else group
     check(composed(f"{place}={choice}", *NEEDED.get(choice, [])))
 
 

@@ -72,6 +72,22 @@ def history(*, length: Count, kind: str = "item") -> Feature:
     return Feature(Input((length,), np.dtype(np.int32), kind), of, past="needed")
 
 
+@checked
+def times(*, length: Count) -> Feature:
+    """[length] int32: seconds that each of the user's last events was before the last one of them; 0 where there is
+    none. They say nothing of the event itself, so that they are known when items are recommended."""
+
+    def of(log: Interactions, examples: Examples) -> np.ndarray:
+        past = examples.past
+        if not len(log.time):
+            return np.zeros(past.shape, np.int32)
+        ages = np.where(past >= 0, log.time[past[:, -1:]] - log.time[past], 0)
+        found: Ints = np.minimum(ages, np.iinfo(np.int32).max).astype(np.int32)
+        return found
+
+    return Feature(Input((length,), np.dtype(np.int32), "second"), of, past="read")
+
+
 def current(*, kind: str) -> Feature:
     """[] int32: the event's own id of a kind, which must be known before its label is: a shop, a category asked for."""
 

@@ -30,6 +30,7 @@ from incremental.heads.log_uniform_softmax import log_uniform_softmax
 from incremental.heads.sampled_softmax import sampled_softmax
 from incremental.models.bert4rec import bert4rec
 from incremental.models.gru4rec import gru4rec
+from incremental.models.hstu import hstu
 from incremental.models.matrix_factorization import matrix_factorization
 from incremental.models.sasrec import sasrec
 from incremental.run.capacity import grow
@@ -63,6 +64,7 @@ MODELS: dict[str, Callable[[], Model]] = {
     "gru4rec": lambda: gru4rec(width=8, dropout=0.2),
     "sasrec": lambda: sasrec(width=8, blocks=1, dropout=0.2),
     "bert4rec": lambda: bert4rec(width=8, blocks=1, dropout=0.2),
+    "hstu": lambda: hstu(width=8, blocks=1, dropout=0.2),
 }
 OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "sgd": lambda: optimizers.sgd(learning_rate=0.5, clip=0.5),

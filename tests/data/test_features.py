@@ -71,6 +71,13 @@ def test_the_events_own_id_is_current() -> None:
     assert read("event", stream) == [0, 1, 2, 3, 4, 5]
 
 
+def test_times_are_seconds_before_the_last_event_of_the_past() -> None:
+    stream = made(times=of.times(length=2))
+    # Event n happens at second n; u has events 0, 2, 3 and 5, v 1 and 4.
+    assert read("times", stream) == [[0, 0], [0, 0], [0, 0], [2, 0], [0, 0], [1, 0]]
+    assert stream.spec.inputs["times"] == Input((2,), WHOLE, "second")
+
+
 def test_the_mean_of_texts_is_over_what_is_there_and_0_where_nothing_is() -> None:
     stream = made(text=TEXT, past=of.mean_text(TEXT), asked=of.own_text(TEXT))
     a, c, b = TEXT[1:]
@@ -123,6 +130,7 @@ FEATURES = {
     "said": lambda: of.tokens(TITLES, 2),
     "user": of.user,
     "history": lambda: of.history(length=2),
+    "times": lambda: of.times(length=2),
     "event": of.event,
     "peeking": peeking,
     "counted": counted,

@@ -20,14 +20,14 @@ ROWS, BATCH, HISTORY = 12, 8, 4
 
 
 def part(t: int, spec: Spec, names: tuple[str, ...]) -> Data:
-    """Increment t; float inputs are uniform in 0..1000."""
+    """Increment t; inputs beside histories are uniform in 0..999."""
     rng = np.random.default_rng(t)
     history = np.where(np.arange(HISTORY) >= rng.integers(0, HISTORY, (ROWS, 1)), rng.integers(1, 40, (ROWS, 4)), 0)
     labels, users = (rng.integers(1, 40, ROWS).astype(np.int32) for _ in range(2))
     inputs = {
         name: history.astype(np.int32)
         if name == "history"
-        else rng.uniform(0, 1000, (ROWS, *spec.inputs[name].shape)).astype(np.float32)
+        else rng.integers(0, 1000, (ROWS, *spec.inputs[name].shape)).astype(np.int32)
         for name in names
     }
     fields: Any = (np.ones(ROWS, np.float32), np.ones(ROWS, bool), np.full(ROWS, t, np.int32), users)
