@@ -10,6 +10,7 @@ DIRECTION = {
     # Measures of a metric of which more is better.
     **dict.fromkeys(("prequential", "slope", "final_average", "average_incremental", "anytime_average"), 1),
     **dict.fromkeys(("learning_accuracy", "backward_transfer", "forward_transfer"), 1),
+    **dict.fromkeys(("learning_average", "retained_average", "harmonic_mean"), 1),
     **dict.fromkeys(("forgetting", "forgetting_chaudhry", "intransigence", "standard_error"), -1),
     # Costs. That there are few updates is a cost saved, but not a quality of each.
     **dict.fromkeys(("seconds_per_update", "waited_per_update", "wall_per_update", "compile_seconds"), -1),
