@@ -196,5 +196,6 @@ def make(
         sharing=training.sharing,
         following=tuple(name for name, part in parts.items() if part.record is not Strategy().record),
         early=tuple(name for name, part in parts.items() if part.early and name != "head"),
+        rank_lists=rank(cutoffs=cutoffs, lists=True),
     )
     return multiplying(program, training.precision)

@@ -38,6 +38,7 @@ class Program(NamedTuple):
         frozen: weights that are not trained, on the host; they travel in `Data.side`
         following: strategies, the head's too, whose `record` follows the steps
         early: strategies that act in the base part too
+        rank_lists: as `rank`, and keeps each example's first items; None: the program cannot
     """
 
     init: Callable[[Array], State]
@@ -63,3 +64,4 @@ class Program(NamedTuple):
     frozen: Any = None
     following: tuple[str, ...] = ()
     early: tuple[str, ...] = ()
+    rank_lists: Callable[[State, Data, Seen | None], Ranks] | None = None

@@ -69,9 +69,9 @@ def learning_average(R: ArrayLike) -> float | None:
 
 
 def retained_average(R: ArrayLike) -> float | None:
-    """1/(T-1) Σ_{j<T} R[T, j] of R [T, T]: the past increments at the end; stability. Lee et al. 2024. None where T = 1.
+    """1/(T-1) Σ_{j<T} R[T, j] of R [T, T]: the past increments at the end; stability. Lee et al. 2024.
 
-    Together with :func:`learning_average` it is the last row of R in two parts.
+    Together with :func:`learning_average` it is the last row of R in two parts. None where T = 1.
     """
     return _mean(_square(R)[-1, :-1])
 
