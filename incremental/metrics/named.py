@@ -15,10 +15,11 @@ from incremental.metrics.metric import Metric
 
 @cache
 def factories() -> Mapping[str, Callable[..., Metric]]:
-    """The factories of this folder by name: a file has the one that it is named by."""
+    """The factories of this folder by name, those that take a K: a file has the one that it is named by."""
     names = [each.name for each in pkgutil.iter_modules(folder.__path__)]
     modules = {name: importlib.import_module(f"{folder.__name__}.{name}") for name in names}
-    return {name: getattr(module, name) for name, module in modules.items() if hasattr(module, name)}
+    found = {name: getattr(module, name) for name, module in modules.items() if hasattr(module, name)}
+    return {name: factory for name, factory in found.items() if "k" in inspect.signature(factory).parameters}
 
 
 def metric_named(name: str) -> str | Metric:

@@ -10,7 +10,7 @@ from incremental.metrics.metric import Metric
 def new_item_exposure(*, k: Count) -> Metric:
     """Σ_{i new} c_i / Σ_i c_i, c_i how often item i is among the first K of an event of increment t.
 
-    New are items without a training event (candidates only with data.unseen_items=listed) and those whose first one is
+    New are items without a training event (where data.unseen_items makes them candidates) and those whose first one is
     of increment t - 1, if that is not the base part: what the last update brought. NaN where no candidate is new, or
     nothing is recommended. Deviation: all K places weigh the same, where the source discounts them by 1 / log2.
     """
