@@ -185,6 +185,7 @@ def make(
         validate=validate,
         end=partial(steps.end, setup, fit=fit),
         rank=rank(cutoffs=cutoffs),
+        rank_lists=rank(cutoffs=cutoffs, lists=True),
         scores=lambda state, inputs: scores(prepare(state), inputs),
         represent=lambda state, inputs: steps.outputs(setup, prepare(state), inputs).hidden,
         tables=tables,
@@ -196,6 +197,5 @@ def make(
         sharing=training.sharing,
         following=tuple(name for name, part in parts.items() if part.record is not Strategy().record),
         early=tuple(name for name, part in parts.items() if part.early and name != "head"),
-        rank_lists=rank(cutoffs=cutoffs, lists=True),
     )
     return multiplying(program, training.precision)

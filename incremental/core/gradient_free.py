@@ -77,6 +77,7 @@ def gradient_free(
         validate=validate,
         end=end,
         rank=own(),
+        rank_lists=own(lists=True),
         scores=ranked,
         represent=None,
         tables=lambda _state: {kind: {} for kind in sizes},
@@ -86,6 +87,5 @@ def gradient_free(
         cutoffs=cutoffs,
         sizes=sizes,
         counting=True,
-        rank_lists=own(lists=True),
     )
     return multiplying(program, "float32")

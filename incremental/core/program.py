@@ -31,6 +31,7 @@ class Program(NamedTuple):
         keeps: an update ends with its best epoch, which may be another than the last
         cutoffs: the K's whose recommendations `rank` counts
         sizes: capacities of the id tables
+        rank_lists: as `rank`, and keeps each example's first items; None: the program cannot
         counting: an update's rows are all events that arrived, those of the validation part too, each once
         sharing: what examples share of the model's work; where it is prefixes, training histories are cut by runs
         shardings: of a tree's leaves over several devices
@@ -38,7 +39,6 @@ class Program(NamedTuple):
         frozen: weights that are not trained, on the host; they travel in `Data.side`
         following: strategies, the head's too, whose `record` follows the steps
         early: strategies that act in the base part too
-        rank_lists: as `rank`, and keeps each example's first items; None: the program cannot
     """
 
     init: Callable[[Array], State]
@@ -57,6 +57,7 @@ class Program(NamedTuple):
     keeps: bool
     cutoffs: tuple[int, ...]
     sizes: Sizes
+    rank_lists: Callable[[State, Data, Seen | None], Ranks] | None = None
     counting: bool = False
     sharing: Sharing = "none"
     shardings: Callable[[PyTree], PyTree] | None = None
@@ -64,4 +65,3 @@ class Program(NamedTuple):
     frozen: Any = None
     following: tuple[str, ...] = ()
     early: tuple[str, ...] = ()
-    rank_lists: Callable[[State, Data, Seen | None], Ranks] | None = None
