@@ -1,5 +1,6 @@
 """Metrics beyond accuracy, each on a case that was worked out by hand."""
 
+import inspect
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +36,9 @@ def measured(name: str, **arguments: Any) -> Any:
 def test_novelty_is_the_mean_of_the_items_bits() -> None:
     assert measured("novelty@3") == pytest.approx((3 * 1 + 2 * 2 + 1 * 3) / 6)  # of 1, 2, 3 and 3 bits
     assert math.isnan(measured("novelty@3", shown={3: np.zeros(5, int)}))
+    unseen = CATALOGUE._replace(events=np.array([0, 8, 0, 0, 0]))
+    metric: Any = metric_named("novelty@3")
+    assert metric.measure(None, {3: np.array([0, 0, 1, 0, 0])}, unseen, None) == 3.0  # as if of one event of 8
 
 
 def test_the_gini_index_is_0_of_equal_counts_and_1_of_one_item() -> None:
@@ -53,11 +57,11 @@ def test_the_exposure_of_new_items_is_their_share_of_the_places() -> None:
 
 def test_what_popularity_would_have_shown_is_not_serendipitous() -> None:
     """a is first by popularity, b second, c and d share the third and fourth place; 9 is unknown."""
-    labels = np.array([A, B, C, C, 9], np.int32)
-    ranks = np.array([0, 1, 0, 5, np.inf], np.float32)
-    assert measured("serendipity@2", labels=labels, ranks=ranks).tolist() == [0, 0, 1, 0, 0]
-    assert measured("serendipity@1", labels=labels, ranks=ranks).tolist() == [0, 0, 1, 0, 0]  # b is not the first
-    assert measured("serendipity@3", labels=labels, ranks=ranks).tolist() == [0] * 5  # c is popularity's 3.5th
+    labels = np.array([A, B, C, C, 9, B], np.int32)
+    ranks = np.array([0, 1, 0, 5, np.inf, 0], np.float32)
+    assert measured("serendipity@2", labels=labels, ranks=ranks).tolist() == [0, 0, 1, 0, 0, 0]
+    assert measured("serendipity@1", labels=labels, ranks=ranks).tolist() == [0, 0, 1, 0, 0, 1]  # popularity's is a
+    assert measured("serendipity@3", labels=labels, ranks=ranks).tolist() == [0] * 6  # c is popularity's 3.5th
 
 
 def test_diversity_is_the_mean_distance_in_a_list() -> None:
@@ -80,6 +84,7 @@ def test_calibration_is_the_divergence_of_the_lists_categories_from_the_pasts() 
 def test_names_lead_to_the_file_of_their_name() -> None:
     assert {*factories()} >= {"calibration", "diversity", "gini", "new_item_exposure", "novelty", "serendipity"}
     assert not {*factories()} & {"ranking", "metric", "named", "continual", "classes"}
+    assert all("k" in inspect.signature(factory).parameters for factory in factories().values())
     names = ["ndcg@10", "novelty@5", "diversity@10", "diversity@10.category", "calibration@20.shop"]
     metrics = resolved(names)
     check(metrics)

@@ -42,7 +42,10 @@ def stream(**protocol: Any) -> Stream:
     """Items a, b and c of the base part, d of the first increment, e of the second."""
     events = [event for part in PARTS for event in part]
     users, items = zip(*events, strict=True)
-    frame = {"user": users, "item": items, "shop": [SHOPS[item] for item in items], "time": range(len(events))}
+    # An item's shop is that of its first event that has one: b's first has none, a's last is another.
+    shops = [SHOPS[item] for item in items]
+    shops[2], shops[4] = "", "south"
+    frame = {"user": users, "item": items, "shop": shops, "time": range(len(events))}
     increment = np.repeat(np.arange(len(PARTS)), [len(part) for part in PARTS]).astype(np.int32)
     source = Table(pl.DataFrame(frame), "by hand", text=TITLES, kinds=("shop",))
     given: Any = {"history": 3, "validation": 0.0, "text": hashed_words(width=64), **protocol}
@@ -99,7 +102,7 @@ def test_what_is_read_is_the_streams() -> None:
     assert given["text"].shape == (6, 64)
     shops = stream().interactions.vocabulary("shop")
     assert [shops[i] for i in given["shop"]] == ["", "north", "north", "south", "south", ""]
-    assert [shops[i] for i in field_of(stream(), "shop", 0)] == ["", "north", "north", "south", "", ""]
+    assert [shops[i] for i in field_of(stream(), "shop", 0)] == ["", "north", "", "south", "", ""]
     for t, new in ((1, [0, 4, 5]), (2, [0, 4, 5])):
         count = np.bincount(stream().label[stream().training_events(range(t))], minlength=6)
         assert np.flatnonzero(catalogue_of(stream(), t, count, count > 0).new).tolist() == new
