@@ -1,4 +1,5 @@
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,15 @@ def test_the_reference_of_strategies_is_up_to_date() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "document_strategies"), "check=true"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_catalogue_is_up_to_date() -> None:
+    made = runpy.run_path(str(ROOT / "scripts" / "document_catalogue"))["page"]()
+    assert (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8") == made, "run scripts/document_catalogue"
+    groups = [
+        path.stem for group in ("model", "head", "strategy") for path in (ROOT / "configs" / group).glob("*.yaml")
+    ]
+    assert not [name for name in groups if f"| [{name}](" not in made]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -251,8 +251,8 @@ def test_popularity_that_counts_the_future_is_flagged() -> None:
 class Late(Stream):
     """Histories end with the user's next event."""
 
-    def _past(self, events: Any, visible: Any, by_run: bool = False) -> Any:
-        past = super()._past(events, visible, by_run)
+    def past(self, events: Any, visible: Any, by_run: bool = False) -> Any:
+        past = super().past(events, visible, by_run)
         for row, event in enumerate(events):
             later = np.flatnonzero(self.interactions.user[event + 1 :] == self.interactions.user[event])
             past[row, -1] = event + 1 + later[0] if len(later) else -1

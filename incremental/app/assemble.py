@@ -29,6 +29,7 @@ from incremental.data.stream import Stream
 from incremental.domains import Count, checked
 from incremental.errors import UserError
 from incremental.metrics.metric import Metric, check
+from incremental.metrics.named import resolved
 from incremental.run.alone import Build
 from incremental.run.policy import Update
 from incremental.run.records import cutoffs
@@ -50,7 +51,7 @@ class Evaluation(NamedTuple):
     """What is measured."""
 
     metrics: tuple[Any, ...]
-    """names, then `Metric`s of one's own"""
+    """names, of the label's rank, and `Metric`s"""
     matrix: bool
     """the whole matrix R on the held-out parts, after every update"""
     sample: Sample | None = None
@@ -65,9 +66,9 @@ def evaluation(*, metrics: list[str | Metric], matrix: bool = False, events: Cou
     row of a table."""
     if not metrics:
         raise UserError("evaluation.metrics is empty: name at least one, e.g. [ndcg@10]")
-    check(metrics)
-    cutoffs(metrics)
-    return Evaluation(tuple(metrics), matrix, None if events is None else Sample(events))
+    measured = resolved(metrics)
+    check(measured)
+    return Evaluation(measured, matrix, None if events is None else Sample(events))
 
 
 class Parts(NamedTuple):

@@ -22,6 +22,7 @@ from incremental.run.alone import Alone, Functions
 from incremental.run.checkpoint import Checkpoints
 from incremental.run.executor import Base, Snapshot
 from incremental.run.feed import Feed
+from incremental.run.records import cutoffs
 
 SHARED = ("seed", "data", "model", "head", "optimizer", "training", "devices")  # the keys that make a base part
 DRAWN = ("history", "heldout", "validation", "seed", "ties", "task", "features")
@@ -63,7 +64,7 @@ class Store:
         """The functions by capacities of what the config builds: those of the job before, where it built the same."""
         nodes = [config[name] for name in ("model", "head", "optimizer", "strategies", "training", "devices")]
         data = config["data"] if parts.batch_size is None else None  # the oracle is made of its stream
-        built = f"{json.dumps([nodes, data])} {parts.stream.spec} {parts.evaluation.metrics}"
+        built = f"{json.dumps([nodes, data])} {parts.stream.spec} {cutoffs(parts.evaluation.metrics)}"
         if built != self.built:
             self.built, self.functions = built, {}
         return self.functions

@@ -185,6 +185,7 @@ def make(
         validate=validate,
         end=partial(steps.end, setup, fit=fit),
         rank=rank(cutoffs=cutoffs),
+        rank_lists=rank(cutoffs=cutoffs, lists=True),
         scores=lambda state, inputs: scores(prepare(state), inputs),
         represent=lambda state, inputs: steps.outputs(setup, prepare(state), inputs).hidden,
         tables=tables,

@@ -1,6 +1,7 @@
 """Models that update without gradients, as the same `Program` that `make` returns: drivers cannot tell them apart."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import jax.numpy as jnp
 from jax import Array
@@ -66,6 +67,7 @@ def gradient_free(
         return state._replace(fit=fresh_fit())
 
     ranked = rankable(lambda state, rows: scores(state.learner.params, rows), of_kinds(inputs, sizes), known)
+    own = partial(ranker_of_one if alike else ranker, ranked, batch_size=rank_batch_size, cutoffs=cutoffs)
     program = Program(
         init=start,
         restart=restart,
@@ -74,7 +76,8 @@ def gradient_free(
         run_epoch=run_epoch,
         validate=validate,
         end=end,
-        rank=(ranker_of_one if alike else ranker)(ranked, batch_size=rank_batch_size, cutoffs=cutoffs),
+        rank=own(),
+        rank_lists=own(lists=True),
         scores=ranked,
         represent=None,
         tables=lambda _state: {kind: {} for kind in sizes},

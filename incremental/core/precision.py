@@ -97,8 +97,10 @@ def multiplying(program: Program, precision: Precision) -> Program:
 
         return called
 
-    names = ("init", "restart", "begin", "base_epoch", "run_epoch", "validate", "end", "rank", "scores", "represent")
-    functions: Any = {name: exact(each) for name in (*names, "tables") if (each := getattr(program, name)) is not None}
+    names = ("init", "restart", "begin", "base_epoch", "run_epoch", "validate", "end", "rank", "rank_lists", "scores")
+    functions: Any = {
+        name: exact(each) for name in (*names, "represent", "tables") if (each := getattr(program, name)) is not None
+    }
     return program._replace(**functions)
 
 

@@ -31,6 +31,7 @@ class Program(NamedTuple):
         keeps: an update ends with its best epoch, which may be another than the last
         cutoffs: the K's whose recommendations `rank` counts
         sizes: capacities of the id tables
+        rank_lists: as `rank`, and keeps each example's first items; None: the program cannot
         counting: an update's rows are all events that arrived, those of the validation part too, each once
         sharing: what examples share of the model's work; where it is prefixes, training histories are cut by runs
         shardings: of a tree's leaves over several devices
@@ -56,6 +57,7 @@ class Program(NamedTuple):
     keeps: bool
     cutoffs: tuple[int, ...]
     sizes: Sizes
+    rank_lists: Callable[[State, Data, Seen | None], Ranks] | None = None
     counting: bool = False
     sharing: Sharing = "none"
     shardings: Callable[[PyTree], PyTree] | None = None

@@ -99,12 +99,14 @@ def ranker(
     *,
     batch_size: int,
     cutoffs: tuple[int, ...] = (),
+    lists: bool = False,
     prepare: Callable[[State], State] = lambda state: state,
 ) -> Callable[[State, Data, Seen | None], Ranks]:
     """A function that ranks every row's label in batches of `batch_size`, and counts the first K recommendations.
 
-    Items of `Seen` are left out of their row's ranking, its label excepted. `cutoffs` are the K's. `prepare` is done
-    once a ranking: `scores` gets the state it returns, whose catalogue counts `data.listed` among the seen.
+    Items of `Seen` are left out of their row's ranking, its label excepted. `cutoffs` are the K's; with `lists`
+    each row's first are kept too. `prepare` is done once a ranking: `scores` gets the state it returns, whose catalogue
+    counts `data.listed` among the seen.
     """
 
     def rank(state: State, data: Data, seen: Seen | None = None) -> Ranks:
@@ -126,7 +128,7 @@ def ranker(
 
             def read(values: Array) -> Ranks:
                 rank = ranks.rank.at[jnp.where(fresh, index, total)].set(label_rank(values, labels), mode="drop")
-                recommended = ranks.recommended
+                recommended, firsts = ranks.recommended, ranks.lists
                 if cutoffs:
                     best, top = top_k(values, min(max(cutoffs), capacity))
                     real = fresh[:, None] & (best > -jnp.inf)
@@ -135,27 +137,32 @@ def ranker(
                     recommended = jnp.stack(
                         [recommended[i].at[top].add(first.astype(jnp.int32)) for i, first in enumerate(within)]
                     )
+                    if firsts is not None:
+                        at = firsts.at[jnp.where(fresh, index, total)]
+                        firsts = at.set(jnp.where(real, top, 0), mode="drop")
                 own = ranks.scores
                 if own is not None:
                     own = own.at[jnp.where(fresh, index, total)].set(values, mode="drop")
-                return Ranks(rank, recommended, own)
+                return Ranks(rank, recommended, own, firsts)
 
             # Always true, which XLA cannot know: so the scores are masked once, and not for each reader anew.
             return jax.lax.cond(fresh[0], read, lambda _: ranks, values)
 
         kept = jnp.zeros((total, capacity), jnp.float32) if capacity <= CLASSES else None
-        empty = Ranks(jnp.full((total,), jnp.inf, jnp.float32), jnp.zeros((len(cutoffs), capacity), jnp.int32), kept)
+        firsts = jnp.zeros((total, min(max(cutoffs), capacity)), jnp.int32) if lists and cutoffs else None
+        last = jnp.full((total,), jnp.inf, jnp.float32)
+        empty = Ranks(last, jnp.zeros((len(cutoffs), capacity), jnp.int32), kept, firsts)
         return jax.lax.fori_loop(0, (data.size + batch_size - 1) // batch_size, body, empty)
 
     return rank
 
 
 def ranker_of_one(
-    scores: Scores, *, batch_size: int, cutoffs: tuple[int, ...] = ()
+    scores: Scores, *, batch_size: int, cutoffs: tuple[int, ...] = (), lists: bool = False
 ) -> Callable[[State, Data, Seen | None], Ranks]:
     """As `ranker`, for scores that are the same for every example: one is scored, and all labels are looked up in its
     sorted scores. Where each row leaves out items of its own, rows are ranked one by one."""
-    one_by_one = ranker(scores, batch_size=batch_size, cutoffs=cutoffs)
+    one_by_one = ranker(scores, batch_size=batch_size, cutoffs=cutoffs, lists=lists)
 
     def rank(state: State, data: Data, seen: Seen | None = None) -> Ranks:
         if seen is not None:
@@ -168,12 +175,15 @@ def ranker_of_one(
         lower, upper = (jnp.searchsorted(in_order, own, side=side, method="sort") for side in ("left", "right"))
         halves = 2 * (capacity - upper) + (upper - lower) - 1  # as in `label_rank`
         found = jnp.where(fresh & inside & (own > -jnp.inf), 0.5 * halves, jnp.inf).astype(jnp.float32)
-        recommended = jnp.zeros((len(cutoffs), capacity), jnp.int32)
+        recommended, firsts = jnp.zeros((len(cutoffs), capacity), jnp.int32), None
         if cutoffs:
             best, top = top_k(values, min(max(cutoffs), capacity))
             times = [jnp.where((best[0] > -jnp.inf) & (jnp.arange(top.shape[1]) < k), data.size, 0) for k in cutoffs]
             recommended = recommended.at[:, top[0]].add(jnp.stack(times))
-        return Ranks(found, recommended, jnp.where(fresh[:, None], values, 0.0) if capacity <= CLASSES else None)
+            if lists:
+                firsts = jnp.where(fresh[:, None] & (best > -jnp.inf), top, 0)
+        kept = jnp.where(fresh[:, None], values, 0.0) if capacity <= CLASSES else None
+        return Ranks(found, recommended, kept, firsts)
 
     return rank
 

@@ -156,7 +156,7 @@ def sharded(program: Program, layout: Layout) -> Program:
 
         return called
 
-    names = ("init", "restart", "begin", "base_epoch", "run_epoch", "validate", "end", "rank", "scores")
+    names = ("init", "restart", "begin", "base_epoch", "run_epoch", "validate", "end", "rank", "rank_lists", "scores")
     functions: Any = {name: on_mesh(each) for name in names if (each := getattr(program, name)) is not None}
     return program._replace(**functions, shardings=layout.shardings)
 

@@ -30,6 +30,7 @@ READING = (
     "validate",
     "end",
     "rank",
+    "rank_lists",
 )  # the functions of (state, data, ...)
 
 

@@ -322,11 +322,14 @@ class Ranks(NamedTuple):
         rank: [N] float32: candidates scored higher, ties counted as half; inf where the label is none
         recommended: [K's, V] int32: how often each item was among a row's first K
         scores: [N, V] float32 of a catalogue of at most 128, whose items are classes
+        lists: [N, K] int32: a row's first K, the largest of the K's, best first; 0 where there are fewer candidates.
+            None: not asked for
     """
 
     rank: Array
     recommended: Array
     scores: Array | None = None
+    lists: Array | None = None
 
 
 class Memory(NamedTuple):

@@ -260,10 +260,10 @@ class Stream:
         are `visible`."""
         before_them = np.zeros((len(events), 0), np.int32)
         if past:
-            before_them = self._past(events, visible, by_run)
+            before_them = self.past(events, visible, by_run)
         return Examples(events, self.interactions.user[events], before_them, self.label[events], self.increment[events])
 
-    def _past(self, events: Ints, visible: Bools, by_run: bool = False) -> Ints:
+    def past(self, events: Ints, visible: Bools, by_run: bool = False) -> Ints:
         """[N, L] int32, places of the last visible events before each; -1: none.
 
         `by_run`: of k > L events before those from the s-th on, s = ⌈(k - L) / S⌉ S with S = L - ⌊L/4⌋: the last L/4 to

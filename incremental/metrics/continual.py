@@ -59,6 +59,34 @@ def learning_accuracy(R: ArrayLike) -> float | None:
     return _mean(np.diag(_square(R)))
 
 
+def learning_average(R: ArrayLike) -> float | None:
+    """R[T, T] of R [T, T]: the newest increment after training on it; plasticity. Lee et al. 2024, arXiv 2405.19046.
+
+    Of the last update alone, where :func:`learning_accuracy` is the mean over all of them. The pair after an earlier
+    update k is that of R[1..k, 1..k].
+    """
+    return _mean(_square(R)[-1, -1:])
+
+
+def retained_average(R: ArrayLike) -> float | None:
+    """1/(T-1) Σ_{j<T} R[T, j] of R [T, T]: the past increments at the end; stability. Lee et al. 2024.
+
+    Together with :func:`learning_average` it is the last row of R in two parts. None where T = 1.
+    """
+    return _mean(_square(R)[-1, :-1])
+
+
+def harmonic_mean(R: ArrayLike) -> float | None:
+    """2 a b / (a + b) of R [T, T], a and b the learning and the retained average; Lee et al. 2024. None where T = 1.
+
+    The H-mean: high only where both are. 0 where both are 0.
+    """
+    learnt, kept = learning_average(R), retained_average(R)
+    if learnt is None or kept is None:
+        return None
+    return 2 * learnt * kept / (learnt + kept) if learnt + kept else 0.0
+
+
 def backward_transfer(R: ArrayLike) -> float | None:
     """1/(T-1) Σ_{j<T} (R[T, j] - R[j, j]) of R [T, T]; Lopez-Paz & Ranzato 2017. None where T = 1."""
     matrix = _square(R)
@@ -135,6 +163,9 @@ FROM_MATRIX: Mapping[str, Callable[[Array], float | None]] = {
     "average_incremental": average_incremental,
     "anytime_average": anytime_average,
     "learning_accuracy": learning_accuracy,
+    "learning_average": learning_average,
+    "retained_average": retained_average,
+    "harmonic_mean": harmonic_mean,
     "backward_transfer": backward_transfer,
     "forgetting": forgetting,
     "forgetting_chaudhry": forgetting_chaudhry,

@@ -1,7 +1,7 @@
 """A metric of your own: what a factory in `evaluation.metrics` returns."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +17,14 @@ class Catalogue(NamedTuple):
         names: [V] of the source; id 0 is padding
         events: [V] training events of each before t, whatever a policy trained on
         candidates: [V] items that could be recommended
+        new: [V] items without a training event, and those whose first one is of increment t - 1, if that is not the
+            base part
     """
 
     names: Sequence[str]
     events: npt.NDArray[np.int64]
     candidates: npt.NDArray[np.bool_]
+    new: npt.NDArray[np.bool_]
 
 
 class Metric(NamedTuple):
@@ -35,10 +38,20 @@ class Metric(NamedTuple):
             `rows`: the N events as `incremental.data.features.Examples` (`event`, `user`, `label`, `increment`,
             `past`). Values for each event are averaged over all of them and over the groups (cold users, cold items,
             rare items); NaN is an event that the metric says nothing of. A number stands as it is.
+        k: the K that it reads of `recommended` or of "lists"; None: those of the other metrics will do
+        reads: what `measure` takes as a fifth argument, arrays by name; nothing is made of what no metric reads:
+            "lists" [N, k] int32, an event's first items, best first, 0 where there are fewer;
+            "past" [N, L] int32, the items of the user's last L events before, 0 where there is none, whatever a model
+            knows of them;
+            "text" [V, F] float, the items' vectors (`data.text`), 0 where an item has no text;
+            any kind of ids of the data, such as "category" [V] int32: that of the item's first event that has one, 0
+            where none has.
     """
 
     name: str
-    measure: Callable[[npt.NDArray[np.float32], Mapping[int, npt.NDArray[np.int64]], Catalogue, Any], Any]
+    measure: Callable[..., Any]
+    k: int | None = None
+    reads: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.name

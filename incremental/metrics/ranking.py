@@ -1,7 +1,7 @@
 """Ranking metrics of one relevant item among the whole catalogue, from its rank (0 = first)."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from incremental.errors import UserError
@@ -9,15 +9,15 @@ from incremental.errors import UserError
 KINDS = ("recall", "hit", "ndcg", "mrr")
 
 
-def parse(name: str) -> tuple[str, int]:
-    """`"ndcg@10"` -> `("ndcg", 10)`; a UserError says what is allowed.
+def parse(name: str, known: Sequence[str] = KINDS) -> tuple[str, int]:
+    """`"ndcg@10"` -> `("ndcg", 10)`; a UserError says what is allowed, with what else is `known`.
 
     >>> parse("ndcg@10")
     ('ndcg', 10)
     """
     match = re.fullmatch(r"([a-z]+)@([1-9][0-9]*)", name)
     if not match or match[1] not in KINDS:
-        allowed = ", ".join(f"{kind}@K" for kind in KINDS)
+        allowed = ", ".join(f"{kind}@K" for kind in known)
         raise UserError(f"metric {name!r}: expected one of {allowed} with a whole K of at least 1, e.g. ndcg@10")
     return match[1], int(match[2])
 

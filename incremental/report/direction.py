@@ -6,10 +6,13 @@ DIRECTION = {
     # Metrics, by their names before @K and /group or /class. "map" and "accuracy" come from elsewhere.
     **dict.fromkeys(("ndcg", "recall", "hit", "mrr", "map", "accuracy", "precision", "f1", "auc"), 1),
     # What is recommended may be rightly broad or narrow, popular or not.
-    **dict.fromkeys(("coverage", "popularity"), 0),
+    **dict.fromkeys(("coverage", "popularity", "novelty", "gini", "new_item_exposure", "diversity"), 0),
+    "serendipity": 1,
+    "calibration": -1,
     # Measures of a metric of which more is better.
     **dict.fromkeys(("prequential", "slope", "final_average", "average_incremental", "anytime_average"), 1),
     **dict.fromkeys(("learning_accuracy", "backward_transfer", "forward_transfer"), 1),
+    **dict.fromkeys(("learning_average", "retained_average", "harmonic_mean"), 1),
     **dict.fromkeys(("forgetting", "forgetting_chaudhry", "intransigence", "standard_error"), -1),
     # Costs. That there are few updates is a cost saved, but not a quality of each.
     **dict.fromkeys(("seconds_per_update", "waited_per_update", "wall_per_update", "compile_seconds"), -1),

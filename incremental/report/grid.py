@@ -15,6 +15,9 @@ EXPLAINED_BY = {
     "slope": "slope",
     "learning_accuracy": "learning acc.",
     "forgetting": "forgetting",
+    "learning_average": "newest (LA)",
+    "retained_average": "past (RA)",
+    "harmonic_mean": "H-mean",
     "forward_transfer": "fwd transfer",
     "intransigence": "intransigence",
 }

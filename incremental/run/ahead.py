@@ -52,9 +52,10 @@ class Ahead:
         plans: Collection[Plan],
         *,
         matrix: bool,
+        lists: bool = False,
     ) -> None:
         """Compiles what increment t will run: its test, the `plans` that lanes have for it, and with `matrix` its row
-        of R. The state is that of the increment before, in its tables."""
+        of R; `lists` as in `Executor.rank`. The state is that of the increment before, in its tables."""
         if not executor.way.ahead() or feed.ahead(t) is None:
             return
         state, sizes, feed = expected.shapes(executor.state), executor.sizes, copy.copy(feed)  # the stream as it is
@@ -64,7 +65,7 @@ class Ahead:
             if before is not None:
                 before.join()
             try:
-                self.rehearse(feed, executor.way, sizes, state, inputs, t, plans, matrix)
+                self.rehearse(feed, executor.way, sizes, state, inputs, t, plans, matrix, lists)
             except Exception:  # the run meets it itself, or it is of the shapes only
                 logging.getLogger(__name__).debug("compiling ahead", exc_info=True)
 
@@ -81,6 +82,7 @@ class Ahead:
         t: int,
         plans: Collection[Plan],
         matrix: bool,
+        lists: bool,
     ) -> None:
         """Runs increment t on shapes."""
         like = feed.ahead(t)
@@ -92,7 +94,7 @@ class Ahead:
             grown = then.grow(state)
         tested, its = (then, grown) if feed.listed else (f, state)
         data, seen = expected.tests(feed, tested.program, like, like - 1, heldout=False)
-        tested.ranks(its, *expected.shapes((data, seen)))
+        tested.ranks(its, *expected.shapes((data, seen)), lists=lists)
         on = way.on([])
         for plan in plans:
             given = expected.shapes(expected.update(feed, then.program, shifted(plan, like - t)))
@@ -113,7 +115,7 @@ class Ahead:
         if matrix:
             for each in range(len(feed.stream)):
                 tests = expected.tests(feed, then.program, each, like, heldout=True)
-                then.ranks(grown, *expected.shapes(tests))
+                then.ranks(grown, *expected.shapes(tests), lists=lists)
 
     def on_shapes(self, way: Alone | Lanes, sizes: Sizes) -> Any:
         """The functions at these capacities: each call compiles, and gives the shapes of what the call would."""

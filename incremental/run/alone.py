@@ -33,6 +33,7 @@ class Functions:
         self.validate = Compiled(program.validate, donate=(0,))
         self.end = Compiled(program.end, donate=(0,))
         self.rank = Compiled(program.rank)
+        self.rank_lists = Compiled(program.rank_lists) if program.rank_lists else self.rank
         self.sums = Compiled(checksums)
         self.written = Compiled(parameters_written)
         self.started = Compiled(started)
@@ -235,8 +236,9 @@ class Bound:
         changed: State = self.functions.end(state, data)
         return changed
 
-    def ranks(self, state: State, data: PyTree, seen: Seen | None) -> Ranks:
-        found: Ranks = self.functions.rank(state, data, seen)
+    def ranks(self, state: State, data: PyTree, seen: Seen | None, *, lists: bool = False) -> Ranks:
+        rank = self.functions.rank_lists if lists else self.functions.rank
+        found: Ranks = rank(state, data, seen)
         return found
 
     def of_lanes(self, ranks: Ranks) -> list[Ranks]:

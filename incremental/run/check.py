@@ -11,14 +11,15 @@ from incremental.errors import UserError
 from incremental.run.executor import Executor
 from incremental.run.feed import Feed
 from incremental.run.policy import Update
-from incremental.run.records import cutoffs
+from incremental.run.reading import refuse
+from incremental.run.records import Metrics, cutoffs
 
 
 def check(
     feed: Feed,
     executor: Executor,
     policy: Update,
-    metrics: tuple[str, ...],
+    metrics: Metrics,
     *,
     matrix: bool,
     batch_size: int | None,
@@ -36,6 +37,7 @@ def check(
             "make it with unseen_items=miss or listed"
         )
     inputs = executor.way.inputs(feed.sizes(0))
+    refuse(metrics, stream, executor.way.at(feed.sizes(0, inputs)).program)
     base_items = int(stream.label[: stream.bounds(0)[1]].max())
     if max(ks) > base_items:
         raise UserError(

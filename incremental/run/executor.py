@@ -187,9 +187,9 @@ class Executor:
         found: dict[str, np.ndarray] = self.way.host({self.sizes.labels: seen, **arrived})
         return found
 
-    def rank(self, data: PyTree, seen: Seen | None) -> list[Ranks]:
-        """Each lane's rankings, on the host."""
-        return self.functions.of_lanes(self.functions.ranks(self.state, data, seen))
+    def rank(self, data: PyTree, seen: Seen | None, *, lists: bool = False) -> list[Ranks]:
+        """Each lane's rankings, on the host; `lists`: with each example's first items."""
+        return self.functions.of_lanes(self.functions.ranks(self.state, data, seen, lists=lists))
 
 
 def refuse_types(traced: Mapping[str, Callable[[], State]], state: State) -> None:

@@ -55,7 +55,12 @@ class Functions:
             self.base_epoch = self.changing(partial(run_epoch, "base_epoch"), shared=2)
         self.validate = self.changing(lambda program, *given: (program.validate(*given), ()), shared=2)
         self.end = self.changing(lambda program, state, data: (program.end(state, data), ()), shared=1)
-        self.rank = self.over(lambda numbers, *given: build(sizes, numbers).rank(*given), lanes=2, shared=2)
+        self.rank, self.rank_lists = (
+            self.over(
+                lambda numbers, *given, kind=kind: getattr(build(sizes, numbers), kind)(*given), lanes=2, shared=2
+            )
+            for kind in ("rank", "rank_lists")
+        )
         self.written = self.over(lambda _, *params: parameters_written(*params), lanes=4)
         self.sums = self.over(lambda _, params: checksums(params), lanes=2)
         self.noted = self.over(noted, lanes=4)
@@ -310,15 +315,15 @@ class Bound:
         changed: State = self.functions.end(self.numbers, on, state, data)[0]
         return changed
 
-    def ranks(self, state: State, data: PyTree, seen: Seen | None) -> Ranks:
-        found: Ranks = self.functions.rank(self.numbers, state, data, seen)
+    def ranks(self, state: State, data: PyTree, seen: Seen | None, *, lists: bool = False) -> Ranks:
+        rank = self.functions.rank_lists if lists else self.functions.rank
+        found: Ranks = rank(self.numbers, state, data, seen)
         return found
 
     def of_lanes(self, ranks: Ranks) -> list[Ranks]:
         """Each lane's, on the host."""
-        rank, recommended, scores = jax.device_get(ranks)
-        own = [None] * len(rank) if scores is None else scores
-        return [Ranks(*each) for each in zip(rank, recommended, own, strict=True)]
+        host = jax.device_get(ranks)
+        return [jax.tree.map(lambda leaf, lane=lane: leaf[lane], host) for lane in range(len(host.rank))]
 
     def written(self, before: PyTree, after: PyTree, params: PyTree) -> Array:
         """[lanes] how many parameters differ, by their checksums."""

@@ -11,6 +11,8 @@ from incremental.core.spec import Sizes
 from incremental.core.types import Fit, Info, PyTree, Ranks
 from incremental.data.features import Examples
 from incremental.errors import UserError
+from incremental.metrics.metric import Metric
+from incremental.metrics.named import resolved
 from incremental.run.ahead import Ahead
 from incremental.run.check import check, shares_base
 from incremental.run.executor import Base, Executor, Snapshot
@@ -32,7 +34,7 @@ from incremental.run.progress import (
     Resumed,
     Trained,
 )
-from incremental.run.records import matrix_entries, prequential
+from incremental.run.records import Metrics, matrix_entries, prequential
 
 METRICS = ("ndcg@10", "recall@10", "mrr@10")
 
@@ -57,7 +59,7 @@ def run_stream(
     executor: Executor,
     policy: Update,
     *,
-    metrics: Sequence[str] = METRICS,
+    metrics: Metrics = METRICS,
     matrix: bool = False,
     batch_size: int | None = None,
     bases: Mapping[int, Bases] = {},
@@ -75,9 +77,10 @@ def run_stream(
     Between two events nothing runs but a thread that compiles what the next increment will need. What the consumer
     does with an event is not on the updates' clock.
     """
-    check(feed, executor, policy, tuple(metrics), matrix=matrix, batch_size=batch_size, bases=bases)
+    measured = resolved(metrics)
+    check(feed, executor, policy, measured, matrix=matrix, batch_size=batch_size, bases=bases)
     with spoken(feed, executor, policy, batch_size), Ahead() as ahead:
-        yield from Run(feed, executor, policy, tuple(metrics), matrix, bases, ahead).events(start)
+        yield from Run(feed, executor, policy, measured, matrix, bases, ahead).events(start)
 
 
 def finished(events: Iterable[Event]) -> Result:
@@ -98,13 +101,14 @@ class Run:
         feed: Feed,
         executor: Executor,
         policy: Update,
-        metrics: tuple[str, ...],
+        metrics: Metrics,
         matrix: bool,
         bases: Mapping[int, Bases],
         ahead: Ahead,
     ) -> None:
         self.feed, self.executor, self.policy, self.metrics = feed, executor, policy, metrics
         self.matrix, self.bases, self.ahead = matrix, bases, ahead
+        self.lists = any("lists" in metric.reads for metric in metrics if isinstance(metric, Metric))
         self.inputs = executor.way.inputs(feed.sizes(0))
         self.progress = [Progress() for _ in range(executor.lanes)]
         self.failed: set[int] = set()
@@ -184,7 +188,7 @@ class Run:
         now = [t] if plan.increments else []
         plans = {self.policy.ahead(t + 1, [*self.updated(lane), *now]) for lane in lanes}
         plans = {each for each in plans if each.increments}
-        self.ahead.start(self.feed, self.executor, self.inputs, t + 1, plans, matrix=self.matrix)
+        self.ahead.start(self.feed, self.executor, self.inputs, t + 1, plans, matrix=self.matrix, lists=self.lists)
 
     def train(self, lanes: list[int], t: int, plan: Plan) -> Iterator[Event]:
         """The update at t, for lanes that stand before it or in it."""
@@ -334,11 +338,11 @@ class Run:
         for group in alike.values():
             own, place = {kind: ids[group[0]] for kind, ids in known.items()}, executor.way.place
             rows, data, seen = self.feed.tests(executor.program, own, t, trained_until, place, heldout=heldout)
-            found = executor.rank(data, seen)
+            found = executor.rank(data, seen, lists=self.lists)
             for lane in group:
-                rank, recommended, scores = found[lane]
-                scores = None if scores is None else scores[: len(rows)]
-                yield rows, lane, Ranks(rank[: len(rows)], recommended, scores)
+                rank, recommended, *more = found[lane]
+                scores, lists = (None if each is None else each[: len(rows)] for each in more)
+                yield rows, lane, Ranks(rank[: len(rows)], recommended, scores, lists)
 
     def noted(self, lane: int, records: list[Record]) -> Evaluated:
         """Adds evaluations to a lane's progress."""

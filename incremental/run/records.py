@@ -12,20 +12,23 @@ from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.metrics import classes
 from incremental.metrics.continual import ERROR
-from incremental.metrics.metric import Catalogue, Metric
+from incremental.metrics.metric import Metric
+from incremental.metrics.named import resolved
 from incremental.metrics.ranking import parse, per_event
 from incremental.run.progress import Record
+from incremental.run.reading import catalogue_of, given_to
 
 RARE = 5  # training events: an item with at least one and fewer is rare
 
 
 Metrics = Sequence[str | Metric]
-"""names of `incremental.metrics.ranking`, then metrics of one's own"""
+"""names, of `incremental.metrics.ranking` first, and metrics of one's own"""
 
 
 def cutoffs(metrics: Metrics) -> tuple[int, ...]:
-    """The K's of the metrics, each once; those of one's own have none."""
-    return tuple(sorted({parse(metric)[1] for metric in metrics if isinstance(metric, str)}))
+    """The K's of the metrics, each once; those of one's own may have none."""
+    ks = (parse(metric)[1] if isinstance(metric, str) else metric.k for metric in resolved(metrics))
+    return tuple(sorted({k for k in ks if k is not None}))
 
 
 def prequential(
@@ -81,9 +84,11 @@ def prequential(
     counts = {
         k: np.pad(given, (0, len(count) - len(given))) for k, given in zip(cutoffs(metrics), recommended, strict=True)
     }
-    for own in (one for one in metrics if isinstance(one, Metric)):
-        catalogue = Catalogue(stream.labels, count, candidates)
-        values = np.asarray(own.measure(ranks, counts, catalogue, rows), np.float64)
+    more = [one for one in metrics if isinstance(one, Metric)]
+    catalogue = catalogue_of(stream, t, count, candidates) if more else None
+    for own in more:
+        given = (given_to(own, stream, t, rows, ranked.lists),) if own.reads else ()
+        values = np.asarray(own.measure(ranks, counts, catalogue, rows, *given), np.float64)
         if values.ndim == 0:
             records.append(Record(trained_until, t, own.name, float(values), len(rows)))
             continue

@@ -78,6 +78,31 @@ def test_ranks_and_recommendations_are_those_of_brute_force(seed: int, size: int
     np.testing.assert_array_equal(found.recommended, counts)
 
 
+def test_lists_are_each_rows_first_items_and_change_nothing_else() -> None:
+    def of(state: State, inputs: Any) -> Any:
+        return state.learner.params[inputs["row"]]
+
+    listing = jax.jit(ranker(of, batch_size=4, cutoffs=CUTOFFS, lists=True))
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        scores = rng.choice([-np.inf, -1.0, 0.0, 1.0], (N, V)).astype(np.float32)
+        scores[:, 0] = -np.inf  # padding
+        labels, size = rng.integers(0, V + 4, N).astype(np.int32), int(rng.integers(0, N + 1))
+        own: Any = np.arange(N, dtype=np.int32)
+        window: Any = np.arange(2, dtype=np.int32)
+        given = state(scores), data(labels, size), Seen(own % V, own, np.minimum(own + 2, N), window)
+        found, plain = listing(*given), RANK[4](*given)
+        assert plain.lists is None
+        jax.tree.map(np.testing.assert_array_equal, found._replace(lists=None), plain)
+        expected = np.zeros((N, max(CUTOFFS)), int)
+        for n in range(size):
+            gone = {*(own % V)[n : n + 2].tolist()} - {labels[n]}
+            candidates = [i for i in range(V) if scores[n, i] > -np.inf and i not in gone]
+            best = sorted(candidates, key=lambda i: (-scores[n, i], i))[: max(CUTOFFS)]
+            expected[n, : len(best)] = best
+        np.testing.assert_array_equal(found.lists, expected)
+
+
 @pytest.mark.parametrize("batch_size", sorted(RANK))
 def test_without_seen_items_nothing_is_left_out(batch_size: int) -> None:
     rng = np.random.default_rng(0)
@@ -123,7 +148,9 @@ def test_scores_that_are_the_same_for_everyone_rank_as_one_by_one(leaving_out: b
         values = jnp.where(state.learner.catalogue.seen, state.learner.params[0], -jnp.inf)
         return jnp.broadcast_to(values, (len(inputs["row"]), V))
 
-    once, each = (jax.jit(made(everyone, batch_size=4, cutoffs=CUTOFFS)) for made in (ranker_of_one, ranker))
+    once, each = (
+        jax.jit(made(everyone, batch_size=4, cutoffs=CUTOFFS, lists=True)) for made in (ranker_of_one, ranker)
+    )
     rng = np.random.default_rng(0)
     for size in (0, 3, N):
         for _ in range(5):

@@ -263,8 +263,8 @@ def test_an_order_within_a_time_shows_what_else_is_there() -> None:
 class Including(Stream):
     """A planted leak: histories end with the event itself."""
 
-    def _past(self, events: Any, visible: Any, by_run: bool = False) -> Any:
-        return np.concatenate([super()._past(events, visible, by_run)[:, 1:], events[:, None]], axis=1)
+    def past(self, events: Any, visible: Any, by_run: bool = False) -> Any:
+        return np.concatenate([super().past(events, visible, by_run)[:, 1:], events[:, None]], axis=1)
 
 
 class Ahead(Stream):

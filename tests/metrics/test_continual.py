@@ -22,6 +22,9 @@ NAN = math.nan
         ("average_incremental", 0.7861),
         ("anytime_average", 0.7861),
         ("learning_accuracy", 0.75),
+        ("learning_average", 0.85),
+        ("retained_average", 0.675),  # (.75 + .60) / 2
+        ("harmonic_mean", 0.7525),  # 2 · .85 · .675 / 1.525
         ("backward_transfer", -0.0250),
         ("forward_transfer", 0.3500),
         ("forgetting", 0.0500),
@@ -55,6 +58,9 @@ NEEDS = {
     "average_incremental": (LOWER, [0, 0, 0]),
     "anytime_average": (LOWER, [0, 0, 0]),
     "learning_accuracy": ([[1, 0, 0], [0, 1, 0], [0, 0, 1]], [0, 0, 0]),
+    "learning_average": ([[0, 0, 0], [0, 0, 0], [0, 0, 1]], [0, 0, 0]),
+    "retained_average": ([[0, 0, 0], [0, 0, 0], [1, 1, 0]], [0, 0, 0]),
+    "harmonic_mean": ([[0, 0, 0], [0, 0, 0], [1, 1, 1]], [0, 0, 0]),
     "backward_transfer": ([[1, 0, 0], [0, 1, 0], [1, 1, 0]], [0, 0, 0]),
     "forward_transfer": ([[0, 1, 0], [0, 0, 1], [0, 0, 0]], [0, 1, 1]),
     "forgetting": ([[1, 0, 0], [1, 1, 0], [1, 1, 0]], [0, 0, 0]),
@@ -79,7 +85,7 @@ def test_none_exactly_where_a_needed_entry_is_not_measured(name: Any, hole: Any)
 
 
 def test_one_increment_has_averages_and_no_transfer() -> None:
-    averages = {"final_average", "average_incremental", "anytime_average", "learning_accuracy"}
+    averages = {"final_average", "average_incremental", "anytime_average", "learning_accuracy", "learning_average"}
     numbers = continual.summary([[0.4]], [0.1], [0.5])
     for name, value in numbers.items():
         expected = 0.4 if name in averages else None
@@ -101,6 +107,9 @@ def test_laws_between_the_metrics(matrix: Any) -> None:
     size = len(matrix)
     numbers = {name: value for name, value in continual.summary(matrix, np.zeros(size)).items() if value is not None}
     gap = numbers["final_average"] - numbers["learning_accuracy"]
+    learnt, past = numbers["learning_average"], numbers["retained_average"]
+    assert learnt + (size - 1) * past == pytest.approx(size * numbers["final_average"], abs=1e-9)
+    assert min(learnt, past) - 1e-12 <= numbers["harmonic_mean"] <= (learnt + past) / 2 + 1e-12
     assert numbers["backward_transfer"] * (size - 1) == pytest.approx(gap * size, abs=1e-9)
     assert numbers["forgetting_chaudhry"] >= numbers["forgetting"] - 1e-12
     assert numbers["forgetting"] >= -numbers["backward_transfer"] - 1e-12
@@ -116,6 +125,9 @@ def test_a_constant_moves_averages_and_not_differences(matrix: Any, shift: Any) 
     for name in NEEDS:
         old, new = before[name], after[name]
         assert old is not None
+        if name == "harmonic_mean":  # neither: it grows with a factor
+            assert continual.harmonic_mean(3 * matrix) == pytest.approx(3 * old, abs=1e-9)
+            continue
         moved = 0 if "transfer" in name or "forgetting" in name else shift
         assert new == pytest.approx(old + moved, abs=1e-9)
 

@@ -34,12 +34,13 @@ def test_columns_without_a_number_are_left_out(compared: Table) -> None:
     cells = grid(compared)
     assert [head.title for head in cells.header] == [
         *["strategy", "seeds", NDCG, f"p ({NDCG})", "slope", "learning acc.", "forgetting"],
+        *["newest (LA)", "past (RA)", "H-mean"],
         *["s/update", "examples", "memory"],
     ]
     by_label = {row[0].text: [cell.text for cell in row] for row in cells.rows}
     assert by_label["finetune"][2:7] == ["0.2000 ± 0.0497", "baseline", "-0.0400 ± 0.0000", "–", "–"]
-    assert by_label["finetune"][7:] == ["1.5", "1,200", "2.0 KiB"]
-    assert by_label["static"][7:] == ["0", "–", "–"]
+    assert by_label["finetune"][10:] == ["1.5", "1,200", "2.0 KiB"]
+    assert by_label["static"][10:] == ["0", "–", "–"]
     assert by_label["replay"][6] == "0.1500 ± 0.0000"
 
 

@@ -42,7 +42,7 @@ def test_every_number_leads_to_its_runs(study: Path) -> None:
     links = [link["href"] or "" for link in parsed.all("a")]
     assert len(anchors) == 3
     assert {link.removeprefix("#") for link in links} == set(anchors)
-    assert len(links) == 3 * 9  # every cell but the labels
+    assert len(links) == 3 * 12  # every cell but the labels
     text = page(table(read_runs([study]).finished))
     first = text[text.index('<tbody id="runs-0">') :].split("</tbody>")[0]
     for seed in range(3):
