@@ -16,6 +16,7 @@ from jax import Array
 
 from incremental.core import steps
 from incremental.core.compaction import compacted, dense, guarded, guarded_problem
+from incremental.core.inner import inner
 from incremental.core.precision import Precision, multiplying
 from incremental.core.prefixes import Sharing
 from incremental.core.program import Program
@@ -175,7 +176,7 @@ def make(
         return steps.validate(state, data, ranks, metric=metric, patience=patience, epochs=epochs)
 
     run_epoch = partial(steps.epoch, batch_size=training.batch_size)
-    fit = partial(steps.inner, plain, batch_size=training.batch_size, epochs=training.epochs)
+    fit = partial(inner, plain, batch_size=training.batch_size, epochs=training.epochs)
     program = Program(
         init=init,
         restart=restart,

@@ -3,8 +3,8 @@
 
 From small to large: `data_loss`, `penalties` and `DataGradient` say what is descended, `descend` is one optimizer step
 on some table rows, `step` one on a batch, `epoch` a loop of them over an update's examples. `begin`, `validate` and
-`end` stand around the epochs; `inner` is plain training inside an increment. All of them are pure, work under `jit`
-and `vmap`, and take a `Setup`: the problem, the strategies and the optimizer.
+`end` stand around the epochs. All of them are pure, work under `jit` and `vmap`, and take a `Setup`: the problem, the
+strategies and the optimizer. Plain training inside an increment is `core.inner`.
 
 Keys derive from (seed, increment, epoch, step), never from counters, so that going back to the best epoch cannot repeat
 draws.
@@ -275,31 +275,17 @@ def descend(
 # -- an increment ------------------------------------------------------------------------------------------------------
 
 
-def inner(plain: Setup, learner: Learner, own: PyTree, *, batch_size: int, epochs: int) -> Callable[..., Params]:
-    """`fit` of the hooks `begin` and `end`: the steps of `plain`, whose only strategy is the head's own.
-
-    It starts from fresh moments, with the catalogue of `learner` and the head's state in `own`; nothing stops early.
-    """
-
-    def fit(params: Params, data: Data, key: Array, epochs: int | Array = epochs) -> Params:
-        start = learner._replace(params=params, opt_state=plain.tx.init(params))
-        head = {name: state for name, state in own.items() if name == "head"}
-        state = State(start, head, fresh_fit(), key)
-        one = partial(epoch, plain, data=data, batch_size=batch_size)
-        return jax.lax.fori_loop(0, epochs, lambda _, state: one(state)[0], state).learner.params
-
-    return fit
-
-
 def begin(setup: Setup, state: State, data: Data, *, reset: bool, fit: Callable[..., Any]) -> State:
-    """The update with `data` begun; with `reset` the optimizer's moments are new ones. `fit(learner, S)` is `inner`."""
+    """The update with `data` begun; with `reset` the optimizer's moments are new ones. `fit(learner, S, begun)` is
+    `core.inner`."""
     least, offered = state.fit.least, state.learner.increment
     learner = state.learner._replace(catalogue=count_arrivals(state.learner.catalogue, data), increment=data.increment)
     if reset:
         learner = learner._replace(opt_state=setup.tx.init(learner.params))
     learner = learner._replace(opt_state=restarted(learner.opt_state))
     state = state._replace(learner=learner)
-    key, training = phase_key(state, "begin"), fit(learner, state.strategy)
+    key = phase_key(state, "begin")
+    training = fit(learner, state.strategy, (data, key))
     own, learner = setup.strategy.begin(state.strategy, learner, data, key, fit=training)
     return State(learner, own, fresh_fit(least, offered), state.key)
 

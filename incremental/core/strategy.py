@@ -22,7 +22,8 @@ class Strategy(NamedTuple):
     """Twelve pure functions; S is the strategy's own pytree, of constant shape between two growths of the tables.
 
     `begin` and `end` may name a further argument: `fit(params, data, key, epochs=training.epochs) -> params` is plain
-    training on an update's examples, without strategies, from fresh moments. It is compiled only where it is called.
+    training on an update's examples, without strategies, from fresh moments. With `of` the model's parameters are
+    `of(params)`, with `tx` another optimizer trains them. It is compiled only where it is called.
 
     Attributes:
         init: (learner) -> S

@@ -271,6 +271,64 @@ def test_an_inner_fit_is_not_traced_where_no_strategy_asks(monkeypatch: pytest.M
         assert bool(traced) == expected
 
 
+def test_an_inner_fit_trains_what_the_models_parameters_are_a_function_of() -> None:
+    """One step by SGD on the factor 1 + s of the parameters: s is minus the slope of the data loss along them."""
+
+    def scaled(problem: Problem) -> Strategy:
+        del problem
+
+        def end(state: Any, learner: Any, data: Data, key: Any, fit: Any) -> Any:
+            del state
+
+            def of(factor: Any) -> Params:
+                return jax.tree.map(lambda leaf: (1.0 + factor) * leaf, learner.params)
+
+            return fit(jnp.zeros(()), data, key, epochs=1, of=of, tx=optax.sgd(1.0)), learner
+
+        return Strategy(init=lambda _learner: jnp.zeros(()), end=end)
+
+    made, own, data = program({"scaled": scaled}), tiny(), rows()
+
+    def loss(factor: Any, params: Params) -> Any:
+        params = jax.tree.map(lambda leaf: (1.0 + factor) * leaf, params)
+        batch = data.rows._replace(candidates=jnp.zeros(SIZES.slots, bool).at[data.rows.labels].set(True))
+        each = own.loss(params, own.apply(params, batch.inputs), batch)
+        return (data.rows.valid * batch.weight * each).sum() / (data.rows.valid * batch.weight).sum()
+
+    @jax.jit
+    def both(key: Any) -> Any:
+        state = increment(made, made.init(key), data)
+        return state.strategy["scaled"], jax.grad(loss)(0.0, state.learner.params)
+
+    found, slope = both(jax.random.key(0))
+    assert abs(float(slope)) > 1e-3
+    np.testing.assert_allclose(found, -slope, rtol=1e-3)
+
+
+def test_an_inner_fit_in_begin_has_the_heads_state_of_the_update_that_begins() -> None:
+    """Such as its candidates: a head whose loss reads the table row of the number of updates begun."""
+    parts: dict[str, Any] = {
+        "init": lambda _learner: jnp.int32(0),
+        "begin": lambda count, learner, _data, _key: (count + 1, learner),
+        "batch": lambda count, batch, _key: batch._replace(negatives=jnp.full(1, count), log_q=jnp.zeros(1)),
+    }
+
+    def loss(items: Any, outputs: Any, batch: Batch) -> Any:
+        return items.table[batch.negatives].sum() + 0.0 * outputs.hidden.sum(1)
+
+    def begin(state: Any, learner: Any, data: Data, key: Any, fit: Any) -> Any:
+        del state
+        moved = fit(learner.params, data, key, epochs=1)["item"]["embedding"]
+        return (moved != learner.params["item"]["embedding"]).any(1), learner
+
+    head = lab.HEADS["full"]()._replace(loss=loss, strategy=Strategy(**parts), negative=True)
+    own = problem(lab.MODELS["mf"](), head, next_item(lab.HISTORY), SIZES)
+    part = Strategy(init=lambda _learner: jnp.zeros(SIZES.slots, bool), begin=begin)
+    made = make(own, sgd(), {"meta": part}, sizes=SIZES, training=training(batch_size=ROWS))
+    state = jax.jit(lambda key: made.begin(made.begin(made.init(key), rows(0)), rows(1)))(jax.random.key(0))
+    assert np.flatnonzero(state.strategy["meta"]).tolist() == [2]
+
+
 def test_a_hook_that_names_fit_is_checked_with_it() -> None:
     def end(state: Any, learner: Any, data: Any, fit: Any) -> Any:
         del data, fit
