@@ -25,7 +25,7 @@ from incremental.run.feed import Feed
 from incremental.run.records import cutoffs
 
 SHARED = ("seed", "data", "model", "head", "optimizer", "training", "devices")  # the keys that make a base part
-DRAWN = ("history", "heldout", "validation", "seed", "ties", "task", "features")
+DRAWN = ("history", "heldout", "validation", "seed", "ties", "task", "features", "roles")
 """the keys of the data that say, with its events, what a base part trains on"""
 MOST_BYTES = 2**30  # of the base parts that a sweep keeps; the oldest make room
 
@@ -173,6 +173,8 @@ def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: S
     data, own = data_of(Path(run)), stream.prefix(0).interactions
     ours = digests(own, [len(own)], [0])[0]
     drawn = [key for key in DRAWN if theirs["data"].get(key) != config["data"].get(key)]
+    if len({each["data"].get("unseen_items") == "known" for each in (theirs, config)}) > 1:
+        drawn.append("unseen_items")
     if data.parts[0].digest != ours.digest or drawn:
         other = difference(data._replace(parts=data.parts[:1]), own)
         why = other or f"it has {data.parts[0].events:,} events, and this run's {len(own):,}"

@@ -80,12 +80,13 @@ def empty_catalogue(sizes: Sizes) -> Catalogue:
 
 
 def count_arrivals(catalogue: Catalogue, data: Data) -> Catalogue:
-    """The catalogue with the update's new events; id 0 is padding and stays unseen."""
+    """The catalogue with the update's new events, and what is listed; id 0 is padding and stays unseen."""
     count = catalogue.events.at[data.events].add(1.0).at[0].set(0.0)
     others = {
         kind: known.at[data.arrived[kind]].set(True).at[0].set(False) for kind, known in catalogue.arrived.items()
     }
-    return Catalogue(catalogue.seen | (count > 0), count, others)
+    seen = catalogue.seen | (count > 0)
+    return Catalogue(seen if data.listed is None else seen | data.listed, count, others)
 
 
 def fresh_fit(least: Any = 0, offered: Any = -1) -> Fit:

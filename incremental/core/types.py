@@ -285,7 +285,7 @@ class Data(NamedTuple):
         events: [E] int32, ids of the labels' kind, 0 = padding: the training events not yet in the catalogue
         arrived: [E] int32, their ids of each other kind
         side: frozen tables by name [capacity, ...], of the ids that have occurred
-        listed: [V] bool: items that a ranking may contain beside those seen
+        listed: [V] bool: items that are candidates though they were not seen, of a ranking or from this update on
         validation: validation rows of all its increments [M, ...], padding not valid; for `end`
     """
 

@@ -7,7 +7,7 @@ validation parts) is drawn for each increment from (seed, increment), so a strea
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,13 @@ from incremental.core.spec import Input, Spec
 from incremental.data import ties as tie_rules
 from incremental.data.choosing import Sample, belongs, share_of_each
 from incremental.data.cleaning import CleaningStep
+from incremental.data.cutting import in_parts
 from incremental.data.features import Examples, Feature, event
 from incremental.data.features import history as past_items
 from incremental.data.features import user as own_user
 from incremental.data.interactions import Interactions, Side, Table, encode
+from incremental.data.roles import Roles, Split, Targets
+from incremental.data.roles import roles as roles_of
 from incremental.data.task import Make, Task, next_item
 from incremental.data.ties import Ties
 from incremental.domains import Count, ShareBelow1, Whole, checked
@@ -27,6 +30,7 @@ from incremental.errors import UserError
 
 Ints = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
+Unseen = Literal["miss", "drop", "listed", "known"]
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,14 @@ class Stream:
     validation: Bools  # [N] training events set aside for early stopping
     history: int  # L
     exclude_seen: bool
-    unseen_items: str  # "miss", "drop" or "listed"
+    unseen_items: Unseen
     minimum_history: int
     ties: Ties = "strict"
     cleaning: tuple[CleaningStep, ...] = ()
     notes: tuple[str, ...] = ()
     task: Task = field(default_factory=Task)
     features: Mapping[str, Feature] = field(default_factory=dict)  # what models may read of an example, by name
+    roles: Roles | None = None  # None: every event trains or validates, and is tested
 
     def __len__(self) -> int:
         """T + 1: the base part and the increments."""
@@ -84,6 +89,7 @@ class Stream:
             increment=self.increment[:n],
             heldout=self.heldout[:n],
             validation=self.validation[:n],
+            roles=None if self.roles is None else self.roles.prefix(n),
         )
 
     def bounds(self, t: int) -> tuple[int, int]:
@@ -95,7 +101,8 @@ class Stream:
         """All events that an update on these increments may read, validation included."""
         places = [np.arange(*self.bounds(t), dtype=np.int32) for t in increments]
         events = np.concatenate(places) if places else np.zeros(0, np.int32)
-        return events[~self.heldout[events]]
+        read = ~self.heldout if self.roles is None else ~self.heldout & (self.roles.trains | self.validation)
+        return events[read[events]]
 
     def trained_on(self, increments: Sequence[int], *, validation: bool | None, inputs: Iterable[str] = ()) -> Ints:
         """[N] the events of `training_examples`, found without cutting what was before them."""
@@ -122,6 +129,8 @@ class Stream:
         events = np.arange(*self.bounds(t), dtype=np.int32)
         if heldout:
             events = events[self.heldout[events]]
+        if self.roles is not None:
+            events = events[self.roles.tested[events]]
         label = self.label
         if self.unseen_items == "drop":
             trained = np.zeros(len(self.labels), bool)
@@ -132,7 +141,7 @@ class Stream:
         if self.minimum_history:
             # Of the stream, and not of what this model knows: rows of a table are tested on the same events.
             counted = np.ones(len(label), bool)
-            if not self.task.classes:
+            if not self.task.classes and self.unseen_items != "known":
                 past = self.training_events(range(trained_until + 1))
                 counted = belongs(np.isin(np.arange(len(self.labels)), label[past]), label)
             events = events[self._before(events, counted) >= self.minimum_history]
@@ -211,28 +220,17 @@ class Stream:
     def _tied(self) -> Bools:
         """Places in the order by user whose event has the time of the one before, of the same user."""
         order, user, _ = self._by_user
-        time = self.interactions.moment[order]
-        return np.concatenate([[False], (user[1:] == user[:-1]) & (time[1:] == time[:-1])])
+        return tie_rules.tied(user, self.interactions.moment[order])
 
     @cached_property
     def _now(self) -> Ints:
         """For each event the place, in the order by user, at which what was before it ends."""
-        place = np.arange(len(self.increment), dtype=np.int32)
-        if self.ties == "strict":
-            place = np.maximum.accumulate(np.where(self._tied, 0, place))  # the first place of each tie
-        found = np.empty_like(place)
-        found[self._by_user[0]] = place
-        return found
+        return tie_rules.ends_of_past(self._by_user[0], self._tied, self.ties)
 
     @cached_property
     def _repeated(self) -> Bools:
         """Events whose user had the same item before."""
-        pairs = self.interactions.user.astype(np.int64) * len(self.labels) + self.label
-        _, first, pair = np.unique(pairs, return_index=True, return_inverse=True)
-        if self.ties == "strict":
-            time = self.interactions.moment
-            return time > time[first][pair]
-        return np.arange(len(pairs)) > first[pair]
+        return tie_rules.repeated(self.interactions.user, self.label, self.interactions.moment, self.ties)
 
     @property
     def _note_of_ties(self) -> tuple[str, ...]:
@@ -293,12 +291,14 @@ def make_stream(
     heldout: ShareBelow1 = 0.0,
     validation: ShareBelow1 = 0.1,
     exclude_seen: bool = False,
-    unseen_items: Literal["miss", "drop", "listed"] = "miss",
+    unseen_items: Unseen = "miss",
     minimum_history: Whole = 0,
     ties: Ties = "strict",
     text: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = None,
     task: Make | None = None,
     features: Mapping[str, Feature] | None = None,
+    roles: Split | None = None,
+    targets: Targets = "all",
     seed: Whole = 0,
     until: Count | None = None,
 ) -> Stream:
@@ -310,6 +310,8 @@ def make_stream(
     the file, of the item ids or of a hash (`incremental.data.ties`). `text` turns titles into numbers [items, ...],
     each title on its own. `task` says what is predicted (`incremental.data.task`; by default the next item); `features`
     are inputs for models by name, beside "user", "history" and what the task brings (`incremental.data.features`).
+    `roles`: what of the base part trains and validates, in place of a share; `targets`: which event of a user after it
+    is tested (`incremental.data.roles`).
 
     `until`: the stream ends with this increment, as `prefix` has it. Of what comes later the cut alone reads anything:
     how many events the source has, once it is cleaned, and its last time, so that the increments before are the same
@@ -317,8 +319,8 @@ def make_stream(
     """
     if minimum_history > history:
         raise UserError(f"data.minimum_history={minimum_history}: expected 0 to data.history={history}")
-    if unseen_items not in ("miss", "drop", "listed"):
-        raise UserError(f"data.unseen_items={unseen_items!r}: expected miss, drop or listed")
+    if unseen_items not in get_args(Unseen):
+        raise UserError(f"data.unseen_items={unseen_items!r}: expected miss, drop, listed or known")
     if ties not in tie_rules.SAID:
         raise UserError(f"data.ties={ties!r}: expected one of {', '.join(tie_rules.SAID)}")
     table, steps = (source, ()) if cleaning is None else cleaning(source)
@@ -330,6 +332,7 @@ def make_stream(
         )
     interactions = encode(table, ties)
     increment, notes = cut(interactions)
+    interactions, increment = in_parts(interactions, increment)
     if until is not None:
         if not 1 <= until <= increment[-1]:
             raise UserError(f"data.until={until}: expected an increment of the stream, 1 to {increment[-1]}")
@@ -353,6 +356,8 @@ def make_stream(
         ties=ties,
         task=task,
         features=features,
+        roles=roles,
+        targets=targets,
         seed=seed,
     )
     return replace(made, cleaning=steps, notes=notes)
@@ -366,11 +371,13 @@ def stream_of(
     heldout: ShareBelow1 = 0.0,
     validation: ShareBelow1 = 0.1,
     exclude_seen: bool = False,
-    unseen_items: Literal["miss", "drop", "listed"] = "miss",
+    unseen_items: Unseen = "miss",
     minimum_history: Whole = 0,
     ties: Ties = "strict",
     task: Make | None = None,
     features: Mapping[str, Feature] | None = None,
+    roles: Split | None = None,
+    targets: Targets = "all",
     seed: Whole = 0,
 ) -> Stream:
     """The stream of a log that its task has seen, cut before: what each event's increment is [N]. See `make_stream`."""
@@ -384,16 +391,9 @@ def stream_of(
     given |= features or {}
     held = share_of_each(increment, heldout, seed, 1)
     checked = share_of_each(increment, validation, seed, 2) & ~held
-    return Stream(
-        log,
-        increment,
-        held,
-        checked,
-        history,
-        exclude_seen,
-        unseen_items,
-        minimum_history,
-        ties,
-        task=own,
-        features=given,
-    )
+    drawn = None
+    if roles is not None or targets != "all":
+        drawn = roles_of(log, increment == 0, roles, targets, seed)
+        checked = np.where((increment == 0) & (roles is not None), drawn.validates & ~held, checked)
+    rules = history, exclude_seen, unseen_items, minimum_history, ties
+    return Stream(log, increment, held, checked, *rules, task=own, features=given, roles=drawn)

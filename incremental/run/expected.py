@@ -23,7 +23,8 @@ def update(feed: Feed, program: Program, plan: Plan) -> Given:
     seen = feed.seen(newest, heldout=False) if stream.exclude_seen else None
     data = examples(feed, program, len(rows), len(stream.training_events(plan.arrived)))
     checked = examples(feed, program, len(newest))
-    return Given(data._replace(validation=examples(feed, program, len(every)).rows), checked, seen)
+    data = data._replace(validation=examples(feed, program, len(every)).rows, listed=feed.known(program.sizes))
+    return Given(data, checked, seen)
 
 
 def tests(feed: Feed, program: Program, t: int, trained_until: int, *, heldout: bool) -> tuple[Data, Seen | None]:

@@ -97,7 +97,8 @@ class Feed:
         """
         task, room, found = self.stream.task, self.capacities, {}
         for kind in self.stream.interactions.kinds:
-            number = self.number(kind, len(self.stream) - 1 if self.whole else t)
+            whole = self.whole or (kind == task.labels and self.stream.unseen_items == "known")
+            number = self.number(kind, len(self.stream) - 1 if whole else t)
             of_classes = task.classes and kind == task.labels
             found[kind] = capacity(number, room.classes if of_classes else room.table)
             read = inputs is None or kind in {task.labels, *(each.kind for each in inputs.values())}
@@ -132,10 +133,16 @@ class Feed:
         if plan.increments != plan.newest:
             older = stream.training_examples(plan.increments, validation=True, inputs=inputs)
             every = self.examples(older, inputs, t)
-        data = self.examples(rows, inputs, t, new)._replace(validation=every.rows)
+        data = self.examples(rows, inputs, t, new)._replace(validation=every.rows, listed=self.known(program.sizes))
         data, validation, seen = place((data, checked, seen))
         side = self.side(t, program, place)
         return Given(data._replace(side=side), validation._replace(side=side), seen)
+
+    def known(self, sizes: Sizes) -> Any:
+        """[V] bool: the candidates of every update and test, where the whole catalogue is known; else None."""
+        place: Any = np.arange(sizes.slots)
+        known = self.stream.unseen_items == "known"
+        return (place > 0) & (place < len(self.stream.labels)) if known else None
 
     def untrainable(self, program: Program, increments: Sequence[int]) -> UserError:
         """What is wrong with updates that have no training example, the base part being 0, and what to do."""

@@ -491,7 +491,7 @@ def test_a_cleaning_that_reads_on_is_refused_where_the_stream_ends_early(step: d
         ({"history": 0}, "history=0: expected a whole number >= 1"),
         ({"history": 3, "minimum_history": 4}, r"data\.minimum_history=4: expected 0 to data\.history=3"),
         ({"minimum_history": -1}, "minimum_history=-1: expected a whole number >= 0"),
-        ({"unseen_items": "dropped"}, r"data\.unseen_items='dropped': expected miss, drop or listed"),
+        ({"unseen_items": "dropped"}, r"data\.unseen_items='dropped': expected miss, drop, listed or known"),
         ({"ties": "id"}, r"data\.ties='id': expected one of strict, file, item, hash"),
         ({"until": 2}, r"data\.until=2: expected an increment of the stream, 1 to 1"),
         ({"until": 0}, "until=0: expected a whole number >= 1"),
