@@ -63,7 +63,11 @@ def measured(directory: Path) -> Values | None:
                 found.setdefault(line["metric"], []).append((float(line["value"]), int(line["count"])))
     per_event = [metric for metric in found if metric.split("@")[0] in ("recall", "ndcg")]
     one = len(found[METRICS[0]]) == 1
-    return {metric: float(np.average(*zip(*found[metric], strict=True))) for metric in (found if one else per_event)}
+    mean = {}
+    for metric in found if one else per_event:
+        values, counts = zip(*found[metric], strict=True)
+        mean[metric] = float(np.average(values, weights=counts))
+    return mean
 
 
 def by_run(runs: Sequence[tuple[Run, Path]]) -> dict[Run, list[Values]]:
