@@ -98,7 +98,7 @@ def by_user(*, users: Count = 1024, seed: Seed = 42) -> Split:
     return split
 
 
-def roles(log: Interactions, base: Bools, split: Split | None, targets: Targets, seed: int) -> Roles:
+def roles_of(log: Interactions, base: Bools, split: Split | None, targets: Targets, seed: int) -> Roles:
     """The roles of a log's events [E], `base` being those of its base part; without a split all of these train."""
     trains, validates = (np.ones(len(log), bool), np.zeros(len(log), bool)) if split is None else split(log, base)
     if not (trains & base).any():

@@ -21,8 +21,7 @@ from incremental.data.features import Examples, Feature, event
 from incremental.data.features import history as past_items
 from incremental.data.features import user as own_user
 from incremental.data.interactions import Interactions, Side, Table, encode
-from incremental.data.roles import Roles, Split, Targets
-from incremental.data.roles import roles as roles_of
+from incremental.data.roles import Roles, Split, Targets, roles_of
 from incremental.data.task import Make, Task, next_item
 from incremental.data.ties import Ties
 from incremental.domains import Count, ShareBelow1, Whole, checked
@@ -333,6 +332,8 @@ def make_stream(
     interactions = encode(table, ties)
     increment, notes = cut(interactions)
     interactions, increment = in_parts(interactions, increment)
+    if unseen_items == "known":
+        notes = (*notes, "all items are candidates from the start (data.unseen_items=known): it uses the future")
     if until is not None:
         if not 1 <= until <= increment[-1]:
             raise UserError(f"data.until={until}: expected an increment of the stream, 1 to {increment[-1]}")

@@ -92,6 +92,7 @@ def test_leave_one_out_trains_on_all_but_two_and_tests_with_the_whole_history() 
     assert parts(stream) == ("ap bp aq br", "ar bq", "as cr ds bs")
     rows = stream.test_examples(1, heldout=False, trained_until=0, known={"item": np.ones(9, bool)}, inputs=["history"])
     assert [told(stream, past[past >= 0]) for past in rows.past] == ["ap aq ar", "cp", "dq", "bp br bq"]
+    assert any("data.unseen_items=known): it uses the future" in note for note in stream.all_notes)
     assert "leave-one-out: the base part has events that are later than others' tests" in stream.all_notes
 
 
