@@ -64,6 +64,10 @@ def test_updates_begin_with_the_rows_base_part_and_a_finished_run_is_not_run_aga
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
     study.run(planned[:2])
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
+    other = study.job(read(reviews, tmp_path), "by_time", "gru4rec-32", 0, "static", f"base={planned[0].directory}")
+    with pytest.raises(UserError, match=r"its data\.roles is another"):  # of the same events
+        study.run([other])
+
     runs = [(table.Run(job.split, job.row, job.update), job.directory) for job in planned]
     text = table.table(runs, table.published_of(reviews), "item")
     assert table.published_of(reviews) == {}  # another file than the published one

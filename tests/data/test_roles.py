@@ -126,6 +126,20 @@ def test_a_part_is_put_before_the_next_and_ids_count_anew() -> None:
     assert unchanged.tolist() == sorted(increment.tolist())
 
 
+@pytest.mark.parametrize("split", [roles.last_item(), roles.by_time(), roles.by_user(users=1)])
+def test_roles_read_nothing_after_the_base_part(split: roles.Split) -> None:
+    cut = cutting.at_quantile(quantile=0.5, increments=3)
+    whole, short = made(cut, split), made(cut, split, until=1)
+    assert len(short) == 2
+    for stream in (short, whole.prefix(1)):
+        assert stream.roles is not None
+        assert whole.roles is not None
+        base = stream.increment == 0
+        for own, of_all in zip(stream.roles, whole.roles, strict=True):
+            assert own[base].tolist() == of_all[: len(own)][base].tolist()
+        assert told(stream, stream.training_events([0, 1])) == told(whole, whole.training_events([0, 1]))
+
+
 def test_shares_are_drawn_after_the_base_part_only() -> None:
     stream = made(cutting.at_quantile(quantile=0.5, increments=2), roles.last_item(), validation=0.4)
     assert told(stream, stream.validation & (stream.increment == 0)) == "ar br"
