@@ -16,6 +16,7 @@ from incremental.app import config as schema
 from incremental.app import environment
 from incremental.app.contents import within
 from incremental.core.gradient import Training, make
+from incremental.core.graph import EDGES, no_edges, on_edges
 from incremental.core.problem import Baseline, Head, Model, problem, read
 from incremental.core.program import Program
 from incremental.core.sharding import over
@@ -237,7 +238,11 @@ def _learned(config: Mapping[str, Any], ks: tuple[int, ...], spec: Spec) -> Buil
         raise UserError("model: it computes items from their texts, but data.text=null: +text@data.text=hashed_words")
     if model.tower is not None and head.init is not None:
         raise UserError(f"model: it computes items from their texts, but the head has parameters of its own; {REMEDY}")
-    if model.tower is None and model.frozen is None:
+    if model.graph is not None and model.tower is not None:
+        raise UserError("model: tables are computed over a graph or from texts, not both; choose another model.model")
+    if model.graph is not None and head.init is not None:
+        raise UserError(f"model: it computes its tables over a graph, but the head has parameters of its own; {REMEDY}")
+    if model.tower is None and model.graph is None and model.frozen is None:
         return made
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), model.frozen)
 
@@ -248,7 +253,10 @@ def _learned(config: Mapping[str, Any], ks: tuple[int, ...], spec: Spec) -> Buil
         if model.tower is not None:
             text = spec.side["text"]
             tables["text"] = jax.ShapeDtypeStruct((sizes[text.kind or ""], *text.shape), text.dtype)
-        return reading(fixed(made, sizes), tables, model.frozen)
+        if model.graph is None:
+            return reading(fixed(made, sizes), tables, model.frozen)
+        tables[EDGES] = no_edges()
+        return reading(fixed(made, sizes), tables, model.frozen)._replace(window=model.graph.window)
 
     return build
 
@@ -285,6 +293,8 @@ def _program(
     own = problem(model, head, spec, sizes, precision=steps.precision, sharing=steps.sharing)
     if model.tower is not None:
         own = on_texts(own, model.tower, side["text"], spec.side["text"].kind or "", steps.precision)
+    if model.graph is not None:
+        own = on_edges(own, model.graph, side[EDGES])
 
     def strategies(own: Problem) -> dict[str, Strategy]:
         return {name: _made(name, factory, own) for name, factory in factories.items()}

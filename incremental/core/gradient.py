@@ -120,6 +120,11 @@ def make(
     compact = training.rows == "compact"
     if compact and problem.of_items and strategies and not callable(strategies):
         raise UserError("make: compact rows of items that are computed need strategies as a function of the problem")
+    if compact and problem.settled and problem.of_items is None:
+        raise UserError(
+            "training.rows=compact: the model computes its tables over a graph, so that a step touches all their rows; "
+            "use training.rows=dense, or leave it out"
+        )
     on_rows = compacted(problem, sizes) if compact else dense
     optimizer = optax.with_extra_args_support(tx)
 

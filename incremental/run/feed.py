@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from incremental.core.graph import EDGES, Window
 from incremental.core.program import Program
 from incremental.core.spec import Input, Sizes
 from incremental.core.types import Batch, Data, PyTree, Seen
@@ -164,9 +165,10 @@ class Feed:
         past = [i for i in plan.increments if i < t]
         return BYTES_AN_INTERACTION * len(self.stream.training_events(past))
 
-    def side(self, t: int, program: Program, place: Place) -> dict[str, Any]:
+    def side(self, t: int, program: Program, place: Place, trained_until: int | None = None) -> dict[str, Any]:
         """The side tables [capacity, ...] by name, on the device, of the ids that occurred up to increment t; those of
-        the future's ids are 0. And the program's frozen weights, as "frozen"."""
+        the future's ids are 0. And the program's frozen weights, as "frozen", and its graph, that of `trained_until`
+        (None: t)."""
         log, last, sizes = self.stream.interactions, self.stream.bounds(t)[1], program.sizes
         found: dict[str, Any] = {}
         if program.frozen is not None:
@@ -179,7 +181,27 @@ class Feed:
             if self.placed.get(name, (None,))[0] != (known, room, place):
                 self.placed[name] = (known, room, place), place(padded(table.values[:known], room))
             found[name] = self.placed[name][1]
+        if program.window is not None:
+            until = t if trained_until is None else trained_until
+            found[EDGES] = self.edges(until, program.window, program.sizes, place)
         return found
+
+    def edges(self, t: int, window: Window, sizes: Sizes, place: Place) -> Any:
+        """The graph of a model that was, or could have been, trained until increment t, on the device (`core.graph`):
+        the pairs of the training examples of the increments in its window, each once, and padding. Pairs with an id
+        that has no table row are left out."""
+        events = self.linked(t, window)
+        made = len(events), t, window, sizes, place
+        if self.placed.get(EDGES, (None,))[0] != made:
+            pairs = np.stack([self.stream.interactions.user[events], self.stream.label[events]], 1)
+            pairs = np.unique(pairs[(pairs < (sizes["user"], sizes.slots)).all(1)], axis=0).astype(np.int32)
+            self.placed[EDGES] = made, place(padded(pairs, self.capacities.rows(len(events))))
+        return self.placed[EDGES][1]
+
+    def linked(self, t: int, window: Window) -> np.ndarray:
+        """[E] the training events of the increments in the window, until t."""
+        first, last = (0, t) if window == "all" else (max(t + 1 - window, 0), t) if window else (0, min(t, 0))
+        return self.stream.trained_on(range(first, last + 1), validation=False)
 
     # -- tests -----------------------------------------------------------------------------------------------------
 
@@ -210,7 +232,7 @@ class Feed:
             listed: Any = np.isin(np.arange(sizes.slots), np.unique(stream.label[slice(*stream.bounds(t))]))
             data = data._replace(listed=listed)
         data, seen = place((data, seen))
-        return rows, data._replace(side=self.side(t if new else trained_until, program, place)), seen
+        return rows, data._replace(side=self.side(t if new else trained_until, program, place, trained_until)), seen
 
     def seen(self, events: np.ndarray, *, heldout: bool) -> Seen:
         """The items to leave out of the ranking of each event's example."""
