@@ -25,7 +25,7 @@ from incremental.run.feed import Feed
 from incremental.run.records import cutoffs
 
 SHARED = ("seed", "data", "model", "head", "optimizer", "training", "devices")  # the keys that make a base part
-DRAWN = ("history", "heldout", "validation", "seed", "ties", "task", "features", "roles")
+DRAWN = ("history", "heldout", "validation", "validate_on", "seed", "ties", "task", "features", "roles")
 """the keys of the data that say, with its events, what a base part trains on"""
 MOST_BYTES = 2**30  # of the base parts that a sweep keeps; the oldest make room
 
@@ -199,9 +199,10 @@ def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: S
 
 
 def its_own(config: Mapping[str, Any], key: str) -> Any:
-    """What must be the same where a base part is taken over: updates may have another number of epochs than it had."""
-    node = config[key]
-    return {**node, "epochs": None} if key == "training" and isinstance(node, Mapping) else node
+    """What must be the same where a base part is taken over: updates may have another number of epochs than it had, and
+    a graph another window, which at the base part has the same edges."""
+    node, free = config[key], {"training": "epochs", "model": "window"}.get(key)
+    return {**node, free: None} if free is not None and isinstance(node, Mapping) else node
 
 
 def said(sizes: Sizes) -> str:

@@ -351,20 +351,28 @@ def epoch(setup: Setup, state: State, data: Data, *, batch_size: int) -> tuple[S
 
 
 def validate(
-    state: State, data: Data, ranks: Array, *, metric: Callable[[Array], Array], patience: int, epochs: int
+    state: State,
+    data: Data,
+    ranks: Array,
+    due: Array | bool = True,
+    *,
+    metric: Callable[[Array], Array],
+    patience: int,
+    epochs: int,
 ) -> State:
     """Notes whether the epoch is the best so far by `metric` of the `ranks` [N] float32 of the examples of `data`.
 
-    With an empty validation part, or `patience` 0, the last always is. `epochs` is their greatest number.
+    With an empty validation part, or `patience` 0, the last always is. An epoch that is not `due` counts neither way.
+    `epochs` is their greatest number.
     """
     fit = state.fit
     real = jnp.arange(data.rows.labels.shape[0]) < data.size
     value = jnp.where(real, metric(ranks), 0.0).sum() / jnp.maximum(data.size, 1)
     always = (data.size == 0) | (patience == 0)
-    better = always | (value > fit.value)
-    bad = jnp.where(better | (fit.epoch <= fit.least), 0, fit.bad + 1)
+    better = always | (due & (value > fit.value))
+    bad = jnp.where(better | (fit.epoch <= fit.least), 0, fit.bad + jnp.int32(due))
     best_value = jnp.where(better, value, fit.value)
-    last = jnp.where(data.size > 0, value, -jnp.inf)
+    last = jnp.where((data.size > 0) & due, value, -jnp.inf)
     active = fit.active & (always | (bad < patience)) & (fit.epoch < epochs)
     return state._replace(fit=fit._replace(value=best_value, bad=bad, active=active, last=last, better=better))
 

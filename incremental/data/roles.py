@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from incremental.data.choosing import first_of_each, share_of_each
 from incremental.data.interactions import Interactions
 from incremental.domains import Count, InnerShare, Seed, checked
 from incremental.errors import UserError
@@ -96,6 +97,33 @@ def by_user(*, users: Count = 1024, seed: Seed = 42) -> Split:
         return inside & ~out, last_of(log.user, inside) & out
 
     return split
+
+
+class Shares(NamedTuple):
+    """What is drawn of each part, as `make_stream` has it."""
+
+    heldout: float
+    validation: float
+    validate_on: Literal["own", "next"]
+    seed: int
+
+
+def parts(
+    log: Interactions, increment: Ints, shares: Shares, split: Split | None, targets: Targets
+) -> tuple[Bools, Bools, Roles | None]:
+    """[E] bool each: the held-out and the validated events, and the roles; None: all train or validate, and are tested.
+
+    Validated on the next increment are the first events of each but the base part; they train, and are not tested.
+    """
+    held, ahead = share_of_each(increment, shares.heldout, shares.seed, 1), shares.validate_on == "next"
+    checked = share_of_each(increment, shares.validation, shares.seed, 2) & ~held
+    if ahead:
+        checked = first_of_each(increment, shares.validation) & (increment > 0) & ~held
+    if split is None and targets == "all" and not ahead:
+        return held, checked, None
+    drawn = roles_of(log, increment == 0, split, targets, shares.seed)
+    checked = np.where((increment == 0) & (split is not None), drawn.validates & ~held, checked)
+    return held, checked, drawn._replace(tested=drawn.tested & ~checked) if ahead else drawn
 
 
 def roles_of(log: Interactions, base: Bools, split: Split | None, targets: Targets, seed: int) -> Roles:

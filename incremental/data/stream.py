@@ -14,16 +14,16 @@ import numpy.typing as npt
 
 from incremental.core.spec import Input, Spec
 from incremental.data import ties as tie_rules
-from incremental.data.choosing import Sample, belongs, share_of_each
+from incremental.data.choosing import Sample, belongs
 from incremental.data.cleaning import CleaningStep
 from incremental.data.cutting import in_parts
 from incremental.data.features import Examples, Feature, event
 from incremental.data.features import history as past_items
 from incremental.data.features import user as own_user
 from incremental.data.interactions import Interactions, Side, Table, encode
-from incremental.data.roles import Roles, Split, Targets, roles_of
+from incremental.data.roles import Roles, Shares, Split, Targets, parts
 from incremental.data.task import Make, Task, next_item
-from incremental.data.ties import Ties
+from incremental.data.ties import Earlier, Ties
 from incremental.domains import Count, ShareBelow1, Whole, checked
 from incremental.errors import UserError
 
@@ -45,10 +45,11 @@ class Stream:
     heldout: Bools  # [N] nothing trains on them
     validation: Bools  # [N] training events set aside for early stopping
     history: int  # L
-    exclude_seen: bool
+    exclude_seen: Earlier
     unseen_items: Unseen
     minimum_history: int
     ties: Ties = "strict"
+    validate_on: Literal["own", "next"] = "own"
     cleaning: tuple[CleaningStep, ...] = ()
     notes: tuple[str, ...] = ()
     task: Task = field(default_factory=Task)
@@ -105,8 +106,9 @@ class Stream:
 
     def trained_on(self, increments: Sequence[int], *, validation: bool | None, inputs: Iterable[str] = ()) -> Ints:
         """[N] the events of `training_examples`, found without cutting what was before them."""
-        events = self.training_events(increments)
-        if validation is not None:
+        ahead = self.validate_on == "next"  # validated on is what comes after; it trains with its own increment
+        events = self.training_events([t + 1 for t in increments[-1:]] if ahead and validation else increments)
+        if validation or (validation is False and not ahead):
             events = events[self.validation[events] == validation]
         if any(self.features[name].past == "needed" for name in inputs):
             events = events[self._before(events, ~self.heldout) > 0]
@@ -165,15 +167,17 @@ class Stream:
         return replace(self._examples(events, self._visible(known), read), of=of)
 
     def seen_by(self, events: Ints, *, heldout: bool) -> tuple[Ints, Ints, Ints]:
-        """log [E], start [N], stop [N]: `log[start:stop]` are the items of an event's user before it, those of held-out
-        events only if `heldout`."""
+        """log [E], start [N], stop [N]: `log[start:stop]` are the items of an event's user before it (or, where
+        `exclude_seen` says "earlier", before its increment), those of held-out events only if `heldout`."""
         order, _, first = self._by_user
         kept = order <= events.max(initial=0)
         if not heldout:
             kept &= ~self.heldout[order]
         before: Ints = np.cumsum(kept) - kept
-        place = self._now[events]
-        return self.label[order[kept]], before[first[place]], before[place]
+        place, own = self._now[events], first[self._now[events]]
+        if self.exclude_seen == "earlier":
+            place = tie_rules.begins_of_increments(order, first, self.increment)[events]
+        return self.label[order[kept]], before[own], before[place]
 
     def latest(self, users: Ints, known: Mapping[str, Bools]) -> Examples:
         """Examples of these users at the end of the stream: what is asked of them has not happened (event -1, label 0).
@@ -289,10 +293,11 @@ def make_stream(
     history: Count = 50,
     heldout: ShareBelow1 = 0.0,
     validation: ShareBelow1 = 0.1,
-    exclude_seen: bool = False,
+    exclude_seen: Earlier = False,
     unseen_items: Unseen = "miss",
     minimum_history: Whole = 0,
     ties: Ties = "strict",
+    validate_on: Literal["own", "next"] = "own",
     text: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = None,
     task: Make | None = None,
     features: Mapping[str, Feature] | None = None,
@@ -310,7 +315,8 @@ def make_stream(
     each title on its own. `task` says what is predicted (`incremental.data.task`; by default the next item); `features`
     are inputs for models by name, beside "user", "history" and what the task brings (`incremental.data.features`).
     `roles`: what of the base part trains and validates, in place of a share; `targets`: which event of a user after it
-    is tested (`incremental.data.roles`).
+    is tested (`incremental.data.roles`). `validate_on` "next": an update stops by the first events of the increment
+    after it; they train with that one. `exclude_seen` "earlier": items of the tested increment itself are not left out.
 
     `until`: the stream ends with this increment, as `prefix` has it. Of what comes later the cut alone reads anything:
     how many events the source has, once it is cleaned, and its last time, so that the increments before are the same
@@ -340,8 +346,7 @@ def make_stream(
         increment = increment[: np.searchsorted(increment, until, side="right")]
     interactions = interactions.prefix(len(increment))
     if text is not None and interactions.titles is None:
-        where = f"data.text: {table.origin} has no titles"
-        raise UserError(f"{where}; name their column in data.source, or set data.text=null")
+        raise UserError(f"data.text: {table.origin} has no titles; name their column in data.source, or set it to null")
     if text is not None:
         interactions = replace(interactions, side={"text": Side("item", text(interactions.titles or []))})
     interactions, _ = (task or next_item())(interactions, history)
@@ -355,6 +360,7 @@ def make_stream(
         unseen_items=unseen_items,
         minimum_history=minimum_history,
         ties=ties,
+        validate_on=validate_on,
         task=task,
         features=features,
         roles=roles,
@@ -371,10 +377,11 @@ def stream_of(
     history: Count = 50,
     heldout: ShareBelow1 = 0.0,
     validation: ShareBelow1 = 0.1,
-    exclude_seen: bool = False,
+    exclude_seen: Earlier = False,
     unseen_items: Unseen = "miss",
     minimum_history: Whole = 0,
     ties: Ties = "strict",
+    validate_on: Literal["own", "next"] = "own",
     task: Make | None = None,
     features: Mapping[str, Feature] | None = None,
     roles: Split | None = None,
@@ -390,11 +397,6 @@ def stream_of(
         there = ", ".join(given)
         raise UserError(f"data.features.{taken[0]}: examples hold this already ({there}); choose another name")
     given |= features or {}
-    held = share_of_each(increment, heldout, seed, 1)
-    checked = share_of_each(increment, validation, seed, 2) & ~held
-    drawn = None
-    if roles is not None or targets != "all":
-        drawn = roles_of(log, increment == 0, roles, targets, seed)
-        checked = np.where((increment == 0) & (roles is not None), drawn.validates & ~held, checked)
-    rules = history, exclude_seen, unseen_items, minimum_history, ties
+    held, checked, drawn = parts(log, increment, Shares(heldout, validation, validate_on, seed), roles, targets)
+    rules = history, exclude_seen, unseen_items, minimum_history, ties, validate_on
     return Stream(log, increment, held, checked, *rules, task=own, features=given, roles=drawn)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 Ties = Literal["strict", "file", "item", "hash"]
+Earlier = bool | Literal["earlier"]
 
 SAID: dict[str, str] = {  # of such events, for the reader of a run's notes
     "strict": "they are no history of one another",
@@ -44,6 +45,17 @@ def ends_of_past(order: npt.NDArray[np.int32], tied: npt.NDArray[np.bool_], ties
         place = np.maximum.accumulate(np.where(tied, 0, place))  # the first place of each tie
     found = np.empty_like(place)
     found[order] = place
+    return found
+
+
+def begins_of_increments(
+    order: npt.NDArray[np.int32], first: npt.NDArray[np.int32], increment: npt.NDArray[np.int32]
+) -> npt.NDArray[np.int32]:
+    """[E] int32: for each event the place, in the `order` by user and time, of its user's first event in its increment;
+    `first` [E] are the places of the users' first events of all."""
+    new = np.concatenate([[True], (np.diff(first) != 0) | (np.diff(increment[order]) != 0)])
+    found = np.empty_like(order)
+    found[order] = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
     return found
 
 

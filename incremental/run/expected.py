@@ -20,7 +20,8 @@ def update(feed: Feed, program: Program, plan: Plan) -> Given:
     else:
         rows = stream.trained_on(plan.increments, validation=False, inputs=inputs)
     newest = stream.trained_on(plan.newest, validation=True, inputs=inputs)
-    every = stream.trained_on(plan.increments, validation=True, inputs=inputs)
+    kept = plan.increments if stream.validate_on == "own" else range(0)
+    every = stream.trained_on(kept, validation=True, inputs=inputs)
     seen = feed.seen(newest, heldout=False) if stream.exclude_seen else None
     until = plan.increments[-1]
     data = examples(feed, program, until, len(rows), len(stream.training_events(plan.arrived)))
@@ -51,7 +52,9 @@ def examples(feed: Feed, program: Program, until: int, rows: int, new: int = 0) 
     if program.frozen is not None:
         side["frozen"] = program.frozen
     if program.window is not None:
-        side[EDGES] = stretched(np.zeros((1, 2), np.int32), room(len(feed.linked(until, program.window))))
+        side[EDGES] = stretched(
+            np.zeros((1, 2), np.int32), feed.capacities.edges(len(feed.linked(until, program.window)))
+        )
     return one._replace(
         rows=jax.tree.map(lambda leaf: stretched(leaf, room(rows)), one.rows),
         events=stretched(one.events, room(new)),

@@ -38,6 +38,10 @@ class Capacities(NamedTuple):
     examples: int = 1024
     seen: int = 64
 
+    def edges(self, n: int) -> int:
+        """The rows of a graph of n pairs: every step goes over them all, so that few are spare."""
+        return capacity(n, self.examples)
+
     def rows(self, n: int) -> int:
         """A power of two for n examples, so that increments of like size share a program."""
         return power_of_two(n, self.examples)
@@ -131,8 +135,9 @@ class Feed:
         newest = stream.training_examples(plan.newest, validation=True, inputs=inputs)
         seen = self.seen(newest.event, heldout=False) if stream.exclude_seen else None
         checked = every = self.examples(newest, inputs, t)
-        if plan.increments != plan.newest:
-            older = stream.training_examples(plan.increments, validation=True, inputs=inputs)
+        kept = plan.increments if stream.validate_on == "own" else range(0)  # what is to come is nobody's
+        if kept != plan.newest:
+            older = stream.training_examples(kept, validation=True, inputs=inputs)
             every = self.examples(older, inputs, t)
         data = self.examples(rows, inputs, t, new)._replace(validation=every.rows, listed=self.known(program.sizes))
         data, validation, seen = place((data, checked, seen))
@@ -195,7 +200,7 @@ class Feed:
         if self.placed.get(EDGES, (None,))[0] != made:
             pairs = np.stack([self.stream.interactions.user[events], self.stream.label[events]], 1)
             pairs = np.unique(pairs[(pairs < (sizes["user"], sizes.slots)).all(1)], axis=0).astype(np.int32)
-            self.placed[EDGES] = made, place(padded(pairs, self.capacities.rows(len(events))))
+            self.placed[EDGES] = made, place(padded(pairs, self.capacities.edges(len(events))))
         return self.placed[EDGES][1]
 
     def linked(self, t: int, window: Window) -> np.ndarray:
