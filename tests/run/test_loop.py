@@ -577,3 +577,12 @@ def test_a_snapshot_is_never_of_a_later_state() -> None:
     assert first.progress[0].increment == 1
     with pytest.raises(RuntimeError, match="deleted"):
         np.asarray(first.snapshot(0).state.learner.increment)
+
+
+def test_a_log_that_goes_on_has_no_next_increment_to_validate_on(documented: Callable[[str, object], None]) -> None:
+    feed = lab.feed_of(lab.stream(validate_on="next"))
+    feed.endless = True
+    executor = Executor(alone.Alone(lab.build(lab.Spec())))
+    with pytest.raises(UserError, match=r"data\.validate_on=next") as error:
+        check(feed, executor, lab.FINETUNE, ("ndcg@10",), matrix=False, batch_size=None)
+    documented("a live log validated on its next increment", error.value)
