@@ -39,7 +39,8 @@ class Training(NamedTuple):
         patience: validations without a better value before training stops; 0 = all epochs, the last one kept
         least_epochs: epochs before patience counts, where training starts from random weights: the base part, an update
             afresh
-        metric: of the increment's validation part
+        metric: of the increment's validation part; "users-recall@10" is a mean over users, each with the mean of his
+            events, and not over events
         check_every: epochs from one validation to the next; the last possible one is validated too
         moments: the optimizer's state at an increment's start: the last one's, or as new
         rows: of the id tables that a step works on: all, or those of its batch (`core.compaction`: what is then lazy)
@@ -75,7 +76,7 @@ def training(
     check_every: Count = 1,
 ) -> Training:
     """`Training`, checked."""
-    per_event(metric)
+    per_event(metric.removeprefix(USERS))
     return Training(batch_size, epochs, patience, least_epochs, metric, moments, rows, precision, sharing, check_every)
 
 
@@ -90,6 +91,7 @@ class Arrangement(NamedTuple):
     """of training inside an increment: the head's own strategy only"""
 
 
+USERS = "users-"  # before a metric's name
 LARGE = 1 << 28  # bytes of scores that a test holds at once, whatever a training step has
 
 
@@ -176,7 +178,11 @@ def make(
     known = ranking.known if fallback else ranking.known_to_all
     scores = rankable(partial(steps.raw_scores, setup, base), of_kinds(problem.inputs, sizes), known)
     rank = partial(ranker, scores, batch_size=rank_batch_size, prepare=prepare)
-    rank_validation, metric = rank(), per_event(training.metric)
+    rank_validation, of_event = rank(), per_event(training.metric.removeprefix(USERS))
+    mean = ranking.over_users if training.metric.startswith(USERS) else ranking.over_events
+
+    def metric(ranks: Array, data: Data) -> Array:
+        return mean(of_event(ranks), data)
 
     def validate(state: State, data: Data, seen: Seen | None = None) -> State:
         # Of a part of one place XLA would rank that one before the loop, even where there is nothing to rank.

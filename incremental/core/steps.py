@@ -356,7 +356,7 @@ def validate(
     ranks: Array,
     due: Array | bool = True,
     *,
-    metric: Callable[[Array], Array],
+    metric: Callable[[Array, Data], Array],
     patience: int,
     epochs: int,
 ) -> State:
@@ -366,8 +366,7 @@ def validate(
     `epochs` is their greatest number.
     """
     fit = state.fit
-    real = jnp.arange(data.rows.labels.shape[0]) < data.size
-    value = jnp.where(real, metric(ranks), 0.0).sum() / jnp.maximum(data.size, 1)
+    value = metric(ranks, data)
     always = (data.size == 0) | (patience == 0)
     better = always | (due & (value > fit.value))
     bad = jnp.where(better | (fit.epoch <= fit.least), 0, fit.bad + jnp.int32(due))

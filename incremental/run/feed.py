@@ -134,7 +134,7 @@ class Feed:
         new = stream.training_events(plan.arrived)
         newest = stream.training_examples(plan.newest, validation=True, inputs=inputs)
         seen = self.seen(newest.event, heldout=False) if stream.exclude_seen else None
-        checked = every = self.examples(newest, inputs, t)
+        checked = every = self.known_ids(self.examples(newest, inputs, t), program)
         kept = plan.increments if stream.validate_on == "own" else range(0)  # what is to come is nobody's
         if kept != plan.newest:
             older = stream.training_examples(kept, validation=True, inputs=inputs)
@@ -231,13 +231,18 @@ class Feed:
         )
         seen = self.seen(rows.event, heldout=True) if stream.exclude_seen else None
         data = self.examples(rows, inputs, t)
-        data = data._replace(rows=data.rows._replace(inputs=within(data.rows.inputs, inputs, sizes)))
+        data = self.known_ids(data, program)
         new = self.listed and not heldout
         if new:
             listed: Any = np.isin(np.arange(sizes.slots), np.unique(stream.label[slice(*stream.bounds(t))]))
             data = data._replace(listed=listed)
         data, seen = place((data, seen))
         return rows, data._replace(side=self.side(t if new else trained_until, program, place, trained_until)), seen
+
+    def known_ids(self, data: Data, program: Program) -> Data:
+        """The examples, ids without a table row, which are to come, as row 0."""
+        inputs = within(data.rows.inputs, program.inputs, program.sizes)
+        return data._replace(rows=data.rows._replace(inputs=inputs))
 
     def seen(self, events: np.ndarray, *, heldout: bool) -> Seen:
         """The items to leave out of the ranking of each event's example."""

@@ -12,6 +12,7 @@ from incremental.core import gradient, steps
 from incremental.core.optimizers import sgd
 from incremental.core.problem import Head, problem
 from incremental.core.program import Program
+from incremental.core.ranking import over_events, over_users
 from incremental.core.spec import Sizes, next_item
 from incremental.core.steps import validate
 from incremental.core.strategy import Strategy
@@ -349,11 +350,22 @@ def test_a_validation_every_second_epoch_and_at_the_last() -> None:
         state = state._replace(fit=state.fit._replace(epoch=jnp.int32(epoch)))
         due = epoch % 2 == 0 or epoch == 5
         given = jnp.full(len(checked.rows.labels), value)
-        state = validate(state, checked, given, due, metric=lambda ranks: ranks, patience=2, epochs=5)
+        state = validate(state, checked, given, due, metric=over_events, patience=2, epochs=5)
         validated.append((bool(state.fit.better), int(state.fit.bad), bool(np.isfinite(state.fit.last))))
     assert validated == [(False, 0, False), (True, 0, True), (False, 0, False), (False, 1, True), (False, 2, True)]
     assert float(state.fit.value) == pytest.approx(0.9)
     assert not bool(state.fit.active)
+
+
+def test_a_validation_value_is_a_mean_over_events_or_over_users() -> None:
+    data = data_at(1)[1]
+    owner = jnp.where(jnp.arange(len(data.rows.labels)) % 3 == 0, 7, 3)  # of five events two and three
+    data = data._replace(rows=data.rows._replace(owner=owner), size=jnp.int32(5))
+    values = jnp.arange(len(owner)).astype(jnp.float32)
+    assert float(over_events(values, data)) == 2.0
+    assert float(over_users(values, data)) == pytest.approx(((0 + 3) / 2 + (1 + 2 + 4) / 3) / 2)
+    none = data._replace(size=jnp.int32(0))
+    assert float(over_events(values, none)) == float(over_users(values, none)) == 0.0
 
 
 @pytest.mark.parametrize(("epochs", "patience", "checked"), [(5, 9, [2, 4, 5]), (8, 1, [2, 4])])
