@@ -64,14 +64,15 @@ class Store:
         """The functions by capacities of what the config builds: those of the job before, where it built the same."""
         nodes = [config[name] for name in ("model", "head", "optimizer", "strategies", "training", "devices")]
         data = config["data"] if parts.batch_size is None else None  # the oracle is made of its stream
-        built = f"{json.dumps([nodes, data])} {parts.stream.spec} {cutoffs(parts.evaluation.metrics)}"
+        measured = cutoffs(parts.evaluation.metrics), parts.evaluation.new_users
+        built = f"{json.dumps([nodes, data])} {parts.stream.spec} {measured}"
         if built != self.built:
             self.built, self.functions = built, {}
         return self.functions
 
     def of(self, config: Mapping[str, Any]) -> "Shared":
         """What a run of `config` takes from here and leaves here."""
-        return Shared(self, json.dumps([config[key] for key in SHARED]))
+        return Shared(self, json.dumps([*(config[key] for key in SHARED), ranks_new(config)]))
 
 
 class Shared:
@@ -168,6 +169,8 @@ def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: S
     for key in ("seed", "model", "head", "optimizer", "training"):
         if its_own(theirs, key) != its_own(config, key):
             raise UserError(f"base={run}: its {key} is another; a base part is shared by runs that differ after it")
+    if ranks_new(theirs) != ranks_new(config):
+        raise UserError(f"base={run}: its evaluation.new_users is another, which says when the base part stops")
     if theirs["strategies"]:
         raise UserError(f"base={run}: it has strategies ({', '.join(sorted(theirs['strategies']))}); name one without")
     data, own = data_of(Path(run)), stream.prefix(0).interactions
@@ -196,6 +199,11 @@ def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: S
         )
     grown = state if theirs_at == sizes else way.at(sizes).grow(state)
     return Base(grown.learner, progress.costs[0], sizes)
+
+
+def ranks_new(config: Mapping[str, Any]) -> Any:
+    """What ranks for new users, in validation too."""
+    return config["evaluation"].get("new_users", "popularity")
 
 
 def its_own(config: Mapping[str, Any], key: str) -> Any:
