@@ -126,6 +126,15 @@ def parts(
     return held, checked, drawn._replace(tested=drawn.tested & ~checked) if ahead else drawn
 
 
+def looks_ahead(unseen_items: str, validate_on: str) -> tuple[str, ...]:
+    """What is to be said of settings that use the future."""
+    said = {
+        "all items are candidates from the start (data.unseen_items=known)": unseen_items == "known",
+        "updates stop by the increment after them (data.validate_on=next)": validate_on == "next",
+    }
+    return tuple(f"{what}: it uses the future" for what, chosen in said.items() if chosen)
+
+
 def roles_of(log: Interactions, base: Bools, split: Split | None, targets: Targets, seed: int) -> Roles:
     """The roles of a log's events [E], `base` being those of its base part; without a split all of these train."""
     trains, validates = (np.ones(len(log), bool), np.zeros(len(log), bool)) if split is None else split(log, base)

@@ -21,7 +21,7 @@ from incremental.data.features import Examples, Feature, event
 from incremental.data.features import history as past_items
 from incremental.data.features import user as own_user
 from incremental.data.interactions import Interactions, Side, Table, encode
-from incremental.data.roles import Roles, Shares, Split, Targets, parts
+from incremental.data.roles import Roles, Shares, Split, Targets, looks_ahead, parts
 from incremental.data.task import Make, Task, next_item
 from incremental.data.ties import Earlier, Ties
 from incremental.domains import Count, ShareBelow1, Whole, checked
@@ -181,9 +181,7 @@ class Stream:
 
     def latest(self, users: Ints, known: Mapping[str, Bools]) -> Examples:
         """Examples of these users at the end of the stream: what is asked of them has not happened (event -1, label 0).
-
-        `known` [capacity] bool by kind: the ids that the model knows; events of others are no past.
-        """
+        `known` [capacity] bool by kind: the ids that the model knows; events of others are no past."""
         visible = self._visible(known)
         order, sorted_users, _ = self._by_user
         past = np.full((len(users), self.history), -1, np.int32)
@@ -338,8 +336,7 @@ def make_stream(
     interactions = encode(table, ties)
     increment, notes = cut(interactions)
     interactions, increment = in_parts(interactions, increment)
-    if unseen_items == "known":
-        notes = (*notes, "all items are candidates from the start (data.unseen_items=known): it uses the future")
+    notes = (*notes, *looks_ahead(unseen_items, validate_on))
     if until is not None:
         if not 1 <= until <= increment[-1]:
             raise UserError(f"data.until={until}: expected an increment of the stream, 1 to {increment[-1]}")

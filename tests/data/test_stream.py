@@ -336,6 +336,7 @@ def test_an_update_may_stop_by_the_first_events_of_the_increment_after_it() -> N
         source=table(pairs), cut=cut_at([0] * 3 + [1] * 5 + [2] * 2), validation=0.5, validate_on="next"
     )
     assert np.flatnonzero(events.validation).tolist() == [3, 4, 8]
+    assert "updates stop by the increment after them (data.validate_on=next): it uses the future" in events.all_notes
     for t, trained, validated, tested in ((0, [0, 1, 2], [3, 4], []), (1, [3, 4, 5, 6, 7], [8], [5, 6, 7])):
         assert events.trained_on(range(t, t + 1), validation=False).tolist() == trained
         assert events.trained_on(range(t, t + 1), validation=True).tolist() == validated
