@@ -19,7 +19,7 @@ def value(of: str, ranks: Any = RANKS, users: Any = USERS) -> Any:
     rows = Examples(none, users, none.reshape(len(users), 1), none, none)
     metric = user_sets(of=of)
     assert metric.name == f"sets-{of}"
-    return metric.measure(ranks, {}, Catalogue([], none, none.astype(bool)), rows)
+    return metric.measure(ranks, {}, Catalogue([], none, none.astype(bool), none.astype(bool)), rows)
 
 
 @pytest.mark.parametrize(
