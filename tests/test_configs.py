@@ -70,7 +70,11 @@ def test_the_protocols_defaults_are_those_of_make_stream() -> None:
     signature = inspect.signature(make_stream).parameters
     assert said.pop("heldout") is None  # follows from evaluation.matrix
     assert said == {key: signature[key].default for key in said}
-    assert set(said) | {"heldout"} == set(signature) - {"source", "cut", "cleaning", "text", "task", "features"}
+    nodes = {"source", "cut", "cleaning", "text", "task", "features"}
+    protocols = {"roles", "targets"}  # which the files of that group name
+    assert set(said) | {"heldout"} == set(signature) - nodes - protocols
+    for file in (FOLDER / f"protocol/{name}.yaml" for name in ("leave_one_out", "time_to_split_by_user")):
+        assert protocols <= {*OmegaConf.load(file).data}
 
 
 def test_a_data_set_says_where_it_differs_only() -> None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from functools import partial as fixed
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 from jax import Array
@@ -16,6 +16,7 @@ from incremental.app import config as schema
 from incremental.app import environment
 from incremental.app.contents import within
 from incremental.core.gradient import Training, make
+from incremental.core.graph import EDGES, no_edges, on_edges
 from incremental.core.problem import Baseline, Head, Model, problem, read
 from incremental.core.program import Program
 from incremental.core.sharding import over
@@ -58,17 +59,26 @@ class Evaluation(NamedTuple):
     """what is ranked of each test; None: all of it"""
     listed: bool = False
     """whether a prequential test's candidates are also the items that its increment brings: data.unseen_items=listed"""
+    new_users: Literal["popularity", "model"] = "popularity"
+    """what ranks for those of whom a learned model knows nothing"""
 
 
 @checked
-def evaluation(*, metrics: list[str | Metric], matrix: bool = False, events: Count | None = None) -> Evaluation:
+def evaluation(
+    *,
+    metrics: list[str | Metric],
+    matrix: bool = False,
+    events: Count | None = None,
+    new_users: Literal["popularity", "model"] = "popularity",
+) -> Evaluation:
     """`Evaluation`, checked. With `events` each test ranks a random sample of so many of its events, the same for every
-    row of a table."""
+    row of a table. `new_users` "model": those too of whom it knows nothing are ranked by its scores, as its
+    random start has them."""
     if not metrics:
         raise UserError("evaluation.metrics is empty: name at least one, e.g. [ndcg@10]")
     measured = resolved(metrics)
     check(measured)
-    return Evaluation(measured, matrix, None if events is None else Sample(events))
+    return Evaluation(measured, matrix, None if events is None else Sample(events), new_users=new_users)
 
 
 class Parts(NamedTuple):
@@ -168,7 +178,7 @@ def assemble(config: Mapping[str, Any], stream: Stream | None = None) -> Parts:
             raise UserError(f"devices: {config['model']['_target_']} runs on one device; leave devices out")
         baseline = fixed(_baseline, model, stream.spec, cutoffs(measured.metrics))
         return Parts(stream, baseline, update, measured, None, config["seed"], spread.tables == "whole")
-    build = over(_learned(config, cutoffs(measured.metrics), stream.spec), spread, tuple(model.tables))
+    build = over(_learned(config, measured, stream.spec), spread, tuple(model.tables))
     if steps.batch_size % spread.batch:
         raise UserError(
             f"training.batch_size={steps.batch_size} cannot be split over devices.batch={spread.batch} devices; "
@@ -195,10 +205,10 @@ def lanes(configs: Sequence[Mapping[str, Any]], stream: Stream) -> tuple[LaneBui
     numbers = [floats(config) for config in configs]
     varied = [key for key, value in numbers[0].items() if any(other[key] != value for other in numbers)]
     first = configs[0]
-    ks = cutoffs(schema.build(first["evaluation"], "evaluation").metrics)
+    measured = schema.build(first["evaluation"], "evaluation")
 
     def build(sizes: Sizes, own: Mapping[str, Array]) -> Program:
-        return _learned(with_numbers(first, own), ks, stream.spec)(sizes)
+        return _learned(with_numbers(first, own), measured, stream.spec)(sizes)
 
     return build, [{key: each[key] for key in varied} for each in numbers]
 
@@ -225,19 +235,23 @@ def _stream(described: str, contents: str) -> Stream:
     return schema.build(json.loads(described), "data")
 
 
-def _learned(config: Mapping[str, Any], ks: tuple[int, ...], spec: Spec) -> Build:
+def _learned(config: Mapping[str, Any], measured: Evaluation, spec: Spec) -> Build:
     """The build of a learned model."""
     model, head = schema.build(config["model"], "model"), schema.build(config["head"], "head")
     optimizer, steps = schema.partial(config["optimizer"], "optimizer"), schema.build(config["training"], "training")
     factories = {
         name: schema.partial(node, f"strategies.{name}") for name, node in (config["strategies"] or {}).items()
     }
-    made = fixed(_program, model, head, optimizer, factories, steps, ks, spec)
+    made = fixed(_program, model, head, optimizer, factories, steps, measured, spec)
     if model.tower is not None and "text" not in spec.side:
         raise UserError("model: it computes items from their texts, but data.text=null: +text@data.text=hashed_words")
     if model.tower is not None and head.init is not None:
         raise UserError(f"model: it computes items from their texts, but the head has parameters of its own; {REMEDY}")
-    if model.tower is None and model.frozen is None:
+    if model.graph is not None and model.tower is not None:
+        raise UserError("model: tables are computed over a graph or from texts, not both; choose another model.model")
+    if model.graph is not None and head.init is not None:
+        raise UserError(f"model: it computes its tables over a graph, but the head has parameters of its own; {REMEDY}")
+    if model.tower is None and model.graph is None and model.frozen is None:
         return made
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), model.frozen)
 
@@ -248,7 +262,10 @@ def _learned(config: Mapping[str, Any], ks: tuple[int, ...], spec: Spec) -> Buil
         if model.tower is not None:
             text = spec.side["text"]
             tables["text"] = jax.ShapeDtypeStruct((sizes[text.kind or ""], *text.shape), text.dtype)
-        return reading(fixed(made, sizes), tables, model.frozen)
+        if model.graph is None:
+            return reading(fixed(made, sizes), tables, model.frozen)
+        tables[EDGES] = no_edges()
+        return reading(fixed(made, sizes), tables, model.frozen)._replace(window=model.graph.window)
 
     return build
 
@@ -276,7 +293,7 @@ def _program(
     optimizer: Any,
     factories: Mapping[str, Any],
     steps: Training,
-    ks: tuple[int, ...],
+    measured: Evaluation,
     spec: Spec,
     sizes: Sizes,
     side: Mapping[str, Any] = {},
@@ -285,8 +302,11 @@ def _program(
     own = problem(model, head, spec, sizes, precision=steps.precision, sharing=steps.sharing)
     if model.tower is not None:
         own = on_texts(own, model.tower, side["text"], spec.side["text"].kind or "", steps.precision)
+    if model.graph is not None:
+        own = on_edges(own, model.graph, side[EDGES])
 
     def strategies(own: Problem) -> dict[str, Strategy]:
         return {name: _made(name, factory, own) for name, factory in factories.items()}
 
-    return make(own, optimizer(), strategies, sizes=sizes, training=steps, cutoffs=ks)
+    ks, fallback = cutoffs(measured.metrics), measured.new_users == "popularity"
+    return make(own, optimizer(), strategies, sizes=sizes, training=steps, cutoffs=ks, fallback=fallback)

@@ -25,7 +25,7 @@ from incremental.run.feed import Feed
 from incremental.run.records import cutoffs
 
 SHARED = ("seed", "data", "model", "head", "optimizer", "training", "devices")  # the keys that make a base part
-DRAWN = ("history", "heldout", "validation", "seed", "ties", "task", "features")
+DRAWN = ("history", "heldout", "validation", "validate_on", "seed", "ties", "task", "features", "roles")
 """the keys of the data that say, with its events, what a base part trains on"""
 MOST_BYTES = 2**30  # of the base parts that a sweep keeps; the oldest make room
 
@@ -64,14 +64,15 @@ class Store:
         """The functions by capacities of what the config builds: those of the job before, where it built the same."""
         nodes = [config[name] for name in ("model", "head", "optimizer", "strategies", "training", "devices")]
         data = config["data"] if parts.batch_size is None else None  # the oracle is made of its stream
-        built = f"{json.dumps([nodes, data])} {parts.stream.spec} {cutoffs(parts.evaluation.metrics)}"
+        measured = cutoffs(parts.evaluation.metrics), parts.evaluation.new_users
+        built = f"{json.dumps([nodes, data])} {parts.stream.spec} {measured}"
         if built != self.built:
             self.built, self.functions = built, {}
         return self.functions
 
     def of(self, config: Mapping[str, Any]) -> "Shared":
         """What a run of `config` takes from here and leaves here."""
-        return Shared(self, json.dumps([config[key] for key in SHARED]))
+        return Shared(self, json.dumps([*(config[key] for key in SHARED), ranks_new(config)]))
 
 
 class Shared:
@@ -168,11 +169,15 @@ def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: S
     for key in ("seed", "model", "head", "optimizer", "training"):
         if its_own(theirs, key) != its_own(config, key):
             raise UserError(f"base={run}: its {key} is another; a base part is shared by runs that differ after it")
+    if ranks_new(theirs) != ranks_new(config):
+        raise UserError(f"base={run}: its evaluation.new_users is another, which says when the base part stops")
     if theirs["strategies"]:
         raise UserError(f"base={run}: it has strategies ({', '.join(sorted(theirs['strategies']))}); name one without")
     data, own = data_of(Path(run)), stream.prefix(0).interactions
     ours = digests(own, [len(own)], [0])[0]
     drawn = [key for key in DRAWN if theirs["data"].get(key) != config["data"].get(key)]
+    if len({each["data"].get("unseen_items") == "known" for each in (theirs, config)}) > 1:
+        drawn.append("unseen_items")
     if data.parts[0].digest != ours.digest or drawn:
         other = difference(data._replace(parts=data.parts[:1]), own)
         why = other or f"it has {data.parts[0].events:,} events, and this run's {len(own):,}"
@@ -196,10 +201,16 @@ def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: S
     return Base(grown.learner, progress.costs[0], sizes)
 
 
+def ranks_new(config: Mapping[str, Any]) -> Any:
+    """What ranks for new users, in validation too."""
+    return config["evaluation"].get("new_users", "popularity")
+
+
 def its_own(config: Mapping[str, Any], key: str) -> Any:
-    """What must be the same where a base part is taken over: updates may have another number of epochs than it had."""
-    node = config[key]
-    return {**node, "epochs": None} if key == "training" and isinstance(node, Mapping) else node
+    """What must be the same where a base part is taken over: updates may have another number of epochs than it had, and
+    a graph another window, which at the base part has the same edges."""
+    node, free = config[key], {"training": "epochs", "model": "window"}.get(key)
+    return {**node, free: None} if free is not None and isinstance(node, Mapping) else node
 
 
 def said(sizes: Sizes) -> str:

@@ -16,3 +16,12 @@ def uniform_rows(limit: float) -> Callable[..., Array]:
         return jax.random.uniform(key, shape, dtype, -limit, limit)
 
     return init
+
+
+def normal_rows(deviation: float) -> Callable[..., Array]:
+    """As `uniform_rows`, normal with this standard deviation."""
+
+    def init(key: Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jax.numpy.float32) -> Array:
+        return deviation * jax.random.normal(key, shape, dtype)
+
+    return init

@@ -14,7 +14,7 @@ import optax
 from flax.traverse_util import flatten_dict
 from jax import Array
 
-from incremental.core import steps
+from incremental.core import ranking, steps
 from incremental.core.compaction import compacted, dense, guarded, guarded_problem
 from incremental.core.inner import inner
 from incremental.core.precision import Precision, multiplying
@@ -37,10 +37,12 @@ class Training(NamedTuple):
     Attributes:
         batch_size
         epochs: at most, in one increment
-        patience: epochs without a better validation value before training stops; 0 = all epochs, the last one kept
+        patience: validations without a better value before training stops; 0 = all epochs, the last one kept
         least_epochs: epochs before patience counts, where training starts from random weights: the base part, an update
             afresh
-        metric: of the increment's validation part
+        metric: of the increment's validation part; "users-recall@10" is a mean over users, each with the mean of his
+            events, and not over events
+        check_every: epochs from one validation to the next; the last possible one is validated too
         moments: the optimizer's state at an increment's start: the last one's, or as new
         rows: of the id tables that a step works on: all, or those of its batch (`core.compaction`: what is then lazy)
         precision: of the model's arithmetic; parameters and all that mirrors them are float32 in any case
@@ -57,6 +59,7 @@ class Training(NamedTuple):
     rows: Literal["dense", "compact"] = "dense"
     precision: Precision = "float32"
     sharing: Sharing = "none"
+    check_every: int = 1
 
 
 @checked
@@ -71,10 +74,11 @@ def training(
     rows: Literal["dense", "compact"] = "dense",
     precision: Precision = "float32",
     sharing: Sharing = "none",
+    check_every: Count = 1,
 ) -> Training:
     """`Training`, checked."""
-    per_event(metric)
-    return Training(batch_size, epochs, patience, least_epochs, metric, moments, rows, precision, sharing)
+    per_event(metric.removeprefix(USERS))
+    return Training(batch_size, epochs, patience, least_epochs, metric, moments, rows, precision, sharing, check_every)
 
 
 class Arrangement(NamedTuple):
@@ -88,6 +92,7 @@ class Arrangement(NamedTuple):
     """of training inside an increment: the head's own strategy only"""
 
 
+USERS = "users-"  # before a metric's name
 LARGE = 1 << 28  # bytes of scores that a test holds at once, whatever a training step has
 
 
@@ -100,6 +105,7 @@ def make(
     training: Training = Training(),
     cutoffs: tuple[int, ...] = (),
     rank_batch_size: int | None = None,
+    fallback: bool = True,
 ) -> Program:
     """The program that trains `problem` with `tx` under `strategies` (by name, applied in order), or those that a
     function makes for the problem: for each step anew where it is on a few items that are computed (`of_items`).
@@ -109,7 +115,8 @@ def make(
     last batch of few rows as beside a full one. The base part is plain training: strategies keep their books there
     (`incremental.core.strategy.books`), those that are `early` and the head's own act. `cutoffs` are the K's whose
     recommendations `rank` counts. A test ranks `rank_batch_size` rows at once; None: 256, but where the scores of so
-    many are large (`LARGE`) no more than a training step has.
+    many are large (`LARGE`) no more than a training step has. Without `fallback` examples of which the model knows
+    nothing are scored as all others, in place of by the items' counts.
     """
     if rank_batch_size is None:
         rank_batch_size = 256 if 4 * 256 * sizes.slots <= LARGE else min(256, training.batch_size)
@@ -121,6 +128,11 @@ def make(
     compact = training.rows == "compact"
     if compact and problem.of_items and strategies and not callable(strategies):
         raise UserError("make: compact rows of items that are computed need strategies as a function of the problem")
+    if compact and problem.settled and problem.of_items is None:
+        raise UserError(
+            "training.rows=compact: the model computes its tables over a graph, so that a step touches all their rows; "
+            "use training.rows=dense, or leave it out"
+        )
     on_rows = compacted(problem, sizes) if compact else dense
     optimizer = optax.with_extra_args_support(tx)
 
@@ -164,16 +176,23 @@ def make(
         return {kind: {path: named[path] for path, own in kinds if own == kind} for kind in sizes}
 
     prepare = partial(steps.evaluated, setup)
-    scores = rankable(partial(steps.raw_scores, setup, base), of_kinds(problem.inputs, sizes))
+    known = ranking.known if fallback else ranking.known_to_all
+    scores = rankable(partial(steps.raw_scores, setup, base), of_kinds(problem.inputs, sizes), known)
     rank = partial(ranker, scores, batch_size=rank_batch_size, prepare=prepare)
-    rank_validation, metric = rank(), per_event(training.metric)
+    rank_validation, of_event = rank(), per_event(training.metric.removeprefix(USERS))
+    mean = ranking.over_users if training.metric.startswith(USERS) else ranking.over_events
+
+    def metric(ranks: Array, data: Data) -> Array:
+        return mean(of_event(ranks), data)
 
     def validate(state: State, data: Data, seen: Seen | None = None) -> State:
         # Of a part of one place XLA would rank that one before the loop, even where there is nothing to rank.
         nothing = jnp.full(data.rows.labels.shape, jnp.inf, jnp.float32)
-        ranks = jax.lax.cond(data.size > 0, lambda: rank_validation(state, data, seen).rank, lambda: nothing)
+        due = (state.fit.epoch % training.check_every == 0) | (state.fit.epoch >= training.epochs)
+        there = (data.size > 0) & due
+        ranks = jax.lax.cond(there, lambda: rank_validation(state, data, seen).rank, lambda: nothing)
         patience, epochs = training.patience, training.epochs
-        return steps.validate(state, data, ranks, metric=metric, patience=patience, epochs=epochs)
+        return steps.validate(state, data, ranks, due, metric=metric, patience=patience, epochs=epochs)
 
     run_epoch = partial(steps.epoch, batch_size=training.batch_size)
     fit = partial(inner, plain, batch_size=training.batch_size, epochs=training.epochs)

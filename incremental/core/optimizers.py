@@ -84,16 +84,20 @@ def assembled(
     span: Span,
     clip: float | None,
     weight_decay: float | None,
+    l2: float | None,
     accumulate: int,
 ) -> optax.GradientTransformation:
-    """clip -> direction -> decoupled weight decay -> schedule -> -rate, over `accumulate` steps' mean gradient.
+    """clip -> + l2 θ -> direction -> decoupled weight decay -> schedule -> -rate, on `accumulate` steps' mean gradient.
 
+    `l2` is weight decay as part of the gradient: with Adam a row whose gradient it alone is shrinks by the whole rate.
     The schedule's steps are those of the increment, so that each has a warm-up and a fall of its own; with `span`
     "stream" they are those of all increments together.
     """
     if span not in ("increment", "stream"):
         raise UserError(f"optimizer.span={span!r}: expected increment or stream")
     parts = [direction]
+    if l2 is not None:
+        parts.insert(0, decayed(l2))
     if clip is not None:
         parts.insert(0, optax.clip_by_global_norm(clip))
     if weight_decay is not None:
@@ -115,6 +119,7 @@ def sgd(
     learning_rate: NotNegative = 0.1,
     momentum: ShareBelow1 | None = None,
     weight_decay: NotNegative | None = None,
+    l2: NotNegative | None = None,
     clip: Positive | None = None,
     schedule: Schedule = "constant",
     warmup: Whole = 0,
@@ -124,7 +129,7 @@ def sgd(
 ) -> optax.GradientTransformation:
     """Stochastic gradient descent; `momentum` is heavy-ball, m <- momentum m + g."""
     direction = optax.identity() if momentum is None else optax.trace(momentum)
-    return assembled(direction, learning_rate, schedule, warmup, decay, span, clip, weight_decay, accumulate)
+    return assembled(direction, learning_rate, schedule, warmup, decay, span, clip, weight_decay, l2, accumulate)
 
 
 @checked
@@ -132,6 +137,7 @@ def adagrad(
     *,
     learning_rate: NotNegative = 0.05,
     weight_decay: NotNegative | None = None,
+    l2: NotNegative | None = None,
     clip: Positive | None = None,
     schedule: Schedule = "constant",
     warmup: Whole = 0,
@@ -141,7 +147,7 @@ def adagrad(
 ) -> optax.GradientTransformation:
     """AdaGrad (Duchi et al. 2011): g / sqrt(Σ g²), the sum started at 0.1."""
     return assembled(
-        optax.scale_by_rss(0.1, 1e-7), learning_rate, schedule, warmup, decay, span, clip, weight_decay, accumulate
+        optax.scale_by_rss(0.1, 1e-7), learning_rate, schedule, warmup, decay, span, clip, weight_decay, l2, accumulate
     )
 
 
@@ -152,6 +158,7 @@ def adam(
     b1: ShareBelow1 = 0.9,
     b2: ShareBelow1 = 0.999,
     weight_decay: NotNegative | None = None,
+    l2: NotNegative | None = None,
     clip: Positive | None = None,
     schedule: Schedule = "constant",
     warmup: Whole = 0,
@@ -161,5 +168,5 @@ def adam(
 ) -> optax.GradientTransformation:
     """Adam (Kingma & Ba 2015); with `weight_decay` AdamW (Loshchilov & Hutter 2019)."""
     return assembled(
-        optax.scale_by_adam(b1, b2), learning_rate, schedule, warmup, decay, span, clip, weight_decay, accumulate
+        optax.scale_by_adam(b1, b2), learning_rate, schedule, warmup, decay, span, clip, weight_decay, l2, accumulate
     )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jax import Array
 
+from incremental.core.graph import Graph
 from incremental.core.packing import Tokens
 from incremental.core.precision import Precision, arithmetic
 from incremental.core.prefixes import Sharing, by_prefix
@@ -36,6 +37,7 @@ class Model(NamedTuple):
         wants: the shapes that it needs of inputs, where they are its own parameters' and not the data's
         labels: the kind of the ids that it scores; None: any
         tower: how items' rows are computed from their texts; None: ids alone
+        graph: how the tables are computed over the graph of users and items; None: they are the parameters
         frozen: weights that are not trained, a tree on the host; they travel with the data, as arguments of the
             compiled functions
         given: (frozen, on the device) -> the model with these weights
@@ -52,6 +54,7 @@ class Model(NamedTuple):
     wants: Mapping[str, tuple[int, ...]] = {}
     labels: str | None = None
     tower: Tower | None = None
+    graph: Graph | None = None
     frozen: Any = None
     given: "Callable[[Any], Model] | None" = None
     looked_up: tuple[str, ...] = ()
@@ -261,4 +264,5 @@ def problem(
         labels=spec.labels,
         together=head.together,
         sequence=shared,
+        items=None if untied else items,
     )

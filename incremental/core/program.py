@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
+from incremental.core.graph import Window
 from incremental.core.prefixes import Sharing
 from incremental.core.spec import Input, Sizes
 from incremental.core.types import Data, Info, PyTree, Ranks, Seen, State
@@ -39,6 +40,7 @@ class Program(NamedTuple):
         frozen: weights that are not trained, on the host; they travel in `Data.side`
         following: strategies, the head's too, whose `record` follows the steps
         early: strategies that act in the base part too
+        window: of the graph whose edges travel in `Data.side` (`core.graph`); None: there is none
     """
 
     init: Callable[[Array], State]
@@ -65,3 +67,4 @@ class Program(NamedTuple):
     frozen: Any = None
     following: tuple[str, ...] = ()
     early: tuple[str, ...] = ()
+    window: Window | None = None

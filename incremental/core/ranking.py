@@ -94,6 +94,22 @@ def top_k(scores: Array, k: int) -> tuple[Array, Array]:
     return best, jnp.take_along_axis(chosen, place // block, axis=1) * block + place % block
 
 
+def over_events(values: Array, data: Data) -> Array:
+    """[] float32: the mean of the values [N] of the examples of `data`; 0 of none."""
+    real = jnp.arange(len(values)) < data.size
+    return jnp.where(real, values, 0.0).sum() / jnp.maximum(data.size, 1)
+
+
+def over_users(values: Array, data: Data) -> Array:
+    """[] float32: the mean over users of each one's mean value; 0 of none."""
+    real = jnp.arange(len(values)) < data.size
+    owner = jnp.where(real, data.rows.owner, -1)
+    in_order = jnp.sort(owner)
+    number = jnp.searchsorted(in_order, owner, side="right") - jnp.searchsorted(in_order, owner)
+    weight = jnp.where(real, 1.0 / number, 0.0)
+    return (weight * jnp.where(real, values, 0.0)).sum() / jnp.maximum(weight.sum(), 1.0)
+
+
 def ranker(
     scores: Scores,
     *,

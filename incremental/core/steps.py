@@ -80,12 +80,13 @@ def empty_catalogue(sizes: Sizes) -> Catalogue:
 
 
 def count_arrivals(catalogue: Catalogue, data: Data) -> Catalogue:
-    """The catalogue with the update's new events; id 0 is padding and stays unseen."""
+    """The catalogue with the update's new events, and what is listed; id 0 is padding and stays unseen."""
     count = catalogue.events.at[data.events].add(1.0).at[0].set(0.0)
     others = {
         kind: known.at[data.arrived[kind]].set(True).at[0].set(False) for kind, known in catalogue.arrived.items()
     }
-    return Catalogue(catalogue.seen | (count > 0), count, others)
+    seen = catalogue.seen | (count > 0)
+    return Catalogue(seen if data.listed is None else seen | data.listed, count, others)
 
 
 def fresh_fit(least: Any = 0, offered: Any = -1) -> Fit:
@@ -336,20 +337,27 @@ def epoch(setup: Setup, state: State, data: Data, *, batch_size: int) -> tuple[S
 
 
 def validate(
-    state: State, data: Data, ranks: Array, *, metric: Callable[[Array], Array], patience: int, epochs: int
+    state: State,
+    data: Data,
+    ranks: Array,
+    due: Array | bool = True,
+    *,
+    metric: Callable[[Array, Data], Array],
+    patience: int,
+    epochs: int,
 ) -> State:
     """Notes whether the epoch is the best so far by `metric` of the `ranks` [N] float32 of the examples of `data`.
 
-    With an empty validation part, or `patience` 0, the last always is. `epochs` is their greatest number.
+    With an empty validation part, or `patience` 0, the last always is. An epoch that is not `due` counts neither way.
+    `epochs` is their greatest number.
     """
     fit = state.fit
-    real = jnp.arange(data.rows.labels.shape[0]) < data.size
-    value = jnp.where(real, metric(ranks), 0.0).sum() / jnp.maximum(data.size, 1)
+    value = metric(ranks, data)
     always = (data.size == 0) | (patience == 0)
-    better = always | (value > fit.value)
-    bad = jnp.where(better | (fit.epoch <= fit.least), 0, fit.bad + 1)
+    better = always | (due & (value > fit.value))
+    bad = jnp.where(better | (fit.epoch <= fit.least), 0, fit.bad + jnp.int32(due))
     best_value = jnp.where(better, value, fit.value)
-    last = jnp.where(data.size > 0, value, -jnp.inf)
+    last = jnp.where((data.size > 0) & due, value, -jnp.inf)
     active = fit.active & (always | (bad < patience)) & (fit.epoch < epochs)
     return state._replace(fit=fit._replace(value=best_value, bad=bad, active=active, last=last, better=better))
 

@@ -111,6 +111,9 @@ def on_texts(core: Problem, tower: Tower, text: Array, kind: str, precision: Pre
     def scores(params: Params, outputs: Outputs, rows: Array, items: Array | slice = slice(None)) -> Array:
         return core.scores(settle(params), outputs, rows, items)
 
+    def items(params: Params) -> Any:
+        return core.items(settle(params))  # type: ignore[misc]
+
     def features(params: Params, inputs: dict[str, Array]) -> dict[str, Array]:
         met: dict[str, Array] = {}
 
@@ -131,6 +134,7 @@ def on_texts(core: Problem, tower: Tower, text: Array, kind: str, precision: Pre
         loss=loss,
         features=features,
         scores=scores,
+        items=None if core.items is None else items,
         tables=tables,
         settle=settle,
         settled=dict.fromkeys(rows, kind),

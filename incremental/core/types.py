@@ -99,7 +99,8 @@ class Problem(NamedTuple):
             dropout
         scores: (params, outputs, rows [n] int32, items [m] int32 or a slice) -> [n, m]: `outputs.scores[rows][:,
             items]`, at the cost of these rows and items alone
-        settle: (params) -> params with the item tables that are computed (`core.tower`); `apply` and `loss` take both
+        settle: (params) -> params with the tables that are computed (`core.tower`, `core.graph`); `apply` and `loss`
+            take both
         settled: path of each table that `settle` computes -> the kind of its ids
         of_items: (ids [U]) -> the problem whose computed tables have these rows only; None: it reads nothing but its
             parameters
@@ -108,6 +109,8 @@ class Problem(NamedTuple):
         labels: the kind of the ids that labels, candidates and negatives are
         together: whether a row's loss reads the batch's other rows; gradients of single examples are then refused
         sequence: the input whose prefixes share a run, so that an epoch is ordered by runs; None: each example is one
+        items: (params) -> the model's output side, `Items` of all ids of the labels' kind: table [V, D] and bias [V];
+            None: the head scores with tables of its own
     """
 
     init: Callable[[Array], Params]
@@ -126,6 +129,7 @@ class Problem(NamedTuple):
     labels: str = "item"
     together: bool = False
     sequence: str | None = None
+    items: Callable[[Params], Any] | None = None
 
 
 class Catalogue(NamedTuple):
@@ -285,7 +289,7 @@ class Data(NamedTuple):
         events: [E] int32, ids of the labels' kind, 0 = padding: the training events not yet in the catalogue
         arrived: [E] int32, their ids of each other kind
         side: frozen tables by name [capacity, ...], of the ids that have occurred
-        listed: [V] bool: items that a ranking may contain beside those seen
+        listed: [V] bool: items that are candidates though they were not seen, of a ranking or from this update on
         validation: validation rows of all its increments [M, ...], padding not valid; for `end`
     """
 

@@ -9,6 +9,13 @@ Ints = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
 
 
+def first_of_each(increment: npt.NDArray[np.int32], share: float) -> npt.NDArray[np.bool_]:
+    """[N] bool: the first ⌊share · n⌋ of the n events of each increment; `increment` [N] does not decrease."""
+    _, first, number, n = np.unique(increment, return_index=True, return_inverse=True, return_counts=True)
+    found: npt.NDArray[np.bool_] = np.arange(len(increment)) - first[number] < np.floor(share * n)[number]
+    return found
+
+
 def share_of_each(increment: Ints, share: float, seed: int, name: int) -> Bools:
     """[N] bool: a random `share` of each increment's events, drawn from (seed, name, increment)."""
     chosen = np.zeros(len(increment), bool)

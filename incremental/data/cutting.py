@@ -1,19 +1,23 @@
 """Cutting: which increment each interaction of a stream belongs to.
 
-A cut is a function from a stream to the increment of each of its events, int32 [N], non-decreasing: 0 is the
-base part, 1..T are the increments, none of them empty; and to notes for the reader. It may look at the whole
-stream: its length and its last day say where the cuts lie, not what is in between. The prefix law (no number
-may depend on what comes later) is a law on streams that have been cut.
+A cut is a function from a stream to the increment of each of its events, int32 [N]: 0 is the base part, 1..T are the
+increments, none of them empty; and to notes for the reader. It may look at the whole stream: its length and its last
+day say where the cuts lie, not what is in between. The prefix law (no number may depend on what comes later) is a law
+on streams that have been cut.
+
+Increments follow the time, but for `leave_one_out`, whose parts overlap: `in_parts` then puts the events of a part
+before those of the next. A user's own events keep their order.
 """
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
 
-from incremental.data.interactions import Interactions
+from incremental.data.interactions import Interactions, Kind
 from incremental.domains import Count, InnerShare, checked
 from incremental.errors import UserError
 
@@ -161,6 +165,86 @@ def given_periods(*, base: Count = 1) -> Cut:
         return np.maximum(number - (base - 1), 0).astype(np.int32), notes
 
     return cut
+
+
+@checked
+def at_quantile(*, quantile: InnerShare = 0.9, increments: Count = 1) -> Cut:
+    """The base part is what is not later than the `quantile` of all events' times (linear interpolation); then come
+    increments of equal counts (± 1).
+
+    Raises UserError where fewer events than increments come after.
+    """
+
+    def cut(stream: Interactions) -> tuple[np.ndarray, tuple[str, ...]]:
+        increment = np.zeros(len(stream), np.int32)
+        later = stream.time > np.quantile(stream.time, quantile)
+        rest = int(later.sum())
+        if rest < increments:
+            raise UserError(
+                f"data.cut.increments is {increments}, but only {rest} of the {len(stream)} events are later than the "
+                f"quantile data.cut.quantile={quantile:g} of the times; lower one of them"
+            )
+        increment[later] = np.arange(rest) * increments // rest + 1
+        return increment, ()
+
+    return cut
+
+
+def leave_one_out() -> Cut:
+    """Each user's last event is increment 1, all others are the base part; so is the event of a user who has only one.
+
+    Raises UserError where no user has two events.
+    """
+
+    def cut(stream: Interactions) -> tuple[np.ndarray, tuple[str, ...]]:
+        _, number = np.unique(stream.user[::-1], return_index=True)
+        last = len(stream) - 1 - number
+        last = last[np.bincount(stream.user)[stream.user[last]] > 1]
+        if not len(last):
+            raise UserError("data.cut is leave_one_out, but no user has two events; choose another cut (data/cut)")
+        increment = np.zeros(len(stream), np.int32)
+        increment[last] = 1
+        return increment, ("leave-one-out: the base part has events that are later than others' tests",)
+
+    return cut
+
+
+def in_parts(log: Interactions, increment: np.ndarray) -> tuple[Interactions, np.ndarray]:
+    """The log and its events' increments [N], each part behind the one before; ids count by first appearance there."""
+    if (np.diff(increment) >= 0).all():
+        return log, increment
+    order = np.argsort(increment, kind="stable")
+    names = ("time", "fraction", "rating", "period", "line")
+    arrays = {name: own[order] for name in names if (own := getattr(log, name)) is not None}
+    user, users = _anew(log.user[order], log.users)
+    item, items = _anew(log.item[order], log.items)
+    further = {name: Kind(*_anew(kind.ids[order], kind.names)) for name, kind in log.further.items()}
+    if log.behaviour is not None:
+        codes, behaviours = _anew(log.behaviour[order] + 1, ["", *log.behaviours])
+        arrays |= {"behaviour": (codes - 1).astype(np.int8), "behaviours": tuple(behaviours[1:])}
+    title = dict(zip(log.items, log.titles or [], strict=False))
+    number = {name: place for place, name in enumerate(log.items)}
+    made = replace(
+        log,
+        **arrays,
+        user=user,
+        users=users,
+        item=item,
+        items=items,
+        further=further,
+        titles=None if log.titles is None else [title[name] for name in items],
+        law=None if log.law is None else log.law.take(order, np.array([number[name] for name in items[1:]])),
+    )
+    return made, increment[order]
+
+
+def _anew(ids: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Ids [N] int32 from 1 (0: none) counted by first appearance, and their names."""
+    there, first = np.unique(ids[ids > 0], return_index=True)
+    there = there[np.argsort(first)]
+    number = np.zeros(len(names), np.int32)
+    number[there] = np.arange(1, len(there) + 1)
+    return number[ids], ["", *(names[old] for old in there)]
 
 
 def _of_periods(stream: Interactions) -> bool:

@@ -60,14 +60,14 @@ class Side(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """An encoded stream in global time order. Ids count from 1 by first appearance in it; 0 is padding.
+    """An encoded stream, in time order within a part. Ids count from 1 by first appearance in it; 0 is padding.
 
     So the numbers of a stream that is cut short are those of the whole stream.
     """
 
     user: np.ndarray  # [N] int32
     item: np.ndarray  # [N] int32
-    time: np.ndarray  # [N] int64, seconds since 1970 or the number of a period, non-decreasing
+    time: np.ndarray  # [N] int64, seconds since 1970 or the number of a period
     fraction: np.ndarray  # [N] int32, the nanoseconds after it
     rating: np.ndarray | None  # [N] float32
     behaviour: np.ndarray | None  # [N] int8, index into behaviours
@@ -98,8 +98,11 @@ class Interactions:
     @property
     def moment(self) -> np.ndarray:
         """[N] int64: the number of each event's exact time, from 0; equal where these are."""
-        later = (np.diff(self.time) != 0) | (np.diff(self.fraction) != 0)
-        return np.concatenate([[0], np.cumsum(later)])[: len(self)]
+        order = np.lexsort((self.fraction, self.time))  # a cut may have put a later time before
+        later = (np.diff(self.time[order]) != 0) | (np.diff(self.fraction[order]) != 0)
+        number = np.zeros(len(self), np.int64)
+        number[order[1:]] = np.cumsum(later)
+        return number
 
     def __len__(self) -> int:
         """The number of interactions, N."""

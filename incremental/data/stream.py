@@ -7,26 +7,29 @@ validation parts) is drawn for each increment from (seed, increment), so a strea
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from incremental.core.spec import Input, Spec
 from incremental.data import ties as tie_rules
-from incremental.data.choosing import Sample, belongs, share_of_each
+from incremental.data.choosing import Sample, belongs
 from incremental.data.cleaning import CleaningStep
+from incremental.data.cutting import in_parts
 from incremental.data.features import Examples, Feature, event
 from incremental.data.features import history as past_items
 from incremental.data.features import user as own_user
 from incremental.data.interactions import Interactions, Side, Table, encode
+from incremental.data.roles import Roles, Shares, Split, Targets, looks_ahead, parts
 from incremental.data.task import Make, Task, next_item
-from incremental.data.ties import Ties
+from incremental.data.ties import Earlier, Ties
 from incremental.domains import Count, ShareBelow1, Whole, checked
 from incremental.errors import UserError
 
 Ints = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
+Unseen = Literal["miss", "drop", "listed", "known"]
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,16 @@ class Stream:
     heldout: Bools  # [N] nothing trains on them
     validation: Bools  # [N] training events set aside for early stopping
     history: int  # L
-    exclude_seen: bool
-    unseen_items: str  # "miss", "drop" or "listed"
+    exclude_seen: Earlier
+    unseen_items: Unseen
     minimum_history: int
     ties: Ties = "strict"
+    validate_on: Literal["own", "next"] = "own"
     cleaning: tuple[CleaningStep, ...] = ()
     notes: tuple[str, ...] = ()
     task: Task = field(default_factory=Task)
     features: Mapping[str, Feature] = field(default_factory=dict)  # what models may read of an example, by name
+    roles: Roles | None = None  # None: every event trains or validates, and is tested
 
     def __len__(self) -> int:
         """T + 1: the base part and the increments."""
@@ -84,6 +89,7 @@ class Stream:
             increment=self.increment[:n],
             heldout=self.heldout[:n],
             validation=self.validation[:n],
+            roles=None if self.roles is None else self.roles.prefix(n),
         )
 
     def bounds(self, t: int) -> tuple[int, int]:
@@ -95,12 +101,14 @@ class Stream:
         """All events that an update on these increments may read, validation included."""
         places = [np.arange(*self.bounds(t), dtype=np.int32) for t in increments]
         events = np.concatenate(places) if places else np.zeros(0, np.int32)
-        return events[~self.heldout[events]]
+        read = ~self.heldout if self.roles is None else ~self.heldout & (self.roles.trains | self.validation)
+        return events[read[events]]
 
     def trained_on(self, increments: Sequence[int], *, validation: bool | None, inputs: Iterable[str] = ()) -> Ints:
         """[N] the events of `training_examples`, found without cutting what was before them."""
-        events = self.training_events(increments)
-        if validation is not None:
+        ahead = self.validate_on == "next"  # validated on is what comes after; it trains with its own increment
+        events = self.training_events([t + 1 for t in increments[-1:]] if ahead and validation else increments)
+        if validation or (validation is False and not ahead):
             events = events[self.validation[events] == validation]
         if any(self.features[name].past == "needed" for name in inputs):
             events = events[self._before(events, ~self.heldout) > 0]
@@ -122,6 +130,8 @@ class Stream:
         events = np.arange(*self.bounds(t), dtype=np.int32)
         if heldout:
             events = events[self.heldout[events]]
+        if self.roles is not None:
+            events = events[self.roles.tested[events]]
         label = self.label
         if self.unseen_items == "drop":
             trained = np.zeros(len(self.labels), bool)
@@ -132,7 +142,7 @@ class Stream:
         if self.minimum_history:
             # Of the stream, and not of what this model knows: rows of a table are tested on the same events.
             counted = np.ones(len(label), bool)
-            if not self.task.classes:
+            if not self.task.classes and self.unseen_items != "known":
                 past = self.training_events(range(trained_until + 1))
                 counted = belongs(np.isin(np.arange(len(self.labels)), label[past]), label)
             events = events[self._before(events, counted) >= self.minimum_history]
@@ -157,21 +167,21 @@ class Stream:
         return replace(self._examples(events, self._visible(known), read), of=of)
 
     def seen_by(self, events: Ints, *, heldout: bool) -> tuple[Ints, Ints, Ints]:
-        """log [E], start [N], stop [N]: `log[start:stop]` are the items of an event's user before it, those of held-out
-        events only if `heldout`."""
+        """log [E], start [N], stop [N]: `log[start:stop]` are the items of an event's user before it (or, where
+        `exclude_seen` says "earlier", before its increment), those of held-out events only if `heldout`."""
         order, _, first = self._by_user
         kept = order <= events.max(initial=0)
         if not heldout:
             kept &= ~self.heldout[order]
         before: Ints = np.cumsum(kept) - kept
-        place = self._now[events]
-        return self.label[order[kept]], before[first[place]], before[place]
+        place, own = self._now[events], first[self._now[events]]
+        if self.exclude_seen == "earlier":
+            place = tie_rules.begins_of_increments(order, first, self.increment)[events]
+        return self.label[order[kept]], before[own], before[place]
 
     def latest(self, users: Ints, known: Mapping[str, Bools]) -> Examples:
         """Examples of these users at the end of the stream: what is asked of them has not happened (event -1, label 0).
-
-        `known` [capacity] bool by kind: the ids that the model knows; events of others are no past.
-        """
+        `known` [capacity] bool by kind: the ids that the model knows; events of others are no past."""
         visible = self._visible(known)
         order, sorted_users, _ = self._by_user
         past = np.full((len(users), self.history), -1, np.int32)
@@ -211,28 +221,17 @@ class Stream:
     def _tied(self) -> Bools:
         """Places in the order by user whose event has the time of the one before, of the same user."""
         order, user, _ = self._by_user
-        time = self.interactions.moment[order]
-        return np.concatenate([[False], (user[1:] == user[:-1]) & (time[1:] == time[:-1])])
+        return tie_rules.tied(user, self.interactions.moment[order])
 
     @cached_property
     def _now(self) -> Ints:
         """For each event the place, in the order by user, at which what was before it ends."""
-        place = np.arange(len(self.increment), dtype=np.int32)
-        if self.ties == "strict":
-            place = np.maximum.accumulate(np.where(self._tied, 0, place))  # the first place of each tie
-        found = np.empty_like(place)
-        found[self._by_user[0]] = place
-        return found
+        return tie_rules.ends_of_past(self._by_user[0], self._tied, self.ties)
 
     @cached_property
     def _repeated(self) -> Bools:
         """Events whose user had the same item before."""
-        pairs = self.interactions.user.astype(np.int64) * len(self.labels) + self.label
-        _, first, pair = np.unique(pairs, return_index=True, return_inverse=True)
-        if self.ties == "strict":
-            time = self.interactions.moment
-            return time > time[first][pair]
-        return np.arange(len(pairs)) > first[pair]
+        return tie_rules.repeated(self.interactions.user, self.label, self.interactions.moment, self.ties)
 
     @property
     def _note_of_ties(self) -> tuple[str, ...]:
@@ -292,13 +291,16 @@ def make_stream(
     history: Count = 50,
     heldout: ShareBelow1 = 0.0,
     validation: ShareBelow1 = 0.1,
-    exclude_seen: bool = False,
-    unseen_items: Literal["miss", "drop", "listed"] = "miss",
+    exclude_seen: Earlier = False,
+    unseen_items: Unseen = "miss",
     minimum_history: Whole = 0,
     ties: Ties = "strict",
+    validate_on: Literal["own", "next"] = "own",
     text: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = None,
     task: Make | None = None,
     features: Mapping[str, Feature] | None = None,
+    roles: Split | None = None,
+    targets: Targets = "all",
     seed: Whole = 0,
     until: Count | None = None,
 ) -> Stream:
@@ -310,6 +312,9 @@ def make_stream(
     the file, of the item ids or of a hash (`incremental.data.ties`). `text` turns titles into numbers [items, ...],
     each title on its own. `task` says what is predicted (`incremental.data.task`; by default the next item); `features`
     are inputs for models by name, beside "user", "history" and what the task brings (`incremental.data.features`).
+    `roles`: what of the base part trains and validates, in place of a share; `targets`: which event of a user after it
+    is tested (`incremental.data.roles`). `validate_on` "next": an update stops by the first events of the increment
+    after it; they train with that one. `exclude_seen` "earlier": items of the tested increment itself are not left out.
 
     `until`: the stream ends with this increment, as `prefix` has it. Of what comes later the cut alone reads anything:
     how many events the source has, once it is cleaned, and its last time, so that the increments before are the same
@@ -317,8 +322,8 @@ def make_stream(
     """
     if minimum_history > history:
         raise UserError(f"data.minimum_history={minimum_history}: expected 0 to data.history={history}")
-    if unseen_items not in ("miss", "drop", "listed"):
-        raise UserError(f"data.unseen_items={unseen_items!r}: expected miss, drop or listed")
+    if unseen_items not in get_args(Unseen):
+        raise UserError(f"data.unseen_items={unseen_items!r}: expected miss, drop, listed or known")
     if ties not in tie_rules.SAID:
         raise UserError(f"data.ties={ties!r}: expected one of {', '.join(tie_rules.SAID)}")
     table, steps = (source, ()) if cleaning is None else cleaning(source)
@@ -330,14 +335,15 @@ def make_stream(
         )
     interactions = encode(table, ties)
     increment, notes = cut(interactions)
+    interactions, increment = in_parts(interactions, increment)
+    notes = (*notes, *looks_ahead(unseen_items, validate_on))
     if until is not None:
         if not 1 <= until <= increment[-1]:
             raise UserError(f"data.until={until}: expected an increment of the stream, 1 to {increment[-1]}")
         increment = increment[: np.searchsorted(increment, until, side="right")]
     interactions = interactions.prefix(len(increment))
     if text is not None and interactions.titles is None:
-        where = f"data.text: {table.origin} has no titles"
-        raise UserError(f"{where}; name their column in data.source, or set data.text=null")
+        raise UserError(f"data.text: {table.origin} has no titles; name their column in data.source, or set it to null")
     if text is not None:
         interactions = replace(interactions, side={"text": Side("item", text(interactions.titles or []))})
     interactions, _ = (task or next_item())(interactions, history)
@@ -351,8 +357,11 @@ def make_stream(
         unseen_items=unseen_items,
         minimum_history=minimum_history,
         ties=ties,
+        validate_on=validate_on,
         task=task,
         features=features,
+        roles=roles,
+        targets=targets,
         seed=seed,
     )
     return replace(made, cleaning=steps, notes=notes)
@@ -365,12 +374,15 @@ def stream_of(
     history: Count = 50,
     heldout: ShareBelow1 = 0.0,
     validation: ShareBelow1 = 0.1,
-    exclude_seen: bool = False,
-    unseen_items: Literal["miss", "drop", "listed"] = "miss",
+    exclude_seen: Earlier = False,
+    unseen_items: Unseen = "miss",
     minimum_history: Whole = 0,
     ties: Ties = "strict",
+    validate_on: Literal["own", "next"] = "own",
     task: Make | None = None,
     features: Mapping[str, Feature] | None = None,
+    roles: Split | None = None,
+    targets: Targets = "all",
     seed: Whole = 0,
 ) -> Stream:
     """The stream of a log that its task has seen, cut before: what each event's increment is [N]. See `make_stream`."""
@@ -382,18 +394,6 @@ def stream_of(
         there = ", ".join(given)
         raise UserError(f"data.features.{taken[0]}: examples hold this already ({there}); choose another name")
     given |= features or {}
-    held = share_of_each(increment, heldout, seed, 1)
-    checked = share_of_each(increment, validation, seed, 2) & ~held
-    return Stream(
-        log,
-        increment,
-        held,
-        checked,
-        history,
-        exclude_seen,
-        unseen_items,
-        minimum_history,
-        ties,
-        task=own,
-        features=given,
-    )
+    held, checked, drawn = parts(log, increment, Shares(heldout, validation, validate_on, seed), roles, targets)
+    rules = history, exclude_seen, unseen_items, minimum_history, ties, validate_on
+    return Stream(log, increment, held, checked, *rules, task=own, features=given, roles=drawn)

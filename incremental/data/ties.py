@@ -8,9 +8,12 @@ another. Another rule is right where something else is known.
 import hashlib
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 Ties = Literal["strict", "file", "item", "hash"]
+Earlier = bool | Literal["earlier"]
 
 SAID: dict[str, str] = {  # of such events, for the reader of a run's notes
     "strict": "they are no history of one another",
@@ -28,6 +31,43 @@ def note(number: int, followed: int, ties: Ties) -> tuple[str, ...]:
         f"ties: of {followed:,} events with an earlier one of their user {number:,} ({number / followed:.1%}) have "
         f"the time of the last of these; {SAID[ties]} (data.ties={ties})",
     )
+
+
+def tied(user: npt.NDArray[np.int32], moment: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """[E] bool, of events by user and then time: those that have the time of the one before, of the same user."""
+    return np.concatenate([[False], (user[1:] == user[:-1]) & (moment[1:] == moment[:-1])])
+
+
+def ends_of_past(order: npt.NDArray[np.int32], tied: npt.NDArray[np.bool_], ties: Ties) -> npt.NDArray[np.int32]:
+    """[E] int32: for each event the place in the `order` by user and time at which what was before it ends."""
+    place = np.arange(len(order), dtype=np.int32)
+    if ties == "strict":
+        place = np.maximum.accumulate(np.where(tied, 0, place))  # the first place of each tie
+    found = np.empty_like(place)
+    found[order] = place
+    return found
+
+
+def begins_of_increments(
+    order: npt.NDArray[np.int32], first: npt.NDArray[np.int32], increment: npt.NDArray[np.int32]
+) -> npt.NDArray[np.int32]:
+    """[E] int32: for each event the place, in the `order` by user and time, of its user's first event in its increment;
+    `first` [E] are the places of the users' first events of all."""
+    new = np.concatenate([[True], (np.diff(first) != 0) | (np.diff(increment[order]) != 0)])
+    found = np.empty_like(order)
+    found[order] = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
+    return found
+
+
+def repeated(
+    user: npt.NDArray[np.int32], label: npt.NDArray[np.int32], moment: npt.NDArray[np.int64], ties: Ties
+) -> npt.NDArray[np.bool_]:
+    """[E] bool: events whose user had the same label before."""
+    pairs = user.astype(np.int64) * (int(label.max(initial=0)) + 1) + label
+    _, first, pair = np.unique(pairs, return_index=True, return_inverse=True)
+    if ties == "strict":
+        return moment > moment[first][pair]
+    return np.arange(len(pairs)) > first[pair]
 
 
 def ordered(frame: pl.DataFrame, ties: Ties) -> pl.DataFrame:

@@ -30,16 +30,18 @@ class Cell(nn.Module):
 
 
 class GRU4Rec(nn.Module):
-    """Tables "item/embedding" [V, D], shared by input and output, and "item_bias" [V]."""
+    """Tables "item/embedding" [V, D], shared by input and output, and "item_bias" [V] where there is a `bias`."""
 
     sizes: Sizes
     width: int
     dropout: float
     limit: float
+    bias: bool
 
     def setup(self) -> None:
         self.item = nn.Embed(self.sizes["item"], self.width, embedding_init=uniform_rows(self.limit))
-        self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes["item"],))
+        if self.bias:
+            self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes["item"],))
         self.cell = nn.scan(Cell, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1)(
             self.width
         )
@@ -72,16 +74,17 @@ class GRU4Rec(nn.Module):
         return by_length(encode, inputs["history"], key)
 
     def items(self) -> tuple[Array, Array]:
-        return self.item.embedding, self.item_bias
+        return self.item.embedding, self.item_bias if self.bias else jnp.zeros(self.sizes["item"])
 
 
 @checked
-def gru4rec(*, width: Count = 64, dropout: ShareBelow1 = 0.2, limit: NotNegative = 0.05) -> Model:
-    """`width` D of item vectors and of the recurrent state; `limit` of the uniform start of the item table."""
+def gru4rec(*, width: Count = 64, dropout: ShareBelow1 = 0.2, limit: NotNegative = 0.05, bias: bool = True) -> Model:
+    """`width` D of item vectors and of the recurrent state; `limit` of the uniform start of the item table; with `bias`
+    each item's score has one."""
     return Model(
-        lambda sizes, _inputs: GRU4Rec(sizes, width, dropout, limit),
+        lambda sizes, _inputs: GRU4Rec(sizes, width, dropout, limit, bias),
         ("history",),
-        {"item/embedding": "item", "item_bias": "item"},
+        {"item/embedding": "item", **({"item_bias": "item"} if bias else {})},
         labels="item",
         sequence="history",
     )

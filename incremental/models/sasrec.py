@@ -1,9 +1,9 @@
 """SASRec: self-attention over the history (Kang & McAuley 2018, arXiv 1808.09781), with the original code's block.
 
 The block differs from a usual transformer's: queries are the layer-normalised input, keys and values the raw one; the
-residual adds the normalised queries; there is no output projection; the feed-forward reads and adds back its
-normalised input. Padded positions are zeroed after each block. Only the last position scores items, so the last block
-computes only that one.
+residual adds the normalised queries; there is no output projection unless one is asked for; the feed-forward reads and
+adds back its normalised input. Padded positions are zeroed after each block. Only the last position scores items, so
+the last block computes only that one.
 """
 
 from typing import Literal, get_args
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.dropout import multipliers
-from incremental.core.embedding import uniform_rows
+from incremental.core.embedding import normal_rows, uniform_rows
 from incremental.core.packing import Tokens, by_tokens, padded
 from incremental.core.problem import Model
 from incremental.core.spec import Sizes
@@ -29,6 +29,15 @@ class Block(nn.Module):
 
     width: int
     heads: int
+    output: bool = False
+    deviation: float | None = None
+
+    def dense(self, name: str, *, joint: bool = False) -> nn.Dense:
+        """A layer [.., D] -> [.., D]; `joint`: it starts as one of three that are one matrix [D, 3 D], by Glorot."""
+        if self.deviation is None:
+            return nn.Dense(self.width, name=name)
+        start = uniform_rows((6 / (4 * self.width)) ** 0.5) if joint else normal_rows(self.deviation)
+        return nn.Dense(self.width, name=name, kernel_init=start)
 
     @nn.compact
     def __call__(self, x: Array, tokens: Tokens, kept: list[Array | float], *, last: bool) -> Array:
@@ -39,19 +48,20 @@ class Block(nn.Module):
         def heads(values: Array) -> Array:
             return values.reshape(*values.shape[:2], self.heads, self.width // self.heads)
 
-        q = heads(nn.Dense(self.width, name="query")(queries))
-        k = tokens.past(heads(nn.Dense(self.width, name="key")(x)))
-        v = tokens.past(heads(nn.Dense(self.width, name="value")(x)))
+        q = heads(self.dense("query", joint=True)(queries))
+        k = tokens.past(heads(self.dense("key", joint=True)(x)))
+        v = tokens.past(heads(self.dense("value", joint=True)(x)))
         logits = jnp.einsum("nqhd,nkhd->nhqk", q, k) / jnp.sqrt(self.width / self.heads)
         weights = nn.softmax(jnp.where(tokens.allowed()[:, None, asked], logits, -1e9))
         real = tokens.item > 0
         weights = weights * real[:, None, asked, None] * kept[0]
-        x = jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(queries.shape) + queries
+        x = jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(queries.shape)
+        x = (self.dense("output")(x) if self.output else x) + queries
         if last:
             x, real = tokens.ends(x), tokens.known
         x = nn.LayerNorm(epsilon=1e-8)(x)
-        inner = nn.relu(nn.Dense(self.width, name="inner")(x)) * kept[1]
-        x = x + nn.Dense(self.width, name="outer")(inner) * kept[2]
+        inner = nn.relu(self.dense("inner")(x)) * kept[1]
+        x = x + self.dense("outer")(inner) * kept[2]
         return x * real[..., None]
 
 
@@ -73,11 +83,16 @@ class SASRec(nn.Module):
     positions: Positions
     limit: float
     position_limit: float
+    output: bool
+    deviation: float | None
 
     def setup(self) -> None:
-        self.item = nn.Embed(self.sizes["item"], self.width, embedding_init=uniform_rows(self.limit))
-        self.position = self.param("position", uniform_rows(self.position_limit), (self.history, self.width))
-        self.layers = [Block(self.width, self.heads) for _ in range(self.blocks)]
+        items, places = uniform_rows(self.limit), uniform_rows(self.position_limit)
+        if self.deviation is not None:
+            items = places = normal_rows(self.deviation)
+        self.item = nn.Embed(self.sizes["item"], self.width, embedding_init=items)
+        self.position = self.param("position", places, (self.history, self.width))
+        self.layers = [Block(self.width, self.heads, self.output, self.deviation) for _ in range(self.blocks)]
         self.norm = nn.LayerNorm(epsilon=1e-8)
 
     def kept(self, tokens: Tokens, key: Array | None) -> list[Array | float]:
@@ -143,6 +158,8 @@ def sasrec(
     positions: Positions = "right",
     limit: NotNegative = 0.02,
     position_limit: NotNegative | None = None,
+    output: bool = False,
+    deviation: NotNegative | None = None,
 ) -> Model:
     """`width` D, a multiple of `heads`; `limit` of the uniform start of the item table, `position_limit` of that of the
     positions (None: the same). `positions` count from the "right", the last event being at L - 1, as in the original
@@ -154,6 +171,11 @@ def sasrec(
     the outer layers of all blocks have one mask in a step, so that a coordinate of a position is dropped on the whole
     residual path or not at all; the attention weights of all blocks have another; each inner layer has its own. So do
     the sites of ADER's code (Mi et al. 2020, arXiv 2007.12000), where operations of one seed and shape draw alike.
+
+    `output`: a linear layer behind the attention. `deviation` σ: item table, positions and linear layers start from
+    N(0, σ²) in place of a uniform start and LeCun's, queries, keys and values from the uniform ±√(6 / 4D) of one matrix
+    [D, 3D]. Both are of SASRec+ (Klenitskiy & Vasilev 2023, arXiv 2309.07602) as Gusak et al. have it (RecSys 2025,
+    arXiv 2507.16289).
     """
     if width % heads:
         raise UserError(f"model.width={width}: expected a multiple of model.heads={heads}")
@@ -163,7 +185,17 @@ def sasrec(
     starts = limit, limit if position_limit is None else position_limit
     return Model(
         lambda sizes, inputs: SASRec(
-            sizes, inputs["history"].shape[0], width, blocks, heads, dropout, dropout_masks, positions, *starts
+            sizes,
+            inputs["history"].shape[0],
+            width,
+            blocks,
+            heads,
+            dropout,
+            dropout_masks,
+            positions,
+            *starts,
+            output,
+            deviation,
         ),
         ("history",),
         {"item/embedding": "item"},

@@ -36,6 +36,15 @@ def check(
             "listed=True tests items that the model has not seen, but the stream leaves them out (unseen_items=drop); "
             "make it with unseen_items=miss or listed"
         )
+    if feed.endless and stream.unseen_items == "known":
+        raise UserError(
+            "data.unseen_items=known says that all items are known from the start, and a log that goes on may bring "
+            "others; choose miss, drop or listed"
+        )
+    if feed.endless and stream.validate_on == "next":
+        raise UserError(
+            "data.validate_on=next: an update of a log that goes on cannot wait for the increment after it; choose own"
+        )
     inputs = executor.way.inputs(feed.sizes(0))
     refuse(metrics, stream, executor.way.at(feed.sizes(0, inputs)).program)
     base_items = int(stream.label[: stream.bounds(0)[1]].max())

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from incremental.core.graph import EDGES
 from incremental.core.program import Program
 from incremental.core.types import Data, PyTree, Seen
 from incremental.run.feed import Feed, Given
@@ -19,11 +20,14 @@ def update(feed: Feed, program: Program, plan: Plan) -> Given:
     else:
         rows = stream.trained_on(plan.increments, validation=False, inputs=inputs)
     newest = stream.trained_on(plan.newest, validation=True, inputs=inputs)
-    every = stream.trained_on(plan.increments, validation=True, inputs=inputs)
+    kept = plan.increments if stream.validate_on == "own" else range(0)
+    every = stream.trained_on(kept, validation=True, inputs=inputs)
     seen = feed.seen(newest, heldout=False) if stream.exclude_seen else None
-    data = examples(feed, program, len(rows), len(stream.training_events(plan.arrived)))
-    checked = examples(feed, program, len(newest))
-    return Given(data._replace(validation=examples(feed, program, len(every)).rows), checked, seen)
+    until = plan.increments[-1]
+    data = examples(feed, program, until, len(rows), len(stream.training_events(plan.arrived)))
+    checked = examples(feed, program, until, len(newest))
+    validated = examples(feed, program, until, len(every)).rows
+    return Given(data._replace(validation=validated, listed=feed.known(program.sizes)), checked, seen)
 
 
 def tests(feed: Feed, program: Program, t: int, trained_until: int, *, heldout: bool) -> tuple[Data, Seen | None]:
@@ -33,13 +37,13 @@ def tests(feed: Feed, program: Program, t: int, trained_until: int, *, heldout: 
     if feed.sample is not None:
         events = feed.sample.of(events, t, *stream.bounds(t))
     seen = feed.seen(events, heldout=True) if stream.exclude_seen else None
-    data = examples(feed, program, len(events))
+    data = examples(feed, program, trained_until, len(events))
     listed: Any = np.zeros(program.sizes.slots, bool) if feed.listed and not heldout else None
     return data._replace(listed=listed), seen
 
 
-def examples(feed: Feed, program: Program, rows: int, new: int = 0) -> Data:
-    """`Feed.examples` of so many rows and new events, and the side tables."""
+def examples(feed: Feed, program: Program, until: int, rows: int, new: int = 0) -> Data:
+    """`Feed.examples` of so many rows and new events, and the side tables, the graph as of increment `until`."""
     stream, room = feed.stream, feed.capacities.rows
     one = feed.examples(stream.latest(np.zeros(1, np.int32), {}), program.inputs, 0)
     side: dict[str, Any] = {
@@ -47,6 +51,10 @@ def examples(feed: Feed, program: Program, rows: int, new: int = 0) -> Data:
     }
     if program.frozen is not None:
         side["frozen"] = program.frozen
+    if program.window is not None:
+        side[EDGES] = stretched(
+            np.zeros((1, 2), np.int32), feed.capacities.edges(len(feed.linked(until, program.window)))
+        )
     return one._replace(
         rows=jax.tree.map(lambda leaf: stretched(leaf, room(rows)), one.rows),
         events=stretched(one.events, room(new)),

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from incremental.core.graph import EDGES, Window
 from incremental.core.program import Program
 from incremental.core.spec import Input, Sizes
 from incremental.core.types import Batch, Data, PyTree, Seen
@@ -36,6 +37,10 @@ class Capacities(NamedTuple):
     classes: int = 8
     examples: int = 1024
     seen: int = 64
+
+    def edges(self, n: int) -> int:
+        """The rows of a graph of n pairs: every step goes over them all, so that few are spare."""
+        return capacity(n, self.examples)
 
     def rows(self, n: int) -> int:
         """A power of two for n examples, so that increments of like size share a program."""
@@ -97,7 +102,8 @@ class Feed:
         """
         task, room, found = self.stream.task, self.capacities, {}
         for kind in self.stream.interactions.kinds:
-            number = self.number(kind, len(self.stream) - 1 if self.whole else t)
+            whole = self.whole or (kind == task.labels and self.stream.unseen_items == "known")
+            number = self.number(kind, len(self.stream) - 1 if whole else t)
             of_classes = task.classes and kind == task.labels
             found[kind] = capacity(number, room.classes if of_classes else room.table)
             read = inputs is None or kind in {task.labels, *(each.kind for each in inputs.values())}
@@ -128,14 +134,21 @@ class Feed:
         new = stream.training_events(plan.arrived)
         newest = stream.training_examples(plan.newest, validation=True, inputs=inputs)
         seen = self.seen(newest.event, heldout=False) if stream.exclude_seen else None
-        checked = every = self.examples(newest, inputs, t)
-        if plan.increments != plan.newest:
-            older = stream.training_examples(plan.increments, validation=True, inputs=inputs)
+        checked = every = self.known_ids(self.examples(newest, inputs, t), program)
+        kept = plan.increments if stream.validate_on == "own" else range(0)  # what is to come is nobody's
+        if kept != plan.newest:
+            older = stream.training_examples(kept, validation=True, inputs=inputs)
             every = self.examples(older, inputs, t)
-        data = self.examples(rows, inputs, t, new)._replace(validation=every.rows)
+        data = self.examples(rows, inputs, t, new)._replace(validation=every.rows, listed=self.known(program.sizes))
         data, validation, seen = place((data, checked, seen))
         side = self.side(t, program, place)
         return Given(data._replace(side=side), validation._replace(side=side), seen)
+
+    def known(self, sizes: Sizes) -> Any:
+        """[V] bool: the candidates of every update and test, where the whole catalogue is known; else None."""
+        place: Any = np.arange(sizes.slots)
+        known = self.stream.unseen_items == "known"
+        return (place > 0) & (place < len(self.stream.labels)) if known else None
 
     def untrainable(self, program: Program, increments: Sequence[int]) -> UserError:
         """What is wrong with updates that have no training example, the base part being 0, and what to do."""
@@ -157,9 +170,10 @@ class Feed:
         past = [i for i in plan.increments if i < t]
         return BYTES_AN_INTERACTION * len(self.stream.training_events(past))
 
-    def side(self, t: int, program: Program, place: Place) -> dict[str, Any]:
+    def side(self, t: int, program: Program, place: Place, trained_until: int | None = None) -> dict[str, Any]:
         """The side tables [capacity, ...] by name, on the device, of the ids that occurred up to increment t; those of
-        the future's ids are 0. And the program's frozen weights, as "frozen"."""
+        the future's ids are 0. And the program's frozen weights, as "frozen", and its graph, that of `trained_until`
+        (None: t)."""
         log, last, sizes = self.stream.interactions, self.stream.bounds(t)[1], program.sizes
         found: dict[str, Any] = {}
         if program.frozen is not None:
@@ -172,7 +186,27 @@ class Feed:
             if self.placed.get(name, (None,))[0] != (known, room, place):
                 self.placed[name] = (known, room, place), place(padded(table.values[:known], room))
             found[name] = self.placed[name][1]
+        if program.window is not None:
+            until = t if trained_until is None else trained_until
+            found[EDGES] = self.edges(until, program.window, program.sizes, place)
         return found
+
+    def edges(self, t: int, window: Window, sizes: Sizes, place: Place) -> Any:
+        """The graph of a model that was, or could have been, trained until increment t, on the device (`core.graph`):
+        the pairs of the training examples of the increments in its window, each once, and padding. Pairs with an id
+        that has no table row are left out."""
+        events = self.linked(t, window)
+        made = len(events), t, window, sizes, place
+        if self.placed.get(EDGES, (None,))[0] != made:
+            pairs = np.stack([self.stream.interactions.user[events], self.stream.label[events]], 1)
+            pairs = np.unique(pairs[(pairs < (sizes["user"], sizes.slots)).all(1)], axis=0).astype(np.int32)
+            self.placed[EDGES] = made, place(padded(pairs, self.capacities.edges(len(events))))
+        return self.placed[EDGES][1]
+
+    def linked(self, t: int, window: Window) -> np.ndarray:
+        """[E] the training events of the increments in the window, until t."""
+        first, last = (0, t) if window == "all" else (max(t + 1 - window, 0), t) if window else (0, min(t, 0))
+        return self.stream.trained_on(range(first, last + 1), validation=False)
 
     # -- tests -----------------------------------------------------------------------------------------------------
 
@@ -197,13 +231,18 @@ class Feed:
         )
         seen = self.seen(rows.event, heldout=True) if stream.exclude_seen else None
         data = self.examples(rows, inputs, t)
-        data = data._replace(rows=data.rows._replace(inputs=within(data.rows.inputs, inputs, sizes)))
+        data = self.known_ids(data, program)
         new = self.listed and not heldout
         if new:
             listed: Any = np.isin(np.arange(sizes.slots), np.unique(stream.label[slice(*stream.bounds(t))]))
             data = data._replace(listed=listed)
         data, seen = place((data, seen))
-        return rows, data._replace(side=self.side(t if new else trained_until, program, place)), seen
+        return rows, data._replace(side=self.side(t if new else trained_until, program, place, trained_until)), seen
+
+    def known_ids(self, data: Data, program: Program) -> Data:
+        """The examples, ids without a table row, which are to come, as row 0."""
+        inputs = within(data.rows.inputs, program.inputs, program.sizes)
+        return data._replace(rows=data.rows._replace(inputs=inputs))
 
     def seen(self, events: np.ndarray, *, heldout: bool) -> Seen:
         """The items to leave out of the ranking of each event's example."""

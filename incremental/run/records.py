@@ -72,7 +72,9 @@ def prequential(
         scores = np.pad(scores, [(0, 0), (0, lacking)], constant_values=-np.inf)
         told = classes.report(scores, rows.label, names)
         records += [Record(trained_until, t, metric, value, events) for metric, (value, events) in told.items()]
-    new = np.isin(np.arange(len(count)), label[slice(*stream.bounds(t))]) if listed else False
+    new = np.isin(np.arange(len(count)), label[slice(*stream.bounds(t))]) if listed else np.zeros(len(count), bool)
+    if stream.unseen_items == "known":
+        new[1 : len(stream.labels)] = True
     candidates = (count > 0) | new
     percentile = percentiles(count[candidates])
     for k, given in zip(cutoffs(metrics), recommended, strict=True):

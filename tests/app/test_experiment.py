@@ -265,6 +265,7 @@ def test_a_base_part_is_refused_where_a_strategy_or_the_head_follows_its_steps(l
         (["seed=1"], "its seed is another"),
         (["training.batch_size=32"], "its training is another"),
         (["data.validation=0.2"], "its base part has other training rows"),
+        (["evaluation.new_users=model"], "its evaluation.new_users is another"),
     ],
 )
 def test_a_base_part_that_does_not_fit_is_refused(lent: Path, tmp_path: Path, wrong: list[str], message: str) -> None:
@@ -495,6 +496,15 @@ def test_an_anchor_and_a_fresh_start_are_refused(tmp_path: Path) -> None:
     config["update"] = {"_target_": "incremental.run.policy.update", "window": "all", "start": "afresh"}
     with pytest.raises(UserError, match=r"strategies.anchor pulls towards earlier weights"):
         execute(config)
+
+
+def test_jobs_share_functions_only_where_new_users_are_ranked_alike(tmp_path: Path) -> None:
+    store, found = Store(), []
+    for rule in ("popularity", "popularity", "model"):
+        config = composed(tmp_path, f"evaluation.new_users={rule}")
+        found.append((store.compiled(config, assemble(config)), store.of(config).key))
+    assert found[0][0] is found[1][0] is not found[2][0]
+    assert found[0][1] == found[1][1] != found[2][1]
 
 
 def test_a_dry_run_compiles_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,9 @@ from incremental.core import gradient, steps
 from incremental.core.optimizers import sgd
 from incremental.core.problem import Head, problem
 from incremental.core.program import Program
+from incremental.core.ranking import over_events, over_users
 from incremental.core.spec import Sizes, next_item
+from incremental.core.steps import validate
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Outputs, Params, State, Step
 from incremental.errors import UserError
@@ -335,6 +337,64 @@ def test_patience_counts_after_the_least_number_of_epochs() -> None:
     state, epochs = lab.train(f, state, new, checked)
     assert len(epochs) == 3
     assert len(lab.train(f, f.restart(state, new), new, checked)[1]) == 6
+
+
+def test_a_validation_every_second_epoch_and_at_the_last() -> None:
+    """Values .1 .9 .2 .3 .9 at the epochs 1, 2, …: those of 2, 4 and 5 count, and of equal ones the first is kept."""
+    tiny = lab.problem_of(PLAIN, SIZES)
+    steps = gradient.training(epochs=5, patience=2, least_epochs=0, check_every=2)
+    program = gradient.make(tiny, optax.set_to_zero(), {}, sizes=SIZES, training=steps)
+    state, (_, checked) = alone.Functions(program).init(jax.random.key(0)), data_at(1)
+    validated = []
+    for epoch, value in enumerate([0.1, 0.9, 0.2, 0.3, 0.9], 1):
+        state = state._replace(fit=state.fit._replace(epoch=jnp.int32(epoch)))
+        due = epoch % 2 == 0 or epoch == 5
+        given = jnp.full(len(checked.rows.labels), value)
+        state = validate(state, checked, given, due, metric=over_events, patience=2, epochs=5)
+        validated.append((bool(state.fit.better), int(state.fit.bad), bool(np.isfinite(state.fit.last))))
+    assert validated == [(False, 0, False), (True, 0, True), (False, 0, False), (False, 1, True), (False, 2, True)]
+    assert float(state.fit.value) == pytest.approx(0.9)
+    assert not bool(state.fit.active)
+
+
+def test_a_validation_value_is_a_mean_over_events_or_over_users() -> None:
+    data = data_at(1)[1]
+    owner = jnp.where(jnp.arange(len(data.rows.labels)) % 3 == 0, 7, 3)  # of five events two and three
+    data = data._replace(rows=data.rows._replace(owner=owner), size=jnp.int32(5))
+    values = jnp.arange(len(owner)).astype(jnp.float32)
+    assert float(over_events(values, data)) == 2.0
+    assert float(over_users(values, data)) == pytest.approx(((0 + 3) / 2 + (1 + 2 + 4) / 3) / 2)
+    none = data._replace(size=jnp.int32(0))
+    assert float(over_events(values, none)) == float(over_users(values, none)) == 0.0
+
+
+@pytest.mark.parametrize(("epochs", "patience", "checked"), [(5, 9, [2, 4, 5]), (8, 1, [2, 4])])
+def test_only_epochs_that_are_due_are_validated(epochs: int, patience: int, checked: list[int]) -> None:
+    steps = gradient.training(batch_size=128, epochs=epochs, patience=patience, least_epochs=0, check_every=2)
+    nothing = optax.set_to_zero()  # no epoch is better than the first
+    f = lab.functions(gradient.make(lab.problem_of(PLAIN, SIZES), nothing, {}, sizes=SIZES, training=steps))
+    (data, validation), state, met = data_at(0), f.init(jax.random.key(0)), []
+    state = f.begin(state, data)
+    while bool(state.fit.active):
+        state, _ = f.run_epoch(state, data)
+        state = f.validate(state, validation, None)
+        met += [int(state.fit.epoch)] if np.isfinite(state.fit.last) else []
+    assert met == checked
+
+
+def test_strangers_are_ranked_by_the_items_counts_or_by_the_model() -> None:
+    tiny = lab.problem_of(PLAIN, SIZES)
+    by_counts, by_model = (
+        gradient.make(tiny, optax.set_to_zero(), {}, sizes=SIZES, fallback=fallback) for fallback in (True, False)
+    )
+    state = jax.jit(by_counts.init)(jax.random.key(0))
+    seen = jnp.arange(SIZES["item"]) % 3 == 1
+    catalogue = state.learner.catalogue._replace(seen=seen, events=jnp.arange(float(SIZES["item"])))
+    state = state._replace(learner=state.learner._replace(catalogue=catalogue))
+    stranger = {"user": jnp.array([5])}
+    own = tiny.apply(state.learner.params, stranger).scores
+    for program, scores in ((by_counts, catalogue.events), (by_model, own[0])):
+        np.testing.assert_allclose(program.scores(state, stranger)[0], jnp.where(seen, scores, -jnp.inf), rtol=1e-6)
 
 
 def epochs_of(f: alone.Functions, data: Data, validation: Data) -> tuple[list[State], list[float], State]:

@@ -70,6 +70,10 @@ def adam_rule(b1: float = 0.9, b2: float = 0.999, decay: float = 0.0) -> Any:
     return rule
 
 
+def coupled(rule: Any, l2: float) -> Any:
+    return lambda t, g, theta: rule(t, g + l2 * theta, theta)
+
+
 def clipped(g: Any, norm: float) -> Any:
     return g * min(1.0, norm / np.linalg.norm(g))
 
@@ -85,13 +89,28 @@ def clipped(g: Any, norm: float) -> Any:
         (adam(learning_rate=LR), adam_rule()),
         (adam(learning_rate=LR, b1=0.5, b2=0.9), adam_rule(0.5, 0.9)),
         (adam(learning_rate=LR, weight_decay=0.2), adam_rule(decay=0.2)),
+        (sgd(learning_rate=LR, momentum=0.8, l2=0.3), coupled(momentum_rule(0.8), 0.3)),
+        (adam(learning_rate=LR, l2=0.2), coupled(adam_rule(), 0.2)),
         (sgd(learning_rate=LR, warmup=2), lambda t, g, _theta: -LR * [1 / 3, 2 / 3, 1, 1][t] * g),
         (
             sgd(learning_rate=LR, weight_decay=0.3, schedule="linear", decay=2),
             lambda t, g, theta: -LR * [1, 0.5, 0, 0][t] * (g + 0.3 * theta),
         ),
     ],
-    ids=["sgd", "momentum", "sgd-decay", "clip", "adagrad", "adam", "adam-betas", "adamw", "warmup", "linear"],
+    ids=[
+        "sgd",
+        "momentum",
+        "sgd-decay",
+        "clip",
+        "adagrad",
+        "adam",
+        "adam-betas",
+        "adamw",
+        "momentum-l2",
+        "adam-l2",
+        "warmup",
+        "linear",
+    ],
 )
 def test_steps_are_the_published_rule(tx: optax.GradientTransformation, rule: Any) -> None:
     found = jax.jit(lambda grads: path(tx, grads))(GRADS)

@@ -329,6 +329,37 @@ def test_the_protocol_by_hand() -> None:
     assert events.notes == ("a note",)
 
 
+def test_an_update_may_stop_by_the_first_events_of_the_increment_after_it() -> None:
+    """They are not tested, and train with their own increment; no strategy keeps them."""
+    pairs = [(n % 2, n) for n in range(10)]  # 3 events of the base part, then 5, then 2
+    events = make_stream(
+        source=table(pairs), cut=cut_at([0] * 3 + [1] * 5 + [2] * 2), validation=0.5, validate_on="next"
+    )
+    assert np.flatnonzero(events.validation).tolist() == [3, 4, 8]
+    assert "updates stop by the increment after them (data.validate_on=next): it uses the future" in events.all_notes
+    for t, trained, validated, tested in ((0, [0, 1, 2], [3, 4], []), (1, [3, 4, 5, 6, 7], [8], [5, 6, 7])):
+        assert events.trained_on(range(t, t + 1), validation=False).tolist() == trained
+        assert events.trained_on(range(t, t + 1), validation=True).tolist() == validated
+        assert not t or events.tested_on(t, heldout=False, trained_until=t - 1).tolist() == tested
+    assert events.trained_on(range(2), validation=True).tolist() == [8]  # of what comes after them all
+    assert events.trained_on(range(2, 3), validation=True).tolist() == []
+    assert events.trained_on(range(0), validation=True).tolist() == []
+    rows = events.training_examples(range(1, 2), validation=True)
+    assert rows.label.tolist() == [9]
+
+
+def test_what_was_had_in_the_tested_increment_may_stay_in_its_rankings() -> None:
+    pairs = [(0, 0), (1, 1), (0, 2), (0, 3), (1, 4), (0, 5), (1, 6)]
+    given: dict[str, Any] = {"source": table(pairs), "cut": cut_at([0, 0, 1, 1, 1, 2, 2]), "validation": 0.0}
+    asked: Any = np.array([2, 3, 4, 5, 6], np.int32)
+    found = {}
+    for rule in (True, "earlier"):
+        log, start, stop = make_stream(**given, exclude_seen=rule).seen_by(asked, heldout=True)
+        found[rule] = [log[a:b].tolist() for a, b in zip(start, stop, strict=True)]
+    assert found[True] == [[1], [1, 3], [2], [1, 3, 4], [2, 5]]
+    assert found["earlier"] == [[1], [1], [2], [1, 3, 4], [2, 5]]
+
+
 def test_items_of_heldout_events_alone_are_unseen() -> None:
     events = make_stream(
         source=table([(0, 0), (0, 1), (1, 2), (1, 1), (0, 2), (1, 3)]),
@@ -491,7 +522,7 @@ def test_a_cleaning_that_reads_on_is_refused_where_the_stream_ends_early(step: d
         ({"history": 0}, "history=0: expected a whole number >= 1"),
         ({"history": 3, "minimum_history": 4}, r"data\.minimum_history=4: expected 0 to data\.history=3"),
         ({"minimum_history": -1}, "minimum_history=-1: expected a whole number >= 0"),
-        ({"unseen_items": "dropped"}, r"data\.unseen_items='dropped': expected miss, drop or listed"),
+        ({"unseen_items": "dropped"}, r"data\.unseen_items='dropped': expected miss, drop, listed or known"),
         ({"ties": "id"}, r"data\.ties='id': expected one of strict, file, item, hash"),
         ({"until": 2}, r"data\.until=2: expected an increment of the stream, 1 to 1"),
         ({"until": 0}, "until=0: expected a whole number >= 1"),

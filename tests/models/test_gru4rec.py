@@ -121,3 +121,13 @@ def test_grown_tables_start_as_allocated_beforehand() -> None:
     assert model.tables == {"item/embedding": "item", "item_bias": "item"}
     cut = jax.tree.map(lambda leaf, old: leaf[: old.shape[0]], large, small)
     jax.tree.map(np.testing.assert_array_equal, small, cut)
+
+
+def test_scores_without_a_bias_are_products_with_the_item_table(params: Any) -> None:
+    made = problem(gru4rec(width=D, dropout=0.0, bias=False), full_softmax(), next_item(L), SIZES)
+    own = {name: leaf for name, leaf in params.items() if name != "item_bias"}
+    assert {*jax.eval_shape(made.init, jax.random.key(0))} == {*own}
+    assert made.tables == {"item/embedding": "item"}
+    outputs = made.apply(own, {"history": np.array([[0] * (L - 2) + [3, 7]], np.int32)})
+    expected = hidden_of([3, 7], jax.tree.map(np.float64, own)) @ own["item"]["embedding"].T
+    np.testing.assert_allclose(outputs.scores[0], expected, rtol=1e-4, atol=1e-4)

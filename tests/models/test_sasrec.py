@@ -307,3 +307,47 @@ def test_unknown_masks_are_refused_by_name() -> None:
 def test_a_width_that_the_heads_do_not_divide_is_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"model\.width=6.*multiple of model\.heads=4"):
         sasrec(width=6, heads=4)
+
+
+# -- SASRec+: a linear layer behind the attention, and a normal start --------------------------------------------------
+
+
+def test_the_layer_behind_the_attention_is_part_of_the_residual_sum(params: Any) -> None:
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(1, 4, D)).astype(np.float32)
+    own = {"kernel": rng.normal(size=(D, D)).astype(np.float32), "bias": rng.normal(size=D).astype(np.float32)}
+    p = {**params["layers_0"], "output": own}
+    apply = Block(D, 1, output=True).apply
+    found: Any = jax.jit(lambda p: apply({"params": p}, x, padded(jnp.ones((1, 4), jnp.int32)), [1.0] * 3, last=False))(
+        p
+    )
+    p = jax.tree.map(np.float64, p)
+    queries = layer_norm(np.float64(x[0]), p["LayerNorm_0"])
+    q, k, v = dense(queries, p["query"]), dense(x[0], p["key"]), dense(x[0], p["value"])
+    powers = np.tril(np.exp(q @ k.T / np.sqrt(D)))
+    attended = dense(powers / powers.sum(1, keepdims=True) @ v, own) + queries
+    y = layer_norm(attended, p["LayerNorm_1"])
+    expected = y + dense(np.maximum(dense(y, p["inner"]), 0.0), p["outer"])
+    np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_normal_start_has_its_deviation_and_glorots_for_queries_keys_and_values() -> None:
+    sizes, width = SIZES.replace(item=300), 32
+    model = sasrec(width=width, blocks=1, positions="left", output=True, deviation=0.02)
+    made = problem(model, full_softmax(), next_item(L), sizes)
+    start = made.init(jax.random.key(0))
+    block = start["layers_0"]
+    for values in (
+        start["item"]["embedding"],
+        start["position"],
+        *(block[n]["kernel"] for n in ("output", "inner", "outer")),
+    ):
+        assert values.std() == pytest.approx(0.02, rel=4 / np.sqrt(2 * values.size))
+        assert np.abs(values).max() > 0.04  # no uniform one
+    limit = np.sqrt(6 / (4 * width))
+    for name in ("query", "key", "value"):
+        assert 0.97 * limit < np.abs(block[name]["kernel"]).max() <= limit
+        assert not block[name]["bias"].any()
+    # Rows do not depend on the table's capacity.
+    grown = problem(model, full_softmax(), next_item(L), sizes.replace(item=400)).init(jax.random.key(0))
+    np.testing.assert_array_equal(grown["item"]["embedding"][:300], start["item"]["embedding"])

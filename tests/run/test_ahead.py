@@ -103,6 +103,7 @@ def waited_for(told: Iterator[Event], watched: Watched) -> dict[int, int]:
         ({"exclude_seen": True}, RETRAIN, {"matrix": True}),
         ({"heldout": 0.2}, update(every=2), {"matrix": True}),
         ({"unseen_items": "listed"}, lab.FINETUNE, {"listed": True}),
+        ({"unseen_items": "known"}, lab.FINETUNE, {}),
         ({"minimum_history": 1, "unseen_items": "drop"}, update(every=2), {}),
         ({}, lab.FINETUNE, {"lanes": 2}),
     ],

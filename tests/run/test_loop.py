@@ -22,7 +22,7 @@ from incremental.run.alone import Bound, Build
 from incremental.run.check import check, holds_anchor, untrained
 from incremental.run.executor import Executor
 from incremental.run.feed import BYTES_AN_INTERACTION, Capacities, Feed
-from incremental.run.policy import Update, update
+from incremental.run.policy import Plan, Update, update
 from incremental.run.progress import EpochDone, Evaluated, Event, Finished, Paused, Result, Trained
 from tests import lab
 
@@ -577,3 +577,23 @@ def test_a_snapshot_is_never_of_a_later_state() -> None:
     assert first.progress[0].increment == 1
     with pytest.raises(RuntimeError, match="deleted"):
         np.asarray(first.snapshot(0).state.learner.increment)
+
+
+def test_a_log_that_goes_on_has_no_next_increment_to_validate_on(documented: Callable[[str, object], None]) -> None:
+    feed = lab.feed_of(lab.stream(validate_on="next"))
+    feed.endless = True
+    executor = Executor(alone.Alone(lab.build(lab.Spec())))
+    with pytest.raises(UserError, match=r"data\.validate_on=next") as error:
+        check(feed, executor, lab.FINETUNE, ("ndcg@10",), matrix=False, batch_size=None)
+    documented("a live log validated on its next increment", error.value)
+
+
+def test_who_is_to_come_has_row_0_in_a_validation_on_the_next_increment() -> None:
+    events = lab.written(
+        [[("a", "x"), ("b", "y")] * 8, [("a", "x"), ("c", "z")] * 8], validation=0.5, validate_on="next"
+    )
+    feed, plan = lab.feed_of(events), Plan(range(1), range(1), range(1), False)
+    program = lab.build(lab.Spec())(Sizes(item=3, user=3))
+    validated = feed.update(program, 0, plan, jax.device_put).validation
+    users = np.asarray(validated.rows.inputs["user"])[: int(validated.size)]
+    assert {*users.tolist()} == {0, 1}

@@ -1,19 +1,25 @@
 """What is told of a test: on the same events for every policy, and popularity by average ranks."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from incremental.app import config
-from incremental.core.types import Ranks
+from incremental.core.spec import Sizes
+from incremental.core.steps import count_arrivals, empty_catalogue
+from incremental.core.types import Data, Ranks
 from incremental.data.choosing import Sample
 from incremental.data.features import Examples
 from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.metrics.metric import Catalogue, Metric, check
+from incremental.run.check import check as consistent
+from incremental.run.feed import Feed
 from incremental.run.progress import Record
 from incremental.run.records import percentiles, prequential
 from tests import lab
@@ -83,6 +89,29 @@ def test_listed_items_are_recommended_and_candidates(stream: Stream) -> None:
     assert found["popularity@1"].value == pytest.approx((0 + 0 + 1) / 3)
     assert found["coverage@1"].value == pytest.approx(2 / 5)
     assert told(stream, [5, 5, 4])["coverage@1"].value == pytest.approx(1 / 4)
+
+
+def test_known_items_are_candidates_from_the_start(stream: Stream) -> None:
+    known = replace(stream, unseen_items="known")
+    assert told(known, [5, 5, 4])["coverage@1"].value == pytest.approx(2 / 5)
+    feed = Feed(known)
+    assert feed.sizes(0)["item"] >= 6
+    listed = feed.known(Sizes(item=8, user=2))
+    assert listed.tolist() == [False, *[True] * 5, False, False]
+    assert Feed(stream).known(Sizes(item=8, user=2)) is None
+    none = jnp.zeros(1, jnp.int32)
+    nothing = Data(None, None, jnp.int32(0), none, {"user": none}, listed=listed)  # type: ignore[arg-type]
+    catalogue = count_arrivals(empty_catalogue(Sizes(item=8, user=2)), nothing)
+    assert catalogue.seen.tolist() == listed.tolist()
+    assert catalogue.events.sum() == 0
+
+
+def test_a_log_that_goes_on_has_no_known_end(stream: Stream, documented: Callable[[str, object], None]) -> None:
+    feed = Feed(replace(stream, unseen_items="known"))
+    feed.endless = True
+    with pytest.raises(UserError, match="a log that goes on may bring others") as error:
+        consistent(feed, NONE, lab.FINETUNE, ("recall@1",), matrix=False, batch_size=None)
+    documented("a live loop that is to know all items", error.value)
 
 
 def test_percentiles_are_average_ranks() -> None:
