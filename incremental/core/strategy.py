@@ -75,7 +75,15 @@ class Strategy(NamedTuple):
 
 
 PLAIN = Strategy()
-ACTING = ("prepare", "batch", "view", "loss", "grads", "updates", "scores")  # the hooks that act from the first increment on
+ACTING = (
+    "prepare",
+    "batch",
+    "view",
+    "loss",
+    "grads",
+    "updates",
+    "scores",
+)  # the hooks that act from the first increment on
 
 
 def books(part: Strategy) -> Strategy:

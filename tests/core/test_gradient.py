@@ -291,8 +291,8 @@ def test_the_base_part_is_plain_training_bit_for_bit() -> None:
     for f in (plain, probed()):
         state, epochs = lab.train(f, f.init(jax.random.key(0)), *data_at(0))
         states.append((state.learner, f.rank(state, data_at(1)[1], None).rank, [each.loss for each in epochs]))
+        assert int(state.strategy.get("notes", {"prepared": 0})["prepared"]) == 0
     lab.assert_same(*states)
-    assert int(state.strategy["notes"]["prepared"]) == 0
     assert probed().program.following == ("notes",)
     late = {"notes": Strategy(record=lambda state, _step, _key: state, late=True)}
     assert lab.make(lab.problem_of(lab.Spec(), SIZES), late, SIZES, lab.Spec()).following == ()

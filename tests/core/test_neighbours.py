@@ -7,7 +7,9 @@ from incremental.core import neighbours
 from incremental.core.types import Batch, Catalogue, Data, Learner
 
 NONE: Any = None
-LEARNER = Learner(NONE, NONE, Catalogue(np.zeros(6, bool), NONE, {"user": np.zeros(5, bool)}), NONE)  # type: ignore[arg-type]
+ITEMS: Any = np.zeros(6, bool)
+USERS: Any = np.zeros(5, bool)
+LEARNER = Learner(NONE, NONE, Catalogue(ITEMS, NONE, {"user": USERS}), NONE)
 
 
 def data(pairs: list[tuple[int, int, int]]) -> Data:

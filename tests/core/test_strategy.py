@@ -178,6 +178,7 @@ def test_the_empty_chain_and_the_empty_strategy_change_nothing() -> None:
     for strategy in (Strategy(), chain(), chain(quiet=Strategy())):
         state = strategy.init(learner)
         assert strategy.begin(state, learner, ANY, key) == (state, learner)
+        assert strategy.prepare(state, learner, ANY, key) == state
         batch = strategy.batch(state, BATCH, key)
         assert batch[:-1] == BATCH[:-1]
         assert strategy.view(state, PARAMS, ANY, True) is PARAMS
@@ -185,7 +186,7 @@ def test_the_empty_chain_and_the_empty_strategy_change_nothing() -> None:
         assert strategy.grads(state, PARAMS, ANY, ANY, batch, key) is PARAMS
         assert strategy.updates(state, PARAMS, ANY) is PARAMS
         assert strategy.scores(state, ANY, {}, False) is ANY
-        assert strategy.prepare(state, learner, ANY, key) == strategy.record(state, step, key) == state
+        assert strategy.record(state, step, key) == state
         assert strategy.end(state, learner, ANY, key) == (state, learner)
 
 
