@@ -91,7 +91,8 @@ def graphsail(
     def loss(state: Remembered, params: Params, batch: Batch, outputs: Outputs) -> Array:
         del batch, outputs
         known, old = of_both(state.taught), state.old
-        new = sides.outputs(problem, params, len(known.users))
+        # Without the barrier XLA puts these and the data loss's into one loop, and weight 0 changes the last bits.
+        new = sides.outputs(problem, jax.lax.optimization_barrier(params), len(known.users))
 
         def anchors(vectors: Sides) -> list[tuple[Array, Array]]:
             """The users' and the items' [K, D], and which of them have members [K]."""
