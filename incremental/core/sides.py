@@ -34,8 +34,8 @@ def refuse(name: str, problem: Problem) -> None:
     if read != ["user"] or any(each.shape for each in problem.inputs.values()):
         raise UserError(
             f"strategies.{name}: the model reads {', '.join(problem.inputs)}, but {name} compares users' vectors, and "
-            "needs a model that reads the user alone; choose model=matrix_factorization or model=lightgcn, or leave the "
-            "strategy out"
+            "needs a model that reads the user alone; choose model=matrix_factorization or model=lightgcn, or leave "
+            "the strategy out"
         )
     if problem.items is None:
         raise UserError(
