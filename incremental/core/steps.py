@@ -311,6 +311,8 @@ def epoch(setup: Setup, state: State, data: Data, *, batch_size: int) -> tuple[S
     else:
         order = by_runs(draw, data.rows, data.rows.inputs[sequence], data.size)
     steps = (data.size + batch_size - 1) // batch_size
+    own = setup.strategy.prepare(state.strategy, state.learner, data, named_key(key, "prepare"))
+    state = state._replace(strategy=own)
 
     def one(state: State, i: Array) -> tuple[State, Loss]:
         place = i * batch_size + jnp.arange(batch_size)

@@ -19,7 +19,7 @@ from incremental.errors import UserError
 
 
 class Strategy(NamedTuple):
-    """Twelve pure functions; S is the strategy's own pytree, of constant shape between two growths of the tables.
+    """Thirteen pure functions; S is the strategy's own pytree, of constant shape between two growths of the tables.
 
     `begin` and `end` may name a further argument: `fit(params, data, key, epochs=training.epochs) -> params` is plain
     training on an update's examples, without strategies, from fresh moments. With `of` the model's parameters are
@@ -28,6 +28,8 @@ class Strategy(NamedTuple):
     Attributes:
         init: (learner) -> S
         begin: (S, learner, data, key, fit) -> (S, learner), with the upcoming increment's data; `fit` may be left out
+        prepare: (S, learner, data, key) -> S, before every epoch of an increment: what each epoch has anew, such as
+            clusters of the present vectors
         batch: (S, batch, key) -> batch; the only hook that may draw rows, which it appends or leaves in `batch.memory`
         view: (S, params, increment, training) -> the params that the model sees, in training and in evaluation
         loss: (S, params, batch, outputs) -> scalar added to the data loss, under the gradient
@@ -68,12 +70,21 @@ class Strategy(NamedTuple):
     report: Callable[[PyTree], dict[str, Any]] = lambda _state: {}
     rebase: mirrors.Rebase = lambda params, _key: params
     scores: Callable[[PyTree, Array, dict[str, Array], bool], Array] = lambda _state, scores, _inputs, _training: scores
+    prepare: Callable[[PyTree, Learner, Data, Array], PyTree] = lambda state, _learner, _data, _key: state
     early: bool = False
     late: bool = False
 
 
 PLAIN = Strategy()
-ACTING = ("batch", "view", "loss", "grads", "updates", "scores")  # the hooks that act from the first increment on
+ACTING = (
+    "prepare",
+    "batch",
+    "view",
+    "loss",
+    "grads",
+    "updates",
+    "scores",
+)  # the hooks that act from the first increment on
 
 
 def books(part: Strategy) -> Strategy:
@@ -101,6 +112,7 @@ def named_key(key: Array, name: str) -> Array:
 HOOKS = {
     "init": ("learner",),
     "begin": ("S", "learner", "data", "key"),
+    "prepare": ("S", "learner", "data", "key"),
     "batch": ("S", "batch", "key"),
     "view": ("S", "params", "increment", "training"),
     "loss": ("S", "params", "batch", "outputs"),
@@ -166,6 +178,9 @@ def chain(**parts: Strategy) -> Strategy:
             changed = part.begin(state[name], learner, data, named_key(key, name), **more)
             new[name], learner = kept(part, learner, *changed)
         return new, learner
+
+    def prepare(state: Any, learner: Learner, data: Data, key: Array) -> dict[str, PyTree]:
+        return {name: part.prepare(state[name], learner, data, named_key(key, name)) for name, part in parts.items()}
 
     def batch(state: Any, batch: Batch, key: Array) -> Batch:
         memory = {}
@@ -235,5 +250,6 @@ def chain(**parts: Strategy) -> Strategy:
     early = all(part.early for part in parts.values())
     late = all(part.late for part in parts.values() if part.record is not PLAIN.record)
     whole = Strategy(init, begin, batch, view, loss, grads, updates, record, end, report, early=early, late=late)
+    whole = whole._replace(prepare=prepare)
     corrects = any(part.scores is not Strategy().scores for part in parts.values())
     return whole._replace(scores=scores) if corrects else whole

@@ -176,11 +176,18 @@ def probe(sizes: Sizes) -> Program:
             "updates": jax.tree.map(jnp.zeros_like, learner.params),
             "params": jax.tree.map(jnp.zeros_like, learner.params),
             "grads": jax.tree.map(jnp.zeros_like, learner.params),
+            "prepared": jnp.int32(0),
+            "bias": jnp.zeros_like(learner.params["item_bias"]),
         }
+
+    def prepare(state: dict[str, Any], learner: Learner, data: Data, key: jax.Array) -> dict[str, Any]:
+        del key
+        return {**state, "prepared": state["prepared"] + data.size, "bias": learner.params["item_bias"]}
 
     def record(state: dict[str, Any], step: Step, key: jax.Array) -> dict[str, Any]:
         del key
         return {
+            **state,
             "steps": state["steps"] + 1,
             "first": state["first"] + step.first_pass,
             "valid": step.batch.valid.sum(),
@@ -217,7 +224,7 @@ def probe(sizes: Sizes) -> Program:
         return {**params, "user": scaled(params["user"], 0.0)}
 
     parts = {
-        "notes": Strategy(init=zeros, record=record),
+        "notes": Strategy(init=zeros, prepare=prepare, record=record),
         "halved": Strategy(grads=grads),
         "frozen": Strategy(updates=frozen),
         "rewriting": Strategy(init=lambda _: jnp.int32(0), begin=begin, end=end),
@@ -255,10 +262,15 @@ def test_the_hooks_of_a_step() -> None:
     # `grad_fn` gave the same gradient, of which half was taken; `grads` in the step is from before that.
     np.testing.assert_allclose(notes["updates"]["item_bias"], -0.5 * notes["grads"]["item_bias"], rtol=1e-4, atol=1e-7)
 
+    assert int(notes["prepared"]) == int(data.size)
+
     state = f.validate(state, validation, None)
+    bias = np.array(state.learner.params["item_bias"])
     state, _ = f.run_epoch(state, data)
     notes = state.strategy["notes"]
     assert (int(notes["steps"]), int(notes["first"])) == (4, 2)  # the second epoch is no first pass
+    assert int(notes["prepared"]) == 2 * int(data.size)  # once an epoch, before its steps
+    np.testing.assert_array_equal(notes["bias"], bias)
 
 
 def test_begin_and_end_may_rewrite_the_learner() -> None:
@@ -279,6 +291,7 @@ def test_the_base_part_is_plain_training_bit_for_bit() -> None:
     for f in (plain, probed()):
         state, epochs = lab.train(f, f.init(jax.random.key(0)), *data_at(0))
         states.append((state.learner, f.rank(state, data_at(1)[1], None).rank, [each.loss for each in epochs]))
+        assert int(state.strategy.get("notes", {"prepared": 0})["prepared"]) == 0
     lab.assert_same(*states)
     assert probed().program.following == ("notes",)
     late = {"notes": Strategy(record=lambda state, _step, _key: state, late=True)}

@@ -36,6 +36,7 @@ def writer(digit: float) -> Strategy:
         updates=lambda _state, updates, _params: append(updates),
         record=lambda state, _step, key: {**state, "draw": jax.random.uniform(key)},
         end=draw,
+        prepare=lambda state, _learner, _data, key: {**state, "draw": jax.random.uniform(key)},
     )
 
 
@@ -59,6 +60,7 @@ def used(strategy: Strategy, increment: int = 1) -> dict[str, Any]:
             "scores": strategy.scores(state, zeros, {}, False),  # type: ignore[arg-type]
             "record": strategy.record(state, ANY, key),
             "end": strategy.end(state, learner, ANY, key),
+            "prepare": strategy.prepare(state, learner, ANY, key),
         }
 
     answer: dict[str, Any] = jax.tree.map(np.asarray, call(jax.random.key(0), jnp.int32(increment)))
@@ -92,6 +94,7 @@ def test_in_the_base_part_books_are_kept_and_nothing_is_changed() -> None:
         np.testing.assert_array_equal(steps[noun]["w"], 2.0)
     np.testing.assert_array_equal(steps["batch"].labels, 2.0)
     assert steps["loss"] == {"early": 2.0}
+    assert {name: bool(own["draw"] > 0.0) for name, own in steps["prepare"].items()} == {"one": False, "early": True}
     for states in (base["begin"][0], steps["record"], base["end"][0]):
         assert all(own["draw"] > 0.0 for own in states.values())
 
@@ -126,12 +129,13 @@ def test_loss_terms_go_by_name(pair: dict[str, Any]) -> None:
 def test_adding_a_strategy_leaves_the_others_draws_alone(pair: dict[str, Any], alone: dict[str, Any]) -> None:
     for hook in ("begin", "end"):
         assert pair[hook][0]["two"]["draw"] == alone[hook][0]["two"]["draw"]
-    assert pair["record"]["two"]["draw"] == alone["record"]["two"]["draw"]
+    for hook in ("prepare", "record"):
+        assert pair[hook]["two"]["draw"] == alone[hook]["two"]["draw"]
     assert pair["batch"].memory["two"] == alone["batch"].memory["two"]
 
 
 def test_parts_draw_apart(pair: dict[str, Any]) -> None:
-    for states in (pair["begin"][0], pair["record"], pair["end"][0]):
+    for states in (pair["begin"][0], pair["prepare"], pair["record"], pair["end"][0]):
         assert states["one"]["draw"] != states["two"]["draw"]
     assert pair["batch"].memory["one"] != pair["batch"].memory["two"]
 
@@ -174,6 +178,7 @@ def test_the_empty_chain_and_the_empty_strategy_change_nothing() -> None:
     for strategy in (Strategy(), chain(), chain(quiet=Strategy())):
         state = strategy.init(learner)
         assert strategy.begin(state, learner, ANY, key) == (state, learner)
+        assert strategy.prepare(state, learner, ANY, key) == state
         batch = strategy.batch(state, BATCH, key)
         assert batch[:-1] == BATCH[:-1]
         assert strategy.view(state, PARAMS, ANY, True) is PARAMS
