@@ -24,9 +24,9 @@ ROWS = SimpleNamespace(event=np.array([4, 1, 7, 9, 3]), user=np.array([5, 5, 8, 
 def test_each_user_counts_once(target: str, name: str, value: float) -> None:
     metric = per_user(of="ndcg@10", target=target)  # type: ignore[arg-type]
     assert metric.name == name
-    assert metric.measure(RANKS, {}, None, ROWS) == pytest.approx(value)  # type: ignore[arg-type]
+    assert metric.measure(RANKS, {}, None, ROWS) == pytest.approx(value)
 
 
 def test_nothing_is_said_of_no_events() -> None:
     nothing = SimpleNamespace(event=np.zeros(0, int), user=np.zeros(0, int))
-    assert math.isnan(per_user(of="recall@5").measure(RANKS[:0], {}, None, nothing))  # type: ignore[arg-type]
+    assert math.isnan(per_user(of="recall@5").measure(RANKS[:0], {}, None, nothing))
