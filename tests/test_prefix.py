@@ -273,7 +273,7 @@ def test_parts_drawn_over_the_whole_file_are_flagged(monkeypatch: pytest.MonkeyP
     def everywhere(increment: np.ndarray, share: float, seed: int, name: int) -> np.ndarray:
         return np.random.default_rng([seed, name]).permutation(len(increment)) < share * len(increment)
 
-    monkeypatch.setattr(stream_module, "share_of_each", everywhere)
+    monkeypatch.setattr("incremental.data.roles.share_of_each", everywhere)
     short, whole = lab.stream(until=LAST - 1), lab.stream()
     assert {"heldout", "validation", "train[0].event"} <= set(row_differences(short, whole))
     assert evaluation_differences(lambda _: lab.build(lab.Spec()), short, whole, lab.FINETUNE)

@@ -537,4 +537,4 @@ def test_a_test_of_a_large_catalogue_ranks_no_more_rows_than_a_step_has(
     sizes = Sizes(item=slots, user=128)
     own = problem(matrix_factorization(), full_softmax(), next_item(8), sizes)
     gradient.make(own, sgd(), training=gradient.training(batch_size=batch_size), sizes=sizes)
-    assert found == [rows, rows]  # of validation parts, of increments
+    assert found == [rows, rows, rows]  # of validation parts, of increments, of these with lists

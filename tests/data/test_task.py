@@ -113,7 +113,7 @@ def test_a_test_reads_texts_of_items_that_the_model_does_not_know() -> None:
     stream, read = made(), ("past", "asked")
     inputs = {name: stream.spec.inputs[name] for name in read}
     feed = Told(stream)
-    program: Any = SimpleNamespace(inputs=inputs, sizes=feed.sizes(1, inputs), frozen=None)
+    program: Any = SimpleNamespace(inputs=inputs, sizes=feed.sizes(1, inputs), frozen=None, window=None)
     known = {"behaviour": np.ones(8, bool), "item": np.ones(1024, bool), "user": np.ones(1024, bool)}
     feed.tests(program, known, 1, 0, lambda tree: tree, heldout=False)
     assert feed.past.tolist() == [[0, 2], [-1, 1], [2, 3]]
