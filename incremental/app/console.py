@@ -61,7 +61,7 @@ class Console:
         part = self.part(epoch.increment)
         self.bar.update(self.task, description=part, completed=epoch.epoch, note=note)
         if self.bar.disable and time.monotonic() - self.printed > SECONDS_BETWEEN_LINES:
-            self.say(f"    {part}, epoch {epoch.epoch} of at most {self.epochs}: {note}")
+            self.say(f"    {part}, epoch {epoch.epoch} of at most {self.epochs}" + (f": {note}" if note else ""))
 
     def say(self, line: str) -> None:
         """Prints a line."""

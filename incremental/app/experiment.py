@@ -191,7 +191,7 @@ def run_in(
         print(f"  {note}")
     headline = parts.evaluation.metrics[0]
     way = Alone(parts.build, parts.seed, None if store is None else store.compiled(config, parts))
-    with Console(len(stream) - 1, config["training"]["epochs"], headline) as console:
+    with Console(len(stream) - 1, parts.epochs, headline) as console:
         execution = Execution(directory, config)
         feed = feed_of(parts)
         start = grown(execution.checkpoints.restore(lambda sizes: way.at(sizes).like()), feed, way)

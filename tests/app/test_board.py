@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from rich.console import Console as Terminal
 
-from incremental.app import cli, sweep
+from incremental.app import cli, console, sweep
 from incremental.app.bases import Store
 from incremental.app.board import Board
 from incremental.app.console import Console
 from incremental.app.sweep import Job
 from incremental.errors import UserError
-from incremental.run.progress import Cost, Record, Trained
+from incremental.run.progress import Cost, Epoch, EpochDone, Record, Trained
 from tests.app.test_experiment import composed
 
 POPULARITY = {"_target_": "incremental.models.popularity.popularity"}
@@ -45,6 +45,16 @@ def test_a_quality_that_was_not_measured_is_said(capsys: pytest.CaptureFixture[s
     assert "increment 1/2: ndcg@10 not measured before its update" in capsys.readouterr().out
     config: Any = {"evaluation": {"metrics": ["ndcg@10"]}}
     assert cli.headline(config, {"metrics": {"ndcg@10": {"prequential": None}}}) is None
+
+
+def test_an_epoch_says_what_there_is_of_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", -1.0)
+    shown = Console(2, 1, "ndcg@10")
+    shown(EpochDone(0, Epoch(0, 1)))  # without gradients there is no loss
+    shown(EpochDone(0, Epoch(1, 1, 0.5, 0.25)))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "    base part, epoch 1 of at most 1"
+    assert second == "    increment 1/2, epoch 1 of at most 1: loss 0.5000, validation 0.2500"
 
 
 def test_what_the_disk_refuses_one_job_does_not_stop_the_others(

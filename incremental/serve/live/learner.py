@@ -129,7 +129,7 @@ class Learner:
         )
         print(f"{self.directory.path}: learns from {self.live.log}", flush=True)
         self.status.write("trains")
-        with Console(None, self.config["training"]["epochs"], str(parts.evaluation.metrics[0])) as console:
+        with Console(None, parts.epochs, str(parts.evaluation.metrics[0])) as console:
             save, publish = saving([execution], -1, self.stopped), self.publishing(feed, executor)
             consumers = (save, publish, self.status, console, self.ending)
             with contextlib.suppress(Ended):
