@@ -32,11 +32,19 @@ def notes(table: Table) -> list[str]:
     if single := [_name(row) for row in rows if len(row.runs) == 1]:
         found.append(f"One seed, so no interval and no test (–): {', '.join(single)}.")
     for metric in metrics:
-        if empty := [_name(row) for row in rows if prequential(row, metric) is None]:
-            found.append(
-                f"No {metric} (–): {', '.join(empty)}. No test event counted: of none was the item known before "
-                "(data.unseen_items=drop leaves such events out, miss counts them)."
+        empty: dict[bool, list[str]] = {True: [], False: []}  # by whether a run of the row measured it
+        for row in rows:
+            if prequential(row, metric) is None:
+                empty[any(metric in run.metrics for run in row.runs)].append(_name(row))
+        if unasked := empty[False]:
+            found.append(f"No {metric} (–): {', '.join(unasked)}. These runs did not measure it (evaluation.metrics).")
+        if silent := empty[True]:
+            why = (
+                "of none was the item known before (data.unseen_items=drop leaves such events out, miss counts them)"
+                if is_quality(metric)
+                else "when the metric says nothing of an event, its docstring tells"
             )
+            found.append(f"No {metric} (–): {', '.join(silent)}. No test event counted: {why}.")
     if len({tuple(run.seed for run in row.runs) for row in rows}) > 1:
         found.append(
             "The rows do not all have the same seeds: a mean is over the row's own, a test over the shared ones."

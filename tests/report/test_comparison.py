@@ -95,6 +95,9 @@ def test_one_seed_says_so() -> None:
 def test_a_row_without_a_value_says_why() -> None:
     compared = table(runs_of({"finetune": {0: 0.2}, "news": {0: None}}))
     assert [note for note in compared.notes if note.startswith("No ndcg@10 (–): news. No test event counted")]
+    unasked = table([*runs_of({"finetune": {0: 0.2}}), Run("news", 0, {"recall@10": {"prequential": 0.1}})])
+    assert [note for note in unasked.notes if note.startswith("No ndcg@10 (–): news. These runs did not measure it")]
+    assert not any("No test event" in note for note in unasked.notes)
     assert compared.rows[-1].best == frozenset()
     assert not any("No test event" in note for note in table(runs_of({"finetune": {0: 0.2}})).notes)
 
