@@ -21,14 +21,18 @@ DIRECTION = {
     "updates": 0,
 }
 
+OF_USERS = "^(users|last|first|sets)-"  # a metric of events, as `per_user` and `user_sets` count it
+
 
 def direction(name: str) -> int:
     """1 where more is better, -1 where less is, 0 where neither is or the name is unknown.
 
     >>> direction("ndcg@10/cold_users"), direction("f1/buy"), direction("forgetting"), direction("popularity@10")
     (1, 1, -1, 0)
+    >>> direction("users-ndcg@10"), direction("sets-recall@20")
+    (1, 1)
     """
-    return DIRECTION.get(re.split("[@/]", name, maxsplit=1)[0], 0)
+    return DIRECTION.get(re.split("[@/]", re.sub(OF_USERS, "", name), maxsplit=1)[0], 0)
 
 
 def is_quality(metric: str) -> bool:
