@@ -1,6 +1,7 @@
 """Every config file composes, and builds what it says."""
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,21 @@ def test_every_choice_fits_its_factory(group: str, choice: str) -> None:
 @pytest.mark.parametrize("choice", sorted(path.stem for path in (FOLDER / "data").glob("*.yaml")))
 def test_every_data_config_fits_its_factories(choice: str) -> None:
     check(composed(f"data={choice}"))
+
+
+PARTS = {"Base part", "Cuts", "Validation", "Candidates", "History", "Seen items", "New users", "Targets"}
+
+
+@pytest.mark.parametrize("file", sorted((FOLDER / "protocol").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_header_of_a_protocol_says_each_part(file: Path) -> None:
+    """In the form that the catalogue reads."""
+    labels = re.findall(r"^#   ([A-Z][\w ]+):", file.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(labels) == sorted(PARTS | {"What it leaks"})
+
+
+def test_leave_one_out_has_no_update_after_its_one_test() -> None:
+    assert composed("protocol=leave_one_out")["update"]["window"] == 0
+    assert composed("protocol=leave_one_out", "update=finetune")["update"]["window"] == 1
 
 
 def test_the_protocols_defaults_are_those_of_make_stream() -> None:
