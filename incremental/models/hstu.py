@@ -117,8 +117,8 @@ def hstu(
     buckets: Count = 32,
     limit: NotNegative = 0.02,
 ) -> Model:
-    """`width` D, a multiple of `heads`; `limit` of the uniform start of items and positions. A block, over positions i
-    and what came before, j <= i, X' = LN(X):
+    """`width` D, a multiple of `heads`; `limit` of the uniform start of items and positions. X begins as √D times the
+    items' rows plus the positions'. A block, over positions i and what came before, j <= i, X' = LN(X):
 
         U, V, Q, K = SiLU(W₁ X' + b₁)
         A_ij = SiLU(Q_i · K_j + p(i - j) + t(t_i - t_j)) / L
