@@ -28,9 +28,10 @@ def vsknn(*, neighbours: Count = 500, sample: Count = 5000, idf: NotNegative = 5
     (UMUAI 28) with quadratic weights, "div" for the scores and "vec" as similarity, there over fixed sessions; here an
     update adds its events to them.
 
-    Deviations: the history is its last data.history events, and a session keeps its last `items` distinct items; with
-    both long enough nothing is left out. Scores are negative where an item has more events than there are sessions, as
-    in a stream of few users. State: W · `items` ids. Cost of a prediction: O(W · `items`).
+    Deviations: the history is its last data.history events, and a session keeps the last `items` items that
+    were new to it (a repeat renews none); with both long enough nothing is left out. Scores are negative where an item
+    has more events than there are sessions, as in a stream of few users. State: W · `items` ids. Cost of a
+    prediction: O(W · `items`).
     """
 
     def build(inputs: Mapping[str, Input], sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:
