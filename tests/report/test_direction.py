@@ -19,6 +19,8 @@ def test_of_every_metric_measure_and_cost_it_is_said_whether_more_is_better() ->
 
 def test_directions() -> None:
     better = ["ndcg@10", "ndcg@10/rare_items", "hit@5", "f1", "f1/buy", "auc/view", "recall/buy", "forward_transfer"]
+    better += ["users-ndcg@10", "last-mrr@5", "first-hit@5", "sets-recall@10"]
     assert [direction(name) for name in better] == [1] * len(better)
     assert [direction(name) for name in ("forgetting", "intransigence", "memory_bytes", "examples")] == [-1] * 4
-    assert [direction(name) for name in ("coverage@10", "popularity@5", "anything")] == [0] * 3
+    neither = ["coverage@10", "popularity@5", "anything", "users-gini@10", "my-ndcg@10"]
+    assert [direction(name) for name in neither] == [0] * len(neither)
