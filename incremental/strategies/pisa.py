@@ -9,6 +9,7 @@ from jax import Array
 from incremental.core import neighbours as graph
 from incremental.core import sides
 from incremental.core.clusters import k_means
+from incremental.core.cosine import unit
 from incremental.core.distillation import Taught, marked, taught, untaught
 from incremental.core.sides import Sides
 from incremental.core.strategy import Strategy
@@ -161,9 +162,3 @@ def contrast(anchors: Array, hidden: Array, weights: Array, real: Array, tempera
     own = (x * z[:, None]).sum(2) / temperature
     told = jnp.where(real, weights[:, None] * (jax.nn.logsumexp(logits + often, axis=2) - own), 0.0)
     return told.sum() / jnp.maximum(number.sum(), 1)
-
-
-def unit(vectors: Array) -> Array:
-    """Each at length 1; a zero vector stays, with a gradient of 0."""
-    square = (vectors**2).sum(-1, keepdims=True)
-    return vectors * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)) * (square > 0)
