@@ -11,7 +11,7 @@ from incremental.core.types import Data, Learner
 
 
 class Neighbours(NamedTuple):
-    """Of ids of one kind, or of a tree's leaf for each.
+    """Of the ids of one kind.
 
     Attributes:
         latest: [capacity, n] int32: an id's last n neighbours, the latest first, 0 = none; one met twice stands twice

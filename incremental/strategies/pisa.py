@@ -63,9 +63,10 @@ def pisa(
     A batch without an old user or an old label has no such loss. Of a user's items the last `neighbours` count, in the
     increment and before it; one that came twice counts twice. The authors stop the forward model's training early, go
     on with its optimizer's moments, and keep all items; here the forward model has a fixed number of epochs and moments
-    of its own. Of a model on a graph f, p and h are computed over the present increment's graph. It needs a model that
-    reads the user alone, for a user of others has no output. Compact rows are refused. A step costs B² · `neighbours` ·
-    D multiplications. State: P + (W + V) (2 D + `neighbours` + 2) + W · `neighbours` + K D numbers.
+    of its own, and its examples are not in the run's count. Of a model on a graph f, p and h are computed over the
+    present increment's graph. It needs a model that reads the user alone, for a user of others has no output. Compact
+    rows are refused. A step costs B² · `neighbours` · D multiplications. State: P + (W + V) (2 D + `neighbours` + 2) +
+    W · `neighbours` + K D numbers.
     """
 
     def init(learner: Learner) -> Balanced:
