@@ -1,4 +1,4 @@
-"""Three small strategies for the hooks that none of the package's own has: a key in `grads`, `scores`, `fit`."""
+"""Three small strategies, each with one rarer hook: a key in `grads`, `scores`, `fit`."""
 
 from typing import Any
 

@@ -11,7 +11,7 @@ from incremental.core.types import Data, Learner
 
 
 class Neighbours(NamedTuple):
-    """Of ids of one kind, or of a tree's leaf for each.
+    """Of the ids of one kind.
 
     Attributes:
         latest: [capacity, n] int32: an id's last n neighbours, the latest first, 0 = none; one met twice stands twice
@@ -31,8 +31,17 @@ def nobody(learner: Learner, n: int) -> Sides:
 def with_events(old: Sides, data: Data, before: Array | int = -1) -> Sides:
     """`Sides` of `Neighbours` with the users and labels of the examples of `data` of increments later than `before`."""
     rows = data.rows
-    real = rows.valid & (jnp.arange(len(rows.labels)) < data.size) & (rows.increment > before)
-    return Sides(_joined(old.users, rows.owner, rows.labels, real), _joined(old.items, rows.labels, rows.owner, real))
+    return Sides(with_items(old.users, data, before), _joined(old.items, rows.labels, rows.owner, _real(data, before)))
+
+
+def with_items(users: Neighbours, data: Data, before: Array | int = -1) -> Neighbours:
+    """The users' part of `with_events`."""
+    return _joined(users, data.rows.owner, data.rows.labels, _real(data, before))
+
+
+def _real(data: Data, before: Array | int) -> Array:
+    rows = data.rows
+    return rows.valid & (jnp.arange(len(rows.labels)) < data.size) & (rows.increment > before)
 
 
 def _joined(old: Neighbours, ids: Array, others: Array, real: Array) -> Neighbours:

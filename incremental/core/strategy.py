@@ -1,7 +1,7 @@
 """`Strategy`: what makes an update more than plain training, as pure functions over the strategy's own state.
 
-A hook named by a noun returns that noun; `begin`, `record` and `end` return the strategy's state, and only
-`begin` and `end` may rewrite the learner. Every field has an identity default, so a strategy names what it needs.
+A hook named by a noun returns that noun; `begin`, `prepare`, `record` and `end` return the strategy's state, and
+only `begin` and `end` may rewrite the learner. Every field has an identity default, so a strategy names what it needs.
 """
 
 import inspect

@@ -64,7 +64,7 @@ def graphsail(
     Self. Both cluster old and new outputs apart; the paper's own equations were not checked. Of a model on a graph both
     outputs are computed over the present increment's graph. It needs a model that reads the user alone, for a user of
     others has no output. Each step computes all outputs; compact rows are refused. State: P + (W + V) (D + `neighbours`
-    + 3) numbers.
+    + 4) numbers.
     """
     if divergence not in get_args(Divergence):
         raise UserError(f"strategies.graphsail.divergence={divergence!r}: expected {' or '.join(get_args(Divergence))}")

@@ -9,6 +9,7 @@ from jax import Array
 from incremental.core import neighbours as graph
 from incremental.core import sides
 from incremental.core.clusters import k_means
+from incremental.core.cosine import unit
 from incremental.core.distillation import Taught, marked, taught, untaught
 from incremental.core.sides import Sides
 from incremental.core.strategy import Strategy
@@ -22,7 +23,7 @@ class Balanced(NamedTuple):
     """The last model, its graph, and what follows from them for the present increment."""
 
     taught: Taught
-    history: Sides  # of `Neighbours`: the graph of all increments that are finished
+    history: graph.Neighbours  # of the users, in all increments that are finished
     until: Array  # [] int32: the last of them
     arrived: Array  # [W, n] int32: the users' neighbours in the present increment
     last: Sides  # [W, D] and [V, D]: the last model's outputs, p
@@ -62,27 +63,28 @@ def pisa(
     A batch without an old user or an old label has no such loss. Of a user's items the last `neighbours` count, in the
     increment and before it; one that came twice counts twice. The authors stop the forward model's training early, go
     on with its optimizer's moments, and keep all items; here the forward model has a fixed number of epochs and moments
-    of its own. Of a model on a graph f, p and h are computed over the present increment's graph. It needs a model that
-    reads the user alone, for a user of others has no output. Compact rows are refused. A step costs B² · `neighbours` ·
-    D multiplications. State: P + (W + V) (2 D + `neighbours` + 2) + W · `neighbours` + K D numbers.
+    of its own, and its examples are not in the run's count. Of a model on a graph f, p and h are computed over the
+    present increment's graph. It needs a model that reads the user alone, for a user of others has no output. Compact
+    rows are refused. A step costs B² · `neighbours` · D multiplications. State: P + (W + V) (2 D + 1) +
+    W (2 `neighbours` + 1) + K D numbers.
     """
 
     def init(learner: Learner) -> Balanced:
         sides.refuse("pisa", problem)
-        history = graph.nobody(learner, neighbours)
-        said = sides.outputs(problem, learner.params, len(history.users.degree))
+        history = graph.nobody(learner, neighbours).users
+        said = sides.outputs(problem, learner.params, len(history.degree))
         none = jax.tree.map(jnp.zeros_like, said)
         centres = jnp.zeros((clusters, said.items.shape[1]))
-        return Balanced(untaught(learner), history, jnp.int32(-1), history.users.latest, none, none, centres)
+        return Balanced(untaught(learner), history, jnp.int32(-1), history.latest, none, none, centres)
 
     def begin(state: Balanced, learner: Learner, data: Data, key: Array, fit: Any) -> tuple[Balanced, Learner]:
-        users = len(state.history.users.degree)
+        users = len(state.history.degree)
         number = {} if epochs is None else {"epochs": epochs}
         trained = jax.lax.cond(  # the base part has no need of it
             data.increment > 0, lambda: fit(learner.params, data, key, **number), lambda: learner.params
         )
         return state._replace(
-            arrived=graph.with_events(graph.nobody(learner, neighbours), data, state.until).users.latest,
+            arrived=graph.with_items(graph.nobody(learner, neighbours).users, data, state.until).latest,
             last=sides.outputs(problem, state.taught.teacher.params, users),
             forward=sides.outputs(problem, trained, users),
         ), learner
@@ -116,13 +118,13 @@ def pisa(
             contrast(forward[:, None], hidden, w, old[:, None], temperature)
             + contrast(past[:, None], hidden, v, old[:, None], temperature)
             + rows(state.arrived[users], state.forward.items, here, jnp.where(old, w, 0.5))
-            + rows(state.history.users.latest[users], state.last.items, old, v)
+            + rows(state.history.latest[users], state.last.items, old, v)
         )
         acts = old.any() & (batch.memory & known.labels[batch.labels[:n]]).any()
         return jnp.where(acts, state.taught.teacher.ready * weight * total, 0.0)
 
     def end(state: Balanced, learner: Learner, data: Data, key: Array) -> tuple[Balanced, Learner]:
-        history = graph.with_events(state.history, data, state.until)
+        history = graph.with_items(state.history, data, state.until)
         last, learner = taught(state.taught, learner, data, key)
         return state._replace(taught=last, history=history, until=data.increment), learner
 
@@ -161,9 +163,3 @@ def contrast(anchors: Array, hidden: Array, weights: Array, real: Array, tempera
     own = (x * z[:, None]).sum(2) / temperature
     told = jnp.where(real, weights[:, None] * (jax.nn.logsumexp(logits + often, axis=2) - own), 0.0)
     return told.sum() / jnp.maximum(number.sum(), 1)
-
-
-def unit(vectors: Array) -> Array:
-    """Each at length 1; a zero vector stays, with a gradient of 0."""
-    square = (vectors**2).sum(-1, keepdims=True)
-    return vectors * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)) * (square > 0)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.cosine import unit
 from incremental.core.mirrors import path_of
 from incremental.core.steps import total_weight
 from incremental.core.strategy import Strategy, named_key
@@ -44,9 +45,10 @@ def sa_caisr(
 
     C = mean over the batch's rows i of -log [exp(s_ii / τ) / (exp(s_ii / τ) + Σ_j exp(s_ij / τ))], j the `negatives`
     other rows with the largest s_ij, s_ij the cosine of the model's scores of row i with the masked old model's of row
-    j, both [V] over the items seen so far, τ = `temperature`. The old model is the last increment's, without dropout
-    and without a gradient. The rows of items that are new in the increment are random in it, and still take part, as in
-    the code (Togmm/SA-CAISR at b1618a3). C does not vanish where the two models are equal.
+    j, both [V] over the items seen so far (0 for a row of zeros), τ = `temperature`. The old model is the last
+    increment's, without dropout and without a gradient. The rows of items that are new in the increment are random in
+    it, and still take part, as in the code (Togmm/SA-CAISR at b1618a3). C does not vanish where the two models are
+    equal.
 
     All examples that are in the batch take part, those of other strategies too. It reads the scores of the whole
     catalogue, whatever the head. A step costs two further forward passes and one backward pass; of a model that
@@ -120,8 +122,3 @@ def contrast(said: Array, told: Array, batch: Batch, negatives: int, temperature
     most, _ = jax.lax.top_k(jnp.where(other, similar, NEVER), min(negatives, len(own) - 1))
     rows = jax.nn.logsumexp(jnp.concatenate([own[:, None], most], 1), 1) - own
     return jnp.where(batch.valid, rows, 0.0).sum() / jnp.maximum(batch.valid.sum(), 1)
-
-
-def unit(rows: Array) -> Array:
-    """[B, V] with rows of length 1; a row of zeros stays one."""
-    return rows * jax.lax.rsqrt(jnp.maximum((rows**2).sum(1, keepdims=True), 1e-24))

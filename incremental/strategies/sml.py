@@ -63,9 +63,9 @@ def sml(
     come. Their l2 (1e-6) and rate (0.01) for ŵ are the optimizer's. Batches have `training.batch_size` examples.
 
     A step works on 6 D `hidden` products a table row, of the batch's rows with training.rows=compact, of all rows
-    without. Strategies that take the loss of the parameters by themselves (EWC and its kin) see ŵ. Put it after
-    strategies that rewrite rows. A fresh start is refused beside it. State: 1 float a table entry, 1 bool an id, and
-    6 D `hidden` floats a net.
+    without. Strategies that take the parameters by themselves (EWC and its kin, teachers, IncCTR's scores of drawn
+    items) see ŵ. Put it after strategies that rewrite rows. A fresh start is refused beside it. State: 1 float a table
+    entry, 1 bool an id, and 6 D `hidden` floats a net.
     """
 
     def tables(params: Params) -> dict[str, Array]:

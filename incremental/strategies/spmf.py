@@ -8,6 +8,7 @@ from jax import Array
 
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Memory, Problem, Step, with_labels
+from incremental.core.untied import REMEDY
 from incremental.domains import Count, NotNegative, checked
 from incremental.errors import UserError
 from incremental.memory import buffer, reservoir
@@ -40,9 +41,9 @@ def spmf(
     one first: r = 1..n. They are drawn without replacement, with probabilities proportional to exp(r / n), so that the
     worst predicted one is e times as likely as the best. `by` "score": the best has the highest score s_y of its label,
     as in the code. "loss": the lowest loss over the items seen so far, for softmax heads, whose scores are not
-    comparable between examples. Each batch comes with uniform ones of those that were drawn, so many that each comes
-    once an epoch on average, and at most `rows`. Loss: Σ_new w ℓ / Σ_new w + weight Σ_drawn w ℓ / B. `share` 0, or an
-    empty reservoir, is fine-tuning.
+    comparable between examples. Each batch comes with ⌈drawn / batches⌉ of those that were drawn, uniform ones and at
+    most `rows`: each comes about once an epoch, and more often where fewer are drawn than there are batches. Loss:
+    Σ_new w ℓ / Σ_new w + weight Σ_drawn w ℓ / B. `share` 0, or an empty reservoir, is fine-tuning.
 
     From ASMG's adaptation (danni9594/ASMG at 75ea1e0), with `share` ½. It goes through new and drawn rows in the order
     of time, here they are shuffled; it fills the reservoir after the period, here it is filled in the first epoch, and
@@ -62,6 +63,11 @@ def spmf(
         def badness(rows: Batch) -> Array:
             outputs = problem.apply(params, rows.inputs)
             if by == "score":
+                if outputs.scores is None:
+                    raise UserError(
+                        "strategies.spmf: the head makes its scores with a state of its own, without which spmf cannot "
+                        f"rank past examples at an increment's start; {REMEDY}, or leave spmf out"
+                    )
                 return -jnp.take_along_axis(outputs.scores, rows.labels[:, None], 1)[:, 0]
             rows = rows._replace(candidates=with_labels(learner.catalogue.seen, rows))
             return problem.loss(params, outputs, rows)

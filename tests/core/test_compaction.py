@@ -36,6 +36,7 @@ from incremental.models.sasrec import sasrec
 from incremental.run.capacity import grow
 from incremental.strategies.ader import ader
 from incremental.strategies.agem import agem
+from incremental.strategies.asmg import asmg
 from incremental.strategies.der import der
 from incremental.strategies.ema import ema
 from incremental.strategies.ewc import ewc
@@ -53,6 +54,7 @@ from incremental.strategies.pisa import pisa
 from incremental.strategies.replay import replay
 from incremental.strategies.shrink_perturb import shrink_perturb
 from incremental.strategies.si import si
+from incremental.strategies.sml import sml
 from incremental.strategies.spectral_norm import spectral_norm
 from incremental.strategies.spmf import spmf
 from incremental.strategies.warm_rows import warm_rows
@@ -101,6 +103,8 @@ PARTS: dict[str, Callable[..., Strategy]] = {
     "counted": counted,
     "labels": lambda problem: incctr(problem, weight=0.5),
     "ranked": lambda problem: spmf(problem, capacity=32, rows=8),
+    "transfer": lambda problem: sml(problem, hidden=16),
+    "generator": asmg,
 }
 PENALTIES: dict[str, Callable[..., Strategy]] = {
     "l2": lambda problem, weight: l2_to_last(problem, weight=weight),
@@ -212,6 +216,8 @@ def test_hstu_trains_as_with_whole_tables_in_small_steps() -> None:
         ("packnet",),
         ("agem", "der"),
         ("labels", "ranked", "peso"),
+        ("transfer",),
+        ("generator",),
     ],
     ids="+".join,
 )

@@ -185,6 +185,11 @@ def test_the_forward_model_is_that_of_fit_and_the_base_part_has_none() -> None:
     assert fitted == [5]
 
 
+def test_its_state_has_no_more_numbers_than_it_says() -> None:
+    said = (W + V) * D + (W + V) * (2 * D + 1) + W * (2 * 4 + 1) + K * D
+    assert sum(leaf.size for leaf in jax.tree.leaves(STATE)) == said + 2  # whether it is taught, and until when
+
+
 def test_centres_are_those_of_the_items_seen_so_far() -> None:
     """Two groups among them, far apart."""
     table = np.where(np.arange(V)[:, None] < 3, 1.0, -1.0) * np.full(D, 9.0) + RNG.normal(scale=0.1, size=(V, D))

@@ -11,6 +11,7 @@ from incremental.core.types import Batch, Catalogue, Data, Learner, Outputs, Pro
 from incremental.errors import UserError
 from incremental.heads.bpr import bpr
 from incremental.heads.full_softmax import full_softmax
+from incremental.heads.hierarchical_softmax import hierarchical_softmax
 from incremental.strategies.spmf import Ranked, spmf
 from incremental.testing import check_strategy
 from tests.applies import trace
@@ -152,6 +153,12 @@ def test_a_rank_by_something_else_is_refused(documented: Any) -> None:
     with pytest.raises(UserError, match=r"by='age': expected one of score, loss") as error:
         spmf(PROBLEM, by=wrong)
     documented("SPMF's members ranked by what it does not know", error.value)
+
+
+def test_a_head_that_scores_with_a_state_of_its_own_is_refused(documented: Any) -> None:
+    with pytest.raises(UserError, match=r"strategies.spmf: the head makes its scores with a state of its own") as error:
+        trace(lambda own: spmf(own, capacity=8, rows=2), "mf", hierarchical_softmax)
+    documented("SPMF beside a head that scores with a state of its own", error.value)
 
 
 def test_it_applies_to_models_and_to_compact_rows() -> None:
