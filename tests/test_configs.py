@@ -93,6 +93,13 @@ def test_the_protocols_defaults_are_those_of_make_stream() -> None:
         assert protocols <= {*OmegaConf.load(file).data}
 
 
+def test_under_pisa_the_last_increment_is_only_tested() -> None:
+    """Nothing comes after it by which an update could stop: it would run all epochs."""
+    for row in ("update=finetune", "update=static", "update=retrain"):
+        values = composed("protocol=pisa", row)
+        assert values["update"]["last"] == values["data"]["cut"]["increments"] - 1
+
+
 def test_a_data_set_says_where_it_differs_only() -> None:
     protocol = dict(OmegaConf.load(FOLDER / "config.yaml").data)
     kept = {"ties", "exclude_seen"}  # said by each: they follow from what the data are
