@@ -131,6 +131,15 @@ def test_every_config_says_what_it_is() -> None:
     assert not silent, f"no comment at the head of {[str(Path(path).name) for path in silent]}"
 
 
+@pytest.mark.parametrize("path", sorted((FOLDER / "protocol").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_protocol_says_what_the_catalogue_asks_for(path: Path) -> None:
+    """And docs/protocol.md has a line of it."""
+    labels = "Base part, Cuts, Validation, Candidates, History, Seen items, New users, Targets, What it leaks"
+    told = [line[4:].partition(":")[0] for line in path.read_text().splitlines() if line.startswith("#   ")]
+    assert [label for label in told if label in labels] == labels.split(", ")
+    assert f"| `{path.stem}` |" in (Path(__file__).parents[1] / "docs" / "protocol.md").read_text()
+
+
 def test_strategies_compose_from_the_command_line() -> None:
     values = composed(
         "+strategy@strategies.memory=replay", "+strategy@strategies.anchor=ewc", "strategies.anchor.weight=10"
