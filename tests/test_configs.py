@@ -93,6 +93,13 @@ def test_the_protocols_defaults_are_those_of_make_stream() -> None:
         assert protocols <= {*OmegaConf.load(file).data}
 
 
+def test_under_pisa_the_last_increment_is_only_tested() -> None:
+    """Nothing comes after it by which an update could stop: it would run all epochs."""
+    for row in ("update=finetune", "update=static", "update=retrain"):
+        values = composed("protocol=pisa", row)
+        assert values["update"]["last"] == values["data"]["cut"]["increments"] - 1
+
+
 def test_a_data_set_says_where_it_differs_only() -> None:
     protocol = dict(OmegaConf.load(FOLDER / "config.yaml").data)
     kept = {"ties", "exclude_seen"}  # said by each: they follow from what the data are
@@ -122,6 +129,15 @@ def test_every_method_is_a_row(method: str) -> None:
 def test_every_config_says_what_it_is() -> None:
     silent = [path for path in FOLDER.rglob("*.yaml") if not path.read_text().lstrip().startswith("#")]
     assert not silent, f"no comment at the head of {[str(Path(path).name) for path in silent]}"
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "protocol").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_protocol_says_what_the_catalogue_asks_for(path: Path) -> None:
+    """And docs/protocol.md has a line of it."""
+    labels = "Base part, Cuts, Validation, Candidates, History, Seen items, New users, Targets, What it leaks"
+    told = [line[4:].partition(":")[0] for line in path.read_text().splitlines() if line.startswith("#   ")]
+    assert [label for label in told if label in labels] == labels.split(", ")
+    assert f"| `{path.stem}` |" in (Path(__file__).parents[1] / "docs" / "protocol.md").read_text()
 
 
 def test_strategies_compose_from_the_command_line() -> None:

@@ -49,8 +49,8 @@ def flat(overrides: Any) -> Iterator[str]:
 
 
 def job(study: dict[str, Any], row: str, seed: int, *own: str) -> Job:
-    """A run; later overrides win. The last increment is only tested."""
-    given = [study["common"], study["table"][row]["as"], f"++update.last={table.LAST}", own, study["overrides"]]
+    """A run; later overrides win."""
+    given = [study["common"], study["table"][row]["as"], own, study["overrides"]]
     overrides = list(flat([*given, f"row={row}", f"seed={seed}", f"runs={study['runs']}"]))
     config, choices = cli.composed(overrides)
     return Job(row, seed, overrides, named(cli.resolved(config), choices))

@@ -10,7 +10,6 @@ import numpy as np
 EVENTS = 74_093  # of Amazon Games: published figures belong to it
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 BLOCKS = range(5)  # block t is tested on increment t + 1
-LAST = 4  # the last update
 MEAN = 15.0  # percent that the mean over the blocks 1 to 4 may differ
 BLOCK = {"static": 20.0, "finetune": 25.0}
 """percent that a block may differ, of one published seed; of other rows 20 at block 0"""

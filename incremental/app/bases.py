@@ -25,8 +25,8 @@ from incremental.run.feed import Feed
 from incremental.run.records import cutoffs
 
 SHARED = ("seed", "data", "model", "head", "optimizer", "training", "devices")  # the keys that make a base part
-DRAWN = ("history", "heldout", "validation", "validate_on", "seed", "ties", "task", "features", "roles")
-"""the keys of the data that say, with its events, what a base part trains on"""
+DRAWN = ("history", "heldout", "validation", "validate_on", "exclude_seen", "seed", "ties", "task", "features", "roles")
+"""the keys of the data that say, with its events, what a base part trains on, and when it stops"""
 MOST_BYTES = 2**30  # of the base parts that a sweep keeps; the oldest make room
 
 
@@ -173,21 +173,28 @@ def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: S
         raise UserError(f"base={run}: its evaluation.new_users is another, which says when the base part stops")
     if theirs["strategies"]:
         raise UserError(f"base={run}: it has strategies ({', '.join(sorted(theirs['strategies']))}); name one without")
-    data, own = data_of(Path(run)), stream.prefix(0).interactions
-    ours = digests(own, [len(own)], [0])[0]
+    ahead = int(config["data"].get("validate_on") == "next")  # then the next part says when the base part stops
+    data, own = data_of(Path(run)), stream.prefix(ahead).interactions
+    parts = data.parts[: 1 + ahead]
+    ours = digests(own, [last - first for first, last in map(stream.bounds, range(1 + ahead))], range(1 + ahead))
     drawn = [key for key in DRAWN if theirs["data"].get(key) != config["data"].get(key)]
     if len({each["data"].get("unseen_items") == "known" for each in (theirs, config)}) > 1:
         drawn.append("unseen_items")
-    if data.parts[0].digest != ours.digest or drawn:
-        other = difference(data._replace(parts=data.parts[:1]), own)
-        why = other or f"it has {data.parts[0].events:,} events, and this run's {len(own):,}"
+    if [each.digest for each in parts] != [each.digest for each in ours] or drawn:
+        other = difference(data._replace(parts=parts), own)
+        why = other or f"it has {' + '.join(f'{part.events:,}' for part in parts)} events, and this run's {len(own):,}"
         raise UserError(
-            f"base={run}: its base part has other training rows ("
+            f"base={run}: its base part trained on, or stopped by, other rows ("
             f"{f'its data.{drawn[0]} is another' if drawn else why}); data must be the same up to its end"
+        )
+    if stream.unseen_items == "known" and (number := len(log_of(data).items)) != len(stream.interactions.items):
+        raise UserError(
+            f"base={run}: its data has {number - 1:,} items, and this run's {len(stream.interactions.items) - 1:,}; "
+            "with data.unseen_items=known all are candidates in the base part, so that both need the same whole data"
         )
     way = Alone(assemble({**config, "strategies": {}, "devices": ALONE}, stream).build)
     at = Feed(stream).sizes(0)
-    if way.at(at).program.at is not None and data.parts[0].texts != ours.texts:
+    if way.at(at).program.at is not None and parts[0].texts != ours[0].texts:
         raise UserError(f"base={run}: its items' texts are others; data.text must be the same")
     state, _, _, theirs_at, progress = last(Path(run), theirs, way)
     if int(state.learner.increment) > 0:

@@ -158,6 +158,11 @@ def go_on(config: Mapping[str, Any], directory: RunDirectory, stream: Stream, da
             f"{grown}. evaluation.matrix=true tests each model on later increments too, which that run has not done "
             "for the new ones; make a run of its own with continue=false"
         )
+    if why := of_the_future(config["data"]):
+        raise UserError(
+            f"{grown}. {why}, so that the run would be another one from its start; "
+            "continue=false makes a run of its own of all events"
+        )
     fresh = cut[data.events :]
     later = len(data.parts) - 1 + np.cumsum(np.diff(fresh, prepend=fresh[0] - 1) > 0)
     increment = np.concatenate([data.increment, later]).astype(np.int32)
@@ -172,6 +177,17 @@ def go_on(config: Mapping[str, Any], directory: RunDirectory, stream: Stream, da
     own = not np.array_equal(increment, cut)
     made = recut(config, stream, increment) if own else stream
     return Found(directory.at(path), made, cut, own=True, grown=True, notes=notes)
+
+
+def of_the_future(data: Mapping[str, Any]) -> str | None:
+    """What of a run's protocol reads the end of its data, so that no run can go on where there is more; or None."""
+    targets = data.get("targets", "all")
+    said = {
+        "data.unseen_items=known makes all items candidates from the start": data["unseen_items"] == "known",
+        "data.validate_on=next stops the last update by the increment that has come now": data["validate_on"] == "next",
+        f"data.targets={targets} tests other events of old increments too": targets in ("last", "random"),
+    }
+    return next((what for what, chosen in said.items() if chosen), None)
 
 
 def refuse_moved(config: Mapping[str, Any], data: Kept, stream: Stream, before: str) -> None:

@@ -117,6 +117,11 @@ def parts(
     """
     held, ahead = share_of_each(increment, shares.heldout, shares.seed, 1), shares.validate_on == "next"
     checked = share_of_each(increment, shares.validation, shares.seed, 2) & ~held
+    if ahead and split is not None:
+        raise UserError(
+            "data.roles with data.validate_on=next: the roles say by which events of the base part training stops, "
+            "but it would stop by those of increment 1; set data.validate_on=own, or leave data.roles out"
+        )
     if ahead:
         checked = first_of_each(increment, shares.validation) & (increment > 0) & ~held
     if split is None and targets == "all" and not ahead:

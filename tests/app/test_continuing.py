@@ -326,6 +326,26 @@ def test_the_matrix_of_a_run_cannot_go_on(tmp_path: Path) -> None:
     assert "evaluation.matrix=true tests each model on later increments too" in said
 
 
+@pytest.mark.parametrize(
+    "protocol", ["data.unseen_items=known", "data.validate_on=next", "++data.targets=last", "++data.targets=first"]
+)
+def test_a_run_whose_protocol_reads_the_end_of_its_data_cannot_go_on(
+    tmp_path: Path, protocol: str, documented: Documented
+) -> None:
+    """A user's first event after the base part stays the first."""
+    write(tmp_path, events(FIRST))
+    given = [*FIXED, protocol]
+    begin(command(tmp_path, *given))
+    write(tmp_path, events())
+    if protocol == "++data.targets=first":
+        assert find(command(tmp_path, *given, "continue=true")).grown
+        return
+    said = refused(command(tmp_path, *given, "continue=true"))
+    assert f"the data has 80 more since. {protocol.removeprefix('++')}" in said
+    if protocol == "data.unseen_items=known":
+        documented("a run with a protocol that knows all items, and data that has grown", plain(said))
+
+
 def test_runs_of_one_log_share_what_they_keep(copy: Path) -> None:
     begin(command(copy, "evaluation.metrics=[recall@5]"))
     one, other = ({path.name: path.stat() for path in run.glob("data/*.parquet")} for run in (copy / "runs").iterdir())

@@ -16,8 +16,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from incremental.app import cli, experiment
-from incremental.app.assemble import Parts, assemble
+from incremental.app.assemble import Parts, assemble, stream_of
 from incremental.app.bases import Store, base_of
+from incremental.app.continuing import find
 from incremental.app.experiment import execute, named
 from incremental.app.rundir import identity
 from incremental.app.tracking import Tracker, tracked
@@ -264,13 +265,48 @@ def test_a_base_part_is_refused_where_a_strategy_or_the_head_follows_its_steps(l
     [
         (["seed=1"], "its seed is another"),
         (["training.batch_size=32"], "its training is another"),
-        (["data.validation=0.2"], "its base part has other training rows"),
+        (["data.validation=0.2"], "its base part trained on, or stopped"),
+        (
+            ["data.exclude_seen=true"],
+            "its base part trained on, or stopped",
+        ),  # its validation would rank others
         (["evaluation.new_users=model"], "its evaluation.new_users is another"),
     ],
 )
 def test_a_base_part_that_does_not_fit_is_refused(lent: Path, tmp_path: Path, wrong: list[str], message: str) -> None:
     with pytest.raises(UserError, match=rf"base=.*: {message}"):
         execute(composed(tmp_path, f"base={lent}", *wrong))
+
+
+@pytest.mark.parametrize(
+    ("both", "theirs", "own", "message"),
+    [
+        (
+            ["data.validate_on=next"],
+            [],
+            ["data.cut.increments=3"],
+            "its base part trained on, or stopped",
+        ),
+        (
+            ["data.unseen_items=known", "data.source.items=400"],
+            ["data.until=1"],
+            [],
+            r"its data has \d+ items, and this run's \d+; with data\.unseen_items=known all are candidates",
+        ),
+    ],
+)
+def test_a_base_part_that_read_another_future_is_refused(
+    tmp_path: Path, both: list[str], theirs: list[str], own: list[str], message: str
+) -> None:
+    config = composed(tmp_path, *both, *theirs)
+    found = find(config)
+    found.open(config)
+    assert found.directory.lock is not None
+    found.directory.lock.close()
+    config = composed(tmp_path, *both, *own)
+    stream = stream_of(config)
+    with pytest.raises(UserError, match=rf"base=.*: {message}"):
+        base_of(found.directory.path, config, stream, Feed(stream).sizes(0))
 
 
 @pytest.mark.parametrize("tables", ["grow", "whole"])

@@ -184,6 +184,12 @@ def test_what_cannot_be_split_is_refused(
     documented(situation, error.value)
 
 
+def test_roles_and_a_validation_on_what_comes_next_exclude_each_other(documented: Any) -> None:
+    with pytest.raises(UserError, match=r"data\.validate_on=own") as error:
+        made(cutting.at_quantile(quantile=0.5), roles.last_item(), validate_on="next", validation=0.5)
+    documented("roles of the base part beside a validation on the next increment", error.value)
+
+
 BEAUTY = {  # of the base part: training events, users, items, pairs; validation events; of the test users, targets
     "leave_one_out": (153_776, 22_363, 12_068, 131_413, 22_363, 22_363, 22_363),
     "time_to_split_by_time": (160_178, 20_341, 11_801, 139_837, 6_263, 6_110, 19_235),

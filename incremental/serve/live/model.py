@@ -232,7 +232,10 @@ class Loader:
             raise UserError(f"{folder}: the learner predicts behaviours and recommends no items; choose another one")
         program = at(found.sizes)
         if program.at is not None:
-            raise UserError(f"{folder}: its model reads texts, which a log has not; choose another learner")
+            raise UserError(
+                f"{folder}: its model reads side tables, frozen weights or a graph, which this server does not keep; "
+                "choose another learner"
+            )
         if found.sizes not in functions:
             functions.clear()
             functions[found.sizes] = Functions(program, self.most)
