@@ -30,7 +30,7 @@ from incremental.core.mirrors import mirrored, path_of
 from incremental.core.packing import of_all_lanes
 from incremental.core.spec import Sizes
 from incremental.core.strategy import Strategy
-from incremental.core.types import Batch, Learner, Loss, Memory, Outputs, Params, Problem, PyTree, Step
+from incremental.core.types import Batch, Learner, Loss, Memory, Net, Outputs, Params, Problem, PyTree, Step
 from incremental.errors import UserError
 
 SHARE = 8
@@ -163,8 +163,8 @@ def put(leaf: Array, kind: Kind, rows: Array, ids: dict[str, Array]) -> Array:
 
 
 def by_type(leaf: Any) -> bool:
-    """Nodes that are treated as one leaf: the rows of a memory keep the catalogue's ids."""
-    return isinstance(leaf, Memory | Ids)
+    """Nodes that are treated as one leaf: the rows of a memory keep the catalogue's ids, a net has none."""
+    return isinstance(leaf, Memory | Net | Ids)
 
 
 def compacted(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, PyTree, Loss]]:

@@ -157,8 +157,8 @@ def problem(
     if sharing == "prefix" and model.sequence is None:
         raise UserError(
             "training.sharing=prefix: the model does not say that an event's hidden vector is the same whatever "
-            "follows (Model.sequence); choose gru4rec, or sasrec with model.positions=left, or leave training.sharing "
-            "out"
+            "follows (Model.sequence); choose gru4rec, hstu without model.relative_time, or sasrec with "
+            "model.positions=left, or leave training.sharing out"
         )
     shared = model.sequence if sharing == "prefix" else None
     numbers = arithmetic(precision, (*model.tables, *model.looked_up))

@@ -370,6 +370,16 @@ class Teacher(NamedTuple):
     ready: Array
 
 
+class Net(NamedTuple):
+    """Weights that a strategy trains for itself. Found by type: no axis is one of ids, whatever its length.
+
+    Attributes:
+        weights: a tree of them
+    """
+
+    weights: PyTree
+
+
 def bytes_of(tree: PyTree) -> int:
     """Bytes of a tree's arrays, or of their shapes (PRNG keys apart)."""
     return sum(

@@ -11,11 +11,11 @@ from jax import Array
 from incremental.core.ids import Ids, nobody, rows_of, trained
 from incremental.core.leaves import by_path, replaced
 from incremental.core.strategy import Strategy, named_key
-from incremental.core.types import Anchor, Data, Learner, Params, Problem
+from incremental.core.types import Anchor, Data, Learner, Net, Params, Problem
 from incremental.domains import Count, NotNegative, checked
 from incremental.errors import UserError
 
-Net = dict[str, Array]
+Weights = dict[str, Array]
 
 FILTERS, CHANNELS = 10, 5
 
@@ -25,12 +25,12 @@ class Transfer(NamedTuple):
 
     Attributes:
         past: the tables as they were when the increment began, w
-        nets: by the table's path
+        nets: their weights by the table's path
         known: whose rows are transferred
     """
 
     past: Anchor
-    nets: dict[str, Net]
+    nets: Net
     known: Ids
 
 
@@ -76,16 +76,16 @@ def sml(
     def kept(params: Params) -> Anchor:
         return Anchor(unflatten_dict(tables(params), sep="/"))
 
-    def started(params: Params, key: Array) -> dict[str, Net]:
-        return {path: start(leaf.shape[1], hidden, named_key(key, path)) for path, leaf in tables(params).items()}
+    def started(params: Params, key: Array) -> Net:
+        return Net({path: start(leaf.shape[1], hidden, named_key(key, path)) for path, leaf in tables(params).items()})
 
-    def transferred(nets: dict[str, Net], state: Transfer, params: Params) -> Params:
+    def transferred(nets: Net, state: Transfer, params: Params) -> Params:
         """The parameters with net(w, ŵ) in the known ids' rows."""
         past, mine = by_path(state.past.params), by_path(rows_of(problem, params, state.known, others=False))
         return replaced(
             params,
             {
-                path: jnp.where(mine[path], transfer(nets[path], past[path], fresh), fresh)
+                path: jnp.where(mine[path], transfer(nets.weights[path], past[path], fresh), fresh)
                 for path, fresh in tables(params).items()
             },
         )
@@ -136,7 +136,7 @@ def gelu(x: Array) -> Array:
     return x * jax.nn.sigmoid(1.702 * x)
 
 
-def transfer(net: Net, past: Array, fresh: Array) -> Array:
+def transfer(net: Weights, past: Array, fresh: Array) -> Array:
     """The rows [n, D] that the net makes of the old and the newly fitted ones [n, D]."""
     norm = jnp.maximum(jnp.linalg.norm(past, axis=1, keepdims=True), 1e-12)  # a row may be 0 before its first event
     rows = jnp.stack([past, fresh, past * jax.lax.stop_gradient(fresh) / norm])
@@ -146,7 +146,7 @@ def transfer(net: Net, past: Array, fresh: Array) -> Array:
     return gelu(flat @ net["inner"] + net["inner_bias"]) @ net["outer"] + net["outer_bias"]
 
 
-def start(width: int, hidden: int, key: Array) -> Net:
+def start(width: int, hidden: int, key: Array) -> Weights:
     """A net that returns the newly fitted row; what does not serve this is uniform in ±1/sqrt(inputs), before 0s."""
 
     def drawn(name: str, shape: tuple[int, int], inputs: int) -> Array:

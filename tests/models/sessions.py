@@ -1,14 +1,17 @@
 """Hand-made sessions as the data of updates, for baselines that read events and histories."""
 
 from collections import defaultdict
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from incremental.core.problem import Baseline
 from incremental.core.spec import Sizes, next_item
 from incremental.core.types import Batch, Data
+from tests import lab
 
 Event = tuple[int, int]
 """user, item"""
@@ -62,3 +65,27 @@ class Made:
             "user": np.array(users or [0] * len(histories), np.int32),
         }
         return np.asarray(self.ask(state, {name: asked[name] for name in self.program.inputs}))
+
+    def assert_packed_lanes_are_runs_alone(self) -> None:
+        """Two runs of different pasts, in one vmapped program: each has the state and the scores that it has alone."""
+        pasts: list[list[Event]] = [
+            [(1, 1), (1, 2), (1, 3), (2, 4), (2, 1)],
+            [(3, 4), (4, 4), (4, 1), (3, 2), (3, 3), (3, 1)],
+        ]
+        (data,) = updates([[(1, 4), (5, 1), (5, 2), (3, 2)]], length=self.length, room=self.room)
+        inputs = {"history": np.array([[0] * (self.length - 2) + [4, 1]], np.int32), "user": np.array([6], np.int32)}
+        asked = {name: inputs[name] for name in self.program.inputs}
+
+        @jax.jit
+        @partial(jax.vmap, in_axes=(0, None))
+        def packed(state: Any, data: Data) -> Any:
+            state, _ = self.program.run_epoch(self.program.begin(state, data), data)
+            return state, self.program.scores(state, asked)
+
+        begun = [self.trained([past]) for past in pasts]
+        alone = [self.update(state, data) for state in begun]
+        lanes, scores = packed(jax.tree.map(lambda *leaves: jnp.stack(leaves), *begun), data)
+        assert np.abs(scores[0] - scores[1])[:, 1:5].max() > 1e-3  # of all items that were seen
+        for lane, state in enumerate(alone):
+            lab.assert_close(jax.tree.map(lambda leaf, lane=lane: leaf[lane], lanes), state)
+            np.testing.assert_allclose(scores[lane], self.ask(state, asked), rtol=1e-5, atol=1e-6)

@@ -78,3 +78,7 @@ def test_with_too_little_room_the_heaviest_pairs_stay() -> None:
     assert scores[3, 5] == scores[4, 4] == 1
     assert (scores[[2, 4], [5, 3]] == 0).all()
     assert int(state.learner.params["dropped"]) == 2  # 3 5 and 5 3
+
+
+def test_packed_lanes_are_runs_alone(made: Made) -> None:
+    made.assert_packed_lanes_are_runs_alone()

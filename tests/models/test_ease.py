@@ -54,3 +54,7 @@ def test_a_catalogue_too_large_is_refused(documented: Any) -> None:
     with pytest.raises(UserError, match=r"20000 items make a matrix of 400000000 cells.* 3.2 GB") as error:
         ease().program(next_item(8), Sizes(item=20_000, user=8), ())
     documented("a catalogue too large for a matrix of all pairs of items", error.value)
+
+
+def test_packed_lanes_are_runs_alone(made: Made) -> None:
+    made.assert_packed_lanes_are_runs_alone()

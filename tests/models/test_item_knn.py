@@ -46,3 +46,7 @@ def test_updates_give_the_neighbours_of_all_events_at_once(made: Made) -> None:
     increments = [[(int(rng.integers(1, 30)), int(rng.integers(1, 12))) for _ in range(60)] for _ in range(3)]
     scores = made.scores(made.trained(increments), [[item] for item in range(1, 12)])
     np.testing.assert_allclose(scores[:, 1:], likeness(increments)[1:, 1:], atol=1e-5)
+
+
+def test_packed_lanes_are_runs_alone(made: Made) -> None:
+    made.assert_packed_lanes_are_runs_alone()

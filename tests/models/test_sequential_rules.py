@@ -56,3 +56,7 @@ def test_an_unknown_weighting_is_refused(documented: Any) -> None:
     with pytest.raises(UserError, match="expected quadratic or div") as error:
         sequential_rules(weighting="linear")  # type: ignore[arg-type]
     documented("a weighting of sequential rules that there is not", error.value)
+
+
+def test_packed_lanes_are_runs_alone(made: Made) -> None:
+    made.assert_packed_lanes_are_runs_alone()

@@ -57,3 +57,7 @@ def test_updates_give_the_scores_of_all_sessions_at_once(made: Made) -> None:
         scores = made.scores(made.trained(increments), prefixes, asking)
         for prefix, user, row in zip(prefixes, asking, scores, strict=True):
             np.testing.assert_allclose(row[1:10], expected(events, prefix, user)[1:10], rtol=1e-5, atol=1e-6)
+
+
+def test_packed_lanes_are_runs_alone(made: Made) -> None:
+    made.assert_packed_lanes_are_runs_alone()

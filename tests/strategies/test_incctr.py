@@ -9,7 +9,6 @@ import pytest
 from incremental.core.types import Batch, Catalogue, Learner, Outputs, Problem
 from incremental.errors import UserError
 from incremental.heads.bpr import bpr
-from incremental.heads.full_softmax import full_softmax
 from incremental.heads.sampled_softmax import sampled_softmax
 from incremental.strategies.incctr import incctr
 from incremental.testing import check_strategy
@@ -148,8 +147,7 @@ def test_a_link_that_there_is_not_is_refused(documented: Any) -> None:
     documented("a link of IncCTR that there is not", error.value)
 
 
-def test_it_applies_to_models_and_to_compact_rows() -> None:
-    trace(incctr, "sasrec", full_softmax)
+def test_it_applies_to_compact_rows() -> None:
     trace(incctr, "mf", lambda: sampled_softmax(negatives=2), rows="compact")
     trace(lambda own: incctr(own, link="pairs"), "sasrec", lambda: bpr(negatives=1, shared=False), rows="compact")
 

@@ -10,12 +10,10 @@ from incremental.core.problem import problem
 from incremental.core.spec import next_item
 from incremental.core.types import Catalogue, Learner, Problem, Step
 from incremental.errors import UserError
-from incremental.heads.bpr import bpr
 from incremental.heads.full_softmax import full_softmax
 from incremental.strategies.peso import peso
 from incremental.testing import check_strategy
 from tests import lab
-from tests.applies import trace
 
 NONE: Any = None
 RNG = np.random.default_rng(0)
@@ -182,11 +180,6 @@ def test_a_model_with_tables_only_is_told_of_the_option(documented: Any) -> None
     with pytest.raises(UserError, match=r"only id tables; set strategies.peso.tables=true") as error:
         peso(own)
     documented("PESO on a model without kernels", error.value)
-
-
-def test_it_applies_to_models_and_to_compact_rows() -> None:
-    trace(peso, "sasrec", full_softmax)
-    trace(lambda own: peso(own, tables=True), "mf", lambda: bpr(negatives=2), rows="compact")
 
 
 def test_the_laws_of_strategies() -> None:

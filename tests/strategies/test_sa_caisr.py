@@ -7,12 +7,9 @@ import pytest
 from scipy.special import logsumexp
 
 from incremental.core.types import Batch, Data, Learner, Outputs, Problem, Step
-from incremental.errors import UserError
-from incremental.heads.bpr import bpr
-from incremental.heads.full_softmax import cross_entropy, full_softmax
+from incremental.heads.full_softmax import cross_entropy
 from incremental.strategies.sa_caisr import contrast, masked, sa_caisr
 from incremental.testing import check_strategy
-from tests.applies import trace
 
 NONE: Any = None
 B, V, D = 6, 5, 3
@@ -169,12 +166,6 @@ def test_a_row_without_scores_is_similar_to_none_and_asks_for_nothing() -> None:
     assert np.isfinite(value)
     assert np.abs(slope).max() < 100.0
     np.testing.assert_array_equal(np.asarray(slope)[2], 0.0)
-
-
-def test_it_applies_to_models_and_compact_rows_are_refused() -> None:
-    trace(sa_caisr, "sasrec", full_softmax)
-    with pytest.raises(UserError, match=r"training.rows=compact: strategies.it reads the scores of all items"):
-        trace(sa_caisr, "mf", lambda: bpr(negatives=2), rows="compact")
 
 
 def test_the_laws_of_strategies() -> None:

@@ -7,9 +7,11 @@ import pytest
 
 from incremental.core.types import Anchor, Catalogue, Learner, Problem
 from incremental.errors import UserError
+from incremental.heads.bpr import bpr
 from incremental.strategies.sml import sml, start, transfer
 from incremental.testing import check_strategy
 from incremental.testing.subject import LARGE, MODEL, NAME, Subject
+from tests.applies import trace
 
 NONE: Any = None
 D, HIDDEN = 2, 5
@@ -107,7 +109,7 @@ def rows_of(params: Any) -> Any:
 
 
 def net_rows(state: Any, past: Any, fresh: Any) -> Any:
-    net = state.nets["item/embedding"]
+    net = state.nets.weights["item/embedding"]
     third = past * fresh / np.linalg.norm(past, axis=1, keepdims=True)
     return np.stack([made(net, *each) for each in zip(past, fresh, third, strict=True)])
 
@@ -161,11 +163,17 @@ def test_the_net_learns_from_an_increments_examples_only_after_their_test() -> N
     other = last._replace(rows=last.rows._replace(labels=jnp.array(labels)))
     one, two = subject.run(), subject.run(data=[*subject.data[:2], other])
     np.testing.assert_array_equal(one[1].scores, two[1].scores)
-    nets = [path[2].begun.strategy[NAME].nets["item/embedding"]["outer"] for path in (one, two)]
+    nets = [path[2].begun.strategy[NAME].nets.weights["item/embedding"]["outer"] for path in (one, two)]
     assert np.abs(nets[0] - nets[1]).max() > 1e-3
     before = one[1].ended
     view = sml(subject.problem(LARGE), hidden=16).view(before.strategy[NAME], before.learner.params, NONE, True)
     assert np.abs(rows_of(view) - rows_of(before.learner.params)).max() < 1e-4
+
+
+def test_a_nets_width_is_not_taken_for_a_tables_capacity() -> None:
+    """A step on compact rows knows a net by its type: its weights are no rows of ids, whatever their shape."""
+    hidden = LARGE["user"]
+    trace(lambda own: sml(own, hidden=hidden), "mf", lambda: bpr(negatives=2), rows="compact")
 
 
 def test_the_laws_of_strategies() -> None:

@@ -10,7 +10,6 @@ from scipy import stats
 from incremental.core.types import Batch, Catalogue, Data, Learner, Outputs, Problem, Step
 from incremental.errors import UserError
 from incremental.heads.bpr import bpr
-from incremental.heads.full_softmax import full_softmax
 from incremental.heads.hierarchical_softmax import hierarchical_softmax
 from incremental.strategies.spmf import Ranked, spmf
 from incremental.testing import check_strategy
@@ -161,8 +160,7 @@ def test_a_head_that_scores_with_a_state_of_its_own_is_refused(documented: Any) 
     documented("SPMF beside a head that scores with a state of its own", error.value)
 
 
-def test_it_applies_to_models_and_to_compact_rows() -> None:
-    trace(lambda own: spmf(own, capacity=8, rows=2), "sasrec", full_softmax)
+def test_it_applies_to_compact_rows() -> None:
     trace(lambda own: spmf(own, capacity=8, rows=2, by="loss"), "mf", lambda: bpr(negatives=2), rows="compact")
 
 
