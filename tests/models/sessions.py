@@ -73,7 +73,10 @@ class Made:
             [(3, 4), (4, 4), (4, 1), (3, 2), (3, 3), (3, 1)],
         ]
         (data,) = updates([[(1, 4), (5, 1), (5, 2), (3, 2)]], length=self.length, room=self.room)
-        inputs = {"history": np.array([[0] * (self.length - 2) + [4, 1]], np.int32), "user": np.array([6], np.int32)}
+        inputs: dict[str, Any] = {
+            "history": np.array([[0] * (self.length - 2) + [4, 1]], np.int32),
+            "user": np.array([6], np.int32),
+        }
         asked = {name: inputs[name] for name in self.program.inputs}
 
         @jax.jit
