@@ -73,7 +73,7 @@ def evaluation(
 ) -> Evaluation:
     """`Evaluation`, checked. With `events` each test ranks a random sample of so many of its events, the same for every
     row of a table. `new_users` "model": those too of whom it knows nothing are ranked by its scores, as its
-    random start has them."""
+    random start has them; a baseline has no random start, and keeps its own fallback."""
     if not metrics:
         raise UserError("evaluation.metrics is empty: name at least one, e.g. [ndcg@10]")
     measured = resolved(metrics)
