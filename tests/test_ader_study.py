@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from experiments import running
 from experiments.ader import study, table
 from incremental.app.tracking import Curves
 from incremental.errors import UserError
@@ -49,7 +50,7 @@ def test_rows_share_a_base_and_a_finished_run_is_not_run_again(periods: Path, tm
     small = ("memory.capacity=100", "memory.rows.exact=16")
     planned = study.jobs(read(periods, tmp_path, *small, "++increments=2", "rows=[Dropout, ADER, Finetune]"))
     assert [job.row for job in planned] == ["base-dropout", "Dropout", "ADER", "base-plain", "Finetune"]
-    study.run(planned[:3])
+    running.run(planned[:3])
     first = [table.prequential(job.directory)["recall@20"] for job in planned[:3]]
     assert list(first[0]) == [1]
     assert list(first[1]) == list(first[2]) == [1, 2]
@@ -59,7 +60,7 @@ def test_rows_share_a_base_and_a_finished_run_is_not_run_again(periods: Path, tm
     assert all(costs[0]["base_seconds"] <= cost["base_seconds"] for cost in costs)
     assert len({cost["base_examples"] for cost in costs}) == 1 < costs[0]["base_examples"]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
-    study.run(planned[:3])
+    running.run(planned[:3])
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
 
     found = table.measured([(job.row, job.directory) for job in planned if "base" not in job.row])
@@ -80,7 +81,7 @@ def test_a_stopped_row_goes_on_and_is_marked_until_then(
         *(("base-dropout", 1), ("Dropout", 1)),
     ]
     assert planned[0].directory != planned[2].directory
-    study.run(planned[:1])
+    running.run(planned[:1])
 
     def stop(_self: Any, cost: Any, tested: Any) -> None:
         del tested
@@ -91,14 +92,14 @@ def test_a_stopped_row_goes_on_and_is_marked_until_then(
         patch.setattr(saves, "SHARE", math.inf)  # each increment is saved, however short
         patch.setattr(Curves, "increment", stop)
         with pytest.raises(KeyboardInterrupt):
-            study.run(planned[1:2])
+            running.run(planned[1:2])
     runs = [(job.row, job.directory) for job in planned if "base" not in job.row]
     text = table.table(table.measured(runs), ["Finetune", "Dropout"], {}, table.Asked(2, 2))
     assert "| Finetune | not run | | | |" in text
     assert "| Dropout | 1–1 of 2, 1 of 2 seeds |" in text
     checkpoint = planned[1].directory / "checkpoint"
     assert checkpoint.exists()
-    study.run(planned[:2])
+    running.run(planned[:2])
     text = table.table(table.measured(runs), ["Finetune", "Dropout"], {}, table.Asked(2, 2))
     assert "| Dropout | 1–2, 1 of 2 seeds |" in text
 

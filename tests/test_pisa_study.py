@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments import running
 from experiments.pisa import study, table
 from incremental.errors import UserError
 
@@ -34,7 +35,7 @@ def test_rows_begin_with_the_static_ones_base_part_and_a_finished_run_is_not_run
 ) -> None:
     planned = study.jobs(read(folder, tmp_path, "rows=[finetune]"))
     assert [job.row for job in planned] == ["static", "finetune"]
-    study.run(planned)
+    running.run(planned)
     static, finetune = (table.measured(job.directory) for job in planned)
     assert static is not None
     assert finetune is not None
@@ -48,7 +49,7 @@ def test_rows_begin_with_the_static_ones_base_part_and_a_finished_run_is_not_run
     assert said.count("| static | 1 |") == said.count("| finetune | 1 |") == 4
     assert "not finished" not in said
     capsys.readouterr()
-    study.run(planned)
+    running.run(planned)
     assert capsys.readouterr().out == ""
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments import running
 from experiments.time_to_split import study, table
 from incremental.errors import UserError
 
@@ -45,14 +46,14 @@ def test_updates_begin_with_the_rows_base_part_and_a_finished_run_is_not_run_aga
 ) -> None:
     more = ("splits=[last_train_item,leave_one_out]", "rows=[gru4rec-32]", "updates=[finetune]", "increments=2")
     planned = study.jobs(read(reviews, tmp_path, *more))
-    assert [(job.split, job.update) for job in planned] == [
+    assert [(job.row.split, job.row.update) for job in planned] == [
         ("last_train_item", "static"),
         ("last_train_item", "finetune"),
         ("leave_one_out", "static"),
     ]
     assert planned[1].config["base"] == str(planned[0].directory)
     assert planned[1].config["update"]["last"] == 1  # increment 2 is tested, and not trained on
-    study.run(planned[:2])
+    running.run(planned[:2])
     static, updated = (table.measured(job.directory) for job in planned[:2])
     assert static is not None
     assert updated is not None
@@ -62,13 +63,15 @@ def test_updates_begin_with_the_rows_base_part_and_a_finished_run_is_not_run_aga
     assert costs[0]["base_examples"] == costs[1]["base_examples"] > 0
     assert [cost["updates"] for cost in costs] == [0, 1]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
-    study.run(planned[:2])
+    running.run(planned[:2])
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
-    other = study.job(read(reviews, tmp_path), "by_time", "gru4rec-32", 0, "static", f"base={planned[0].directory}")
+    other = study.job(
+        read(reviews, tmp_path), table.Run("by_time", "gru4rec-32", "static"), 0, f"base={planned[0].directory}"
+    )
     with pytest.raises(UserError, match=r"its data\.roles is another"):  # of the same events
-        study.run([other])
+        running.run([other])
 
-    runs = [(table.Run(job.split, job.row, job.update), job.directory) for job in planned]
+    runs = [(job.row, job.directory) for job in planned]
     text = table.table(runs, table.published_of(reviews), "item")
     assert table.published_of(reviews) == {}  # another file than the published one
     assert f"| last_train_item | gru4rec-32 | finetune | 1 |  |  |  | {static['ndcg@10']:.4f} |" in text

@@ -1,34 +1,16 @@
-"""Runs the rows of ADER's table one after the other; what is finished is not run again, what was stopped goes on."""
+"""The rows of ADER's table as runs, each after the base part that it begins with."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from experiments import files
+from experiments import files, running
 from experiments.ader import table
+from experiments.running import Job
 from incremental.app import cli
-from incremental.app.cli import compilation_cache
-from incremental.app.experiment import execute, named
-from incremental.app.rundir import RunDirectory
 from incremental.errors import UserError
 from incremental.shell import enter, reported
-
-
-class Job(NamedTuple):
-    """One run."""
-
-    row: str
-    """of the table, or "base" """
-    seed: int
-    overrides: list[str]
-    """of the `incremental` command"""
-    config: dict[str, Any]
-
-    @property
-    def directory(self) -> Path:
-        """Where it is, or will be."""
-        return RunDirectory(Path(self.config["runs"]), self.config["name"], self.config).path
 
 
 def read(arguments: Sequence[str]) -> dict[str, Any]:
@@ -50,12 +32,6 @@ def read(arguments: Sequence[str]) -> dict[str, Any]:
     return cli.resolved(config)
 
 
-def flat(overrides: Any) -> Iterator[str]:
-    """The overrides in lists of lists."""
-    for each in [overrides] if isinstance(overrides, str) else overrides:
-        yield from [each] if isinstance(each, str) else flat(each)
-
-
 def tested(study: dict[str, Any]) -> int:
     """How many periods are tested: those asked for, or every one after the first."""
     periods: int | None = study["increments"]
@@ -70,15 +46,12 @@ def job(study: dict[str, Any], row: str, seed: int, periods: int | None, *own: A
         own,
         study["overrides"],
         f"row={row}",
-        f"seed={seed}",
         f"+update.last={(tested(study) if periods is None else periods) - 1}",  # nothing tests an update after it
     ]
     given.append(f"runs={study['runs']}/{study['dataset']}/{study['variant']}")
     if periods is not None:
         given += [f"data.source.periods={periods + 1}", f"data.until={periods}"]
-    overrides = list(flat(given))
-    config, choices = cli.composed(overrides)
-    return Job(row, seed, overrides, named(cli.resolved(config), choices))
+    return running.job(row, seed, given)
 
 
 def base(study: dict[str, Any], name: str, seed: int) -> Job:
@@ -102,15 +75,6 @@ def jobs(study: dict[str, Any]) -> list[Job]:
     return planned
 
 
-def run(planned: Iterable[Job]) -> None:
-    """Every job that is not finished."""
-    compilation_cache()
-    for each in planned:
-        if not (each.directory / "summary.json").exists():
-            print(f"\nincremental {' '.join(each.overrides)}", flush=True)
-            execute(each.config)
-
-
 def main() -> None:
     """The command line: overrides of study.yaml."""
     enter()
@@ -121,7 +85,7 @@ def main() -> None:
             print(f"note: {line}", file=sys.stderr)
         known = table.published_of(study["path"])
         planned = jobs(study)
-        run(planned)
+        running.run(planned)
         found = table.measured([(each.row, each.directory) for each in planned if each.row in study["table"]])
         print(table.table(found, list(study["table"]), known, table.Asked(len(study["seeds"]), tested(study))))
         print(f"\ncurves: {table.draw(found, Path(study['runs']) / study['dataset'] / study['variant'], known)}")

@@ -1,32 +1,16 @@
-"""Runs the rows of the study one after the other; what is finished is not run again, what was stopped goes on."""
+"""The rows of the study as runs: the static one first, whose base part the others begin with."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from experiments import running
 from experiments.pisa import table
+from experiments.running import Job
 from incremental.app import cli
-from incremental.app.cli import compilation_cache
-from incremental.app.experiment import execute, named
-from incremental.app.rundir import RunDirectory
 from incremental.errors import UserError
 from incremental.shell import enter, reported
-
-
-class Job(NamedTuple):
-    """One run."""
-
-    row: str
-    seed: int
-    overrides: list[str]
-    """of the `incremental` command"""
-    config: dict[str, Any]
-
-    @property
-    def directory(self) -> Path:
-        """Where it is, or will be."""
-        return RunDirectory(Path(self.config["runs"]), self.config["name"], self.config).path
 
 
 def read(arguments: Sequence[str]) -> dict[str, Any]:
@@ -42,18 +26,10 @@ def read(arguments: Sequence[str]) -> dict[str, Any]:
     return cli.resolved(config)
 
 
-def flat(overrides: Any) -> Iterator[str]:
-    """The overrides in lists of lists."""
-    for each in [overrides] if isinstance(overrides, str) else overrides:
-        yield from [each] if isinstance(each, str) else flat(each)
-
-
 def job(study: dict[str, Any], row: str, seed: int, *own: str) -> Job:
     """A run; later overrides win."""
     given = [study["common"], study["table"][row]["as"], own, study["overrides"]]
-    overrides = list(flat([*given, f"row={row}", f"seed={seed}", f"runs={study['runs']}"]))
-    config, choices = cli.composed(overrides)
-    return Job(row, seed, overrides, named(cli.resolved(config), choices))
+    return running.job(row, seed, [*given, f"row={row}", f"runs={study['runs']}"])
 
 
 def jobs(study: dict[str, Any]) -> list[Job]:
@@ -69,22 +45,13 @@ def jobs(study: dict[str, Any]) -> list[Job]:
     return planned
 
 
-def run(planned: Iterable[Job]) -> None:
-    """Every job that is not finished."""
-    compilation_cache()
-    for each in planned:
-        if not (each.directory / "summary.json").exists():
-            print(f"\nincremental {' '.join(each.overrides)}", flush=True)
-            execute(each.config)
-
-
 def main() -> None:
     """The command line: overrides of study.yaml."""
     enter()
     with reported():
         study = read(sys.argv[1:])
         planned = jobs(study)
-        run(planned)
+        running.run(planned)
         print(table.table([(each.row, each.directory) for each in planned], table.published_of(Path(study["path"]))))
 
 

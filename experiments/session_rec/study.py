@@ -9,12 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import files
+from experiments import files, running
 from experiments.session_rec import lists
-from incremental.app import cli
-from incremental.app.experiment import execute, named
 from incremental.app.options import NEEDED, Option, options
-from incremental.app.rundir import RunDirectory
 from incremental.serve.model import BATCH, Trained, load
 from incremental.shell import reported
 
@@ -35,14 +32,9 @@ TENTHS = ["data/cut=fixed", "data.cut.base=70278", "data.cut.each=1357", *IN_TIM
 def trained(folder: Path, runs: Path, row: str, own: Sequence[str]) -> Path:
     """The directory of a finished run with these overrides."""
     given = ["protocol=session_rec", "data=rsc15", f"data.source.path={folder}", "tracking=disabled"]
-    overrides = [*given, *own, f"row={row}", f"runs={runs}"]
-    config, choices = cli.composed(overrides)
-    resolved = named(cli.resolved(config), choices)
-    directory = RunDirectory(Path(resolved["runs"]), resolved["name"], resolved).path
-    if not (directory / "summary.json").exists():
-        print(f"\nincremental {' '.join(overrides)}", flush=True)
-        execute(resolved)
-    return directory
+    job = running.job(row, 0, [*given, *own, f"row={row}", f"runs={runs}"])
+    running.run([job])
+    return job.directory
 
 
 def scores(model: Trained, prefixes: Sequence[Sequence[str]]) -> list[Mapping[str, float]]:
@@ -120,7 +112,6 @@ def main() -> None:
     chosen, _ = options(sys.argv[1:], __doc__, known)
     folder = Path(chosen.path)
     files.require(folder, files.RSC15)
-    cli.compilation_cache()
     print(compare(folder, chosen.runs, chosen.rows))
     if chosen.updates:
         print("\n" + updated(folder, chosen.runs, chosen.rows))

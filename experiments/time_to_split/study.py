@@ -1,16 +1,15 @@
-"""Runs the rows of the study one after the other; what is finished is not run again, what was stopped goes on."""
+"""The rows of the study as runs: each grid point on each split, then with updates from the same base part."""
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from experiments import running
+from experiments.running import Job
 from experiments.time_to_split import table
 from incremental.app import cli
-from incremental.app.cli import compilation_cache
-from incremental.app.experiment import execute, named
-from incremental.app.rundir import RunDirectory
 from incremental.errors import UserError
 from incremental.shell import enter, reported
 
@@ -18,24 +17,6 @@ WIDTHS, BLOCKS, HEADS, RATES = (32, 64, 128, 256), (1, 2, 3), (1, 2, 4), (0.1, 0
 """the grid of SASRec+, the first changing slowest"""
 STATES, LAYERS, GRU_RATES = (16, 32, 64, 128, 256, 512, 48, 96), 4, 4
 """the grid of GRU4Rec: sizes, numbers of layers and of dropout rates"""
-
-
-class Job(NamedTuple):
-    """One run."""
-
-    split: str
-    row: str
-    seed: int
-    update: str
-    """of the ten increments; "static": one increment, without updates"""
-    overrides: list[str]
-    """of the `incremental` command"""
-    config: dict[str, Any]
-
-    @property
-    def directory(self) -> Path:
-        """Where it is, or will be."""
-        return RunDirectory(Path(self.config["runs"]), self.config["name"], self.config).path
 
 
 def read(arguments: Sequence[str]) -> dict[str, Any]:
@@ -79,19 +60,11 @@ def point(row: str) -> list[str]:
     )
 
 
-def flat(overrides: Any) -> Iterator[str]:
-    """The overrides in lists of lists."""
-    for each in [overrides] if isinstance(overrides, str) else overrides:
-        yield from [each] if isinstance(each, str) else flat(each)
-
-
-def job(study: dict[str, Any], split: str, row: str, seed: int, update: str, *own: Any) -> Job:
+def job(study: dict[str, Any], row: table.Run, seed: int, *own: Any) -> Job:
     """A run; later overrides win."""
-    given = [study["protocols"][split], study["common"], point(row), own, study["overrides"]]
-    named_by = f"{split}-{row}" if update == "static" else f"{split}-{row}-{update}"
-    overrides = list(flat([*given, f"row={named_by}", f"seed={seed}", f"runs={study['runs']}/{study['ties']}"]))
-    config, choices = cli.composed(overrides)
-    return Job(split, row, seed, update, overrides, named(cli.resolved(config), choices))
+    given = [study["protocols"][row.split], study["common"], point(row.row), own, study["overrides"]]
+    name = f"{row.split}-{row.row}" if row.update == "static" else f"{row.split}-{row.row}-{row.update}"
+    return running.job(row, seed, [*given, f"row={name}", f"runs={study['runs']}/{study['ties']}"])
 
 
 def jobs(study: dict[str, Any]) -> list[Job]:
@@ -100,22 +73,14 @@ def jobs(study: dict[str, Any]) -> list[Job]:
     for seed in study["seeds"]:
         for row in study["rows"]:
             for split in study["splits"]:
-                static = job(study, split, row, seed, "static")
+                static = job(study, table.Run(split, row, "static"), seed)
                 planned.append(static)
                 for update in study["updates"] if split != "leave_one_out" else []:  # whose test is one increment
                     own = [f"data.cut.increments={study['increments']}", study["policies"][update]]
                     last = f"+update.last={study['increments'] - 1}"  # nothing tests an update after it
-                    planned.append(job(study, split, row, seed, update, own, last, f"base={static.directory}"))
+                    begun = f"base={static.directory}"
+                    planned.append(job(study, table.Run(split, row, update), seed, own, last, begun))
     return planned
-
-
-def run(planned: Iterable[Job]) -> None:
-    """Every job that is not finished."""
-    compilation_cache()
-    for each in planned:
-        if not (each.directory / "summary.json").exists():
-            print(f"\nincremental {' '.join(each.overrides)}", flush=True)
-            execute(each.config)
 
 
 def main() -> None:
@@ -124,8 +89,8 @@ def main() -> None:
     with reported():
         study = read(sys.argv[1:])
         planned = jobs(study)
-        run(planned)
-        found = [(table.Run(each.split, each.row, each.update), each.directory) for each in planned]
+        running.run(planned)
+        found = [(each.row, each.directory) for each in planned]
         print(table.table(found, table.published_of(Path(study["path"])), study["ties"]))
 
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
-from incremental.core.types import Batch, Outputs, Params, Problem
+from incremental.core.settling import settling
+from incremental.core.types import Params, Problem
 
 EDGES = "edges"
 """the graph's name in `Data.side`"""
@@ -42,7 +43,7 @@ def on_edges(core: Problem, graph: Graph, edges: Array) -> Problem:
     """The problem of `core` whose two tables are computed over these edges [E, 2] int32.
 
     Its parameters are those of `core`. `settle` puts the computed tables in their places, and an empty node "graph"
-    beside them; `apply`, `loss`, `scores` and `items` take parameters before and after it.
+    beside them.
     """
 
     def settle(params: Params) -> Params:
@@ -52,27 +53,7 @@ def on_edges(core: Problem, graph: Graph, edges: Array) -> Problem:
         named[graph.user], named[graph.item] = graph.propagate(named[graph.user], named[graph.item], edges)
         return {**unflatten_dict(named, sep="/"), SETTLED: {}}
 
-    def apply(params: Params, inputs: dict[str, Array], *, key: Array | None = None) -> Outputs:
-        return core.apply(settle(params), inputs, key=key)
-
-    def loss(params: Params, outputs: Outputs, batch: Batch) -> Array:
-        return core.loss(settle(params), outputs, batch)
-
-    def scores(params: Params, outputs: Outputs, rows: Array, items: Array | slice = slice(None)) -> Array:
-        return core.scores(settle(params), outputs, rows, items)
-
-    def features(params: Params, inputs: dict[str, Array]) -> dict[str, Array]:
-        return core.features(settle(params), inputs)
-
-    return core._replace(
-        apply=apply,
-        loss=loss,
-        scores=scores,
-        features=features,
-        settle=settle,
-        settled={path: core.tables[path] for path in (graph.user, graph.item)},
-        items=lambda params: core.items(settle(params)),  # type: ignore[misc]
-    )
+    return settling(core, settle, {path: core.tables[path] for path in (graph.user, graph.item)})
 
 
 def normalised(edges: Array, users: int, items: int) -> Array:

@@ -18,8 +18,9 @@ from jax import Array
 from incremental.core.compaction import take
 from incremental.core.precision import Precision, arithmetic
 from incremental.core.program import Program
+from incremental.core.settling import settling
 from incremental.core.strategy import named_key
-from incremental.core.types import Batch, Data, Outputs, Params, Problem, State
+from incremental.core.types import Data, Params, Problem, State
 from incremental.errors import UserError
 
 READING = (
@@ -60,7 +61,7 @@ def on_texts(core: Problem, tower: Tower, text: Array, kind: str, precision: Pre
     """The problem of `core` whose items' rows come from their texts [V, ...]; items are ids of the `kind`.
 
     Its parameters are those of `core` and, under "tower", the tower's; without `tower.ids` there are no item tables.
-    `settle` puts the tables, [V, ...] as in `core`, in their places; `apply` and `loss` do so where it is not yet done.
+    `settle` puts the tables, [V, ...] as in `core`, in their places.
     """
     made = flatten_dict(jax.eval_shape(core.init, jax.random.key(0)), sep="/")
     rows = {path: made[path].shape[1:] for path, own in core.tables.items() if own == kind}
@@ -102,18 +103,6 @@ def on_texts(core: Problem, tower: Tower, text: Array, kind: str, precision: Pre
             first += math.prod(shape)
         return unflatten_dict(named, sep="/")
 
-    def apply(params: Params, inputs: dict[str, Array], *, key: Array | None = None) -> Outputs:
-        return core.apply(settle(params), inputs, key=key)
-
-    def loss(params: Params, outputs: Outputs, batch: Batch) -> Array:
-        return core.loss(settle(params), outputs, batch)
-
-    def scores(params: Params, outputs: Outputs, rows: Array, items: Array | slice = slice(None)) -> Array:
-        return core.scores(settle(params), outputs, rows, items)
-
-    def items(params: Params) -> Any:
-        return core.items(settle(params))  # type: ignore[misc]
-
     def features(params: Params, inputs: dict[str, Array]) -> dict[str, Array]:
         met: dict[str, Array] = {}
 
@@ -125,19 +114,13 @@ def on_texts(core: Problem, tower: Tower, text: Array, kind: str, precision: Pre
         with nn.intercept_methods(note):
             module.apply({"params": tower.whole(params["tower"])}, {"text": text}, None)
         trained = flatten_dict(params, sep="/")
-        return {**core.features(settle(params), inputs), **{path: met[path] for path in met if path in trained}}
+        return {**computed.features(params, inputs), **{path: met[path] for path in met if path in trained}}
 
-    tables = {path: own for path, own in core.tables.items() if tower.ids or path not in rows}
-    return core._replace(
+    computed = settling(core, settle, dict.fromkeys(rows, kind))
+    return computed._replace(
         init=init,
-        apply=apply,
-        loss=loss,
         features=features,
-        scores=scores,
-        items=None if core.items is None else items,
-        tables=tables,
-        settle=settle,
-        settled=dict.fromkeys(rows, kind),
+        tables={path: own for path, own in core.tables.items() if tower.ids or path not in rows},
         of_items=lambda ids: on_texts(core, tower, take(text, kind, {kind: ids}), kind, precision),
     )
 

@@ -9,6 +9,7 @@ from incremental.core.embedding import uniform_rows
 from incremental.core.lengths import by_length
 from incremental.core.packing import Tokens
 from incremental.core.problem import Model
+from incremental.core.pure import pure
 from incremental.core.spec import Sizes
 from incremental.domains import Count, NotNegative, ShareBelow1, checked
 
@@ -65,13 +66,7 @@ class GRU4Rec(nn.Module):
         """{"history": [B, L] int32, left-padded with 0} -> [B, D]."""
         if self.is_initializing():
             return self.last(inputs["history"], key)
-        variables = self.variables
-        module = self.clone(parent=None)
-
-        def encode(history: Array, key: Array | None) -> Array:
-            return module.apply(variables, history, key, method="last")
-
-        return by_length(encode, inputs["history"], key)
+        return by_length(pure(self, "last"), inputs["history"], key)
 
     def items(self) -> tuple[Array, Array]:
         return self.item.embedding, self.item_bias if self.bias else jnp.zeros(self.sizes["item"])

@@ -13,6 +13,7 @@ from incremental.core.dropout import multipliers
 from incremental.core.embedding import uniform_rows
 from incremental.core.packing import Tokens, by_tokens, padded
 from incremental.core.problem import Model
+from incremental.core.pure import pure
 from incremental.core.spec import Input, Sizes
 from incremental.domains import Count, NotNegative, ShareBelow1, checked
 from incremental.errors import UserError
@@ -94,13 +95,7 @@ class HSTU(nn.Module):
             return self.encode(padded(inputs["history"]), key, inputs["times"])
         if self.is_initializing():
             return self.encode(padded(inputs["history"]), key)
-        variables = self.variables
-        module = self.clone(parent=None)
-
-        def encode(tokens: Tokens, key: Array | None) -> Array:
-            return module.apply(variables, tokens, key, method="encode")
-
-        return by_tokens(encode, inputs["history"], key)
+        return by_tokens(pure(self, "encode"), inputs["history"], key)
 
     def items(self) -> tuple[Array, Array]:
         return self.item.embedding, jnp.zeros(self.sizes["item"])

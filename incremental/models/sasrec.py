@@ -16,6 +16,7 @@ from incremental.core.dropout import multipliers
 from incremental.core.embedding import normal_rows, uniform_rows
 from incremental.core.packing import Tokens, by_tokens, padded
 from incremental.core.problem import Model
+from incremental.core.pure import pure
 from incremental.core.spec import Sizes
 from incremental.domains import Count, NotNegative, ShareBelow1, checked
 from incremental.errors import UserError
@@ -135,13 +136,7 @@ class SASRec(nn.Module):
         """{"history": [B, L] int32, left-padded with 0} -> [B, D]."""
         if self.is_initializing():
             return self.encode(padded(inputs["history"]), key)
-        variables = self.variables
-        module = self.clone(parent=None)
-
-        def encode(tokens: Tokens, key: Array | None) -> Array:
-            return module.apply(variables, tokens, key, method="encode")
-
-        return by_tokens(encode, inputs["history"], key)
+        return by_tokens(pure(self, "encode"), inputs["history"], key)
 
     def items(self) -> tuple[Array, Array]:
         return self.item.embedding, jnp.zeros(self.sizes["item"])
