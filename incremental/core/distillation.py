@@ -9,6 +9,8 @@ from jax import Array
 from incremental.core.ids import Ids, nobody, trained
 from incremental.core.types import Batch, Data, Learner, Outputs, Problem, Teacher
 
+NEVER = -1e30  # the logit of what does not count: finite, so that no difference of two is NaN
+
 
 class Taught(NamedTuple):
     """The last increment's model and the ids it was trained on."""

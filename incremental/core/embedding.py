@@ -9,19 +9,11 @@ from jax import Array
 def uniform_rows(limit: float) -> Callable[..., Array]:
     """An initializer: uniform in ±limit, element (i, j) a function of the key and its place only.
 
-    It holds for a fixed width because JAX's partitionable threefry draws by position.
+    It holds for a fixed width because JAX's partitionable threefry draws by position; so it does for
+    `nn.initializers.normal`.
     """
 
     def init(key: Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jax.numpy.float32) -> Array:
         return jax.random.uniform(key, shape, dtype, -limit, limit)
-
-    return init
-
-
-def normal_rows(deviation: float) -> Callable[..., Array]:
-    """As `uniform_rows`, normal with this standard deviation."""
-
-    def init(key: Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jax.numpy.float32) -> Array:
-        return deviation * jax.random.normal(key, shape, dtype)
 
     return init

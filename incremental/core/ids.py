@@ -27,6 +27,16 @@ def trained(learner: Learner) -> Ids:
     return Ids(learner.catalogue.seen, learner.catalogue.arrived)
 
 
+def since(now: Ids, before: Ids) -> Ids:
+    """The ids that are in `now` and were not `before`."""
+    return jax.tree.map(lambda now, old: now & ~old, now, before)
+
+
+def of_kind(problem: Problem, ids: Ids, kind: str) -> Array:
+    """[capacity] bool: those of one kind."""
+    return ids.labels if kind == problem.labels else ids.others[kind]
+
+
 def rows_of(problem: Problem, params: Params, ids: Ids, *, others: bool) -> Params:
     """Masks that broadcast against the parameters: True in the tables' rows of `ids`, `others` outside the tables."""
 
@@ -34,6 +44,6 @@ def rows_of(problem: Problem, params: Params, ids: Ids, *, others: bool) -> Para
         kind = problem.tables.get(path_of(path))
         if kind is None:
             return jnp.full((1,) * leaf.ndim, others)
-        return (ids.labels if kind == problem.labels else ids.others[kind]).reshape(-1, *(1,) * (leaf.ndim - 1))
+        return of_kind(problem, ids, kind).reshape(-1, *(1,) * (leaf.ndim - 1))
 
     return jax.tree_util.tree_map_with_path(mask, params)

@@ -298,6 +298,11 @@ def end(setup: Setup, state: State, data: Data, *, fit: Callable[..., Any]) -> S
     return State(learner, own, fresh_fit(), state.key)
 
 
+def batches(size: Array, batch_size: int) -> Array:
+    """[] int32: the steps of an epoch over so many rows."""
+    return (size + batch_size - 1) // batch_size
+
+
 def epoch(setup: Setup, state: State, data: Data, *, batch_size: int) -> tuple[State, Info]:
     """Steps over all examples of `data`, in a new order; a loop whose number of steps is traced.
 
@@ -310,7 +315,7 @@ def epoch(setup: Setup, state: State, data: Data, *, batch_size: int) -> tuple[S
         order = shuffled(draw, data.size, capacity)
     else:
         order = by_runs(draw, data.rows, data.rows.inputs[sequence], data.size)
-    steps = (data.size + batch_size - 1) // batch_size
+    steps = batches(data.size, batch_size)
     own = setup.strategy.prepare(state.strategy, state.learner, data, named_key(key, "prepare"))
     state = state._replace(strategy=own)
 

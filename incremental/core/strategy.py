@@ -125,21 +125,24 @@ HOOKS = {
     "scores": ("S", "scores", "inputs", "training"),
 }
 
+FITTING = "begin", "end"  # the hooks that may name the argument `fit`
+
 
 def asks(hook: Callable[..., Any]) -> bool:
     """Whether `begin` or `end` names the argument `fit`."""
     return "fit" in inspect.signature(hook).parameters
 
 
-def _refuse_hook(where: str, hook: Any, takes: tuple[str, ...]) -> None:
-    """A hook that cannot be called as it will be, before anything is compiled."""
+def _refuse_hook(where: str, hook: Any, takes: tuple[str, ...], fitting: bool) -> None:
+    """A hook that cannot be called as it will be, before anything is compiled; `fitting`: it may name `fit`."""
     if not callable(hook):
         raise UserError(f"{where} is {hook!r}: expected a function of ({', '.join(takes)}); leave it out if not needed")
+    more: dict[str, str] = {}
     try:
-        takes = (*takes, "fit") if asks(hook) else takes
-        inspect.signature(hook).bind(*takes[: len(takes) - asks(hook)], **({"fit": "fit"} if asks(hook) else {}))
+        more = {"fit": "fit"} if fitting and asks(hook) else {}
+        inspect.signature(hook).bind(*takes, **more)
     except TypeError as error:
-        raise UserError(f"{where} must take ({', '.join(takes)}): {error}") from None
+        raise UserError(f"{where} must take ({', '.join((*takes, *more))}): {error}") from None
 
 
 def chain(**parts: Strategy) -> Strategy:
@@ -155,7 +158,7 @@ def chain(**parts: Strategy) -> Strategy:
                 "and returns Strategy(...)"
             )
         for hook, takes in HOOKS.items():
-            _refuse_hook(f"strategies.{name}: the hook `{hook}`", getattr(part, hook), takes)
+            _refuse_hook(f"strategies.{name}: the hook `{hook}`", getattr(part, hook), takes, hook in FITTING)
 
     def kept(part: Strategy, learner: Learner, own: PyTree, changed: Learner) -> tuple[PyTree, Learner]:
         """What `begin` or `end` returned, without what it did to the learner of the base part."""
@@ -249,7 +252,8 @@ def chain(**parts: Strategy) -> Strategy:
 
     early = all(part.early for part in parts.values())
     late = all(part.late for part in parts.values() if part.record is not PLAIN.record)
-    whole = Strategy(init, begin, batch, view, loss, grads, updates, record, end, report, early=early, late=late)
-    whole = whole._replace(prepare=prepare)
+    whole = Strategy(
+        init, begin, batch, view, loss, grads, updates, record, end, report, prepare=prepare, early=early, late=late
+    )
     corrects = any(part.scores is not Strategy().scores for part in parts.values())
     return whole._replace(scores=scores) if corrects else whole

@@ -27,6 +27,19 @@ def share_of_each(increment: Ints, share: float, seed: int, name: int) -> Bools:
     return chosen
 
 
+def with_two(user: Ints, inside: Bools) -> Bools:
+    """[E] bool: the events `inside` whose user has two of them or more."""
+    return inside & (np.bincount(user[inside], minlength=int(user.max()) + 1)[user] >= 2)
+
+
+def last_of(user: Ints, inside: Bools) -> Bools:
+    """[E] bool: each user's last event `inside`."""
+    places = np.flatnonzero(inside)[::-1]
+    found = np.zeros(len(user), bool)
+    found[places[np.unique(user[places], return_index=True)[1]]] = True
+    return found
+
+
 class Sample(NamedTuple):
     """At most so many events of each test.
 

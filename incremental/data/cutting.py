@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 
+from incremental.data.choosing import last_of, with_two
 from incremental.data.interactions import Interactions, Kind
 from incremental.domains import Count, InnerShare, checked
 from incremental.errors import UserError
@@ -197,14 +198,10 @@ def leave_one_out() -> Cut:
     """
 
     def cut(stream: Interactions) -> tuple[np.ndarray, tuple[str, ...]]:
-        _, number = np.unique(stream.user[::-1], return_index=True)
-        last = len(stream) - 1 - number
-        last = last[np.bincount(stream.user)[stream.user[last]] > 1]
-        if not len(last):
+        last = last_of(stream.user, with_two(stream.user, np.ones(len(stream), bool)))
+        if not last.any():
             raise UserError("data.cut is leave_one_out, but no user has two events; choose another cut (data/cut)")
-        increment = np.zeros(len(stream), np.int32)
-        increment[last] = 1
-        return increment, ("leave-one-out: the base part has events that are later than others' tests",)
+        return last.astype(np.int32), ("leave-one-out: the base part has events that are later than others' tests",)
 
     return cut
 

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from incremental.data.choosing import first_of_each, share_of_each
+from incremental.data.choosing import first_of_each, last_of, share_of_each, with_two
 from incremental.data.interactions import Interactions
 from incremental.domains import Count, InnerShare, Seed, checked
 from incremental.errors import UserError
@@ -161,19 +161,6 @@ def tested(user: Ints, after: Bools, targets: Targets, seed: int) -> Bools:
     order = np.random.default_rng([seed, 4]).permutation(len(user))
     found = np.zeros(len(user), bool)
     found[order] = last_of(user[order], eligible[order])
-    return found
-
-
-def with_two(user: Ints, inside: Bools) -> Bools:
-    """[E] bool: the events `inside` whose user has two of them or more."""
-    return inside & (np.bincount(user[inside], minlength=int(user.max()) + 1)[user] >= 2)
-
-
-def last_of(user: Ints, inside: Bools) -> Bools:
-    """[E] bool: each user's last event `inside`."""
-    places = np.flatnonzero(inside)[::-1]
-    found = np.zeros(len(user), bool)
-    found[places[np.unique(user[places], return_index=True)[1]]] = True
     return found
 
 

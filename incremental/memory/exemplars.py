@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.steps import batches
 from incremental.core.strategy import named_key
 from incremental.core.types import Batch, Data, Learner, Memory, Problem, stored, with_labels
 from incremental.errors import UserError
@@ -48,8 +49,8 @@ def ended(state: Rehearsal, learner: Learner, memory: Memory) -> Rehearsal:
 
 def in_turn(state: Rehearsal, most: int, batch_size: int) -> Array:
     """[] int32: ⌊|E| / batches⌋ exemplars a batch, at least 1 and at most `most`, so that an epoch meets each once."""
-    batches = jnp.maximum((state.size + batch_size - 1) // batch_size, 1)
-    return jnp.clip(state.memory.rows.valid.sum(dtype=jnp.int32) // batches, 1, most)
+    number = jnp.maximum(batches(state.size, batch_size), 1)
+    return jnp.clip(state.memory.rows.valid.sum(dtype=jnp.int32) // number, 1, most)
 
 
 def beside(state: Rehearsal, new: Batch, rows: int, spread: bool, key: Array) -> Batch:

@@ -28,7 +28,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.core.embedding import normal_rows
 from incremental.core.graph import Graph, normalised
 from incremental.core.problem import LABELS, Model
 from incremental.core.spec import Sizes
@@ -43,7 +42,7 @@ class Factors(nn.Module):
     deviation: float
 
     def setup(self) -> None:
-        rows = normal_rows(self.deviation)
+        rows = nn.initializers.normal(self.deviation)
         self.user = nn.Embed(self.sizes["user"], self.width, embedding_init=rows)
         self.item = nn.Embed(self.sizes.slots, self.width, embedding_init=rows)
 

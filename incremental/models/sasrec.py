@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.dropout import multipliers
-from incremental.core.embedding import normal_rows, uniform_rows
+from incremental.core.embedding import uniform_rows
 from incremental.core.packing import Tokens, by_tokens, padded
 from incremental.core.problem import Model
 from incremental.core.pure import pure
@@ -37,7 +37,7 @@ class Block(nn.Module):
         """A layer [.., D] -> [.., D]; `joint`: it starts as one of three that are one matrix [D, 3 D], by Glorot."""
         if self.deviation is None:
             return nn.Dense(self.width, name=name)
-        start = uniform_rows((6 / (4 * self.width)) ** 0.5) if joint else normal_rows(self.deviation)
+        start = uniform_rows((6 / (4 * self.width)) ** 0.5) if joint else nn.initializers.normal(self.deviation)
         return nn.Dense(self.width, name=name, kernel_init=start)
 
     @nn.compact
@@ -90,7 +90,7 @@ class SASRec(nn.Module):
     def setup(self) -> None:
         items, places = uniform_rows(self.limit), uniform_rows(self.position_limit)
         if self.deviation is not None:
-            items = places = normal_rows(self.deviation)
+            items = places = nn.initializers.normal(self.deviation)
         self.item = nn.Embed(self.sizes["item"], self.width, embedding_init=items)
         self.position = self.param("position", places, (self.history, self.width))
         self.layers = [Block(self.width, self.heads, self.output, self.deviation) for _ in range(self.blocks)]

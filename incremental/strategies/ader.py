@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.distillation import NEVER
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Outputs, Params, Problem, Teacher
 from incremental.domains import Count, NotNegative, checked
@@ -15,7 +16,6 @@ from incremental.memory.exemplars import Rehearsal
 from incremental.memory.quotas import Quotas
 
 Over = Literal["known", "drawn"]
-NEVER = -1e30  # the score of an item the teacher did not know: finite, so that no difference of two is NaN
 
 
 class Distilled(NamedTuple):

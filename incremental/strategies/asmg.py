@@ -8,7 +8,7 @@ import optax
 from annotated_types import Ge
 from jax import Array
 
-from incremental.core.ids import Ids, nobody, rows_of, trained
+from incremental.core.ids import Ids, nobody, rows_of, since, trained
 from incremental.core.leaves import by_path, replaced
 from incremental.core.strategy import Strategy, named_key
 from incremental.core.types import Anchor, Data, Learner, Params, Problem
@@ -129,7 +129,7 @@ def asmg(
 
     def begin(state: Window, learner: Learner, data: Data, key: Array, fit: Any) -> tuple[Window, Learner]:
         params, known, later = learner.params, trained(learner), learner.increment > 1
-        new = rows_of(problem, params, jax.tree.map(lambda now, old: now & ~old, known, state.known), others=False)
+        new = rows_of(problem, params, since(known, state.known), others=False)
         older = tuple(Anchor(jax.tree.map(jnp.where, new, params, each.params)) for each in state.older)
         hidden = tuple(jax.tree.map(lambda new, h: jnp.where(new, 0.0, h), new, each) for each in state.hidden)
         state = state._replace(older=older, hidden=hidden)

@@ -4,30 +4,30 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 
 from incremental.core.distillation import Taught, lesson
-from incremental.core.ids import Ids, nobody, rows_of, trained
+from incremental.core.ids import Ids, nobody, rows_of, since, trained
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Outputs, Params, Problem, Teacher
 from incremental.domains import Count, NotNegative, Positive, Share, Whole, checked
 
 
 class Proxies(NamedTuple):
-    """The slow copies, what they know, and how many examples the running update has."""
+    """The slow copies, what they know, and the running epoch of the update."""
 
     stable: Teacher
     plastic: Teacher
     known: Ids
-    size: Array  # [] int32
+    epoch: Array  # [] int32; -1: none has begun
 
 
 class Drawn(NamedTuple):
-    """Which rows are here, without those that later strategies append; the noise of a draw; the epoch."""
+    """Which rows are here, without those that later strategies append; the noise of a draw."""
 
     valid: Array  # [n] bool
     noise: Array  # [2, n, top] float32, of Gumbel's distribution
-    epoch: Array  # [] int32
 
 
 class Pairs(NamedTuple):
@@ -69,23 +69,25 @@ def ccd(
     Deviations: pairs are drawn for each row of a batch in each step, not for each user every 5 epochs; what a user had
     in earlier increments is not known to a model that reads no history; the sum over users is a mean, as the data loss
     is; the head's negatives do not avoid the proxies' top items. Which rows count is as in
-    `incremental.strategies.lwf`. Put it before a replay, or the epoch is counted wrongly. Each step scores the whole
-    catalogue by both proxies and sorts it. weight = 0 is plain training. State: 2 floats a parameter, 1 bool an id.
+    `incremental.strategies.lwf`. Each step scores the whole catalogue by both proxies and sorts it. weight = 0 is plain
+    training. State: 2 floats a parameter, 1 bool an id.
     """
 
     def init(learner: Learner) -> Proxies:
         none = Teacher(learner.params, jnp.float32(0.0))
-        return Proxies(none, none, nobody(learner), jnp.int32(0))
+        return Proxies(none, none, nobody(learner), jnp.int32(-1))
 
     def begin(state: Proxies, learner: Learner, data: Data, key: Array) -> tuple[Proxies, Learner]:
-        del key
-        return state._replace(size=jnp.asarray(data.size, jnp.int32)), learner
+        del data, key
+        return state._replace(epoch=jnp.int32(-1)), learner
+
+    def prepare(state: Proxies, learner: Learner, data: Data, key: Array) -> Proxies:
+        del learner, data, key
+        return state._replace(epoch=state.epoch + 1)
 
     def batch(state: Proxies, batch: Batch, key: Array) -> Batch:
-        n = len(batch.labels)
-        steps = jnp.maximum((state.size + n - 1) // n, 1)
-        assert batch.step is not None
-        return batch._replace(memory=Drawn(batch.valid, jax.random.gumbel(key, (2, n, top)), batch.step // steps))
+        del state
+        return batch._replace(memory=Drawn(batch.valid, jax.random.gumbel(key, (2, len(batch.labels), top))))
 
     def loss(state: Proxies, params: Params, batch: Batch, outputs: Outputs) -> Array:
         del params
@@ -106,15 +108,14 @@ def ccd(
 
         def entropy(pairs: Pairs) -> Array:
             s = jnp.take_along_axis(student.scores, pairs.items, 1)
-            each = pairs.target * jax.nn.softplus(-s) + (1.0 - pairs.target) * jax.nn.softplus(s)
-            return jnp.where(pairs.real, each, 0.0).sum(1)
+            return jnp.where(pairs.real, optax.sigmoid_binary_cross_entropy(s, pairs.target), 0.0).sum(1)
 
-        return weight * jnp.exp(-drawn.epoch / anneal) * (share * (entropy(one) + entropy(other))).sum()
+        return weight * jnp.exp(-state.epoch / anneal) * (share * (entropy(one) + entropy(other))).sum()
 
     def end(state: Proxies, learner: Learner, data: Data, key: Array) -> tuple[Proxies, Learner]:
         del data, key
         known, params = trained(learner), learner.params
-        new = rows_of(problem, params, jax.tree.map(lambda now, old: now & ~old, known, state.known), others=False)
+        new = rows_of(problem, params, since(known, state.known), others=False)
 
         def averaged(proxy: Teacher, rate: float) -> Teacher:
             start = proxy.ready == 0.0
@@ -126,10 +127,10 @@ def ccd(
             )
             return Teacher(mean, jnp.float32(1.0))
 
-        own = Proxies(averaged(state.stable, stable), averaged(state.plastic, plastic), known, state.size)
+        own = Proxies(averaged(state.stable, stable), averaged(state.plastic, plastic), known, state.epoch)
         return own, learner
 
-    return Strategy(init=init, begin=begin, batch=batch, loss=loss, end=end)
+    return Strategy(init=init, begin=begin, prepare=prepare, batch=batch, loss=loss, end=end)
 
 
 def present(problem: Problem, batch: Batch, n: int, items: int) -> Array:

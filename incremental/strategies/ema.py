@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from incremental.core.ids import Ids, nobody, rows_of, trained
+from incremental.core.ids import Ids, nobody, rows_of, since, trained
 from incremental.core.strategy import Strategy
 from incremental.core.types import Anchor, Data, Learner, Params, Problem, Step
 from incremental.domains import Share, checked
@@ -38,8 +38,7 @@ def ema(problem: Problem, *, decay: Share = 0.9) -> Strategy:
     def begin(state: Average, learner: Learner, data: Data, key: Array) -> tuple[Average, Learner]:
         del data, key
         known = trained(learner)
-        new = jax.tree.map(lambda now, old: now & ~old, known, state.known)
-        rows = rows_of(problem, learner.params, new, others=False)
+        rows = rows_of(problem, learner.params, since(known, state.known), others=False)
         mean = jax.tree.map(jnp.where, rows, learner.params, state.mean.params)
         return Average(Anchor(mean), state.total, known), learner
 

@@ -9,7 +9,7 @@ from jax import Array
 from incremental.core import clusters as groups
 from incremental.core import neighbours as graph
 from incremental.core import sides
-from incremental.core.distillation import Taught, taught, untaught
+from incremental.core.distillation import NEVER, Taught, taught, untaught
 from incremental.core.sides import Sides
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Outputs, Params, Problem
@@ -18,7 +18,6 @@ from incremental.errors import UserError
 
 Divergence = Literal["old_new", "new_old"]
 EPS = 1e-8  # under the root of the self distance, which else has no gradient where nothing has moved
-NEVER = -1e30  # the affinity to an anchor without members: finite, so that no difference of two is NaN
 
 
 class Remembered(NamedTuple):

@@ -4,9 +4,10 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 
-from incremental.core.distillation import Taught, taught, untaught
+from incremental.core.distillation import NEVER, Taught, taught, untaught
 from incremental.core.negatives import mean_over
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Outputs, Params, Problem
@@ -14,7 +15,6 @@ from incremental.domains import Share, checked
 from incremental.errors import UserError
 
 Link = Literal["softmax", "sigmoid", "pairs"]
-NEVER = -1e30  # the logit of an item that does not count: finite, so that no difference of two is NaN
 
 
 class Scores(NamedTuple):
@@ -124,5 +124,4 @@ def divergence(link: Link, told: Scores, said: Scores, counts: Array, log_q: Arr
 
 def entropy(told: Array, said: Array) -> Array:
     """H(σ(told), σ(said))."""
-    q = jax.nn.sigmoid(told)
-    return -q * jax.nn.log_sigmoid(said) - (1.0 - q) * jax.nn.log_sigmoid(-said)
+    return optax.sigmoid_binary_cross_entropy(said, jax.nn.sigmoid(told))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from incremental.core.ids import Ids, nobody, trained
+from incremental.core.ids import Ids, nobody, of_kind, trained
 from incremental.core.leaves import by_path, kernels, matrices, pairs
 from incremental.core.strategy import Strategy
 from incremental.core.types import Anchor, Batch, Data, Learner, Outputs, Params, Problem, Step
@@ -45,17 +45,13 @@ def peso(problem: Problem, *, weight: NotNegative = 2.0, tables: bool = False) -
     """
     adapted = pairs(jax.eval_shape(problem.init, jax.random.key(0)))
     modules = [[f"{path}/a", f"{path}/b"] for path in adapted] or [[path] for path in kernels(problem)]
-    rowwise = [path for path in matrices(problem) if path in problem.tables] if tables else []
+    rowwise = {path: problem.tables[path] for path in matrices(problem) if path in problem.tables} if tables else {}
     if not modules and not rowwise:
         raise UserError(
             "strategies.peso: the model has neither LoRA matrices nor dense kernels, only id tables; set "
             "strategies.peso.tables=true"
         )
     own = [*(path for module in modules for path in module), *rowwise]
-
-    def of_kind(path: str, ids: Ids) -> Array:
-        kind = problem.tables[path]
-        return ids.labels if kind == problem.labels else ids.others[kind]
 
     def init(learner: Learner) -> Proximal:
         zero = jnp.float32(0.0)
@@ -69,8 +65,8 @@ def peso(problem: Problem, *, weight: NotNegative = 2.0, tables: bool = False) -
         del batch, outputs
         now, last = by_path(params), by_path(state.anchor.params)
         terms = [divergence(now[path].reshape(-1), last[path].reshape(-1)) for module in modules for path in module]
-        for path in rowwise:
-            rows = jnp.where(of_kind(path, state.known), divergence(now[path], last[path]), 0.0)
+        for path, kind in rowwise.items():
+            rows = jnp.where(of_kind(problem, state.known, kind), divergence(now[path], last[path]), 0.0)
             terms.append(rows.sum() / jnp.maximum(state.numbers[path], 1.0))
         return weight * state.ready * jnp.stack(terms).sum() / (len(modules) + len(rowwise))
 
@@ -84,7 +80,7 @@ def peso(problem: Problem, *, weight: NotNegative = 2.0, tables: bool = False) -
     def end(state: Proximal, learner: Learner, data: Data, key: Array) -> tuple[Proximal, Learner]:
         del data, key
         known = trained(learner)
-        numbers = {path: of_kind(path, known).sum().astype(jnp.float32) for path in rowwise}
+        numbers = {path: of_kind(problem, known, kind).sum().astype(jnp.float32) for path, kind in rowwise.items()}
         return Proximal(Anchor(learner.params), known, numbers, jnp.float32(1.0), state.pull, state.push), learner
 
     def report(state: Proximal) -> dict[str, Array]:

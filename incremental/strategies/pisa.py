@@ -10,13 +10,11 @@ from incremental.core import neighbours as graph
 from incremental.core import sides
 from incremental.core.clusters import k_means
 from incremental.core.cosine import unit
-from incremental.core.distillation import Taught, marked, taught, untaught
+from incremental.core.distillation import NEVER, Taught, marked, taught, untaught
 from incremental.core.sides import Sides
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Outputs, Params, Problem
 from incremental.domains import Count, NotNegative, Positive, Share, checked
-
-NEVER = -1e30  # the logarithm of no rows: finite, so that no difference of two is NaN
 
 
 class Balanced(NamedTuple):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.cosine import unit
+from incremental.core.distillation import NEVER
 from incremental.core.mirrors import path_of
 from incremental.core.steps import total_weight
 from incremental.core.strategy import Strategy, named_key
@@ -14,7 +15,6 @@ from incremental.core.types import Batch, Data, Learner, Outputs, Params, Proble
 from incremental.domains import Count, NotNegative, Positive, Share, checked
 
 MOST = 0.99  # the greatest probability of leaving a weight out
-NEVER = -1e30  # the similarity of what is no negative: finite, so that no difference of two is NaN
 
 
 class Questioned(NamedTuple):
@@ -22,7 +22,6 @@ class Questioned(NamedTuple):
 
     teacher: Teacher
     importance: Params  # F
-    size: Array  # [] int32: the rows of the update
 
 
 @checked
@@ -68,11 +67,16 @@ def sa_caisr(
 
     def init(learner: Learner) -> Questioned:
         zeros = jax.tree.map(jnp.zeros_like, learner.params)
-        return Questioned(Teacher(learner.params, jnp.float32(0.0)), zeros, jnp.int32(0))
+        return Questioned(Teacher(learner.params, jnp.float32(0.0)), zeros)
 
     def begin(state: Questioned, learner: Learner, data: Data, key: Array) -> tuple[Questioned, Learner]:
-        del key
-        return Questioned(state.teacher, jax.tree.map(jnp.zeros_like, state.importance), data.size), learner
+        del data, key
+        return state._replace(importance=jax.tree.map(jnp.zeros_like, state.importance)), learner
+
+    def prepare(state: Questioned, learner: Learner, data: Data, key: Array) -> Questioned:
+        """Fades F between two epochs; before the first one it is 0."""
+        del learner, data, key
+        return state._replace(importance=jax.tree.map(lambda f: fade * f, state.importance))
 
     def batch(state: Questioned, batch: Batch, key: Array) -> Batch:
         """Leaves the key of the step's mask."""
@@ -90,16 +94,13 @@ def sa_caisr(
     def record(state: Questioned, step: Step, key: Array) -> Questioned:
         """Of the g that `loss` has taken: XLA computes it once where the model has no branches."""
         del key
-        assert step.new.step is not None
-        steps = jnp.maximum(-(-state.size // len(step.new.labels)), 1)
-        faded = jnp.where((step.new.step + 1) % steps == 0, fade, 1.0)
-        return state._replace(importance=jax.tree.map(lambda f: faded * f, importance(state, step.batch)))
+        return state._replace(importance=importance(state, step.batch))
 
     def end(state: Questioned, learner: Learner, data: Data, key: Array) -> tuple[Questioned, Learner]:
         del data, key
         return state._replace(teacher=Teacher(learner.params, jnp.float32(1.0))), learner
 
-    return Strategy(init=init, begin=begin, batch=batch, loss=loss, record=record, end=end, late=True)
+    return Strategy(init=init, begin=begin, prepare=prepare, batch=batch, loss=loss, record=record, end=end, late=True)
 
 
 def masked(params: Params, importance: Params, dropped: float | Array, key: Array) -> Params:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.steps import batches
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Memory, Problem, Step, with_labels
 from incremental.core.untied import REMEDY
@@ -78,8 +79,8 @@ def spmf(
 
     def batch(state: Ranked, batch: Batch, key: Array) -> Batch:
         slot, some = buffer.among(state.drawn, rows, key)
-        batches = jnp.maximum(-(-state.size // len(batch.labels)), 1)
-        turn = jnp.arange(rows) < -(-state.drawn.sum() // batches)
+        number = jnp.maximum(batches(state.size, len(batch.labels)), 1)
+        turn = jnp.arange(rows) < -(-state.drawn.sum() // number)
         old = buffer.drawn(state.memory, slot)
         return buffer.beside(batch, old._replace(weight=old.weight * weight, valid=old.valid & some & turn))
 

@@ -194,6 +194,10 @@ def test_the_empty_chain_and_the_empty_strategy_change_nothing() -> None:
     ("broken", "message"),
     [
         ({"loss": lambda _state, _params: 0.0}, r"hook `loss` must take \(S, params, batch, outputs\): too many"),
+        (
+            {"loss": lambda _state, _params, _batch, _outputs, fit: 0.0 if fit else 1.0},
+            r"hook `loss` must take \(S, params, batch, outputs\): missing a required argument: 'fit'",
+        ),
         ({"end": None}, r"hook `end` is None: expected a function of \(S, learner, data, key\)"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 from incremental.app import cli
 from incremental.app.assemble import stream_of
-from incremental.data import cutting, roles
+from incremental.data import choosing, cutting, roles
 from incremental.data.interactions import Table, encode
 from incremental.data.stream import Stream, make_stream
 from incremental.errors import UserError
@@ -233,5 +233,5 @@ def test_the_counts_of_amazon_beauty_are_the_published_ones(real_data: Path, pro
         )
         assert len(log.user[~base]) - len(targets) == 593  # users without an event before
     if protocol in CEILING:
-        last = roles.last_of(log.user, ~base)
+        last = choosing.last_of(log.user, ~base)
         assert np.isin(log.item[last], log.item[trains]).mean() == pytest.approx(CEILING[protocol], abs=5e-5)

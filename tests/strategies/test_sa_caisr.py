@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from incremental.core.types import Batch, Data, Learner, Outputs, Problem, Step
+from incremental.core.types import Batch, Learner, Outputs, Problem, Step
 from incremental.heads.full_softmax import cross_entropy
 from incremental.strategies.sa_caisr import contrast, masked, sa_caisr
 from incremental.testing import check_strategy
@@ -37,21 +37,21 @@ def made(weight: Any = 4.0) -> Any:
     return sa_caisr(PROBLEM, weight=weight, negatives=3, temperature=0.5)
 
 
-def data(size: int) -> Data:
-    return Data(NONE, jnp.int32(size), NONE, NONE, NONE)
-
-
 @jax.jit
 def taught() -> Any:
-    """After an increment that ended at OLD, at the next one's start: two batches an epoch."""
+    """After an increment that ended at OLD, at the next one's start."""
     state, _ = made().end(made().init(LEARNER), LEARNER, NONE, NONE)
-    return made().begin(state, LEARNER, data(2 * B), NONE)[0]
+    return made().begin(state, LEARNER, NONE, NONE)[0]
 
 
 @jax.jit
-def recorded(state: Any, number: Any) -> Any:
-    new = ROWS._replace(step=number)
-    return made().record(state, Step(ROWS, new, NONE, NONE, NONE, NONE, NONE, NONE), NONE)
+def recorded(state: Any) -> Any:
+    return made().record(state, Step(ROWS, NONE, NONE, NONE, NONE, NONE, NONE, NONE), NONE)
+
+
+@jax.jit
+def prepared(state: Any) -> Any:
+    return made().prepare(state, LEARNER, NONE, NONE)
 
 
 @jax.jit
@@ -94,14 +94,14 @@ def expected(params: Any, old: Any, negatives: int = 3, temperature: float = 0.5
 def test_importances_follow_the_old_models_gradient_and_fade_after_each_epoch() -> None:
     state, g2 = taught(), squared()
     assert g2.max() > 0.01
-    first = recorded(state, jnp.int32(0))
+    first = recorded(prepared(state))
     np.testing.assert_allclose(first.importance["item"], 0.37 * g2, rtol=1e-4, atol=1e-8)
-    second = recorded(first, jnp.int32(1))  # the epoch's last
-    np.testing.assert_allclose(second.importance["item"], 0.9 * (0.63 * 0.37 + 0.37) * g2, rtol=1e-4, atol=1e-8)
-    third = recorded(second, jnp.int32(2))
+    second = recorded(first)
+    np.testing.assert_allclose(second.importance["item"], (0.63 * 0.37 + 0.37) * g2, rtol=1e-4, atol=1e-8)
+    third = recorded(prepared(second))  # the next epoch's first
     once_more = 0.63 * 0.9 * (0.63 * 0.37 + 0.37) + 0.37
     np.testing.assert_allclose(third.importance["item"], once_more * g2, rtol=1e-4, atol=1e-8)
-    fresh, _ = jax.jit(lambda state: made().begin(state, LEARNER, data(1), NONE))(third)
+    fresh, _ = jax.jit(lambda state: made().begin(state, LEARNER, NONE, NONE))(third)
     assert not np.asarray(fresh.importance["item"]).any()
 
 
