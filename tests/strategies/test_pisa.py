@@ -5,12 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from incremental.core.problem import problem
-from incremental.core.spec import Sizes, next_item
 from incremental.core.types import Batch, Data, Teacher
-from incremental.errors import UserError
-from incremental.heads.full_softmax import full_softmax
-from incremental.models.sasrec import sasrec
 from incremental.strategies.pisa import pisa, sparse
 from incremental.testing import check_strategy
 from tests.strategies.two_sides import NONE, PROBLEM, apply, data, learner
@@ -183,12 +178,6 @@ def test_of_the_weights_those_above_the_quantile_are_kept() -> None:
         np.testing.assert_array_equal(sparse(weights, rows, ratio), np.where(rows & (weights > bound), weights, 0.0))
     np.testing.assert_array_equal(sparse(jnp.full(20, 0.5), rows, 0.5), 0.0)
     np.testing.assert_array_equal(sparse(weights, jnp.zeros(20, bool), 0.5), 0.0)
-
-
-def test_a_model_of_histories_is_refused() -> None:
-    own = problem(sasrec(width=4), full_softmax(), next_item(4), Sizes(item=8, user=8))
-    with pytest.raises(UserError, match="reads history, but pisa"):
-        pisa(own).init(learner(OLD, KNOWN))
 
 
 def test_the_laws_of_strategies() -> None:
