@@ -43,14 +43,12 @@ from incremental.strategies.ewc import ewc
 from incremental.strategies.exemplar_replay import exemplar_replay
 from incremental.strategies.feature_distillation import feature_distillation
 from incremental.strategies.gem import gem
-from incremental.strategies.graphsail import graphsail
 from incremental.strategies.incctr import incctr
 from incremental.strategies.l2_to_last import l2_to_last
 from incremental.strategies.lwf import lwf
 from incremental.strategies.ogd import ogd
 from incremental.strategies.packnet import packnet
 from incremental.strategies.peso import peso
-from incremental.strategies.pisa import pisa
 from incremental.strategies.replay import replay
 from incremental.strategies.shrink_perturb import shrink_perturb
 from incremental.strategies.si import si
@@ -416,8 +414,6 @@ def keeps_scores(_: Any) -> Strategy:
         ("strategies.lwf reads the scores", {"parts": {"lwf": lwf}}),
         ("strategies.ader reads its state known", {"parts": {"ader": lambda p: ader(p, capacity=8, rows=4)}}),
         ("strategies.ogd reads its state basis/", {"parts": {"ogd": lambda p: ogd(p, directions=4, samples=2)}}),
-        ("strategies.graphsail reads its state", {"parts": {"graphsail": graphsail}}),
-        ("strategies.pisa reads its state", {"parts": {"pisa": pisa}}),
         ("strategies.ema reads the tables' weights in `record`", {"parts": {"ema": ema}}),
         ("strategies.mine reads its state counts .251.", {"parts": {"mine": reads_own_ids}}),
         ("strategies.mine reads the scores", {"parts": {"mine": keeps_scores}}),

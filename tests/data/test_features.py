@@ -1,5 +1,6 @@
 """What models may read of an example: values by hand, and that no feature reads what is later."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -76,6 +77,9 @@ def test_times_are_seconds_before_the_last_event_of_the_past() -> None:
     # Event n happens at second n; u has events 0, 2, 3 and 5, v 1 and 4.
     assert read("times", stream) == [[0, 0], [0, 0], [0, 0], [2, 0], [0, 0], [1, 0]]
     assert stream.spec.inputs["times"] == Input((2,), WHOLE, "second")
+    later = replace(stream.interactions, time=np.array([0, 1, 2**40, 3, 4, 5]))  # a time in other units
+    rows = stream.training_examples(range(2), validation=False, inputs=("times",))
+    assert of.times(length=2).of(later, rows)[3].tolist() == [2**31 - 1, 0]
 
 
 def test_the_mean_of_texts_is_over_what_is_there_and_0_where_nothing_is() -> None:

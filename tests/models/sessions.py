@@ -42,6 +42,21 @@ def updates(increments: list[list[Event]], *, length: int, room: int) -> list[Da
     return found
 
 
+def drawn(rng: Any, *, users: int, items: int, events: int, increments: int = 3) -> list[list[Event]]:
+    """Increments of uniform events, of the users and items below these numbers."""
+    one = range(events)
+    return [[(int(rng.integers(1, users)), int(rng.integers(1, items))) for _ in one] for _ in range(increments)]
+
+
+def had(increments: list[list[Event]], sizes: Sizes) -> Any:
+    """[W, V] float64: 1 where a user had an item."""
+    x = np.zeros((sizes["user"], sizes.slots))
+    for part in increments:
+        for user, item in part:
+            x[user, item] = 1
+    return x
+
+
 class Made:
     """A baseline's program, compiled once; increments are trained on one after the other."""
 

@@ -5,7 +5,7 @@ import pytest
 
 from incremental.core.spec import Sizes
 from incremental.models.association_rules import association_rules
-from tests.models.sessions import Event, Made
+from tests.models.sessions import Event, Made, drawn
 
 SIZES = Sizes(item=12, user=16)
 
@@ -35,12 +35,6 @@ def made() -> Made:
     return Made(association_rules(rules=3, room=12), SIZES, length=24)
 
 
-def drawn(seed: int) -> list[list[Event]]:
-    """Three increments of sessions that come back."""
-    rng = np.random.default_rng(seed)
-    return [[(int(rng.integers(1, 12)), int(rng.integers(1, 10))) for _ in range(24)] for _ in range(3)]
-
-
 def test_one_session_by_hand(made: Made) -> None:
     """1 2 1 3: the pairs 12 11 21 13 23 13, in both directions."""
     state = made.trained([[(5, 1), (5, 2), (5, 1), (5, 3)]])
@@ -55,7 +49,7 @@ def test_one_session_by_hand(made: Made) -> None:
 def test_updates_give_the_counts_of_all_events_at_once_and_ties_are_kept_in_order_of_appearance(made: Made) -> None:
     cut = 0
     for seed in range(4):
-        increments = drawn(seed)
+        increments = drawn(np.random.default_rng(seed), users=12, items=10, events=24)
         events = [event for part in increments for event in part]
         state = made.trained(increments)
         scores = made.scores(state, [[item] for item in range(1, 10)])

@@ -12,21 +12,13 @@ from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.bert4rec import bert4rec
 from tests.models.lanes import HISTORY, assert_trains_in_lanes_on_compact_rows
+from tests.models.layers import dense, norm
 
 L, D, HEADS, BLOCKS = 5, 6, 2, 2
 SIZES = Sizes(item=20, user=3)
 HISTORIES = np.array([[0, 0, 3, 9, 4], [1, 2, 3, 4, 5], [0, 0, 0, 0, 7], [0] * L], np.int32)
 
 # -- BERT4Rec of one history without padding, in numpy, from the paper's formulas -------------------------------------
-
-
-def norm(x: Any, p: Any) -> Any:
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
-
-
-def dense(x: Any, p: Any) -> Any:
-    return x @ p["kernel"] + p["bias"]
 
 
 def gelu(x: Any) -> Any:

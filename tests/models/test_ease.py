@@ -6,7 +6,7 @@ import pytest
 from incremental.core.spec import Sizes, next_item
 from incremental.errors import UserError
 from incremental.models.ease import ease
-from tests.models.sessions import Event, Made
+from tests.models.sessions import Event, Made, drawn, had
 
 SIZES = Sizes(item=12, user=40)
 PENALTY = 2.0
@@ -15,10 +15,7 @@ LENGTH = 16  # L
 
 def fitted(increments: list[list[Event]]) -> Any:
     """B of all events at once, in float64."""
-    x = np.zeros((SIZES["user"], SIZES.slots))
-    for part in increments:
-        for user, item in part:
-            x[user, item] = 1
+    x = had(increments, SIZES)
     inverse = np.linalg.inv(x.T @ x + PENALTY * np.eye(SIZES.slots))
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0)
@@ -39,8 +36,7 @@ def test_two_items_by_hand(made: Made) -> None:
 
 def test_updates_give_the_model_of_all_events_at_once(made: Made) -> None:
     """Users come back, with items that they had and new ones; one comes once, with more events than a history holds."""
-    rng = np.random.default_rng(0)
-    increments = [[(int(rng.integers(1, 30)), int(rng.integers(1, 12))) for _ in range(90)] for _ in range(3)]
+    increments = drawn(np.random.default_rng(0), users=30, items=12, events=90)
     increments[1] += [(30, 1 + n % 9) for n in range(LENGTH + 10)]
     assert np.bincount([user for part in increments[:2] for user, _ in part])[:30].max() <= LENGTH
     state = made.trained(increments)

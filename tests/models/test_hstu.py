@@ -14,6 +14,7 @@ from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.hstu import bucket, hstu
 from tests.models.lanes import HISTORY, assert_trains_in_lanes_on_compact_rows
+from tests.models.layers import dense, norm
 
 L, D, HEADS, BLOCKS, BUCKETS = 5, 6, 2, 2, 9
 SIZES = Sizes(item=20, user=3)
@@ -31,17 +32,8 @@ def timed(length: int, times: int) -> Spec:
 # -- HSTU of one history without padding, in numpy, from the paper's formulas -----------------------------------------
 
 
-def norm(x: Any, p: Any) -> Any:
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
-
-
 def silu(x: Any) -> Any:
     return x / (1 + np.exp(-x))
-
-
-def dense(x: Any, p: Any) -> Any:
-    return x @ p["kernel"] + p["bias"]
 
 
 def block_of(x: Any, ages: Any, p: Any) -> Any:

@@ -5,7 +5,7 @@ import pytest
 
 from incremental.core.spec import Sizes
 from incremental.models.item_knn import item_knn
-from tests.models.sessions import Event, Made
+from tests.models.sessions import Event, Made, drawn, had
 
 SIZES = Sizes(item=12, user=40)
 NEIGHBOURS, SHRINK = 3, 1.5
@@ -13,10 +13,7 @@ NEIGHBOURS, SHRINK = 3, 1.5
 
 def likeness(increments: list[list[Event]]) -> Any:
     """sim [V, V] of all events at once, cut to the neighbours."""
-    x = np.zeros((SIZES["user"], SIZES.slots))
-    for part in increments:
-        for user, item in part:
-            x[user, item] = 1
+    x = had(increments, SIZES)
     shared, found = x.T @ x, np.zeros((SIZES.slots, SIZES.slots))
     for i in range(SIZES.slots):
         row = shared[i] / (np.sqrt(shared[i, i] * np.diag(shared)) + SHRINK)
@@ -42,8 +39,7 @@ def test_three_users_by_hand(made: Made) -> None:
 
 
 def test_updates_give_the_neighbours_of_all_events_at_once(made: Made) -> None:
-    rng = np.random.default_rng(1)
-    increments = [[(int(rng.integers(1, 30)), int(rng.integers(1, 12))) for _ in range(60)] for _ in range(3)]
+    increments = drawn(np.random.default_rng(1), users=30, items=12, events=60)
     scores = made.scores(made.trained(increments), [[item] for item in range(1, 12)])
     np.testing.assert_allclose(scores[:, 1:], likeness(increments)[1:, 1:], atol=1e-5)
 

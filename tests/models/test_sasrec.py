@@ -11,6 +11,7 @@ from incremental.core.spec import Sizes, next_item
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.sasrec import Block, sasrec
+from tests.models.layers import dense, norm
 
 B, L, D, HEADS, BLOCKS = 64, 32, 6, 2, 2
 SIZES = Sizes(item=20, user=3)
@@ -30,12 +31,7 @@ def histories(lengths: list[int]) -> Any:
 
 
 def layer_norm(x: Any, p: Any) -> Any:
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-8) * p["scale"] + p["bias"]
-
-
-def dense(x: Any, p: Any) -> Any:
-    return x @ p["kernel"] + p["bias"]
+    return norm(x, p, 1e-8)
 
 
 def block_of(x: Any, p: Any, attention: Any = 1.0, inner: Any = 1.0, outer: Any = 1.0) -> Any:

@@ -7,7 +7,7 @@ import pytest
 from incremental.core.spec import Sizes
 from incremental.errors import UserError
 from incremental.models.sequential_rules import sequential_rules
-from tests.models.sessions import Event, Made
+from tests.models.sessions import Event, Made, drawn
 
 SIZES = Sizes(item=12, user=16)
 STEPS, RULES = 3, 3
@@ -45,7 +45,7 @@ def test_one_session_by_hand(made: Made) -> None:
 def test_updates_give_the_weights_of_all_events_at_once(made: Made) -> None:
     rng = np.random.default_rng(0)
     for _ in range(3):
-        increments = [[(int(rng.integers(1, 9)), int(rng.integers(1, 8))) for _ in range(30)] for _ in range(3)]
+        increments = drawn(rng, users=9, items=8, events=30)
         events = [event for part in increments for event in part]
         scores = made.scores(made.trained(increments), [[item] for item in range(1, 8)])
         for item, row in enumerate(scores, 1):

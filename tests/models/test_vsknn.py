@@ -6,7 +6,7 @@ import pytest
 
 from incremental.core.spec import Sizes
 from incremental.models.vsknn import vsknn
-from tests.models.sessions import Event, Made
+from tests.models.sessions import Event, Made, drawn
 
 SIZES = Sizes(item=12, user=20)
 NEIGHBOURS, SAMPLE, IDF = 3, 5, 5.0
@@ -50,7 +50,7 @@ def test_updates_give_the_scores_of_all_sessions_at_once(made: Made) -> None:
     """With ties among sessions, more candidates than the sample, and more of these than neighbours."""
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        increments = [[(int(rng.integers(1, 20)), int(rng.integers(1, 10))) for _ in range(30)] for _ in range(2)]
+        increments = drawn(rng, users=20, items=10, events=30, increments=2)
         events = [event for part in increments for event in part]
         prefixes = [rng.integers(1, 10, rng.integers(1, 6)).tolist() for _ in range(8)]
         asking = [0, 1, 2, 3, 4, 5, 6, 7]

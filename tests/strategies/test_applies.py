@@ -25,12 +25,10 @@ FIELD: dict[str, Callable[[Any], Strategy]] = {
     "asmg of a GRU": partial(lab.configured("asmg"), sets=2),
 }
 USERS_ALONE = "the model reads history, .*choose model=matrix_factorization or model=lightgcn"
-NO_KERNELS = r"the model has neither LoRA matrices nor dense kernels.*set strategies\.peso\.tables=true"
 REFUSED = {
     ("graphsail", "sasrec"): USERS_ALONE,
     ("pisa", "sasrec"): USERS_ALONE,
-    ("peso", "mf"): NO_KERNELS,
-    ("peso", "lightgcn"): NO_KERNELS,
+    ("peso", "lightgcn"): r"the model has neither LoRA matrices nor dense kernels.*set strategies\.peso\.tables=true",
 }
 LONG = [("asmg of a GRU", "sasrec")]  # a GRU for each of many weights; "asmg" shows the same hooks
 PAIRS = [
@@ -57,7 +55,8 @@ def test_it_applies_to_compact_rows(strategy: str) -> None:
     trace(FIELD[strategy], "mf", lambda: bpr(negatives=2), rows="compact")
 
 
-@pytest.mark.parametrize("strategy", ["sa_caisr", "graphsail", "pisa"])
-def test_compact_rows_are_refused_by_name(strategy: str) -> None:
-    with pytest.raises(UserError, match=rf"training\.rows=compact: strategies\.{strategy} .*use training\.rows=dense"):
+@pytest.mark.parametrize(("strategy", "read"), [("sa_caisr", "the scores"), ("graphsail", "its"), ("pisa", "its")])
+def test_compact_rows_are_refused_by_name(strategy: str, read: str) -> None:
+    message = rf"training\.rows=compact: strategies\.{strategy} reads {read} .*use training\.rows=dense"
+    with pytest.raises(UserError, match=message):
         trace(FIELD[strategy], "mf", lambda: bpr(negatives=2), rows="compact", name=strategy)

@@ -13,6 +13,7 @@ from incremental.run.check import holds_anchor
 from incremental.strategies.asmg import asmg
 from incremental.testing import check_strategy
 from incremental.testing.subject import LARGE, MODEL, NAME, Subject
+from tests.strategies.reordered import reordered
 
 NONE: Any = None
 PROBLEM = Problem(NONE, NONE, NONE, NONE, {"item": "item"}, None, NONE)
@@ -146,11 +147,7 @@ def test_no_example_changes_what_is_served_before_it_is_tested_and_then_it_train
     linear: Subject,
 ) -> None:
     """The labels of D_2 in another order: the model after increment 1, by which D_2 is tested, is the same."""
-    last = linear.data[2]
-    labels = np.array(last.rows.labels)
-    labels[: int(last.size)] = np.roll(labels[: int(last.size)], 1)
-    other = last._replace(rows=last.rows._replace(labels=jnp.array(labels)))
-    one, two = linear.run(), linear.run(data=[*linear.data[:2], other])
+    one, two = linear.run(), linear.run(data=reordered(linear.data))
     np.testing.assert_array_equal(one[1].scores, two[1].scores)
     states = [path[2].begun.strategy[NAME] for path in (one, two)]
     jax.tree.map(np.testing.assert_array_equal, states[0].older, states[1].older)

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from incremental.core.gradient import make, training
-from incremental.core.problem import problem
-from incremental.core.spec import Input, Sizes, next_item
+from incremental.core.spec import Input
 from incremental.core.types import Batch, Catalogue, Learner, Outputs, Problem, Teacher
 from incremental.errors import UserError
+from incremental.heads.bpr import bpr
 from incremental.strategies.ccd import ccd, pairs
 from incremental.testing import check_strategy
-from tests import lab
+from tests.applies import trace
 
 NONE: Any = None
 B, V, D = 3, 12, 2
@@ -152,14 +151,8 @@ def test_items_are_drawn_by_how_much_was_forgotten() -> None:
 
 
 def test_compact_rows_are_refused(documented: Any) -> None:
-    sizes = Sizes(item=200, user=200)
-    own = problem(lab.MODELS["mf"](), lab.HEADS["sampled"](), next_item(lab.HISTORY), sizes)
-    steps = training(batch_size=8, rows="compact")
-    program = make(own, lab.OPTIMIZERS["sgd"](), {"ccd": ccd(own)}, sizes=sizes, training=steps)
-    state = jax.eval_shape(program.init, jax.random.key(0))
-    data, _ = lab.update_data(lab.stream(), lab.build(lab.Spec())(lab.SIZES), 1)
     with pytest.raises(UserError, match=r"training\.rows=compact: strategies\.ccd reads the scores of all") as error:
-        jax.eval_shape(program.run_epoch, state, data)
+        trace(ccd, "mf", lambda: bpr(negatives=2), rows="compact", name="ccd")
     documented("CCD with compact rows", error.value)
 
 

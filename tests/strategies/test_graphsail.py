@@ -8,8 +8,8 @@ import pytest
 
 from incremental.core.graph import on_edges
 from incremental.core.problem import problem
-from incremental.core.spec import Input, Sizes, next_item
-from incremental.core.types import Batch, Catalogue, Data, Learner, Outputs, Problem, Teacher
+from incremental.core.spec import Sizes, next_item
+from incremental.core.types import Teacher
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.heads.hierarchical_softmax import hierarchical_softmax
@@ -18,33 +18,13 @@ from incremental.models.matrix_factorization import matrix_factorization
 from incremental.models.sasrec import sasrec
 from incremental.strategies.graphsail import Divergence, graphsail
 from incremental.testing import check_strategy
+from tests.strategies.two_sides import NONE, PROBLEM, data, learner
 
-NONE: Any = None
 W, V, D, K = 6, 7, 3, 2
 RNG = np.random.default_rng(0)
 OLD, NEW = ({"user": RNG.normal(size=(W, D)), "item": RNG.normal(size=(V, D))} for _ in range(2))
 KNOWN: Any = {"user": np.array([0, 1, 1, 1, 1, 0], bool), "item": np.array([0, 1, 1, 1, 1, 1, 0], bool)}
 OFF = {"self_weight": 0.0, "local_weight": 0.0, "global_weight": 0.0}
-
-
-def apply(params: Any, inputs: Any, *, key: Any = None) -> Outputs:
-    assert key is None
-    return Outputs(params["user"][inputs["user"]], NONE)
-
-
-class Items:
-    def __init__(self, params: Any) -> None:
-        self.table = params["item"]
-
-
-USER = {"user": Input((), jnp.int32, "user")}
-PROBLEM = Problem(NONE, apply, NONE, NONE, {}, None, NONE, inputs=USER, items=Items)
-
-
-def data(t: int, pairs: list[tuple[int, int]]) -> Data:
-    user, item = np.array(pairs, np.int32).T
-    rows = Batch(NONE, item, NONE, np.ones(len(pairs), bool), np.full(len(pairs), t, np.int32), user)  # type: ignore[arg-type]
-    return Data(rows, np.int32(len(pairs)), np.int32(t), NONE, NONE)  # type: ignore[arg-type]
 
 
 BASE = data(0, [(1, 1), (1, 2), (2, 2), (3, 3), (3, 3), (4, 4), (4, 5), (4, 1), (2, 1)])
@@ -56,11 +36,6 @@ BEFORE: Any = {
 NUMBER = {"user": [0, 4, 1, 2, 0, 2], "item": [0, 3, 1, 1, 1, 1, 2]}  # events of the increment
 
 
-def learner(params: Any) -> Learner:
-    catalogue = Catalogue(KNOWN["item"], NONE, {"user": KNOWN["user"]})
-    return Learner(jax.tree.map(lambda leaf: jnp.float32(leaf), params), (), catalogue, NONE)
-
-
 def made(divergence: Divergence = "new_old", **weights: Any) -> Any:
     return graphsail(PROBLEM, clusters=K, temperature=0.7, divergence=divergence, neighbours=4, **weights)
 
@@ -68,8 +43,8 @@ def made(divergence: Divergence = "new_old", **weights: Any) -> Any:
 @jax.jit
 def begun(old: Any, new: Any) -> Any:
     part = made()
-    state, _ = part.end(part.init(learner(old)), learner(old), BASE, NONE)
-    return part.begin(state, learner(new), NEXT, jax.random.key(1))[0]
+    state, _ = part.end(part.init(learner(old, KNOWN)), learner(old, KNOWN), BASE, NONE)
+    return part.begin(state, learner(new, KNOWN), NEXT, jax.random.key(1))[0]
 
 
 @jax.jit
@@ -165,8 +140,8 @@ def test_over_a_graph_both_models_are_computed_over_the_present_one() -> None:
     @jax.jit
     def found(params: Any) -> Any:
         first, second = (graphsail(own, clusters=K, neighbours=4) for own in (before, now))
-        state, _ = first.end(first.init(learner(params)), learner(params), BASE, NONE)
-        state, _ = second.begin(state, learner(params), NEXT, jax.random.key(0))
+        state, _ = first.end(first.init(learner(params, KNOWN)), learner(params, KNOWN), BASE, NONE)
+        state, _ = second.begin(state, learner(params, KNOWN), NEXT, jax.random.key(0))
         return state.old, now.settle(params)
 
     old, tables = found(params)
@@ -177,11 +152,11 @@ def test_over_a_graph_both_models_are_computed_over_the_present_one() -> None:
 def test_a_model_or_a_head_without_outputs_of_both_sides_is_refused(documented: Callable[[str, object], None]) -> None:
     sizes = Sizes(item=8, user=8)
     with pytest.raises(UserError, match="reads history, but graphsail") as error:
-        graphsail(problem(sasrec(width=4), full_softmax(), next_item(4), sizes)).init(learner(OLD))
+        graphsail(problem(sasrec(width=4), full_softmax(), next_item(4), sizes)).init(learner(OLD, KNOWN))
     documented("A strategy that compares users' vectors, and a model of histories", error.value)
     with pytest.raises(UserError, match="parameters of its own") as error:
         graphsail(problem(matrix_factorization(width=4), hierarchical_softmax(), next_item(4), sizes)).init(
-            learner(OLD)
+            learner(OLD, KNOWN)
         )
     documented("A strategy that compares item vectors, and a head with its own", error.value)
 

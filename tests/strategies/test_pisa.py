@@ -5,16 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from incremental.core.problem import problem
-from incremental.core.spec import Input, Sizes, next_item
-from incremental.core.types import Batch, Catalogue, Data, Learner, Outputs, Problem, Teacher
-from incremental.errors import UserError
-from incremental.heads.full_softmax import full_softmax
-from incremental.models.sasrec import sasrec
+from incremental.core.types import Batch, Data, Teacher
 from incremental.strategies.pisa import pisa, sparse
 from incremental.testing import check_strategy
+from tests.strategies.two_sides import NONE, PROBLEM, apply, data, learner
 
-NONE: Any = None
 W, V, D, K = 7, 6, 3, 2
 RNG = np.random.default_rng(0)
 OLD, FORWARD, NEW = ({"user": RNG.normal(size=(W, D)), "item": RNG.normal(size=(V, D))} for _ in range(3))
@@ -23,35 +18,10 @@ TAU, RATIO, WEIGHT = 0.7, 0.6, 2.0
 CENTRES = RNG.normal(size=(K, D))
 
 
-def apply(params: Any, inputs: Any, *, key: Any = None) -> Outputs:
-    assert key is None
-    return Outputs(params["user"][inputs["user"]], NONE)
-
-
-class Items:
-    def __init__(self, params: Any) -> None:
-        self.table = params["item"]
-
-
-USER = {"user": Input((), jnp.int32, "user")}
-PROBLEM = Problem(NONE, apply, NONE, NONE, {}, None, NONE, inputs=USER, items=Items)
-
-
-def data(t: int, pairs: list[tuple[int, int]]) -> Data:
-    user, item = np.array(pairs, np.int32).T
-    rows = Batch(NONE, item, NONE, np.ones(len(pairs), bool), np.full(len(pairs), t, np.int32), user)  # type: ignore[arg-type]
-    return Data(rows, np.int32(len(pairs)), np.int32(t), NONE, NONE)  # type: ignore[arg-type]
-
-
 BASE = data(0, [(1, 1), (1, 2), (2, 2), (3, 3), (3, 4), (4, 4), (2, 1), (4, 1), (4, 2)])
 NEXT = data(1, [(1, 3), (1, 5), (5, 5), (2, 3), (3, 2), (5, 1), (4, 3), (6, 2)])
 BEFORE = {1: [1, 2], 2: [2, 1], 3: [3, 4], 4: [4, 1, 2]}
 NOW = {1: [3, 5], 2: [3], 3: [2], 4: [3], 5: [5, 1], 6: [2]}
-
-
-def learner(params: Any) -> Learner:
-    catalogue = Catalogue(KNOWN["item"], NONE, {"user": KNOWN["user"]})
-    return Learner(jax.tree.map(lambda leaf: jnp.float32(leaf), params), (), catalogue, NONE)
 
 
 def made(**keys: Any) -> Any:
@@ -74,9 +44,9 @@ def fit(params: Any, data: Data, key: Any, epochs: int = 3) -> Any:
 @jax.jit
 def begun(increment: Any) -> Any:
     part = made()
-    state, _ = part.end(part.init(learner(OLD)), learner(OLD), BASE, NONE)
+    state, _ = part.end(part.init(learner(OLD, KNOWN)), learner(OLD, KNOWN), BASE, NONE)
     given = NEXT._replace(increment=increment)
-    return part.begin(state, learner(NEW), given, NONE, fit)[0]
+    return part.begin(state, learner(NEW, KNOWN), given, NONE, fit)[0]
 
 
 @jax.jit
@@ -181,7 +151,7 @@ def test_the_forward_model_is_that_of_fit_and_the_base_part_has_none() -> None:
         fitted.append(epochs)
         return params
 
-    made(epochs=5).begin(STATE._replace(forward=NONE), learner(NEW), NEXT, NONE, noted)
+    made(epochs=5).begin(STATE._replace(forward=NONE), learner(NEW, KNOWN), NEXT, NONE, noted)
     assert fitted == [5]
 
 
@@ -194,7 +164,7 @@ def test_centres_are_those_of_the_items_seen_so_far() -> None:
     """Two groups among them, far apart."""
     table = np.where(np.arange(V)[:, None] < 3, 1.0, -1.0) * np.full(D, 9.0) + RNG.normal(scale=0.1, size=(V, D))
     params = {**NEW, "item": np.where(KNOWN["item"][:, None], table, 500.0)}
-    found = np.asarray(made().prepare(STATE, learner(params), NEXT, jax.random.key(0)).centres)
+    found = np.asarray(made().prepare(STATE, learner(params, KNOWN), NEXT, jax.random.key(0)).centres)
     np.testing.assert_allclose(
         np.sort(found[:, 0]), np.sort([table[[1, 2], 0].mean(), table[[3, 4], 0].mean()]), rtol=1e-5
     )
@@ -208,12 +178,6 @@ def test_of_the_weights_those_above_the_quantile_are_kept() -> None:
         np.testing.assert_array_equal(sparse(weights, rows, ratio), np.where(rows & (weights > bound), weights, 0.0))
     np.testing.assert_array_equal(sparse(jnp.full(20, 0.5), rows, 0.5), 0.0)
     np.testing.assert_array_equal(sparse(weights, jnp.zeros(20, bool), 0.5), 0.0)
-
-
-def test_a_model_of_histories_is_refused() -> None:
-    own = problem(sasrec(width=4), full_softmax(), next_item(4), Sizes(item=8, user=8))
-    with pytest.raises(UserError, match="reads history, but pisa"):
-        pisa(own).init(learner(OLD))
 
 
 def test_the_laws_of_strategies() -> None:

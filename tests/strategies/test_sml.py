@@ -12,6 +12,7 @@ from incremental.strategies.sml import sml, start, transfer
 from incremental.testing import check_strategy
 from incremental.testing.subject import LARGE, MODEL, NAME, Subject
 from tests.applies import trace
+from tests.strategies.reordered import reordered
 
 NONE: Any = None
 D, HIDDEN = 2, 5
@@ -157,11 +158,7 @@ def test_the_net_learns_from_an_increments_examples_only_after_their_test() -> N
     """The labels of D_2 in another order: the model by which D_2 is tested is the same. With a net that is not trained
     the model stays plain fine-tuning but for rounding."""
     subject = Subject(sml, {"hidden": 16, "rate": 0.01}, MODEL)
-    last = subject.data[2]
-    labels = np.array(last.rows.labels)
-    labels[: int(last.size)] = np.roll(labels[: int(last.size)], 1)
-    other = last._replace(rows=last.rows._replace(labels=jnp.array(labels)))
-    one, two = subject.run(), subject.run(data=[*subject.data[:2], other])
+    one, two = subject.run(), subject.run(data=reordered(subject.data))
     np.testing.assert_array_equal(one[1].scores, two[1].scores)
     nets = [path[2].begun.strategy[NAME].nets.weights["item/embedding"]["outer"] for path in (one, two)]
     assert np.abs(nets[0] - nets[1]).max() > 1e-3

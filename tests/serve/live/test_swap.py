@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ def test_requests_that_come_while_the_model_is_at_work_are_one_batch(tmp_path: P
     free = threading.Event()
     work = service.batcher.do(lambda _model: free.wait(10))
     futures = [service.batcher.recommend(user, exclude=True) for user in ("ann", "bob", "cid", "ann")]
+    assert not wait(futures, 0.1).done
     free.set()
     assert work.result(10)
     found = [future.result(10) for future in futures]
