@@ -69,7 +69,7 @@ def ccd(
     Deviations: pairs are drawn for each row of a batch in each step, not for each user every 5 epochs; what a user had
     in earlier increments is not known to a model that reads no history; the sum over users is a mean, as the data loss
     is; the head's negatives do not avoid the proxies' top items. Which rows count is as in
-    `incremental.strategies.lwf`. Each step scores the whole catalogue by both proxies and sorts it. weight = 0 is plain
+    `incremental.strategies.lwf`. Each step scores the whole catalogue by both proxies and compares it with `top` scores. weight = 0 is plain
     training. State: 2 floats a parameter, 1 bool an id.
     """
 
@@ -149,9 +149,11 @@ def pairs(student: Array, proxy: Array, allowed: Array, noise: Array, number: in
     student, proxy = (jax.lax.stop_gradient(jnp.where(allowed, scores, -jnp.inf)) for scores in (student, proxy))
     top = min(noise.shape[1], proxy.shape[1])
     best, items = jax.lax.top_k(proxy, top)
-    # How many items the model ranks before each: those to the right of it in the ascending scores.
-    place = jax.vmap(lambda line, of: jnp.searchsorted(line, of, side="right"))(
-        jnp.sort(student), jnp.take_along_axis(student, items, 1)
+    # The model's rank of each: some lines at a time, for a sort of all scores takes far longer on a CPU.
+    place = jax.lax.map(
+        lambda line: (line[0] <= line[1][:, None]).sum(1, dtype=jnp.int32),
+        (student, jnp.take_along_axis(student, items, 1)),
+        batch_size=8,
     )
     forgotten = proxy.shape[1] - place - jnp.arange(top)
     chance = jnp.where(jnp.isfinite(best), sharpness * forgotten + noise[:, :top], -jnp.inf)
