@@ -69,8 +69,8 @@ def ccd(
     Deviations: pairs are drawn for each row of a batch in each step, not for each user every 5 epochs; what a user had
     in earlier increments is not known to a model that reads no history; the sum over users is a mean, as the data loss
     is; the head's negatives do not avoid the proxies' top items. Which rows count is as in
-    `incremental.strategies.lwf`. Each step scores the whole catalogue by both proxies and compares it with `top` scores. weight = 0 is plain
-    training. State: 2 floats a parameter, 1 bool an id.
+    `incremental.strategies.lwf`. Each step scores the whole catalogue by both proxies and compares it with `top`
+    scores. weight = 0 is plain training. State: 2 floats a parameter, 1 bool an id.
     """
 
     def init(learner: Learner) -> Proxies:
