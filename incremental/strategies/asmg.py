@@ -29,12 +29,14 @@ class Window(NamedTuple):
         generator: what makes the served weights of the window
         hidden: of the GRU, `HIDDEN` trees as the parameters: after the sets that have left the window; linear: none
         known: whose rows are in the window
+        begun: [] int32: updates so far, the base part and the running one among them
     """
 
     older: tuple[Anchor, ...]
     generator: Generator
     hidden: tuple[Params, ...]
     known: Ids
+    begun: Array
 
 
 @checked
@@ -59,7 +61,8 @@ def asmg(
     h ← (1 - z) h + z h̃, with 4 numbers h and no biases; h starts from the sets that have left the window. Then
     Θ* = Θ_t + w · h + b. The authors have no Θ_t there. With it, and w = b = 0 at the start, an untrained G is plain
     training, and `rate` = 0 is off. Until the window is full, Θ_0, the base part's, stands in the empty places; G is
-    trained from the second increment on. The authors train it for some increments before the first test.
+    trained from the second update behind the base part on. The authors train it for some increments before the first
+    test.
 
     Only the single loss is here: their multiple one, Σ_j λ_j L(Θ*_j, D_{j+1}) over the window, needs the examples of
     earlier increments. Batches have `training.batch_size` examples (theirs 1,024), and their cost is not in the run's
@@ -125,10 +128,12 @@ def asmg(
     def init(learner: Learner) -> Window:
         params = learner.params
         hidden = (jax.tree.map(jnp.zeros_like, params),) * (HIDDEN if mode == "gru" else 0)
-        return Window((Anchor(params),) * (sets - 1), started(params, jax.random.key(0)), hidden, nobody(learner))
+        untrained = started(params, jax.random.key(0))
+        return Window((Anchor(params),) * (sets - 1), untrained, hidden, nobody(learner), jnp.int32(0))
 
     def begin(state: Window, learner: Learner, data: Data, key: Array, fit: Any) -> tuple[Window, Learner]:
-        params, known, later = learner.params, trained(learner), learner.increment > 1
+        # An update may pass increments over: what counts is how many updates there were, not the increment's number.
+        params, known, later = learner.params, trained(learner), state.begun > 1
         new = rows_of(problem, params, since(known, state.known), others=False)
         older = tuple(Anchor(jax.tree.map(jnp.where, new, params, each.params)) for each in state.older)
         hidden = tuple(jax.tree.map(lambda new, h: jnp.where(new, 0.0, h), new, each) for each in state.hidden)
@@ -151,7 +156,7 @@ def asmg(
             Anchor(jax.tree.map(lambda old, now: jnp.where(later, old, now), each.params, params)) for each in moved
         )
         hidden = jax.tree.map(lambda h: jnp.where(later, h, 0.0), passed(state, generator))
-        return Window(older, generator, hidden, known), learner
+        return Window(older, generator, hidden, known, state.begun + 1), learner
 
     def view(state: Window, params: Params, increment: Array, training: bool) -> Params:
         del increment

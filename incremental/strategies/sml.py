@@ -27,11 +27,13 @@ class Transfer(NamedTuple):
         past: the tables as they were when the increment began, w
         nets: their weights by the table's path
         known: whose rows are transferred
+        begun: [] int32: updates so far, the base part and the running one among them
     """
 
     past: Anchor
     nets: Net
     known: Ids
+    begun: Array
 
 
 @checked
@@ -103,10 +105,11 @@ def sml(
                 f"strategies.sml.hidden={hidden}: expected at least {2 * max(wide.values())}, twice the width of "
                 f"{max(wide, key=lambda path: wide[path])}, so that the net can start as plain training"
             )
-        return Transfer(kept(learner.params), started(learner.params, jax.random.key(0)), nobody(learner))
+        untrained = started(learner.params, jax.random.key(0))
+        return Transfer(kept(learner.params), untrained, nobody(learner), jnp.int32(0))
 
     def begin(state: Transfer, learner: Learner, data: Data, key: Array, fit: Any) -> tuple[Transfer, Learner]:
-        later = learner.increment > 1  # else there are no rows yet that were fitted through a net
+        later = state.begun > 1  # else there are no rows yet that were fitted through a net
         nets = jax.tree.map(
             lambda old, fresh: jnp.where(later, old, fresh),
             state.nets,
@@ -122,7 +125,7 @@ def sml(
         )
         params = transferred(nets, state, learner.params)
         known = jax.tree.map(lambda known: known & (learner.increment > 0), trained(learner))
-        return Transfer(kept(params), nets, known), learner._replace(params=params)
+        return Transfer(kept(params), nets, known, state.begun + 1), learner._replace(params=params)
 
     def view(state: Transfer, params: Params, increment: Array, training: bool) -> Params:
         del increment, training

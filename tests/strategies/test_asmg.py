@@ -28,6 +28,9 @@ def drawn() -> Any:
 SETS = [drawn() for _ in range(5)]
 
 
+LINEAR = asmg(PROBLEM, mode="linear", newest=0.5)
+
+
 def learner(params: Any, t: int, seen: Any = SEEN) -> Learner:
     return Learner(params, (), Catalogue(seen, NONE, {"user": jnp.zeros(1, bool)}), jnp.int32(t))
 
@@ -64,7 +67,7 @@ def softmax(a: Any) -> Any:
 
 
 def test_the_linear_generator_is_a_softmax_over_the_window_shared_by_a_tables_rows() -> None:
-    part = asmg(PROBLEM, mode="linear", newest=0.5)
+    part = LINEAR
     state, made = passed(part, 4)
     # D_2 is for Θ*_1 of (Θ_0, Θ_0, Θ_1). Here every a rises alike, which changes no share.
     share = softmax(np.array([0.0, 0.0, 0.5]))
@@ -81,6 +84,19 @@ def test_the_linear_generator_is_a_softmax_over_the_window_shared_by_a_tables_ro
         mixed = (softmax(own) * np.stack([SETS[i][path] for i in (2, 3, 4)])).sum(0)
         np.testing.assert_allclose(served[path], mixed, rtol=1e-5, atol=1e-6)
     assert part.view(state, SETS[4], NONE, True) is SETS[4]
+
+
+def test_increments_that_are_passed_over_put_no_set_into_the_window() -> None:
+    """With update.every, or a policy that waits, the first update after the base part is that of a later increment."""
+    state, noted = LINEAR.init(learner(SETS[4], -1, np.zeros(4, bool))), []
+    for t, params in ((0, SETS[4]), (3, SETS[0]), (6, SETS[1])):  # before the base part, after it, after increment 3
+        state, given = begun(LINEAR, state, learner(params, t), jax.random.key(t))
+        noted.append(given)
+    assert [int(given["epochs"]) for given in noted] == [0, 0, 1]
+    share = softmax(np.array([0.0, 0.0, 0.5]))
+    for path, found in noted[-1]["made"].items():
+        mixed = (share[0] + share[1]) * SETS[0][path] + share[2] * SETS[1][path]
+        np.testing.assert_allclose(found, mixed, rtol=1e-5, atol=1e-6)
 
 
 def sigmoid(x: Any) -> Any:

@@ -145,6 +145,18 @@ def test_an_update_is_a_fit_through_the_net_then_the_nets_training_then_the_tran
         np.testing.assert_array_equal(view["bias"], 2.0 * after.params["bias"])
 
 
+def test_after_increments_that_are_passed_over_the_net_has_nothing_to_learn_from_yet() -> None:
+    """With update.every, or a policy that waits, the first update after the base part is that of a later increment."""
+    sets = [drawn() for _ in range(2)]
+    state = sml(PROBLEM, hidden=HIDDEN).init(learner(sets[0], -1, np.zeros(4, bool)))
+    for t, params in ((0, sets[0]), (3, sets[1])):
+        state, after, noted, _ = begun(state, learner(params, t), jax.random.key(t))
+        assert int(noted["epochs"]) == 0
+        jax.tree.map(np.testing.assert_array_equal, after.params, params)
+    np.testing.assert_array_equal(rows_of(state.past.params), rows_of(sets[1]))
+    np.testing.assert_array_equal(state.known.labels, SEEN)
+
+
 def test_what_it_cannot_be_used_with_is_refused(documented: Any) -> None:
     with pytest.raises(UserError, match=r"strategies\.sml\.hidden=3: expected at least 4") as error:
         sml(PROBLEM, hidden=3).init(learner(drawn(), -1))
