@@ -23,8 +23,9 @@ def nobody(learner: Learner) -> Ids:
 
 
 def trained(learner: Learner) -> Ids:
-    """The ids of the learner's catalogue; in `begin` those of the upcoming increment are among them."""
-    return Ids(learner.catalogue.seen, learner.catalogue.arrived)
+    """The ids of the learner's training events; in `begin` those of the upcoming increment are among them. An item that
+    is a candidate without an event (data.unseen_items=known) is none of them."""
+    return Ids(learner.catalogue.events > 0, learner.catalogue.arrived)
 
 
 def since(now: Ids, before: Ids) -> Ids:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.ids import nobody, trained
 from incremental.core.mirrors import mirrored, path_of
 from incremental.core.strategy import Strategy
 from incremental.core.types import Data, Learner, Params, Problem, PyTree
@@ -44,8 +45,8 @@ def warm_rows(problem: Problem, *, source: Source = "mean", ridge: Positive = 1.
 
     def begin(known: Array, learner: Learner, data: Data, key: Array) -> tuple[Array, Learner]:
         del key
-        seen = learner.catalogue.seen
-        new = seen & ~known & known.any()
+        met = trained(learner).labels
+        new = met & ~known & known.any()
         if source == "text" and ("text" not in data.side or data.side["text"].ndim != 2):
             raise UserError(
                 "strategies.warm_rows: source=text needs a vector for each item's text: +text@data.text=hashed_words "
@@ -66,9 +67,9 @@ def warm_rows(problem: Problem, *, source: Source = "mean", ridge: Positive = 1.
 
         params = jax.tree_util.tree_map_with_path(warmed, learner.params)
         opt_state = without_past(problem, learner.opt_state, learner.params, new)
-        return seen, learner._replace(params=params, opt_state=opt_state)
+        return met, learner._replace(params=params, opt_state=opt_state)
 
-    return Strategy(init=lambda learner: jnp.zeros_like(learner.catalogue.seen), begin=begin)
+    return Strategy(init=lambda learner: nobody(learner).labels, begin=begin)
 
 
 def beside(table: Array, known: Array, data: Data, users: int) -> tuple[Array, Array]:

@@ -32,7 +32,7 @@ PROBLEM = Problem(NONE, apply, NONE, NONE, {"user": "user", "item": "item"}, Non
 
 
 def learner(params: Any) -> Learner:
-    return Learner(params, (), Catalogue(SEEN, NONE, {"user": USERS}), NONE)
+    return Learner(params, (), Catalogue(SEEN, SEEN, {"user": USERS}), NONE)
 
 
 def batch(users: Any, valid: Any) -> Batch:

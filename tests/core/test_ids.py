@@ -4,7 +4,9 @@ import jax
 import numpy as np
 
 from incremental.core.ids import Ids, nobody, rows_of, trained
-from incremental.core.types import Catalogue, Learner, Problem
+from incremental.core.spec import Sizes
+from incremental.core.steps import count_arrivals, empty_catalogue
+from incremental.core.types import Catalogue, Data, Learner, Problem
 
 NONE: Any = None
 TABLES = {"item/embedding": "item", "bias": "item", "user/embedding": "user"}
@@ -30,10 +32,18 @@ def test_tables_are_masked_by_row_and_all_else_as_a_whole() -> None:
 
 
 def test_the_sets_are_the_catalogues_and_nothing() -> None:
-    learner = Learner(PARAMS, (), Catalogue(ITEMS, NONE, {"user": USERS}), NONE)
+    learner = Learner(PARAMS, (), Catalogue(ITEMS, ITEMS, {"user": USERS}), NONE)
     np.testing.assert_array_equal(trained(learner).labels, ITEMS)
     np.testing.assert_array_equal(trained(learner).others["user"], USERS)
     assert not any(np.any(ids) for ids in jax.tree.leaves(nobody(learner)))
+
+
+def test_a_candidate_without_an_event_is_not_trained() -> None:
+    """With data.unseen_items=known every item is a candidate, so that all are `seen` from the base part on."""
+    data: Any = Data(NONE, NONE, NONE, np.array([2, 0]), {"user": np.array([1, 0])}, listed=np.arange(4) > 0)
+    catalogue = count_arrivals(empty_catalogue(Sizes(item=4, user=3)), data)
+    np.testing.assert_array_equal(catalogue.seen, [False, True, True, True])
+    np.testing.assert_array_equal(trained(Learner(PARAMS, (), catalogue, NONE)).labels, [False, False, True, False])
 
 
 def test_the_rows_of_the_labels_are_those_of_their_kind_whatever_it_is() -> None:

@@ -9,7 +9,7 @@ from incremental.core.types import Batch, Catalogue, Data, Learner
 NONE: Any = None
 ITEMS: Any = np.zeros(6, bool)
 USERS: Any = np.zeros(5, bool)
-LEARNER = Learner(NONE, NONE, Catalogue(ITEMS, NONE, {"user": USERS}), NONE)
+LEARNER = Learner(NONE, NONE, Catalogue(ITEMS, ITEMS, {"user": USERS}), NONE)
 
 
 def data(pairs: list[tuple[int, int, int]]) -> Data:

@@ -32,7 +32,7 @@ LINEAR = asmg(PROBLEM, mode="linear", newest=0.5)
 
 
 def learner(params: Any, t: int, seen: Any = SEEN) -> Learner:
-    return Learner(params, (), Catalogue(seen, NONE, {"user": jnp.zeros(1, bool)}), jnp.int32(t))
+    return Learner(params, (), Catalogue(seen, seen, {"user": jnp.zeros(1, bool)}), jnp.int32(t))
 
 
 @functools.partial(jax.jit, static_argnums=0)

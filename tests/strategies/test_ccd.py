@@ -40,7 +40,7 @@ ROWS = Batch({"x": X, "history": HISTORY}, LABELS, NONE, jnp.array([True, True, 
 
 
 def learner(params: Any, seen: Any = SEEN) -> Learner:
-    return Learner(params, (), Catalogue(seen, NONE, {"user": jnp.zeros(1, bool)}), jnp.int32(1))
+    return Learner(params, (), Catalogue(seen, seen, {"user": jnp.zeros(1, bool)}), jnp.int32(1))
 
 
 def made(**keys: Any) -> Any:

@@ -27,7 +27,7 @@ FIRST: Any = np.array([0, 1, 1, 0], bool)
 
 
 def learner(params: Any, seen: Any = FIRST) -> Learner:
-    return Learner(params, (), Catalogue(seen, NONE, {"user": jnp.zeros(1, bool)}), NONE)
+    return Learner(params, (), Catalogue(seen, seen, {"user": jnp.zeros(1, bool)}), NONE)
 
 
 @jax.jit

@@ -24,7 +24,7 @@ def apply(params: Any, inputs: Any, *, key: Any = None) -> Outputs:
 
 PROBLEM = Problem(NONE, apply, NONE, NONE, {}, None, NONE)
 NOBODY: Any = np.zeros(1, bool)
-LEARNER = Learner(OLD, (), Catalogue(NOBODY, NONE, {"user": NOBODY}), NONE)
+LEARNER = Learner(OLD, (), Catalogue(NOBODY, NOBODY, {"user": NOBODY}), NONE)
 ROWS = Batch({"x": jnp.array(X)}, NONE, NONE, jnp.array([True, True, False]), NONE)
 
 

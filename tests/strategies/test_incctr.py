@@ -51,7 +51,7 @@ def loss(link: Any, params: Any, batch: Batch, weight: Any, new: Any) -> Any:
 
     def term(params: Any, teacher: Any) -> Any:
         made = incctr(PROBLEM, weight=weight, link=link, new=new)
-        learner = Learner(teacher, (), Catalogue(jnp.array(SEEN), NONE, {"user": jnp.array(USERS)}), NONE)
+        learner = Learner(teacher, (), Catalogue(jnp.array(SEEN), jnp.array(SEEN), {"user": jnp.array(USERS)}), NONE)
         state, _ = made.end(made.init(learner), learner, NONE, NONE)
         joined = made.batch(state, batch, NONE)
         return made.loss(state, params, joined, apply(params, joined.inputs)), joined.weight
@@ -134,7 +134,7 @@ def test_weight_0_is_plain_fine_tuning() -> None:
 
 def test_before_the_first_increments_end_there_is_no_teacher() -> None:
     made = incctr(PROBLEM)
-    learner = Learner(OLD, (), Catalogue(jnp.array(SEEN), NONE, {"user": jnp.array(USERS)}), NONE)
+    learner = Learner(OLD, (), Catalogue(jnp.array(SEEN), jnp.array(SEEN), {"user": jnp.array(USERS)}), NONE)
     joined = jax.jit(lambda: made.batch(made.init(learner), rows(), NONE))()
     np.testing.assert_array_equal(joined.weight, WEIGHT)
     np.testing.assert_array_equal(joined.memory, 0.0)

@@ -25,7 +25,7 @@ def apply(params: Any, inputs: Any, *, key: Any = None) -> Outputs:
 
 
 PROBLEM = Problem(NONE, apply, NONE, NONE, {"item": "item"}, None, NONE)
-LEARNER = Learner(OLD, (), Catalogue(SEEN, NONE, {"user": USERS}), NONE)
+LEARNER = Learner(OLD, (), Catalogue(SEEN, SEEN, {"user": USERS}), NONE)
 ROWS = Batch({"x": jnp.array(X)}, NONE, NONE, jnp.ones(B, bool), NONE)
 
 

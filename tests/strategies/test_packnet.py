@@ -28,7 +28,7 @@ ENDS: Any = [{name: RNG.normal(size=leaf.shape).astype(np.float32) for name, lea
 
 
 def learner(params: Any) -> Learner:
-    return Learner(params, (), Catalogue(SEEN, NONE, {"user": jnp.zeros(1, bool)}), NONE)
+    return Learner(params, (), Catalogue(SEEN, SEEN, {"user": jnp.zeros(1, bool)}), NONE)
 
 
 class Jitted:

@@ -40,7 +40,7 @@ def of(start: Any, tables: dict[str, str] = TABLES) -> Problem:
 
 
 def learner(params: Any) -> Learner:
-    return Learner(params, (), Catalogue(jnp.array(SEEN), NONE, {"user": jnp.array(USERS)}), NONE)
+    return Learner(params, (), Catalogue(jnp.array(SEEN), jnp.array(SEEN), {"user": jnp.array(USERS)}), NONE)
 
 
 def value(start: Any, params: Any, *, tables: bool = False, weight: float = 2.0) -> Any:

@@ -22,7 +22,7 @@ PROBLEM = Problem(fresh, NONE, NONE, NONE, {"item": "item"}, None, NONE)
 
 
 def learner(seen: Any) -> Learner:
-    return Learner(OLD, (), Catalogue(seen, NONE, {"user": jnp.zeros(1, bool)}), NONE)
+    return Learner(OLD, (), Catalogue(seen, seen, {"user": jnp.zeros(1, bool)}), NONE)
 
 
 def made(shrink: Any = 0.5, perturb: Any = 0.1) -> Any:

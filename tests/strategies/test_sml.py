@@ -27,7 +27,7 @@ def drawn() -> Any:
 
 
 def learner(params: Any, t: int, seen: Any = SEEN) -> Learner:
-    return Learner(params, (), Catalogue(seen, NONE, {}), jnp.int32(t))
+    return Learner(params, (), Catalogue(seen, seen, {}), jnp.int32(t))
 
 
 def gelu(x: Any) -> Any:

@@ -37,7 +37,8 @@ def learner(tx: Any, seen: Any = SEEN) -> Learner:
 
     grads = jax.tree_util.tree_map_with_path(trained, params)
     _, opt_state = tx.update(grads, tx.init(params), params)
-    return Learner(params, opt_state, Catalogue(seen, NONE, {"user": jnp.zeros(W, bool)}), NONE)
+    # All are candidates from the start (data.unseen_items=known).
+    return Learner(params, opt_state, Catalogue(np.arange(V) > 0, seen, {"user": jnp.zeros(W, bool)}), NONE)
 
 
 def data(inputs: Any, labels: list[int]) -> Data:

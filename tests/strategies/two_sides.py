@@ -38,5 +38,5 @@ def data(t: int, pairs: list[tuple[int, int]]) -> Data:
 
 def learner(params: Any, known: Any) -> Learner:
     """A model that knows these users and items."""
-    catalogue = Catalogue(known["item"], NONE, {"user": known["user"]})
+    catalogue = Catalogue(known["item"], known["item"], {"user": known["user"]})
     return Learner(jax.tree.map(lambda leaf: jnp.float32(leaf), params), (), catalogue, NONE)
