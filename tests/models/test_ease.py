@@ -1,12 +1,13 @@
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from incremental.core.spec import Sizes, next_item
 from incremental.errors import UserError
 from incremental.models.ease import ease
-from tests.models.sessions import Event, Made, drawn, had
+from tests.models.sessions import Event, Made, drawn, had, updates
 
 SIZES = Sizes(item=12, user=40)
 PENALTY = 2.0
@@ -44,6 +45,16 @@ def test_updates_give_the_model_of_all_events_at_once(made: Made) -> None:
     np.testing.assert_allclose(state.learner.params["weights"][1:, 1:], weights[1:, 1:], atol=2e-6)
     scores = made.scores(state, [[3, 7, 3]])
     np.testing.assert_allclose(scores[0, 1:], (weights[3] + weights[7])[1:], atol=4e-6)
+
+
+def test_new_events_of_a_users_first_time_are_new_though_they_are_no_examples(made: Made) -> None:
+    """A cut divides the user's first day: items 1 | 2, 3, of which 1 and 2 are of one time, so that 2 has no past."""
+    increments = [[(1, 1), (2, 1), (2, 3)], [(1, 2), (1, 3)]]
+    before, data = updates(increments, length=LENGTH, room=128)
+    rows = jax.tree.map(lambda leaf: np.roll(leaf, -1, 0), data.rows)
+    state = made.update(made.init(jax.random.key(0)), before)
+    state = made.update(state, data._replace(rows=rows, size=np.int32(1)))
+    np.testing.assert_allclose(state.learner.params["weights"][1:, 1:], fitted(increments)[1:, 1:], atol=2e-6)
 
 
 def test_a_catalogue_too_large_is_refused(documented: Any) -> None:
