@@ -217,7 +217,7 @@ def step(setup: Setup, state: State, new: Batch, number: Array, key: Array) -> t
 
     Data loss: Σ_new w ℓ / Σ_new w + Σ_appended w ℓ / B.
     """
-    new = new._replace(candidates=state.learner.catalogue.seen, step=number)
+    new = new._replace(candidates=state.learner.catalogue.seen, step=number, own=len(new.labels))
     batch = setup.strategy.batch(state.strategy, new, named_key(key, "batch"))
     batch = with_negatives(batch._replace(**split({name: getattr(batch, name) for name in STORED})))
     if batch.candidates is not None:

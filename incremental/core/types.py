@@ -35,6 +35,7 @@ class Batch(NamedTuple):
         log_q: of the shape of `negatives`, float32, log of the expected number of draws of each
         step: [] int32, the update's steps before this one
         memory: what a strategy's `batch` hook leaves for its own `loss` and `grads`; others do not see it
+        own: how many rows, the first ones, are the update's own: `training.batch_size`; strategies appended the others
     """
 
     inputs: dict[str, Any]
@@ -48,6 +49,7 @@ class Batch(NamedTuple):
     log_q: Array | None = None
     step: Array | None = None
     memory: Any = None
+    own: Any = None
 
 
 STORED = Batch._fields[:6]  # those that describe an example on its own, as a memory keeps them

@@ -61,7 +61,7 @@ def beside(state: Rehearsal, new: Batch, rows: int, spread: bool, key: Array) ->
     if not spread:
         return sample(state.memory, rows, key)
     kept = jnp.maximum(state.memory.rows.valid.sum(dtype=jnp.int32), 1)
-    turn = in_turn(state, rows, len(new.labels))
+    turn = in_turn(state, rows, new.own)
     assert new.step is not None
     first = (new.step % kept) * turn
     old = buffer.drawn(state.memory, (first + jnp.arange(rows)) % kept)

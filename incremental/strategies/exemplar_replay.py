@@ -56,7 +56,7 @@ def exemplar_replay(
         own = old.weight * weight
         if adaptive:
             drawn = jnp.where(old.valid, old.weight, 0.0).sum()  # the mean over them, of a sum that is divided by B
-            own = own * state.adapted * len(batch.labels) / jnp.maximum(drawn, 1e-6)
+            own = own * state.adapted * batch.own / jnp.maximum(drawn, 1e-6)
         return buffer.beside(batch, old._replace(weight=own))
 
     def end(state: Rehearsal, learner: Learner, data: Data, key: Array) -> tuple[Rehearsal, Learner]:

@@ -79,7 +79,7 @@ def spmf(
 
     def batch(state: Ranked, batch: Batch, key: Array) -> Batch:
         slot, some = buffer.among(state.drawn, rows, key)
-        number = jnp.maximum(batches(state.size, len(batch.labels)), 1)
+        number = jnp.maximum(batches(state.size, batch.own), 1)
         turn = jnp.arange(rows) < -(-state.drawn.sum() // number)
         old = buffer.drawn(state.memory, slot)
         return buffer.beside(batch, old._replace(weight=old.weight * weight, valid=old.valid & some & turn))

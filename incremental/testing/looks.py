@@ -15,7 +15,7 @@ def first_batch(strategy: Strategy, own: Any, begun: State, data: Data, rows: in
 
     @jax.jit  # one program; op by op there would be dozens
     def drawn(own: Any, data: Data, seen: Any) -> Batch:
-        new = jax.tree.map(lambda leaf: leaf[:rows], data.rows)._replace(candidates=seen, step=jnp.int32(0))
+        new = jax.tree.map(lambda leaf: leaf[:rows], data.rows)._replace(candidates=seen, step=jnp.int32(0), own=rows)
         return strategy.batch(own, new, jax.random.key(0))
 
     batch: Batch = drawn(own, data, begun.learner.catalogue.seen)

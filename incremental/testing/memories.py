@@ -139,7 +139,7 @@ def _chances(subject: Subject, keeps: str, draws: str) -> Iterator[str]:
             epoch, place = jnp.divmod(i, steps)
             index = place * BATCH + jnp.arange(BATCH)
             new = jax.tree.map(lambda leaf: leaf[index], everything)
-            new = new._replace(candidates=learner.catalogue.seen, step=i)
+            new = new._replace(candidates=learner.catalogue.seen, step=i, own=BATCH)
             step_key = jax.random.fold_in(key, i)
             batch = strategy.batch(own, new, jax.random.fold_in(step_key, 0))
             extra = len(batch.labels) - BATCH
@@ -187,7 +187,7 @@ def _chances(subject: Subject, keeps: str, draws: str) -> Iterator[str]:
         return
     new = jax.tree.map(lambda leaf: leaf[:BATCH], everything)
     later = jnp.full(BATCH, 10**6, jnp.int32)
-    new = new._replace(increment=later, candidates=learner.catalogue.seen, step=jnp.int32(0))
+    new = new._replace(increment=later, candidates=learner.catalogue.seen, step=jnp.int32(0), own=BATCH)
 
     def drawn(key: Array) -> tuple[Array, Array]:
         batch = strategy.batch(own, new, key)

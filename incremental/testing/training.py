@@ -66,7 +66,7 @@ def fill(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
     def weights(rows: Array) -> Array:
         new = jax.tree.map(lambda leaf: leaf[:BATCH], subject.data[2].rows)
         valid = new.valid & (jnp.arange(BATCH) < rows)
-        new = new._replace(candidates=begun.learner.catalogue.seen, step=jnp.int32(0), valid=valid)
+        new = new._replace(candidates=begun.learner.catalogue.seen, step=jnp.int32(0), valid=valid, own=BATCH)
         batch = strategy.batch(own, new, jax.random.key(0))
         return jnp.where(batch.valid, batch.weight, 0.0)[BATCH:]
 

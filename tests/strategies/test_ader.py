@@ -83,7 +83,7 @@ def lost(own: Any, state: Any, batch: Any, weight: Any) -> Any:
 
 begin = jax.jit(lambda state, learner, data: made().begin(state, learner, data, jax.random.key(0))[0])
 end = jax.jit(lambda state, learner, data: made().end(state, learner, data, jax.random.key(0)))
-NEW = rows(B, B, seed=8)
+NEW = rows(B, B, seed=8)._replace(own=B)
 
 
 def softmax(scores: Any) -> Any:

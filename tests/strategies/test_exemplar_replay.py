@@ -59,7 +59,7 @@ def finished(**how: Any) -> Memory:
 
 
 FIELDS: list[Any] = [LABELS[8:10], np.ones(2, np.float32), np.ones(2, bool), np.ones(2, np.int32)]
-NEW = Batch({"x": X[8:10]}, *FIELDS)
+NEW = Batch({"x": X[8:10]}, *FIELDS, own=2)
 
 
 def kept(memory: Memory, items: int = 0, adapted: float = 0.0, size: int = 0) -> Rehearsal:
@@ -121,6 +121,17 @@ def test_aders_weight_is_that_of_the_replayed_rows_mean(memory: Memory) -> None:
     old = np.asarray(joined.weight)[2:]
     assert old.sum() / np.asarray(joined.weight)[:2].sum() == pytest.approx(0.8 * 0.25, rel=1e-5)
     np.testing.assert_allclose(np.unique(old) / old.min(), np.sort(memory.rows.weight) / memory.rows.weight.min())
+
+
+def test_rows_that_others_have_appended_change_neither_weight_nor_turn(memory: Memory) -> None:
+    """A batch of two own rows behind which a strategy before this one has put two more."""
+    longer = Batch({"x": X[6:10]}, *(np.resize(field, 4) for field in FIELDS), step=jnp.int32(0), own=2)  # type: ignore[arg-type]
+    strategy = made(0.8, adaptive=True, spread=True)
+    batch = jax.jit(lambda own, new: strategy.batch(own, new, jax.random.key(4)))
+    state = kept(memory, adapted=0.25, size=5)
+    alone, beside = batch(state, NEW._replace(step=jnp.int32(0))), batch(state, longer)
+    np.testing.assert_array_equal(beside.valid[4:], alone.valid[2:])
+    np.testing.assert_array_equal(beside.weight[4:], alone.weight[2:])
 
 
 def test_the_adaptive_weight_follows_items_and_examples() -> None:

@@ -64,7 +64,7 @@ def recorded(state: Ranked, new: Batch, first_pass: Any) -> Ranked:
 
 @jax.jit
 def batched(state: Ranked, new: Batch, seed: Any, weight: Any) -> Batch:
-    return made(weight=weight).batch(state, new, jax.random.key(seed))
+    return made(weight=weight).batch(state, new._replace(own=B), jax.random.key(seed))
 
 
 START = jax.jit(lambda: made().init(LEARNER))()
@@ -130,11 +130,20 @@ def test_a_batch_comes_with_drawn_members_each_once_an_epoch_on_average() -> Non
         np.testing.assert_array_equal(joined[0].weight, [1.0] * B + [0.25] * ROWS)
 
 
+def test_rows_that_others_have_appended_change_nothing_of_how_many_come() -> None:
+    """Two of three members in each of two batches of 4, also where a strategy before this one has doubled the batch."""
+    state = FILLED._replace(drawn=jnp.array([True, False, True, True, False]), size=jnp.int32(8))
+    joined = batched(state, rows([7, 6, 5, 4, 3, 2, 1, 1]), 0, np.float32(1))
+    assert int(joined.valid[2 * B :].sum()) == 2
+
+
 def test_nothing_drawn_is_plain_fine_tuning() -> None:
     new = rows([7, 6, 5, 0])
     for state in (START, FILLED):
         joined = batched(state, new, 0, np.float32(1))
-        jax.tree.map(lambda leaf, own: np.testing.assert_array_equal(leaf[:B], own), joined._replace(memory=None), new)
+        jax.tree.map(
+            lambda leaf, own: np.testing.assert_array_equal(leaf[:B], own), joined._replace(memory=None, own=None), new
+        )
         assert not np.asarray(joined.valid)[B:].any()
 
 
