@@ -46,12 +46,15 @@ class Metric(NamedTuple):
             "text" [V, F] float, the items' vectors (`data.text`), 0 where an item has no text;
             any kind of ids of the data, such as "category" [V] int32: that of the item's first event that has one, 0
             where none has.
+        whole: whether it needs every event of a test, as where it goes by a user's events: a sample of them
+            (`evaluation.events`) is then refused
     """
 
     name: str
     measure: Callable[..., Any]
     k: int | None = None
     reads: tuple[str, ...] = ()
+    whole: bool = False
 
     def __str__(self) -> str:
         return self.name

@@ -34,4 +34,4 @@ def per_user(*, of: str, target: Literal["mean", "last", "first"] = "mean") -> M
             return float(values[::-1][last].mean())
         return float((np.bincount(number, values) / events).mean())
 
-    return Metric(f"{'users' if target == 'mean' else target}-{of}", measure)
+    return Metric(f"{'users' if target == 'mean' else target}-{of}", measure, whole=True)

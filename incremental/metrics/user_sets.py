@@ -39,4 +39,4 @@ def user_sets(*, of: str) -> Metric:
             value = (best < k) / (np.where(best < k, best, 0.0) + 1.0 if kind == "mrr" else 1.0)
         return float(value.mean())
 
-    return Metric(f"sets-{of}", measure)
+    return Metric(f"sets-{of}", measure, whole=True)

@@ -8,6 +8,7 @@ import jax
 from incremental.core.program import Program
 from incremental.core.types import Anchor
 from incremental.errors import UserError
+from incremental.metrics.metric import Metric
 from incremental.run.executor import Executor
 from incremental.run.feed import Feed
 from incremental.run.policy import Update
@@ -44,6 +45,13 @@ def check(
     if feed.endless and stream.validate_on == "next":
         raise UserError(
             "data.validate_on=next: an update of a log that goes on cannot wait for the increment after it; choose own"
+        )
+    if feed.sample is not None and (
+        whole := [str(each) for each in metrics if isinstance(each, Metric) and each.whole]
+    ):
+        raise UserError(
+            f"evaluation.metrics: {', '.join(whole)} goes by all events of a user in a test, of which "
+            f"evaluation.events={feed.sample.events} draws some; leave one of the two out"
         )
     inputs = executor.way.inputs(feed.sizes(0))
     refuse(metrics, stream, executor.way.at(feed.sizes(0, inputs)).program)

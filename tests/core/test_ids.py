@@ -1,6 +1,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from incremental.core.ids import Ids, nobody, rows_of, trained
@@ -40,7 +41,8 @@ def test_the_sets_are_the_catalogues_and_nothing() -> None:
 
 def test_a_candidate_without_an_event_is_not_trained() -> None:
     """With data.unseen_items=known every item is a candidate, so that all are `seen` from the base part on."""
-    data: Any = Data(NONE, NONE, NONE, np.array([2, 0]), {"user": np.array([1, 0])}, listed=np.arange(4) > 0)
+    of_all: Any = np.arange(4) > 0
+    data = Data(NONE, NONE, NONE, jnp.array([2, 0]), {"user": jnp.array([1, 0])}, listed=of_all)
     catalogue = count_arrivals(empty_catalogue(Sizes(item=4, user=3)), data)
     np.testing.assert_array_equal(catalogue.seen, [False, True, True, True])
     np.testing.assert_array_equal(trained(Learner(PARAMS, (), catalogue, NONE)).labels, [False, False, True, False])

@@ -13,9 +13,12 @@ from incremental.core.program import Program
 from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy
 from incremental.core.types import Anchor, Batch, Learner, bytes_of
+from incremental.data.choosing import Sample
 from incremental.data.stream import Stream
 from incremental.errors import UserError
+from incremental.metrics.per_user import per_user
 from incremental.metrics.ranking import per_event
+from incremental.metrics.user_sets import user_sets
 from incremental.models.popularity import popularity
 from incremental.run import alone, loop
 from incremental.run.alone import Bound, Build
@@ -586,6 +589,16 @@ def test_a_log_that_goes_on_has_no_next_increment_to_validate_on(documented: Cal
     with pytest.raises(UserError, match=r"data\.validate_on=next") as error:
         check(feed, executor, lab.FINETUNE, ("ndcg@10",), matrix=False, batch_size=None)
     documented("a live log validated on its next increment", error.value)
+
+
+def test_means_over_users_of_a_sample_of_events_are_refused(documented: Callable[[str, object], None]) -> None:
+    """Of ranks 0 to 3 of one user's four items one drawn event has ndcg@2 0.41 on average, the set 1."""
+    feed = Feed(lab.stream(), sample=Sample(10))
+    executor = Executor(alone.Alone(lab.build(lab.Spec())))
+    metrics = "ndcg@10", per_user(of="ndcg@10", target="last"), user_sets(of="ndcg@10")
+    with pytest.raises(UserError, match=r"last-ndcg@10, sets-ndcg@10 goes by all .*evaluation\.events=10") as error:
+        check(feed, executor, lab.FINETUNE, metrics, matrix=False, batch_size=None)
+    documented("a metric of users beside a sample of events", error.value)
 
 
 def test_who_is_to_come_has_row_0_in_a_validation_on_the_next_increment() -> None:
