@@ -1,6 +1,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -53,7 +54,7 @@ def test_new_events_of_a_users_first_time_are_new_though_they_are_no_examples(ma
     before, data = updates(increments, length=LENGTH, room=128)
     rows = jax.tree.map(lambda leaf: np.roll(leaf, -1, 0), data.rows)
     state = made.update(made.init(jax.random.key(0)), before)
-    state = made.update(state, data._replace(rows=rows, size=np.int32(1)))
+    state = made.update(state, data._replace(rows=rows, size=jnp.int32(1)))
     np.testing.assert_allclose(state.learner.params["weights"][1:, 1:], fitted(increments)[1:, 1:], atol=2e-6)
 
 

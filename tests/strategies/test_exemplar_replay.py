@@ -59,7 +59,7 @@ def finished(**how: Any) -> Memory:
 
 
 FIELDS: list[Any] = [LABELS[8:10], np.ones(2, np.float32), np.ones(2, bool), np.ones(2, np.int32)]
-NEW = Batch({"x": X[8:10]}, *FIELDS, own=2)
+NEW = Batch({"x": X[8:10]}, *FIELDS)._replace(own=2)
 
 
 def kept(memory: Memory, items: int = 0, adapted: float = 0.0, size: int = 0) -> Rehearsal:
@@ -125,7 +125,8 @@ def test_aders_weight_is_that_of_the_replayed_rows_mean(memory: Memory) -> None:
 
 def test_rows_that_others_have_appended_change_neither_weight_nor_turn(memory: Memory) -> None:
     """A batch of two own rows behind which a strategy before this one has put two more."""
-    longer = Batch({"x": X[6:10]}, *(np.resize(field, 4) for field in FIELDS), step=jnp.int32(0), own=2)  # type: ignore[arg-type]
+    fields: list[Any] = [np.resize(field, 4) for field in FIELDS]
+    longer = Batch({"x": X[6:10]}, *fields)._replace(step=jnp.int32(0), own=2)
     strategy = made(0.8, adaptive=True, spread=True)
     batch = jax.jit(lambda own, new: strategy.batch(own, new, jax.random.key(4)))
     state = kept(memory, adapted=0.25, size=5)

@@ -37,8 +37,8 @@ def learner(tx: Any, seen: Any = SEEN) -> Learner:
 
     grads = jax.tree_util.tree_map_with_path(trained, params)
     _, opt_state = tx.update(grads, tx.init(params), params)
-    # All are candidates from the start (data.unseen_items=known).
-    return Learner(params, opt_state, Catalogue(np.arange(V) > 0, seen, {"user": jnp.zeros(W, bool)}), NONE)
+    candidates = jnp.arange(V) > 0  # from the start (data.unseen_items=known)
+    return Learner(params, opt_state, Catalogue(candidates, seen, {"user": jnp.zeros(W, bool)}), NONE)
 
 
 def data(inputs: Any, labels: list[int]) -> Data:
