@@ -26,7 +26,8 @@ class Scores(NamedTuple):
 
 @checked
 def incctr(problem: Problem, *, weight: Share = 0.2, link: Link = "softmax", new: Share = 0.0) -> Strategy:
-    """Loss: (1/Σ w_x) Σ_x w_x [(1 - λ_x) ℓ(y, p) + λ_x ℓ(q, p)] over the examples x, λ_x = `weight`.
+    """Loss: (1/Σ w_x) Σ_x w_x [(1 - λ_x) ℓ(y, p) + λ_x ℓ(q, p)] over the examples x, λ_x = `weight`; those that a
+    strategy before this one appended have w_x / B in place of w_x / Σ w_x.
 
     ℓ(y, p) is the head's own loss. q and p are what the teacher and the model say of x, by `link`, over the label y and
     the items that the head draws for the batch; where it draws none, over the candidates:
@@ -58,7 +59,9 @@ def incctr(problem: Problem, *, weight: Share = 0.2, link: Link = "softmax", new
             known = known & state.known.others["user"][batch.inputs["user"]]
         mixed = state.teacher.ready * weight * jnp.where(known, 1.0, new)
         own = jnp.where(batch.valid, batch.weight, 0.0)
-        share = mixed * own / jnp.maximum(own.sum(), 1e-6)
+        new_ones = jnp.arange(len(own)) < batch.own
+        total = jnp.maximum(jnp.where(new_ones, own, 0.0).sum(), 1e-6)
+        share = mixed * own / jnp.where(new_ones, total, batch.own)  # as the data loss weighs them
         return batch._replace(weight=batch.weight * (1.0 - mixed), memory=share)
 
     def loss(state: Taught, params: Params, batch: Batch, outputs: Outputs) -> Array:

@@ -42,7 +42,8 @@ PROBLEM = Problem(NONE, apply, NONE, NONE, {"user": "user", "item": "item"}, Non
 
 
 def rows(user: Any = USER, label: Any = LABEL, **fields: Any) -> Batch:
-    return Batch({"user": jnp.array(user)}, jnp.array(label), WEIGHT, VALID, NONE, candidates=CANDIDATES, **fields)
+    batch = Batch({"user": jnp.array(user)}, jnp.array(label), WEIGHT, VALID, NONE, candidates=CANDIDATES, **fields)
+    return batch._replace(own=B)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -113,6 +114,21 @@ def test_the_term_is_the_cross_entropy_of_the_two_models(link: str, negatives: A
     _, (gradient, _) = loss(link, OLD, batch, np.float32(0.3), np.float32(0.0))
     for leaf in jax.tree.leaves(gradient):
         np.testing.assert_allclose(leaf, 0.0, atol=1e-7)
+
+
+def test_labels_and_teacher_weigh_an_appended_example_alike() -> None:
+    """The last two of four are those of another strategy: each has its weight / 2, whatever the two own ones weigh."""
+    batch = rows()._replace(own=2)
+    (value, _), _ = loss("softmax", NOW, batch, np.float32(0.3), np.float32(0.0))
+    whole = [
+        loss(
+            "softmax", NOW, batch._replace(valid=VALID & (np.arange(B) == x), own=B), np.float32(0.3), np.float32(0.0)
+        )[0][0]
+        for x in range(B)
+    ]
+    weight = np.where(VALID, WEIGHT, 0.0)
+    share = np.where(np.arange(B) < 2, weight / weight[:2].sum(), weight / 2)
+    assert float(value) == pytest.approx(sum(share * np.array(whole, float)), rel=1e-5)
 
 
 def test_an_example_of_an_id_that_the_teacher_did_not_know_keeps_its_label() -> None:
