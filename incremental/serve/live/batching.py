@@ -5,11 +5,12 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
+from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from incremental.serve.live.model import BUCKETS, Best, Model
+from incremental.serve.live.model import BUCKETS, Best, Model, piece
 from incremental.serve.live.people import Asked, People
 from incremental.serve.live.refused import Refused
 
@@ -89,8 +90,9 @@ class Batcher:
             first = self.queue.popleft()
             if isinstance(first, Job):
                 return first
+            waiting = takewhile(lambda each: isinstance(each, Request), islice(self.queue, BUCKETS[-1] - 1))
             batch = [first]
-            while self.queue and len(batch) < BUCKETS[-1] and isinstance(self.queue[0], Request):
+            for _ in range(piece(1 + sum(1 for _ in waiting)) - 1):
                 batch.append(self.queue.popleft())  # type: ignore[arg-type]
             return batch
 

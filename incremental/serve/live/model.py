@@ -25,11 +25,10 @@ from incremental.run.feed import read_by, within
 from incremental.serve.live import versions
 from incremental.serve.live.feed import Making
 from incremental.serve.live.people import Asked, People
+from incremental.serve.live.products import apart
 from incremental.serve.live.tail import BLOCK, Tail
 
-# Requests that a compiled function answers. One is padded to two: on a CPU, XLA's product of one row with the
-# table may be a slow loop. With matrix factorisation and 10^5 items it took five times as long.
-BUCKETS = (2, 8, 64, 256)
+BUCKETS = (1, 8, 64, 256)  # requests that a compiled function answers
 EPSILON = 1e-12
 
 
@@ -63,9 +62,11 @@ def top(program: Program, k: int, state: State, inputs: dict[str, Array], had: A
 
     `had` [B, V] bool: items that are left out.
     """
-    scores = program.scores(state, inputs)
+    scores = apart(program.scores)(state, inputs)
     values, items = top_k(jnp.where(had, -jnp.inf, scores), k)
-    return values, items, counted(state, scores)
+    # Of all scores are looked at only those of whom the best ones leave it open.
+    may = ((values == state.learner.catalogue.events[items]) | (values == -jnp.inf)).all(1)
+    return values, items, jax.lax.cond(may.any(), lambda: counted(state, scores), lambda: may)
 
 
 def score(program: Program, state: State, inputs: dict[str, Array], item: Array) -> tuple[Array, Array]:
@@ -122,15 +123,13 @@ class Model:
 
     def best(self, people: People, asked: Sequence[Asked], exclude: Sequence[bool]) -> list[Best]:
         """The best items for each user, at most 256 of them; without those had where `exclude` says so."""
-        if (first := piece(len(asked))) < len(asked):
-            return self.best(people, asked[:first], exclude[:first]) + self.best(people, asked[first:], exclude[first:])
         rows = bucket(len(asked))
         had = np.zeros((rows, self.sizes.slots), bool)
         for row, (each, leave) in enumerate(zip(asked, exclude, strict=True)):
             if leave:
                 had[row, each.had[each.had < had.shape[1]]] = True
         inputs = self.inputs(people, asked, rows)
-        values, items, fallback = jax.device_get(self.functions.top(self.state, inputs, had))
+        values, items, fallback = map(np.asarray, self.functions.top(self.state, inputs, had))
         found = []
         for row in range(len(asked)):
             number = int((values[row] > -np.inf).sum())
@@ -182,8 +181,8 @@ def placed(leaf: Any) -> Any:
 
 def piece(number: int) -> int:
     """How many of so many requests to answer at once: all, unless more than half of their bucket would be padding."""
-    rows = bucket(number)
-    return number if rows <= max(2 * number, BUCKETS[1]) else max(each for each in BUCKETS if each <= number)
+    rows = bucket(min(number, BUCKETS[-1]))
+    return min(number, rows) if rows <= 2 * number else max(each for each in BUCKETS if each <= number)
 
 
 def bucket(number: int) -> int:
