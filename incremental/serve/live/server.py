@@ -1,5 +1,6 @@
 """The server process: one event loop, which ends cleanly at SIGTERM and SIGINT."""
 
+import gc
 import logging
 import signal
 import socket
@@ -37,6 +38,8 @@ def serve(settings: Settings, log: Log, loader: Loader) -> None:
     except BaseException:
         listener.close()
         raise
+    gc.collect()
+    gc.freeze()  # all that is there stays, and a collection that looks at it holds every request up for 0.16 s
     where = f"[{settings.host}]" if ":" in settings.host else settings.host
     logging.getLogger("incremental.serve").info("http://%s:%d", where, listener.getsockname()[1])
     config = uvicorn.Config(
