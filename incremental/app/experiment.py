@@ -85,6 +85,14 @@ def executed(config: Mapping[str, Any], store: Store | None) -> dict[str, Any] |
         print(f"{directory.path}: this run is finished; its results are there, and nothing was done")
         return found.summary
     parts = assemble(config, found.stream)
+    if found.grown:
+        try:
+            check_parts(parts, bases_of(config, parts.stream, store))
+        except UserError as error:
+            raise UserError(
+                f"{directory.path}: the run cannot go on with these new events, and stays as it is: {error}. Or give "
+                "the same command again when there are more events"
+            ) from None
     found.open(config)
     with contextlib.closing(directory), tracing(directory.path / "profile", config["profile"]):
         return run_in(directory, parts, config, store, found.notes)
@@ -155,6 +163,19 @@ def feed_of(parts: Parts) -> Feed:
     """The stream as the run's configuration feeds it."""
     measured = parts.evaluation
     return Feed(parts.stream, listed=measured.listed, whole=parts.whole, sample=measured.sample)
+
+
+def check_parts(parts: Parts, bases: Mapping[int, Bases] = {}) -> None:
+    """A UserError where the parts do not fit together."""
+    check(
+        feed_of(parts),
+        Executor(Alone(parts.build)),
+        parts.update,
+        parts.evaluation.metrics,
+        matrix=parts.evaluation.matrix,
+        batch_size=parts.batch_size,
+        bases=bases,
+    )
 
 
 def bases_of(config: Mapping[str, Any], stream: Stream, store: Store | None) -> dict[int, Bases]:

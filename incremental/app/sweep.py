@@ -20,6 +20,7 @@ from incremental.app.experiment import (
     Execution,
     bases_of,
     check_options,
+    check_parts,
     execute,
     feed_of,
     learned,
@@ -30,8 +31,6 @@ from incremental.app.rundir import RunDirectory, deciding
 from incremental.app.tracking import tracked
 from incremental.errors import UserError
 from incremental.run import memory
-from incremental.run.alone import Alone
-from incremental.run.check import check
 from incremental.run.executor import Executor
 from incremental.run.lanes import Lanes, Programs
 from incremental.run.loop import run_stream
@@ -234,17 +233,7 @@ def opening(config: Config, store: Store, *, first: bool) -> tuple[Parts, RunDir
     found = find(config)
     parts = assemble(config, found.stream)
     if first:
-        measured, bases = parts.evaluation, bases_of(config, parts.stream, store)
-        executor = Executor(Alone(parts.build))
-        check(
-            feed_of(parts),
-            executor,
-            parts.update,
-            measured.metrics,
-            matrix=measured.matrix,
-            batch_size=parts.batch_size,
-            bases=bases,
-        )
+        check_parts(parts, bases_of(config, parts.stream, store))
     found.open(config)
     return parts, found.directory
 

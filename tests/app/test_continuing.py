@@ -376,3 +376,22 @@ def test_a_directory_with_a_save_stays(tmp_path: Path) -> None:
 def test_no_message_says_to_remove_a_checkpoint() -> None:
     for module in (checkpoint, cli, sweep):
         assert "remove {" not in Path(str(module.__file__)).read_text()
+
+
+def test_new_events_that_cannot_be_trained_on_leave_the_finished_run_as_it_is(
+    tmp_path: Path, documented: Documented
+) -> None:
+    """It can go on once there are others."""
+    own = [*FIXED, "model=cooccurrence", f"runs={tmp_path / 'runs'}"]
+    write(tmp_path, events(FIRST))
+    execute(command(tmp_path, *own))
+    run = only(tmp_path / "runs")
+    alone = pl.DataFrame({"user": [99], "item": [1], "time": [1_704_067_200 + FIRST * 3600], "title": ["thing 1"]})
+    write(tmp_path, pl.concat([events(FIRST), alone]))
+    said = refused(command(tmp_path, *own, "continue=true"))
+    assert "stays as it is: increment 3 has no training example with an earlier event of its user" in said
+    documented("new events that no update can train on", plain(said))
+    assert (run / "summary.json").exists()
+    write(tmp_path, events())
+    execute(command(tmp_path, *own, "continue=true"))
+    assert table(run)["evaluated_on"].max() == 4
