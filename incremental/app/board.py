@@ -109,15 +109,15 @@ class Board:
         group.quality.setdefault(job, []).extend(found)
 
     def finished(self, job: int, line: str = "", *, before: bool = False) -> None:
-        """A job is over; `before` the sweep began."""
+        """A job is over; `before`: what it had left is not the work of this sweep."""
         self.skipped += (1.0 - self.share[job]) if before else 0.0
         self.share[job] = 1.0
         if line:
             self.say(line)
 
     def failed(self, job: int, error: UserError) -> UserError:
-        """A job is over, by an error, which is told at once and given back."""
-        self.finished(job)
+        """A job is over, by an error, which is told at once and given back; what it had left was not done."""
+        self.finished(job, before=True)
         self.failures += 1
         for group in self.groups:
             group.parts.pop(job, None)
