@@ -7,6 +7,13 @@ from incremental.report.direction import direction, is_quality
 from incremental.report.factors import Group, mixed
 from incremental.report.front import front
 from incremental.report.grid import APART, COSTS, EXPLAINED_BY
+from incremental.report.settings import differing
+
+RULES = (
+    *("data.task", "data.targets", "data.unseen_items", "data.minimum_history", "data.exclude_seen", "data.ties"),
+    *("data.validate_on", "evaluation.events", "evaluation.new_users"),
+)
+"""the keys that say which events are tested, and against what"""
 
 
 def notes(table: Table) -> list[str]:
@@ -79,6 +86,8 @@ def notes(table: Table) -> list[str]:
     if len({run.increments for row in rows for run in row.runs}) > 1:
         lengths = [f"{_name(row)} {'/'.join(_lengths(row))}" for row in rows]
         found.append(f"The runs do not have the same number of increments: {', '.join(lengths)}.")
+    for column in columns:
+        found += _measured_otherwise([row for row in rows if row.column == column], baseline, table.row_factors)
     groups = [Group(row.label, row.column, row.factors, row.runs) for row in rows]
     for label, keys in mixed(groups).items():
         differ = "; ".join(f"{key} ({', '.join(values)})" for key, values in keys.items())
@@ -116,6 +125,28 @@ def _tests(rows: Sequence[Row], metric: str, baseline: str) -> list[str]:
             f"every seed gives {', '.join(same)} the same difference to {baseline}, so that p is the limit "
             "of the test: 1 if the difference is zero, 0 if not."
         )
+    return found
+
+
+def _measured_otherwise(rows: Sequence[Row], baseline: str, factors: Sequence[str]) -> list[str]:
+    """Which rows of a column were not tested on the events, or by the rules, of the others."""
+    first = next((row for row in rows if row.label == baseline), rows[0])
+    data = {run.seed: run.data for run in first.runs}
+
+    def another(row: Row) -> bool:
+        pairs = [(run.data, data.get(run.seed, [])) for run in row.runs]
+        return any(a != b for own, theirs in pairs for a, b in zip(own, theirs, strict=False))
+
+    found = []
+    if others := [_name(row) for row in rows if another(row)]:
+        found.append(
+            f"Other data than {_name(first)}'s: {', '.join(others)}. They were tested on other events, so that a "
+            "difference to it, and its p, is not of the method alone."
+        )
+    differ = differing([run.settings for row in rows for run in row.runs])
+    if rules := [f"{key} ({', '.join(values)})" for key, values in differ.items() if key in {*RULES} - {*factors}]:
+        where = f" of {rows[0].column}" if rows[0].column else ""
+        found.append(f"The runs{where} were not tested by the same rules: {'; '.join(rules)}.")
     return found
 
 

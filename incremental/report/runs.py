@@ -20,6 +20,7 @@ SUMMARY = "summary.json"
 EVALUATIONS = "evaluations.csv"
 EPOCHS = "epochs.csv"
 CONFIG = "config.yaml"
+DATA = "data/data.json"
 COLUMNS = ["trained_until", "evaluated_on", "metric", "value", "count"]
 
 Numbers = Mapping[str, float | None]
@@ -66,6 +67,16 @@ class Run:
         """The rows of ``evaluations.csv``, read when first asked for; none without a directory."""
         found = [] if self.directory is None else read_evaluations(self.directory / EVALUATIONS)
         return [row for row in found if row[1] > self.past] if self.past else found
+
+    @cached_property
+    def data(self) -> list[str]:
+        """What stands for the events of each part of the stream, the base part first; empty where it is not known."""
+        if self.directory is None:
+            return []
+        try:
+            return [part["digest"] for part in json.loads((self.directory / DATA).read_text(encoding="utf-8"))["parts"]]
+        except (OSError, ValueError, KeyError, TypeError):  # of an older version
+            return []
 
     @cached_property
     def epochs(self) -> list[dict[str, float]]:

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -291,3 +292,23 @@ def test_a_row_is_the_best_at_telling_classes(metric: str) -> None:
 def test_what_is_better_less_is_named(study: Path) -> None:
     compared = table(read_runs([study]).finished)
     assert "Less is better: forgetting, s/update, examples, memory." in compared.notes
+
+
+def test_rows_of_other_data_or_rules_are_told(write_run: Any, tmp_path: Path) -> None:
+    """A row is compared with what was tested on the same events; each seed may be a stream of its own."""
+    for row, seed, base, rules in (
+        ("finetune", 0, "a", ""),
+        ("finetune", 1, "b", ""),
+        ("ewc", 0, "a", ""),
+        ("ewc", 1, "b", ""),
+        ("replay", 0, "a", "data: {unseen_items: drop}"),
+        ("replay", 1, "x", "data: {unseen_items: drop}"),
+    ):
+        run = write_run(row, seed, [0.2, 0.3 + 0.01 * seed], config=rules)
+        (run / "data").mkdir()
+        (run / "data" / "data.json").write_text(json.dumps({"parts": [{"digest": base}, {"digest": "c"}]}))
+    said = table(read_runs([tmp_path / "runs"]).finished).notes
+    assert [note for note in said if note.startswith("Other data than finetune's: replay. They were tested")]
+    assert "The runs were not tested by the same rules: data.unseen_items (absent, drop)." in said
+    kept = table([run for run in read_runs([tmp_path / "runs"]).finished if run.row != "replay"]).notes
+    assert not [note for note in kept if "Other data" in note or "rules" in note]
