@@ -15,6 +15,10 @@ RULES = (
 )
 """the keys that say which events are tested, and against what"""
 
+AHEAD = {"data.cleaning.duplicates": "last", "data.unseen_items": "known", "data.validate_on": "next"}
+"""the keys by which a run looks into the future, and the values that do; beside a count above 1 of `CORES`"""
+CORES = ("data.cleaning.k_core", "data.cleaning.minimum_session")
+
 
 def notes(table: Table) -> list[str]:
     """The notes of a table, one sentence or two each."""
@@ -86,6 +90,7 @@ def notes(table: Table) -> list[str]:
     if len({run.increments for row in rows for run in row.runs}) > 1:
         lengths = [f"{_name(row)} {'/'.join(_lengths(row))}" for row in rows]
         found.append(f"The runs do not have the same number of increments: {', '.join(lengths)}.")
+    found += _ahead(rows)
     for column in columns:
         found += _measured_otherwise([row for row in rows if row.column == column], baseline, table.row_factors)
     groups = [Group(row.label, row.column, row.factors, row.runs) for row in rows]
@@ -126,6 +131,17 @@ def _tests(rows: Sequence[Row], metric: str, baseline: str) -> list[str]:
             "of the test: 1 if the difference is zero, 0 if not."
         )
     return found
+
+
+def _ahead(rows: Sequence[Row]) -> list[str]:
+    """What of the runs' protocols reads events that were still to come."""
+    looking: dict[str, list[str]] = {}
+    for row in rows:
+        for key, value in {key: value for run in row.runs for key, value in run.settings.items()}.items():
+            if (key in AHEAD and value == AHEAD[key]) or (key in CORES and isinstance(value, int) and value > 1):
+                looking.setdefault(f"{key}={value}", []).append(_name(row))
+    said = [what if len(of) == len(rows) else f"{what} ({', '.join(of)})" for what, of in looking.items()]
+    return [f"The runs look into the future: {', '.join(said)}."] if said else []
 
 
 def _measured_otherwise(rows: Sequence[Row], baseline: str, factors: Sequence[str]) -> list[str]:

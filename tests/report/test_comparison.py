@@ -312,3 +312,10 @@ def test_rows_of_other_data_or_rules_are_told(write_run: Any, tmp_path: Path) ->
     assert "The runs were not tested by the same rules: data.unseen_items (absent, drop)." in said
     kept = table([run for run in read_runs([tmp_path / "runs"]).finished if run.row != "replay"]).notes
     assert not [note for note in kept if "Other data" in note or "rules" in note]
+
+
+def test_what_looks_into_the_future_is_told(write_run: Any, tmp_path: Path) -> None:
+    write_run("finetune", 0, [0.2], config="data: {unseen_items: known, cleaning: {k_core: 1}}")
+    write_run("ewc", 0, [0.2], config="data: {unseen_items: known, cleaning: {k_core: 5, duplicates: first}}")
+    said = table(read_runs([tmp_path / "runs"]).finished).notes
+    assert "The runs look into the future: data.unseen_items=known, data.cleaning.k_core=5 (ewc)." in said
