@@ -1,5 +1,6 @@
 """What stands for a path in a run's identity: what lies there, and not where it lies."""
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -9,6 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from incremental.encoders.files import modules
+from incremental.errors import UserError
+
 BLOCK = 1 << 22  # bytes read at once
 
 
@@ -16,10 +20,10 @@ def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with the contents in place of local paths: what `path`, a key that ends in `_path`, and `base` name.
 
     A file stands for itself and for those beside it of the same name (`a.inter`, `a.item`), a folder for the files in
-    it and in folders such as `year=2024`, without other folders and what is hidden, a pattern (`part-*.csv`) for what
-    it matches, a base run for its identity. A relative `..._path` is looked for beside `path`. What there is
-    not, such as a checkpoint by its name in a hub's cache, is left as it is. `cache` says where numbers are kept, and
-    not which.
+    it and in folders such as `year=2024` or, of a checkpoint, `1_Pooling`, without other folders and what is hidden,
+    a pattern (`part-*.csv`) for what it matches, a base run for its identity. A relative `..._path` is looked for
+    beside `path`. What there is not, such as a checkpoint by its name in a hub's cache, is left as it is. `cache`
+    says where numbers are kept, and not which.
     """
     found = within(config)
     if config.get("base"):
@@ -92,12 +96,16 @@ def of(path: Path) -> str | None:
 
 
 def inside(folder: Path) -> dict[str, Path]:
-    """The files of a folder, and of those folders in it that are parts of a table (`year=2024`), by name."""
+    """The files of a folder, and of those folders in it that are parts of a table (`year=2024`), or of a checkpoint as
+    its modules.json says (`1_Pooling`), by name."""
     files: dict[str, Path] = {}
+    named: set[str] = set()
+    with contextlib.suppress(UserError):  # a file of this name that is none
+        named = {each["path"] for each in modules(folder)}
     for one in folder.iterdir():
         if one.is_file() and not one.name.startswith("."):
             files[one.name] = one
-        elif one.is_dir() and "=" in one.name:
+        elif one.is_dir() and ("=" in one.name or one.name in named):
             files |= {f"{one.name}/{name}": each for name, each in inside(one).items()}
     return files
 

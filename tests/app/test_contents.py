@@ -76,6 +76,22 @@ def test_a_folder_is_the_files_in_it(data: Path) -> None:
     assert of(data) != before
 
 
+def test_a_checkpoint_is_its_modules_too(data: Path, tmp_path: Path) -> None:
+    """Of one in several folders, which its modules.json names, pooling and weights lie in these."""
+    encoder = tmp_path / "encoder"
+    (encoder / "1_Pooling").mkdir(parents=True)
+    (encoder / "notes").mkdir()
+    (encoder / "modules.json").write_text('[{"type": "Pooling", "path": "1_Pooling"}]')
+    (encoder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "cls"}')
+    before = identity(config(data, encoder=encoder))
+    (encoder / "notes" / "config.json").write_text("{}")
+    assert identity(config(data, encoder=encoder)) == before
+    (encoder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
+    assert identity(config(data, encoder=encoder)) != before
+    (encoder / "modules.json").write_text("no list")
+    assert identity(config(data, encoder=encoder)) != before
+
+
 def test_a_file_is_those_of_its_name(data: Path) -> None:
     """RecBole's titles are in a file that no key names."""
     before = of(data / "events.csv")
