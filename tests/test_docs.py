@@ -17,6 +17,7 @@ PAGES = [
 ]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 TITLE = re.compile(r"^#+ (.+)$", re.MULTILINE)
+PLACE = re.compile(r"`((?:tests|scripts|experiments|incremental|configs|docs)/[\w./-]+)")
 BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
@@ -39,6 +40,11 @@ def test_the_catalogue_is_up_to_date() -> None:
         path.stem for group in ("model", "head", "strategy") for path in (ROOT / "configs" / group).glob("*.yaml")
     ]
     assert not [name for name in groups if f"| [{name}](" not in made]
+
+
+def test_every_file_of_this_project_that_a_page_names_is_there() -> None:
+    named = {place for page in PAGES for place in PLACE.findall(page.read_text(encoding="utf-8"))}
+    assert not [place for place in sorted(named) if not (ROOT / place).exists()]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
