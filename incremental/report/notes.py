@@ -8,6 +8,7 @@ from incremental.report.factors import Group, mixed
 from incremental.report.front import front
 from incremental.report.grid import APART, COSTS, EXPLAINED_BY
 from incremental.report.settings import differing
+from incremental.report.statistics import Estimate
 
 RULES = (
     *("data.task", "data.targets", "data.unseen_items", "data.minimum_history", "data.exclude_seen", "data.ties"),
@@ -15,6 +16,7 @@ RULES = (
 )
 """the keys that say which events are tested, and against what"""
 
+NONE = Estimate(None, None, 0)
 AHEAD = {"data.cleaning.duplicates": "last", "data.unseen_items": "known", "data.validate_on": "next"}
 """the keys by which a run looks into the future, and the values that do; beside a count above 1 of `CORES`"""
 CORES = ("data.cleaning.k_core", "data.cleaning.minimum_session")
@@ -56,6 +58,9 @@ def notes(table: Table) -> list[str]:
                 else "when the metric says nothing of an event, its docstring tells"
             )
             found.append(f"No {metric} (–): {', '.join(silent)}. No test event counted: {why}.")
+        measured = {_name(row): (row.quality[metric].get("prequential", NONE).n, len(row.runs)) for row in rows}
+        if fewer := [f"{name} {n} of {runs}" for name, (n, runs) in measured.items() if 0 < n < runs]:
+            found.append(f"{metric} is a mean over fewer runs than the row has: {', '.join(fewer)} measured it.")
     if len({tuple(run.seed for run in row.runs) for row in rows}) > 1:
         found.append(
             "The rows do not all have the same seeds: a mean is over the row's own, a test over the shared ones."

@@ -168,6 +168,13 @@ def test_unknown_names_say_what_there_is() -> None:
         table([Run("replay", 0, {})])
 
 
+def test_a_mean_over_some_of_the_runs_says_so() -> None:
+    runs = [Run(row, seed, {NDCG: {"prequential": 0.1 * seed}}) for row in ("finetune", "ewc") for seed in (1, 2, 3)]
+    runs[-1] = Run("ewc", 3, {NDCG: {"prequential": None}})
+    said = [note for note in table(runs).notes if "fewer runs" in note]
+    assert said == [f"{NDCG} is a mean over fewer runs than the row has: ewc 2 of 3 measured it."]
+
+
 def test_a_row_that_was_not_measured_comes_last() -> None:
     compared = table(runs_of({"new": {0: None, 1: None}, "finetune": FINETUNE}))
     assert [row.label for row in compared.rows] == ["finetune", "new"]
