@@ -118,9 +118,9 @@ class Execution:
         self.directory.epochs(snapshot.progress.epochs)
         self.checkpoints.save(snapshot)
 
-    def finish(self, result: Result, lanes: int = 1) -> dict[str, Any]:
-        """Writes the summary and closes the tracker; `lanes` shared the seconds."""
-        summary = self.directory.finish(self.config["name"], self.config["row"], result, lanes)
+    def finish(self, result: Result) -> dict[str, Any]:
+        """Writes the summary and closes the tracker."""
+        summary = self.directory.finish(self.config["name"], self.config["row"], result)
         self.tracker.finish({"metrics": summary["metrics"], "cost": summary["cost"]})
         return summary
 

@@ -167,14 +167,14 @@ class RunDirectory:
         )
         write_atomically(self.path / "epochs.csv", text.getvalue())
 
-    def finish(self, name: str, row: str, result: Result, lanes: int) -> dict[str, Any]:
-        """Writes summary.json and returns its content; `lanes` runs shared the seconds."""
+    def finish(self, name: str, row: str, result: Result) -> dict[str, Any]:
+        """Writes summary.json and returns its content; its lanes are the most that shared the seconds of an update."""
         content = {
             "name": name,
             "row": row,
             "seed": self.config["seed"],
             "increments": len(result.costs) - 1,
-            "lanes": lanes,
+            "lanes": max(cost.lanes for cost in result.costs),
             "early": list(result.early),
             "status": "finished",
             "config": self.identity,

@@ -221,7 +221,7 @@ def pack(configs: Mapping[int, Config], board: Board, outcomes: dict[int, Outcom
                 if isinstance(result, UserError):
                     outcomes[job] = result
                     continue
-                outcomes[job] = summary = execution.finish(result, len(jobs))
+                outcomes[job] = summary = execution.finish(result)
                 quality = summary["metrics"][group.metric]["prequential"]
                 board.finished(job, f"  {execution.directory.path}: prequential {group.metric} {shown(quality)}")
     return None

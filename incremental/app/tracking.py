@@ -154,7 +154,9 @@ class Curves:
 
     def increment(self, cost: Cost, tested: Sequence[Record]) -> None:
         """One point of every curve over increments."""
-        costs = {f"cost/{name}": float(value) for name, value in cost._asdict().items() if name != "increment"}
+        costs = {
+            f"cost/{name}": float(value) for name, value in cost._asdict().items() if name not in ("increment", "lanes")
+        }
         self.log("increment", cost.increment, {**{record.metric: record.value for record in tested}, **costs})
 
     def log(self, axis: str, at: int, values: dict[str, float]) -> None:

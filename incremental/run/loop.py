@@ -255,7 +255,7 @@ class Run:
         for lane in lanes:
             own = self.progress[lane]
             spent = own.seconds, own.compile_seconds, own.waited_seconds, own.wall_seconds, own.examples
-            cost = Cost(t, *spent, int(epochs[lane]), int(written[lane]), kept)
+            cost = Cost(t, *spent, int(epochs[lane]), int(written[lane]), kept, self.executor.lanes)
             self.progress[lane] = Progress(t, records=own.records, costs=(*own.costs, cost), epochs=own.epochs)
 
     def clock(self, lanes: Sequence[int], *, training: bool = True) -> None:

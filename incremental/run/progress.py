@@ -37,6 +37,7 @@ class Cost(NamedTuple):
         epochs
         parameters_written: parameters in the rows that the update changed
         memory_bytes: strategy state, and past interactions that the update reads
+        lanes: that shared the seconds
     """
 
     increment: int
@@ -48,6 +49,7 @@ class Cost(NamedTuple):
     epochs: int
     parameters_written: int
     memory_bytes: int
+    lanes: int = 1
 
 
 class Epoch(NamedTuple):

@@ -1,10 +1,14 @@
 """What a run's summary says that its updates cost."""
 
+from pathlib import Path
+
 import pytest
 
+from incremental.app.rundir import RunDirectory
+from incremental.run.checkpoint import from_json, to_json
 from incremental.run.feed import BYTES_AN_INTERACTION
 from incremental.run.policy import update
-from incremental.run.progress import Cost, Result, total_cost
+from incremental.run.progress import Cost, Progress, Result, total_cost
 from tests import lab
 
 
@@ -31,6 +35,13 @@ def test_means_are_over_the_updates_that_there_were() -> None:
     assert (never["updates"], never["seconds_per_update"], never["parameters_written"]) == (0, 0.0, 0.0)
     assert never["memory_bytes"] == 7  # the base part's strategies
     assert (never["waited_per_update"], never["wall_per_update"]) == (pytest.approx(0.2), 1.0)  # of an increment
+
+
+def test_a_run_that_is_resumed_alone_says_how_many_shared_its_seconds_before(tmp_path: Path) -> None:
+    costs = [Cost(t, 1.0, 0.0, 0.0, 1.0, 10, 1, 5, 0, lanes) for t, lanes in enumerate((8, 8, 1))]
+    assert from_json(to_json(Progress(costs=tuple(costs)))).costs == tuple(costs)
+    directory = RunDirectory(tmp_path, "sasrec", {"seed": 0, "devices": {}})
+    assert directory.finish("sasrec", "finetune", Result(None, None, (), tuple(costs)))["lanes"] == 8
 
 
 @pytest.mark.usefixtures("shared_programs")
