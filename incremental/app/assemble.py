@@ -10,6 +10,7 @@ from functools import partial as fixed
 from typing import Any, Literal, NamedTuple
 
 import jax
+import optax
 from jax import Array
 
 from incremental.app import config as schema
@@ -19,7 +20,7 @@ from incremental.core.gradient import Training, make
 from incremental.core.graph import EDGES, no_edges, on_edges
 from incremental.core.problem import Baseline, Head, Model, problem, read
 from incremental.core.program import Program
-from incremental.core.sharding import over
+from incremental.core.sharding import Devices, over
 from incremental.core.spec import Sizes, Spec
 from incremental.core.strategy import Strategy
 from incremental.core.tower import on_texts, reading
@@ -99,6 +100,12 @@ class Parts(NamedTuple):
 
 def refuse_unknown(config: Mapping[str, Any]) -> None:
     """Refuses keys of the top level that nothing reads, and strategies that are no nodes."""
+    for key in ("data", *NODES):
+        if not isinstance(config.get(key), Mapping):
+            raise UserError(
+                f"{key}={json.dumps(config.get(key))}: expected a node with _target_ and keys of its own; leave {key} "
+                "as it is, and set its keys"
+            )
     strategies = config.get("strategies")
     if strategies is not None and not isinstance(strategies, Mapping):
         raise UserError(
@@ -155,17 +162,20 @@ def assemble(config: Mapping[str, Any], stream: Stream | None = None) -> Parts:
     environment.check()
     config = completed(config)
     stream = stream_of(config) if stream is None else stream
-    update = schema.build(config["update"], "update")
-    measured = schema.build(config["evaluation"], "evaluation")._replace(listed=stream.unseen_items == "listed")
+    update = schema.build(config["update"], "update", kind=Update)
+    measured = schema.build(config["evaluation"], "evaluation", kind=Evaluation)._replace(
+        listed=stream.unseen_items == "listed"
+    )
     if measured.sample is not None:
         measured = measured._replace(sample=measured.sample._replace(seed=config["data"].get("seed", 0)))
-    steps = schema.build(config["training"], "training")
-    spread = schema.build(config["devices"], "devices")
+    steps = schema.build(config["training"], "training", kind=Training)
+    spread = schema.build(config["devices"], "devices", kind=Devices)
     if not spread.distributed:
         environment.device()
     factory = schema.partial(config["model"], "model")
     # The oracle takes the stream, whose law it knows; a learned model must not.
     model = factory(stream) if "stream" in inspect.signature(factory.func).parameters else factory()
+    schema.of_kind(model, (Model, Baseline), config["model"], "model")
     read(model, stream.spec)
     names = sorted(config["strategies"] or {})
     if isinstance(model, Baseline):
@@ -232,13 +242,14 @@ def _stream(described: str, contents: str) -> Stream:
     `contents` stands for what lies at its paths now.
     """
     del contents
-    return schema.build(json.loads(described), "data")
+    return schema.build(json.loads(described), "data", kind=Stream)
 
 
 def _learned(config: Mapping[str, Any], measured: Evaluation, spec: Spec) -> Build:
     """The build of a learned model."""
-    model, head = schema.build(config["model"], "model"), schema.build(config["head"], "head")
+    model, head = schema.build(config["model"], "model"), schema.build(config["head"], "head", kind=Head)
     optimizer, steps = schema.partial(config["optimizer"], "optimizer"), schema.build(config["training"], "training")
+    schema.of_kind(optimizer(), optax.GradientTransformation, config["optimizer"], "optimizer")
     factories = {
         name: schema.partial(node, f"strategies.{name}") for name, node in (config["strategies"] or {}).items()
     }

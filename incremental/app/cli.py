@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -60,7 +61,7 @@ def raw(config: DictConfig, key: str) -> str | None:
 
 def composed(overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, str]]:
     """The config of an `incremental` command line, open and not yet resolved, and what was chosen for its groups."""
-    check(overrides, multirun=False)
+    refuse_nameless(check(overrides, multirun=False))
     try:
         with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
             config: Any = hydra.compose("config", [*map(typed, overrides)], return_hydra_config=True)
@@ -73,6 +74,15 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, str]]:
     del config["hydra"]
     replaced(config, given, choices)
     return config, choices
+
+
+def refuse_nameless(overrides: Sequence[Override]) -> None:
+    """Refuses what is no name where one of a group's choices is named: null, a number, a truth value."""
+    for one in overrides:
+        folder, named = config_folder() / one.key_or_group, one.is_delete() or one.is_sweep_override()
+        if not named and (folder.is_dir() or one.key_or_group == "method") and not isinstance(one.value(), str | list):
+            there = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "finetune, replay, …"
+            raise UserError(f"{one.input_line}: expected a name ({there}); for the default leave it out")
 
 
 def swept(overrides: Sequence[str]) -> list[str]:
@@ -254,7 +264,7 @@ def main() -> None:
     with reported():
         sys.argv[1:] = map(typed, sys.argv[1:])
         overrides, multirun = command(sys.argv[1:])
-        check(overrides, multirun=multirun)
+        refuse_nameless(check(overrides, multirun=multirun))
         if multirun:
             placed = dict(zip(overrides, swept(overrides), strict=True))
             sys.argv = [placed.get(argument, argument) for argument in sys.argv]

@@ -45,17 +45,27 @@ class _Outside(_Mismatch):
     """The number is of the right type, and outside of its bounds."""
 
 
-def build(node: Any, where: str, /, *args: Any, **provided: Any) -> Any:
+def build(node: Any, where: str, /, *args: Any, kind: Any = object, **provided: Any) -> Any:
     """The object that `node` describes, its factory called with `args`; `where` is the node's dotted key.
 
-    `provided` are keyword-only parameters that the program gives in place of the config.
+    `provided` are keyword-only parameters that the program gives in place of the config. A UserError where the factory
+    makes no `kind`, a class or a tuple of them.
     """
     call = partial(node, where, **provided)
     try:
         inspect.signature(call).bind(*args)
     except TypeError as error:
         raise UserError(f"{where}: {node['_target_']} does not fit here: {error}") from None
-    return call(*args)
+    return of_kind(call(*args), kind, node, where)
+
+
+def of_kind(made: Any, kind: Any, node: Mapping[str, Any], where: str) -> Any:
+    """What a node's factory has made; a UserError where it is no `kind`, a class or a tuple of them."""
+    if not isinstance(made, kind):
+        kinds = " or a ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        found = type(made).__name__
+        raise UserError(f"{where}: {node['_target_']} makes a {found}, where the configuration needs a {kinds}")
+    return made
 
 
 def partial(node: Any, where: str, /, **provided: Any) -> functools.partial[Any]:

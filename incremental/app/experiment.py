@@ -14,7 +14,7 @@ import numpy as np
 
 from incremental.app import config as schema
 from incremental.app import names
-from incremental.app.assemble import LIVE, NODES, Parts, assemble, completed, refuse_unknown
+from incremental.app.assemble import LIVE, NODES, Evaluation, Parts, assemble, completed, refuse_unknown
 from incremental.app.bases import OfRun, Store, said
 from incremental.app.console import Console, shown
 from incremental.app.continuing import find
@@ -22,7 +22,7 @@ from incremental.app.estimate import estimate, per_example
 from incremental.app.rundir import RunDirectory, settings
 from incremental.app.tracking import Tracker, tracked
 from incremental.core.problem import Baseline
-from incremental.core.sharding import first_process, join
+from incremental.core.sharding import Devices, first_process, join
 from incremental.core.types import bytes_of
 from incremental.data.stream import Stream
 from incremental.domains import Seed, refuse
@@ -64,7 +64,7 @@ def execute(config: Mapping[str, Any], store: Store | None = None) -> dict[str, 
     """
     config = completed(config)
     check_options(config)
-    join(schema.build(config["devices"], "devices"))
+    join(schema.build(config["devices"], "devices", kind=Devices))
     if not first_process():  # the first one writes, tracks and prints for all
         config = {**config, "tracking": {**config["tracking"], "mode": "disabled"}}
         with contextlib.redirect_stdout(None):
@@ -260,6 +260,7 @@ def check_options(config: Mapping[str, Any]) -> None:
         if wrong or (key == "debug" and value not in (None, "nan")):
             raise UserError(f"{key}={value!r}: expected {allowed}")
     refuse("seed", config["seed"], [Seed])
+    schema.build(config["evaluation"], "evaluation", kind=Evaluation)  # first: training.metric follows from it
     for key in NODES:
         schema.partial(config[key], key)
 

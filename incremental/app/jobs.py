@@ -26,7 +26,7 @@ def uncomposed(loader: Any, config: Any, job: list[str]) -> str | None:
     """Why a job's configuration cannot be composed, or None."""
     try:
         loader.load_sweep_config(config, list(job))
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last one: of a choice that is no name
         if (said := choices(error)) is not None:
             return said
         lines = [str(each).strip().splitlines()[0] for each in (error, error.__cause__) if each is not None]

@@ -10,7 +10,9 @@ from typing import Any, Literal, NamedTuple
 import pytest
 
 from incremental.app import config
+from incremental.core.problem import Head
 from incremental.errors import UserError
+from incremental.run.policy import Update
 
 HERE = __name__
 
@@ -211,3 +213,10 @@ def test_what_is_not_a_node_or_does_not_fit() -> None:
 def test_config_imports_no_jax() -> None:
     code = "import sys, incremental.app.config; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_factory_that_makes_something_else_is_refused() -> None:
+    node = {"_target_": "incremental.core.optimizers.adam"}
+    said = "optimizers.adam makes a GradientTransformationExtraArgs, where the configuration needs a Head or a Update"
+    with pytest.raises(UserError, match=f"^head: incremental.core.{said}$"):
+        config.build(node, "head", kind=(Head, Update))

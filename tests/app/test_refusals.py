@@ -30,6 +30,20 @@ from incremental.app import cli
             "evaluation.metrics=[]",
             "evaluation.metrics=[]: expected one metric or more, such as [ndcg@10]; the first leads",
         ),
+        (
+            "data/cut=null",
+            "data/cut=null: expected a name (at_quantile, counts, daily, fixed, leave_one_out, monthly, "
+            "periods, weekly); for the default leave it out",
+        ),
+        (
+            "training=null",
+            "training=null: expected a node with _target_ and keys of its own; leave training as it is, "
+            "and set its keys",
+        ),
+        (
+            "evaluation.metrics=[1]",
+            "evaluation.metrics: expected list[str or a node whose _target_ makes a Metric], got [1] (list)",
+        ),
         ("~data.fold", "Could not delete from config. 'data.fold' does not exist"),
         ("hydra.launcher.n_jobs=2", "hydra.launcher.n_jobs=2: there is no such key"),
         ("hydra.sweep.dirr=x", "hydra.sweep.dirr=x: there is no such key; hydra.sweep has dir, subdir"),
