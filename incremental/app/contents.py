@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from incremental.data.sources.files import PACKED
 from incremental.encoders.files import modules
 from incremental.errors import UserError
 
@@ -78,7 +79,10 @@ def is_place(key: str, value: Any) -> bool:
 def of(path: Path) -> str | None:
     """A hash of the names and contents of what is at `path`; None where nothing is."""
     if path.is_file():
-        files = {one.suffix: one for one in path.parent.iterdir() if one.stem == path.stem and one.is_file()}
+        stem = stem_of(path)
+        files = {
+            one.name.removeprefix(stem): one for one in path.parent.iterdir() if stem_of(one) == stem and one.is_file()
+        }
     elif path.is_dir():
         files = inside(path)
     elif matched := [Path(one) for one in glob.glob(str(path), recursive=True)]:
@@ -93,6 +97,12 @@ def of(path: Path) -> str | None:
         return None
     known = [(name, one.stat().st_size, digest(one, one.stat().st_mtime_ns)) for name, one in sorted(files.items())]
     return f"content {hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]}"
+
+
+def stem_of(file: Path) -> str:
+    """The name that a file has in common with those beside it, compressed or not: a of a.inter and of a.item.gz."""
+    packed = next((end for end in PACKED if end and file.name.endswith(end)), "")
+    return Path(file.name.removesuffix(packed)).stem
 
 
 def inside(folder: Path) -> dict[str, Path]:

@@ -101,6 +101,15 @@ def test_a_file_is_those_of_its_name(data: Path) -> None:
     assert of(data / "events.csv") != before
 
 
+@pytest.mark.parametrize(("log", "titles"), [("a.inter.gz", "a.item"), ("a.inter", "a.item.zst")])
+def test_compressed_or_not(log: str, titles: str, tmp_path: Path) -> None:
+    (tmp_path / log).write_text("x")
+    (tmp_path / titles).write_text("one")
+    before = of(tmp_path / log)
+    (tmp_path / titles).write_text("other")
+    assert of(tmp_path / log) != before
+
+
 def test_a_name_that_is_no_path_stays(data: Path, tmp_path: Path) -> None:
     one, two = config(data, encoder=Path("a/checkpoint")), config(data, encoder=Path("another/checkpoint"))
     assert identity(one) != identity(two)
