@@ -112,6 +112,7 @@ def test_a_trial_that_fails_has_no_value_and_stops_no_other(tmp_path: Path) -> N
         ({"increments": None}, [], "hydra.sweeper.increments=None: expected n, 1 or more: hyper-parameters are chosen"),
         ({"trials": 0}, [], "hydra.sweeper.trials=0: expected 1 or more"),
         ({"sampler": "Best"}, [], "hydra.sweeper.sampler=Best: expected a class of optuna.samplers"),
+        ({"sampler": "GridSampler"}, [], "hydra.sweeper.sampler=GridSampler: expected a class of optuna.samplers that"),
         ({}, [f"{RATE}=0.1"], "nothing to search; give a key an interval or several values"),
         ({}, [f"{RATE}=tag(log,interval(0,1))"], "learning_rate=tag(log,interval(0,1)): "),
         ({}, ["+x=1"], "another search is kept there"),

@@ -133,8 +133,13 @@ def check(config: DictConfig, increments: int | None, trials: int, generation: i
     for name, value in (("trials", trials), ("generation", generation)):
         if value < 1:
             raise UserError(f"hydra.sweeper.{name}={value}: expected 1 or more")
-    if not isinstance(getattr(optuna.samplers, sampler, None), type):
-        raise UserError(f"hydra.sweeper.sampler={sampler}: expected a class of optuna.samplers, such as TPESampler")
+    try:
+        getattr(optuna.samplers, sampler)(seed=0)
+    except (AttributeError, TypeError):
+        raise UserError(
+            f"hydra.sweeper.sampler={sampler}: expected a class of optuna.samplers that needs no more than a seed, "
+            "such as TPESampler"
+        ) from None
     metric = str(config.evaluation.metrics[0])
     if not is_quality(metric):
         raise UserError(f"evaluation.metrics: the first, {metric}, is maximised, but more of it is not better")
