@@ -150,7 +150,7 @@ def _ahead(rows: Sequence[Row]) -> list[str]:
 
 
 def _measured_otherwise(rows: Sequence[Row], baseline: str, factors: Sequence[str]) -> list[str]:
-    """Which rows of a column were not tested on the events, or by the rules, of the others."""
+    """Which rows of a column have not the increments, or were not tested by the rules, of the others."""
     first = next((row for row in rows if row.label == baseline), rows[0])
     data = {run.seed: run.data for run in first.runs}
 
@@ -161,7 +161,7 @@ def _measured_otherwise(rows: Sequence[Row], baseline: str, factors: Sequence[st
     found = []
     if others := [_name(row) for row in rows if another(row)]:
         found.append(
-            f"Other data than {_name(first)}'s: {', '.join(others)}. They were tested on other events, so that a "
+            f"Other data than {_name(first)}'s: {', '.join(others)}. Their increments have other events, so that a "
             "difference to it, and its p, is not of the method alone."
         )
     differ = differing([run.settings for row in rows for run in row.runs])

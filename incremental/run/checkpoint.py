@@ -93,12 +93,14 @@ class Checkpoints:
             return None
         args = self.ocp.args
         advice = "start a run of its own in another folder with runs=..."
+        earlier = [other for other in self.manager.all_steps() if other != step]
+        before = f"move this folder away to go on from the save before it ({max(earlier)}), or " if earlier else ""
         broken = f"{self.directory}/{step}: the checkpoint cannot be read"
         try:
             about = self.manager.restore(step, args=args.Composite(about=args.JsonRestore()))["about"]
             version = about.get("version", 1)
         except Exception as error:
-            raise UserError(f"{broken} ({_first(error)}); {advice}") from None
+            raise UserError(f"{broken} ({_first(error)}); {before}{advice}") from None
         if version != VERSION:
             raise UserError(
                 f"{self.directory}/{step}: the checkpoint has the format of version {version}, this code reads version "
@@ -118,7 +120,7 @@ class Checkpoints:
                 wanted |= {"fit": state.fit, "before": before, **({} if best is None else {"best": best})}
             tree = self.manager.restore(step, args=args.Composite(tree=args.StandardRestore(wanted)))["tree"]
         except Exception as error:
-            raise UserError(f"{broken} ({_first(error)}); {advice}") from None
+            raise UserError(f"{broken} ({_first(error)}); {before}{advice}") from None
         fit = tree["fit"] if progress.begun else fresh_fit()
         own = State(tree["learner"], tree["strategy"], fit, tree["key"])
         return Snapshot(own, tree.get("best"), tree.get("before"), sizes, progress)

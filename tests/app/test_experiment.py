@@ -1,6 +1,7 @@
 """Whole runs in small: their files, resuming, refusals."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -343,7 +344,17 @@ def test_a_corrupt_checkpoint_is_refused_and_kept(tmp_path: Path, monkeypatch: p
     with pytest.raises(Stopped):
         execute(config)
     monkeypatch.undo()
-    broken = [path for path in (only(tmp_path) / "checkpoint").rglob("*") if path.is_file()]
+    first = only(tmp_path) / "checkpoint" / "1"
+    last = shutil.copytree(first, first.with_name("2"))
+    for path in last.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"not a checkpoint")
+    with pytest.raises(
+        UserError, match=r"/2: the checkpoint cannot be read .*; move this folder away to go on from .* \(1\)"
+    ):
+        execute(config)
+    last.rename(tmp_path / "away")
+    broken = [path for path in first.rglob("*") if path.is_file()]
     for path in broken:
         path.write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match=r"checkpoint cannot be read .*; start a run of its own in another folder"):

@@ -315,7 +315,7 @@ def test_rows_of_other_data_or_rules_are_told(write_run: Any, tmp_path: Path) ->
         (run / "data").mkdir()
         (run / "data" / "data.json").write_text(json.dumps({"parts": [{"digest": base}, {"digest": "c"}]}))
     said = table(read_runs([tmp_path / "runs"]).finished).notes
-    assert [note for note in said if note.startswith("Other data than finetune's: replay. They were tested")]
+    assert [note for note in said if note.startswith("Other data than finetune's: replay. Their increments")]
     assert "The runs were not tested by the same rules: data.unseen_items (absent, drop)." in said
     kept = table([run for run in read_runs([tmp_path / "runs"]).finished if run.row != "replay"]).notes
     assert not [note for note in kept if "Other data" in note or "rules" in note]
