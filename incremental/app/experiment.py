@@ -31,7 +31,7 @@ from incremental.run.alone import Alone
 from incremental.run.check import check
 from incremental.run.checkpoint import Checkpoints, Schedule
 from incremental.run.executor import Executor, Snapshot
-from incremental.run.exhausted import LOWER, largest, spoken
+from incremental.run.exhausted import largest, remedy, spoken
 from incremental.run.feed import Feed
 from incremental.run.loop import Bases, run_stream
 from incremental.run.memory import available
@@ -297,7 +297,9 @@ def dry_run(parts: Parts, *, short: bool = False) -> None:
             print(f"  compiled in {functions.spent.seconds:.1f} s; nothing was trained or written")
         free = available(jax.local_devices()[0])
         if bytes_of(state) * 2 + bytes_of(data) + max(epoch, ranking) > free:
-            print(f"  more than the {free:,} bytes that are free, so that nothing was timed; {LOWER}")
+            print(
+                f"  more than the {free:,} bytes that are free, so that nothing was timed; {remedy(parts.batch_size)}"
+            )
             return
         executor.load({}, sizes)
         each = per_example(functions.run_epoch, executor.state, data)

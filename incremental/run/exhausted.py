@@ -12,10 +12,8 @@ from incremental.run.feed import Feed
 from incremental.run.policy import Plan, Update
 
 WORDS = ("resource_exhausted", "out of memory", "bad_alloc", "failed to allocate", "unable to allocate")
-LOWER = (
-    "lower training.batch_size; choose head=sampled_softmax with training.rows=compact, or head=chunked_softmax; or "
-    "cut the stream finer (data.cut)"
-)
+LOWER = "lower training.batch_size; choose head=sampled_softmax with training.rows=compact, or head=chunked_softmax"
+FINER = "cut the stream finer (data.cut)"
 
 
 def largest(feed: Feed, policy: Update) -> tuple[int, Plan]:
@@ -45,7 +43,14 @@ def spoken(feed: Feed, executor: Executor, policy: Update, batch_size: int | Non
             raise
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         executor.state = executor.best = executor.before = executor.after = None  # room for what is made below
-        raise UserError(f"out of memory ({said}): {needed(feed, executor, policy, batch_size)}; {LOWER}") from None
+        raise UserError(
+            f"out of memory ({said}): {needed(feed, executor, policy, batch_size)}; {remedy(batch_size)}"
+        ) from None
+
+
+def remedy(batch_size: int | None) -> str:
+    """What to lower; a model without gradients (None) has neither batches nor a head."""
+    return f"{'choose another model' if batch_size is None else LOWER}; or {FINER}"
 
 
 def needed(feed: Feed, executor: Executor, policy: Update, batch_size: int | None) -> str:

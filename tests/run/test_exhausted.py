@@ -9,7 +9,7 @@ import pytest
 from incremental.errors import UserError
 from incremental.run.alone import Bound
 from incremental.run.executor import Executor
-from incremental.run.exhausted import exhausted, largest
+from incremental.run.exhausted import exhausted, largest, remedy
 from incremental.run.feed import Capacities, Feed
 from incremental.run.policy import update
 from tests import lab
@@ -74,3 +74,8 @@ def test_another_error_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(Bound, "epoch", full(ValueError("shapes")))
     with pytest.raises(ValueError, match="shapes"):
         lab.run(lab.build(lab.Spec(epochs=1)), lab.stream())
+
+
+def test_a_model_without_gradients_has_no_batch_to_lower() -> None:
+    assert remedy(256).startswith("lower training.batch_size; choose head=sampled_softmax")
+    assert remedy(None) == "choose another model; or cut the stream finer (data.cut)"
