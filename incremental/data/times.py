@@ -59,10 +59,15 @@ def read(values: pl.Series, *, form: str | None = None, unit: str | None = None)
     form: how text and numbers are to be read (strftime; data.source.time_format)
     unit: what numbers count, of `UNITS` and `OTHERS`; None: found by their values (data.source.time_unit)
 
-    Raises UserError for a form or a unit that is none, and for a form for a column that has times already.
+    Raises UserError for a form or a unit that is none, for both, and for a form for a column that has times already.
     """
     if unit is not None and unit not in (*UNITS, *OTHERS):
         raise UserError(f"data.source.time_unit is {unit!r}; expected one of {', '.join([*UNITS, *OTHERS])}, or null")
+    if form is not None and unit is not None:
+        raise UserError(
+            f"data.source.time_format is {form!r} and data.source.time_unit is {unit!r}: times are read by a format, "
+            "or are numbers of a unit; leave one out"
+        )
     if values.dtype == pl.Date or values.dtype == pl.Datetime:
         if form is not None:
             raise UserError(

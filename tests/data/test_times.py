@@ -344,3 +344,9 @@ def test_the_order_is_total_by_time_then_ties(rows: list[tuple[int, int, int]], 
     assert (np.diff(one.moment) >= 0).all()
     same = (np.diff(one.time) == 0) & (np.diff(one.fraction) == 0)
     np.testing.assert_array_equal(np.diff(one.moment) == 0, same)
+
+
+def test_a_format_and_a_unit_are_two_ways(tmp_path: Path) -> None:
+    """With `period` the seconds that a format reads would be the numbers of periods."""
+    with pytest.raises(UserError, match=r"_format is '%Y%m%d' and data.source.time_unit is 'period': .*; leave"):
+        columns(path=file(tmp_path, [20240101, 20240102]), time_format="%Y%m%d", time_unit="period")
