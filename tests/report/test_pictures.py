@@ -47,6 +47,16 @@ def test_cost_is_logarithmic_and_every_row_is_named_apart(compared: Table) -> No
     assert [line.get_ydata()[0] for line in dotted] == pytest.approx([0.08])  # type: ignore[index]
 
 
+def test_one_row_that_costs_beside_one_that_does_not() -> None:
+    """An axis of one cost has a width before a line is drawn across it; matplotlib warned of some costs, as this one."""
+    cost = 0.054152678001628374
+    rows = ("finetune", 0.22, cost), ("static", 0.21, 0.0)
+    runs = [Run(row, 0, {NDCG: {"prequential": value}}, {"seconds_per_update": one}) for row, value, one in rows]
+    figure = pictures.quality_against_cost(table(runs), NDCG)
+    assert figure is not None
+    assert figure.axes[0].get_xlim() == pytest.approx((cost / 2, 2 * cost))
+
+
 def test_the_front_is_a_stair_through_its_points(compared: Table) -> None:
     figure = pictures.quality_against_cost(compared, NDCG)
     assert figure is not None

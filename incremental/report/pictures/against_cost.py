@@ -30,6 +30,9 @@ def quality_against_cost(table: Table, metric: str, column: str = "") -> "Figure
     figure, axes = empty(WIDTH, 4.2 if len(points) <= MANY else 7.0)
     axes.set_xscale("log")
     axes.margins(x=0.15, y=0.12)
+    costs = [one.cost for one in points if one.cost]
+    if max(costs) < SAME * min(costs):
+        axes.set_xlim(min(costs) / 2, max(costs) * 2)
     style = styles(table.labels)
     for one in points:
         colour, _, marker = style[one.row.label]
@@ -46,9 +49,6 @@ def quality_against_cost(table: Table, metric: str, column: str = "") -> "Figure
             )
         else:
             axes.axhline(one.quality, color=colour, linestyle=":", label=one.row.label)
-    costs = [one.cost for one in points if one.cost]
-    if max(costs) < SAME * min(costs):
-        axes.set_xlim(min(costs) / 2, max(costs) * 2)
     axes.set_xlabel("seconds an increment, log scale (dotted line: no update cost)")
     axes.set_ylabel(f"{table.title(metric)}, mean over increments")
     _draw_front(axes, best)
