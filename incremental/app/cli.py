@@ -150,7 +150,10 @@ def refuse_contradictions(runtime: Any) -> None:
                 name = key.removeprefix("override /")
                 taken = runtime.choices.get(name, wanted)
                 if taken != wanted:
-                    raise UserError(f"method={choice} means {name}={wanted}, the command line says {name}={taken}")
+                    raise UserError(
+                        f"method={choice} means {name}={wanted}, the command line says {name}={taken}; leave one out "
+                        "(beside rows that need it, in a study's rows: study=FILE, docs/sweeps.md)"
+                    )
 
 
 CACHE_ERROR = "Error (reading|writing) persistent compilation cache entry"

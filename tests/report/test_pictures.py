@@ -48,7 +48,7 @@ def test_cost_is_logarithmic_and_every_row_is_named_apart(compared: Table) -> No
 
 
 def test_one_row_that_costs_beside_one_that_does_not() -> None:
-    """An axis of one cost has a width before a line is drawn across it; matplotlib warned of some costs, as this one."""
+    """An axis of one cost has a width before a line is drawn across it: matplotlib warned of this cost."""
     cost = 0.054152678001628374
     rows = ("finetune", 0.22, cost), ("static", 0.21, 0.0)
     runs = [Run(row, 0, {NDCG: {"prequential": value}}, {"seconds_per_update": one}) for row, value, one in rows]
