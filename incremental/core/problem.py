@@ -125,7 +125,10 @@ def read(model: "Model | Baseline", spec: Spec) -> dict[str, Input]:
     there = ", ".join(spec.inputs)
     for name in model.inputs:
         if name not in spec.inputs:
-            raise UserError(f"model: it reads {name!r}, which the data's examples do not hold; they hold {there}")
+            raise UserError(
+                f"model: it reads {name!r}, which the data's examples do not hold; they hold {there}; add it "
+                "(data.features, data.task; the file of the model says how), or choose another model"
+            )
         given = spec.inputs[name]
         if jnp.issubdtype(given.dtype, jnp.integer) and given.kind is None:
             raise UserError(f"data.features.{name}: whole numbers index a table; say of which kind of ids they are")
