@@ -19,7 +19,7 @@ def first_of_each(increment: npt.NDArray[np.int32], share: float) -> npt.NDArray
 def share_of_each(increment: Ints, share: float, seed: int, name: int) -> Bools:
     """[N] bool: a random `share` of each increment's events, drawn from (seed, name, increment)."""
     chosen = np.zeros(len(increment), bool)
-    for t in range(int(increment[-1]) + 1):
+    for t in np.unique(increment).tolist():
         first, last = np.searchsorted(increment, [t, t + 1])
         size = round((last - first) * share)
         draws = np.random.default_rng([seed, name, t]).choice(last - first, size, replace=False)

@@ -144,7 +144,7 @@ def _require_behaviours(table: Table, behaviours: list[str]) -> None:
     _require(table, "behaviour", "behaviours")
     present = table.frame["behaviour"].unique(maintain_order=True).to_list()
     for behaviour in behaviours:
-        if behaviour not in present:
+        if behaviour not in present and not table.part:
             raise UserError(
                 f"data.cleaning.behaviours: {table.origin} has no behaviour {behaviour!r}; "
                 f"{interactions.suggestion(behaviour, present)}"

@@ -37,6 +37,7 @@ class Table(NamedTuple):
     remedy: str | None = None  # what to do where no log has such times; None: the caller said that they are right
     counted: bool = False  # the times are numbers that were taken for seconds
     words: bool = False  # a word such as NA is an id
+    part: bool = False  # of a longer one, which has the other items and behaviours
 
     @property
     def file(self) -> pl.Series | None:
@@ -110,8 +111,7 @@ class Interactions:
 
     def prefix(self, n: int) -> "Interactions":
         """The first n interactions, with the id tables cut to the ids that appear in them."""
-        users = int(self.user[:n].max(initial=0)) + 1
-        items = int(self.item[:n].max(initial=0)) + 1
+        users, items = (int(ids[:n].max(initial=0)) + 1 for ids in (self.user, self.item))
         names = ("user", "item", "time", "fraction", "rating", "behaviour", "period", "line")
         first: dict[str, Any] = {name: own[:n] for name in names if (own := getattr(self, name)) is not None}
         behaviours = int(first["behaviour"].max(initial=-1)) + 1 if "behaviour" in first else 0
@@ -187,7 +187,7 @@ def validate(table: Table) -> Table:
     if "period" in frame.columns:
         broken = (frame["period"] < 0).fill_null(True)
         _refuse(table, "period", broken, "the number of a period, from 0")
-    if frame["item"].n_unique() < 2:
+    if not table.part and frame["item"].n_unique() < 2:
         raise UserError(
             f"{table.origin}: every row has the same item {frame['item'][0]!r}; "
             "a recommender needs at least two. Check that the item column is the right one."

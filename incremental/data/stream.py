@@ -21,6 +21,7 @@ from incremental.data.features import Examples, Feature, event
 from incremental.data.features import history as past_items
 from incremental.data.features import user as own_user
 from incremental.data.interactions import Interactions, Side, Table, encode
+from incremental.data.past import NOTHING, Summary, plus, windows
 from incremental.data.roles import Roles, Shares, Split, Targets, looks_ahead, parts
 from incremental.data.task import Make, Task, next_item
 from incremental.data.ties import Earlier, Ties
@@ -55,6 +56,7 @@ class Stream:
     task: Task = field(default_factory=Task)
     features: Mapping[str, Feature] = field(default_factory=dict)  # what models may read of an example, by name
     roles: Roles | None = None  # None: every event trains or validates, and is tested
+    summary: Summary = NOTHING  # of increments whose events are not all there (`incremental.data.growing`)
 
     def __len__(self) -> int:
         """T + 1: the base part and the increments."""
@@ -104,6 +106,20 @@ class Stream:
         read = ~self.heldout if self.roles is None else ~self.heldout & (self.roles.trains | self.validation)
         return events[read[events]]
 
+    def trained(self, t: int) -> npt.NDArray[np.int64]:
+        """[labels] the training events of each label before increment t."""
+        return plus(self.summary.trained, self.label[self.training_events(range(self.summary.until, t))])
+
+    def met(self, t: int) -> Bools:
+        """[W] bool: the users with a training event before increment t."""
+        users = self.interactions.user[self.training_events(range(self.summary.until, t))]
+        return plus(self.summary.met.astype(np.int64), users) > 0
+
+    def number(self, kind: str, t: int) -> int:
+        """The ids of a kind up to increment t, padding included."""
+        new = self.interactions.ids(kind)[: self.bounds(t)[1]].max(initial=0)
+        return max(int(new) + 1, self.summary.numbers.get(kind, 1))
+
     def trained_on(self, increments: Sequence[int], *, validation: bool | None, inputs: Iterable[str] = ()) -> Ints:
         """[N] the events of `training_examples`, found without cutting what was before them."""
         ahead = self.validate_on == "next"  # validated on is what comes after; it trains with its own increment
@@ -134,17 +150,13 @@ class Stream:
             events = events[self.roles.tested[events]]
         label = self.label
         if self.unseen_items == "drop":
-            trained = np.zeros(len(self.labels), bool)
-            trained[label[self.training_events(range(trained_until + 1))]] = True
-            events = events[trained[label[events]]]
+            events = events[belongs(self.trained(trained_until + 1) > 0, label[events])]
         if self.exclude_seen:
             events = events[~self._repeated[events]]
         if self.minimum_history:
             # Of the stream, and not of what this model knows: rows of a table are tested on the same events.
-            counted = np.ones(len(label), bool)
-            if not self.task.classes and self.unseen_items != "known":
-                past = self.training_events(range(trained_until + 1))
-                counted = belongs(np.isin(np.arange(len(self.labels)), label[past]), label)
+            every = self.task.classes or self.unseen_items == "known"
+            counted = np.ones(len(label), bool) if every else belongs(self.trained(trained_until + 1) > 0, label)
             events = events[self._before(events, counted) >= self.minimum_history]
         return events
 
@@ -195,8 +207,7 @@ class Stream:
     def items_of(self, user: int) -> Ints:
         """All items of a user, in time order."""
         order, sorted_users, _ = self._by_user
-        first, last = np.searchsorted(sorted_users, [user, user + 1])
-        return self.interactions.item[order[first:last]]
+        return self.interactions.item[order[slice(*np.searchsorted(sorted_users, [user, user + 1]))]]
 
     @property
     def all_notes(self) -> tuple[str, ...]:
@@ -263,23 +274,13 @@ class Stream:
         return Examples(events, self.interactions.user[events], before_them, self.label[events], self.increment[events])
 
     def past(self, events: Ints, visible: Bools, by_run: bool = False) -> Ints:
-        """[N, L] int32, places of the last visible events before each; -1: none.
-
-        `by_run`: of k > L events before those from the s-th on, s = ⌈(k - L) / S⌉ S with S = L - ⌊L/4⌋: the last L/4 to
-        L of them, and the same s for the next S - 1 events.
-        """
+        """[N, L] int32, places of the last visible events before each; -1: none. `by_run`: see `windows`."""
         order, _, first = self._by_user
         kept = visible[order]
         before: Ints = np.cumsum(kept) - kept  # visible events before each place
-        log = order[kept]
         place = self._now[events]
-        index = before[place][:, None] - self.history + np.arange(self.history)
-        oldest = before[first[place]]
-        if by_run:
-            turn = self.history - self.history // 4
-            oldest = oldest - np.minimum(self.history - (before[place] - oldest), 0) // turn * turn
-        inside = index >= oldest[:, None]
-        return np.where(inside, log[np.where(inside, index, 0)] if len(log) else -1, -1).astype(np.int32)
+        gone = self.summary.gone_of(self.interactions.user[events]) if by_run else None
+        return windows(order[kept], before[first[place]], before[place], self.history, gone)
 
 
 @checked

@@ -1,4 +1,4 @@
-"""The events of a log in columns, as a stream reads them: a few dozen bytes each, however many there are."""
+"""The events of a log in columns, as a stream reads them: a few dozen bytes each."""
 
 from array import array
 from bisect import bisect_right
@@ -18,13 +18,17 @@ class Words:
 
     def __init__(self) -> None:
         self.number: dict[str, int] = {}
+        self.names: list[str | None] = [None]  # by number
         self.numbers = array("i")
 
     def add(self, word: str | None, place: int) -> None:
         """The word of the event at a place; events between the last one and it have none."""
         if missing := place - len(self.numbers):
             self.numbers.extend([0] * missing)
-        self.numbers.append(0 if word is None else self.number.setdefault(word, len(self.number) + 1))
+        number = 0 if word is None else self.number.setdefault(word, len(self.names))
+        if number == len(self.names):
+            self.names.append(word)
+        self.numbers.append(number)
 
     def first(self, n: int) -> Ints:
         """[n] the numbers of the first n events."""
@@ -35,7 +39,12 @@ class Words:
 
     def words(self, n: int) -> pl.Series:
         """[n] the words of the first n events, str; null: none."""
-        return pl.Series([None, *self.number], dtype=pl.String).gather(self.first(n))
+        distinct, place = np.unique(self.first(n), return_inverse=True)
+        return pl.Series([self.names[number] for number in distinct], dtype=pl.String).gather(place)
+
+    def drop(self, n: int) -> None:
+        """Without the first n events; the words stay."""
+        del self.numbers[:n]
 
 
 class Events:
@@ -65,6 +74,12 @@ class Events:
     def until(self, offset: int) -> int:
         """How many there are up to an offset."""
         return bisect_right(self.offsets, offset)
+
+    def drop(self, n: int) -> None:
+        """Without the first n of them."""
+        del self.offsets[:n], self.times[:n]
+        for words in (self.users, self.items, self.types, *self.fields.values()):
+            words.drop(n)
 
     def field(self, name: str, n: int) -> pl.Series:
         """[n] the words that the first n events have in a field, str; null: none."""

@@ -55,7 +55,7 @@ def check(
         )
     inputs = executor.way.inputs(feed.sizes(0))
     refuse(metrics, stream, executor.way.at(feed.sizes(0, inputs)).program)
-    base_items = int(stream.label[: stream.bounds(0)[1]].max())
+    base_items = stream.number(stream.task.labels, 0) - 1
     if max(ks) > base_items:
         raise UserError(
             f"evaluation.metrics: K={max(ks)} is larger than the catalogue of the base part "
@@ -82,7 +82,7 @@ def check(
     if empty := untrained(feed, policy, program):
         raise feed.untrainable(program, empty)
     always, numbers = policy._replace(drop=None, budget=None, every=1), {}
-    for t in range(len(stream)):
+    for t in range(stream.summary.until, len(stream)):
         plan = always.plan(t, range(t) or [0], {}, 0)
         numbers[t] = len(stream.training_examples(plan.increments, validation=False))
     few = {t: number for t, number in numbers.items() if batch_size and 0 < number < batch_size}
@@ -102,7 +102,8 @@ def untrained(feed: Feed, policy: Update, program: Program) -> list[int]:
     plans = dict(policy.plans(len(stream) if policy.drop is None and policy.budget is None else 1))
     validation = None if program.counting else False
     there = [
-        len(stream.training_examples(range(t, t + 1), validation=validation, inputs=inputs)) > 0
+        t < stream.summary.until  # trained on before its events were let go
+        or len(stream.training_examples(range(t, t + 1), validation=validation, inputs=inputs)) > 0
         for t in range(len(stream))
     ]
     trained = {t: plan.arrived if program.counting else plan.increments for t, plan in plans.items()}

@@ -112,8 +112,7 @@ class Feed:
 
     def number(self, kind: str, t: int) -> int:
         """The ids of a kind up to increment t, padding included; of one that is still to come as the last one grew."""
-        ids, last = self.stream.interactions.ids(kind), len(self.stream) - 1
-        number = int(ids[: self.stream.bounds(t)[1]].max()) + 1
+        last, number = len(self.stream) - 1, self.stream.number(kind, t)
         return number if t <= last or not last else number + (t - last) * (number - self.number(kind, last - 1))
 
     # -- training --------------------------------------------------------------------------------------------------

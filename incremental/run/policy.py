@@ -64,6 +64,13 @@ class Update(NamedTuple):
         increments = range(max(min(t + 1 - self.window, last + 1), 0), t + 1)
         return Plan(increments, missed, increments if self.afresh else missed, self.afresh)
 
+    def oldest(self, t: int, last: int) -> int:
+        """The first increment that an update at t or later may train on, where the last one was at `last`; 0 where
+        one may start afresh, as a model then forgets ids that it knew."""
+        if self.window is None or self.forgets:
+            return 0
+        return max(min(t + 1 - self.window, last + 1), 0)
+
     def ahead(self, t: int, updated: Sequence[int]) -> Plan:
         """The update at t, as far as it is certain before t is there: none where results decide."""
         return NOTHING if self.drop is not None or self.budget is not None else self.plan(t, updated, {}, 0)

@@ -11,6 +11,7 @@ import numpy as np
 
 from incremental.core.program import Program
 from incremental.data.features import Examples, before
+from incremental.data.past import firsts
 from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.metrics.metric import Catalogue, Metric
@@ -23,7 +24,8 @@ def catalogue_of(stream: Stream, t: int, count: np.ndarray, candidates: np.ndarr
     """The items as the test on increment t finds them; `count` [V] are their training events before."""
     older = count
     if t > 1:
-        older = np.bincount(stream.label[stream.training_events(range(t - 1))], minlength=len(count))
+        older = stream.trained(t - 1)
+        older = np.pad(older, (0, len(count) - len(older)))
     return Catalogue(stream.labels, count, candidates, older == 0)
 
 
@@ -45,11 +47,9 @@ def given_to(metric: Metric, stream: Stream, t: int, rows: Examples, lists: Any)
 
 def field_of(stream: Stream, kind: str, t: int) -> np.ndarray:
     """[V] int32: for each item the id of this kind at its first event that has one, up to the end of increment t."""
-    last = stream.bounds(t)[1]
-    ids, items = stream.interactions.ids(kind)[:last], stream.label[:last]
-    found, there = np.zeros(len(stream.labels), np.int32), np.flatnonzero(ids)[::-1]
-    found[items[there]] = ids[there]  # of several the last one that is written stays, which is the first event's
-    return found
+    first, last = stream.bounds(stream.summary.until)[0], stream.bounds(t)[1]
+    ids, items = stream.interactions.ids(kind)[first:last], stream.label[first:last]
+    return firsts(ids, items, stream.summary.fields.get(kind, items[:0]), len(stream.labels))
 
 
 def refuse(metrics: Sequence[str | Metric], stream: Stream, program: Program) -> None:

@@ -50,9 +50,8 @@ def prequential(
     (`errors`).
     """
     ranks, recommended = np.asarray(ranked.rank), np.asarray(ranked.recommended)
-    past, label = stream.training_events(range(t)), stream.label
-    count = np.bincount(label[past], minlength=recommended.shape[1])
-    met = np.bincount(stream.interactions.user[past]) > 0
+    label, count, met = stream.label, stream.trained(t), stream.met(t)
+    count = np.pad(count, (0, max(recommended.shape[1] - len(count), 0)))
     groups = {
         "": np.ones(len(rows), bool),
         "/cold_users": ~belongs(met, rows.user),

@@ -85,12 +85,18 @@ def check(path: str, events: Sequence[tuple[int, Event]], cuts: Sequence[tuple[i
         start = last
 
 
-def table(events: Events, cuts: Sequence[Cut], *, origin: str, kinds: Mapping[str, str] = {}) -> Table:
+def micros(events: Events, n: int) -> np.ndarray:
+    """[n] int64: the times of the first n events in microseconds."""
+    return np.rint(np.array(events.times[:n], np.float64) * MICRO).astype(np.int64)
+
+
+def table(events: Events, cuts: Sequence[Cut], *, origin: str, kinds: Mapping[str, str] = {}, clock: int = 0) -> Table:
     """The interactions of a log's sealed events: pure, and of the first cuts alone it makes the first rows.
 
     events: N; those after the last cut are left out, and noted
     cuts:   the ends of the increments 0, 1, …
     kinds:  as `log` has them
+    clock:  the largest time of the events before, in microseconds
 
     The frame [N sealed]: user, item, behaviour (the event's type) and each kind, str; time int64 and fraction int64
     (seconds and nanoseconds), the largest time of the events so far, so that the order of arrival is the order of time;
@@ -99,8 +105,7 @@ def table(events: Events, cuts: Sequence[Cut], *, origin: str, kinds: Mapping[st
     sealed = events.until(cuts[-1].until) if cuts else 0
     offset = np.array(events.offsets[:sealed], np.int64)
     period = np.searchsorted(np.array([cut.until for cut in cuts], np.int64), offset, side="left")
-    micro = np.rint(np.array(events.times[:sealed], np.float64) * MICRO).astype(np.int64)
-    micro = np.maximum.accumulate(micro)
+    micro = np.maximum.accumulate(np.maximum(micros(events, sealed), clock))
     frame = pl.DataFrame(
         {
             "user": events.users.words(sealed),

@@ -99,7 +99,9 @@ class Rules:
         named += [(f"fields.{kind}", text) for kind, text in event.fields.items()]
         if event.served is not None:
             named += [("served.items", text) for text in event.served.items]
-        for where, text in [("event_id", event.event_id), *(("fields", kind) for kind in event.fields), *named]:
+        names = [("event_id", event.event_id), *(("fields", kind) for kind in event.fields)]
+        names += [] if event.served is None else [("served.learner", event.served.learner)]
+        for where, text in [*names, *named]:
             if said := unreadable(text):
                 return Fault(f"{where}: {said}", "printable text")
         for where, text in named:

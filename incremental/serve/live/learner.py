@@ -25,7 +25,8 @@ from incremental.run.loop import run_stream
 from incremental.run.progress import Event, Paused, Trained
 from incremental.run.records import cutoffs
 from incremental.serve.live import belonging, versions
-from incremental.serve.live.feed import Cutter, LogFeed, Making, Watch
+from incremental.serve.live.feed import Cutter, LogFeed, Watch
+from incremental.serve.live.making import Making
 from incremental.serve.live.settings import Live
 from incremental.serve.live.status import Status
 from incremental.serve.live.tail import Tail
@@ -93,7 +94,7 @@ class Learner:
         self.making = Making(config["data"], live.log)
         self.parts: Parts | None = None
         self.program: Program | None = None  # any of its build: it says what an example holds
-        self.status = Status(directory.path, name, tail)
+        self.at = self.updated = 0  # the increment that is learnt next, and that of the last update
         self.cutter = Cutter(
             tail,
             live.cut,
@@ -101,8 +102,10 @@ class Learner:
             self.enough,
             writes=name == live.champion,
             stopped=stopped,
-            told=self.status.waits,
+            told=lambda: self.status.waits(),
+            needed=self.needed,
         )
+        self.status = Status(directory.path, name, self.cutter)
 
     def learn(self) -> None:
         """See `learn`."""
@@ -114,11 +117,17 @@ class Learner:
         way = Alone(parts.build, parts.seed)
         execution, executor = Execution(self.directory, self.config), Executor(way)
         start = execution.checkpoints.restore(lambda sizes: way.at(sizes).like())
+        if start is not None:
+            self.at = start.progress.increment
+            self.updated = max((cost.increment for cost in start.progress.costs if cost.epochs), default=0)
+            self.cutter.catch_up(self.at + start.progress.begun)
+            feed.stream = self.cutter.stream or feed.stream
+            if self.stopped():
+                return
         belonging.check(self.directory.path, self.tail, start)
         if start is not None and not start.progress.begun and start.progress.increment:
             self.publish(feed, executor, start)  # it may have been killed between saving and publishing
         self.cutter.watch = Watch(self.live.cut, self.making, score(feed, executor, parts))
-        self.status.watch = self.cutter.watch
         events = run_stream(
             feed,
             executor,
@@ -131,7 +140,7 @@ class Learner:
         self.status.write("trains")
         with Console(None, parts.epochs, str(parts.evaluation.metrics[0])) as console:
             save, publish = saving([execution], -1, self.stopped), self.publishing(feed, executor)
-            consumers = (save, publish, self.status, console, self.ending)
+            consumers = (self.noting, save, publish, self.status, console, self.ending)
             with contextlib.suppress(Ended):
                 for result in watched(events, consumers).values():
                     if isinstance(result, UserError):
@@ -144,15 +153,36 @@ class Learner:
             self.parts = assemble(self.config, stream)
         return self.parts
 
+    def program_of(self, stream: Stream) -> Program:
+        """A program of the run's build, of any capacities: made once."""
+        if self.program is None:
+            self.program = self.parts_of(stream).build(Feed(stream).sizes(len(stream) - 1))
+        return self.program
+
+    def needed(self, t: int) -> int:
+        """The first increment whose events are still read once the stream has increment t: by updates and tests of
+        what is learnt next, or of t, and by whoever counts what the one before brought.
+
+        It is 0, and nothing is let go, where all that a user had is left out of rankings, and where a graph is read.
+        """
+        stream, at = self.cutter.stream, max(t, self.at)
+        assert stream is not None
+        if stream.exclude_seen or self.program_of(stream).window is not None:
+            return 0
+        return max(min(self.parts_of(stream).update.oldest(at, self.updated), at - 1), 0)
+
+    def noting(self, event: Event) -> None:
+        """Notes which update was the last one."""
+        if isinstance(event, Trained) and event.cost.epochs:
+            self.updated = event.cost.increment
+
     def enough(self, stream: Stream) -> bool:
         """Whether a run on the stream would take its last part: a batch of events, and an example that the model trains
         on; in the base part more items than the metrics look at."""
-        parts, t = self.parts_of(stream), len(stream) - 1
-        if self.program is None:
-            self.program = parts.build(Feed(stream).sizes(t))
+        parts, program, t = self.parts_of(stream), self.program_of(stream), len(stream) - 1
         if len(stream.training_examples([t], validation=False)) < (parts.batch_size or 1):
             return False
-        validation, inputs = None if self.program.counting else False, self.program.inputs
+        validation, inputs = None if program.counting else False, program.inputs
         if not len(stream.training_examples([t], validation=validation, inputs=inputs)):
             return False
         return t > 0 or int(stream.label.max()) >= max(cutoffs(parts.evaluation.metrics))

@@ -23,10 +23,12 @@ from incremental.log.engine import Log
 from incremental.run.alone import Build, like
 from incremental.run.feed import read_by, within
 from incremental.serve.live import versions
-from incremental.serve.live.feed import Making
+from incremental.serve.live.cuts import Cuts
+from incremental.serve.live.feed import Cutter
+from incremental.serve.live.making import Making
 from incremental.serve.live.people import Asked, People
 from incremental.serve.live.products import apart
-from incremental.serve.live.tail import BLOCK, Tail
+from incremental.serve.live.tail import Tail
 
 BUCKETS = (1, 8, 64, 256)  # requests that a compiled function answers
 EPSILON = 1e-12
@@ -241,7 +243,7 @@ class Loader:
         return Model(learner, number, found, functions[found.sizes], parts.stream)
 
     def recipe(self, folder: Path) -> Recipe:
-        """That of a learner's folder, with the stream of the base part, which has all features."""
+        """That of a learner's folder, with the stream of its base part, which has all features."""
         config = config_of(folder)
         used = {key: value for key, value in config.items() if key != "tracking"}
         refuse_strangers(used, self.plugins, str(folder / "config.yaml"))
@@ -252,15 +254,12 @@ class Loader:
                     f"{folder}: the learner has data.{key}={theirs[key]}, and the server {ours[key]}, so that its ids "
                     "or histories would be others; choose another learner, or start one as the server is"
                 )
-        tail = Tail(self.log, "the log")
-        while not tail.cuts and (block := self.log.read(tail.offset, BLOCK)):
-            for offset, record in block:
-                tail.take(offset, record)
-            tail.offset = block[-1][0]
-        if not tail.cuts:
+        making = Making(config["data"], "the log")
+        cutter = Cutter(Tail(self.log, "the log"), Cuts(), making, lambda _stream: True, writes=False)
+        cutter.catch_up(1)
+        if cutter.stream is None:
             raise UserError(f"{folder}: it has versions, and no increment has ended in the log; give the learner's log")
-        stream = Making(config["data"], "the log").stream(tail.events, tail.cuts[:1])
-        return Recipe(assemble({**config, "devices": ALONE}, stream).build, stream)
+        return Recipe(assemble({**config, "devices": ALONE}, cutter.stream).build, cutter.stream)
 
 
 def read_of(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from incremental.run.progress import EpochDone, Event, Paused, Resumed, Trained
-from incremental.serve.live.feed import Watch
-from incremental.serve.live.tail import Tail
+from incremental.serve.live.feed import Cutter
 
 FILE = "status.json"
 BETWEEN = 1.0  # seconds, while nothing happens
@@ -17,9 +16,8 @@ BETWEEN = 1.0  # seconds, while nothing happens
 class Status:
     """A consumer that keeps the file up to date. It is replaced by a rename, and not forced to disk."""
 
-    def __init__(self, folder: Path, name: str, tail: Tail) -> None:
-        self.path, self.tail, self.written = folder / FILE, tail, 0.0
-        self.watch: Watch | None = None
+    def __init__(self, folder: Path, name: str, cutter: Cutter) -> None:
+        self.path, self.cutter, self.written = folder / FILE, cutter, 0.0
         self.known: dict[str, Any] = {"learner": name, "pid": os.getpid(), "since": time.time(), "increment": -1}
 
     def __call__(self, event: Event) -> None:
@@ -46,13 +44,13 @@ class Status:
         self.write("ended")
 
     def lag(self) -> dict[str, float]:
-        """Events that are not learnt, and the seconds between the last learnt one and the last."""
-        events, cuts, increment = self.tail.events, self.tail.cuts, self.known["increment"]
-        learnt = self.tail.events.until(cuts[increment].until) if 0 <= increment < len(cuts) else 0
-        if learnt == len(events):
+        """Events that are not learnt, of those that were read, and the seconds between the last learnt one and the
+        last."""
+        tail, ends, increment = self.cutter.tail, self.cutter.made.ends, self.known["increment"]
+        _, learnt, since = ends[increment] if 0 <= increment < len(ends) else (0, 0, tail.begin)
+        if learnt == tail.number:
             return {"events": 0, "seconds": 0.0}
-        since = events.times[max(learnt - 1, 0)]
-        return {"events": len(events) - learnt, "seconds": max(events.times[-1] - since, 0.0)}
+        return {"events": tail.number - learnt, "seconds": max(tail.latest - since, 0.0)}
 
     def write(self, doing: str) -> None:
         """Replaces the file.
@@ -62,13 +60,13 @@ class Status:
         events that are not learnt, and seconds between the last of them and the last learnt; drift: value and limit of
         the detector.
         """
-        cuts = self.tail.cuts
+        cuts, watch = self.cutter.tail.cuts, self.cutter.watch
         about = {**self.known, "doing": doing, "time": time.time(), "lag": self.lag()}
         if cuts:
             about["cut"] = {"number": cuts[-1].number, "reason": cuts[-1].reason, "time": cuts[-1].time}
             about["cuts_of_drift"] = sum(cut.reason == "drift" for cut in cuts)
-        if self.watch is not None and self.watch.detector is not None:
-            about["drift"] = {"value": self.watch.detector.value, "limit": self.watch.detector.limit}
+        if watch is not None and watch.detector is not None:
+            about["drift"] = {"value": watch.detector.value, "limit": watch.detector.limit}
         new = self.path.with_name(f".{self.path.name}.new")
         new.write_text(json.dumps(about) + "\n", encoding="utf-8")
         new.replace(self.path)

@@ -18,7 +18,8 @@ from incremental.log.records import Cut, Event
 from incremental.serve.live import configuring
 from incremental.serve.live.cuts import Cuts, cuts
 from incremental.serve.live.drift import page_hinkley
-from incremental.serve.live.feed import Cutter, LogFeed, Making, Watch
+from incremental.serve.live.feed import Cutter, LogFeed, Watch
+from incremental.serve.live.making import Made, Making
 from incremental.serve.live.settings import live
 from incremental.serve.live.tail import Tail
 
@@ -187,13 +188,15 @@ def test_drift_is_watched_in_chunks_that_follow_from_the_log(tmp_path: Path) -> 
     found = []
     for size in (1, 7, 50):
         scored.append([])
-        tail = Tail(open_log(str(tmp_path / f"{size}.sqlite"), create=True), "")
-        watch, at = Watch(rule, Making(DATA, "x"), score), None
+        (tmp_path / str(size)).mkdir()
+        loop = Loop(tmp_path / str(size), rule, writes=False)
+        tail, watch, at = loop.cutter.tail, Watch(rule, loop.cutter.making, score), None
         tail.log.append([*events(10), Cut(0, 10, "count", 1.0)])
+        assert loop.until(0)
         for first in range(10, 60, size):
             tail.log.append(events(min(size, 60 - first), first))
             tail.read()
-            if at is None and watch.look(tail):
+            if at is None and watch.look(tail, loop.cutter.made):
                 at = watch.done
         found.append(at)
         tail.log.close()
@@ -204,7 +207,8 @@ def test_drift_is_watched_in_chunks_that_follow_from_the_log(tmp_path: Path) -> 
 def test_a_chunk_without_a_wanted_type_is_not_scored(tmp_path: Path) -> None:
     """Chunks of 4 after the base part: only the second and the fourth have a buy; each buy is scored once."""
     rule = Cuts(base=4, count=None, drift=page_hinkley(), chunk=4)
-    tail = Tail(open_log(str(tmp_path / "log.sqlite"), create=True), "")
+    loop = Loop(tmp_path, rule, writes=False, data=BUYS)
+    tail = loop.cutter.tail
     scored: list[tuple[int, str, int]] = []
 
     def score(stream: Stream, t: int, trained_until: int) -> Any:
@@ -214,14 +218,15 @@ def test_a_chunk_without_a_wanted_type_is_not_scored(tmp_path: Path) -> None:
 
     base = [Event(f"b{n}", "u", f"i{n}", "buy", 1.7e9) for n in range(4)]
     tail.log.append([*base, Cut(0, 4, "count", 1.0), *events(3), Cut(1, 8, "count", 1.0)])
-    watch = Watch(rule, Making(BUYS, "x"), score)
+    assert not loop.until(1)
+    watch = Watch(rule, loop.cutter.making, score)
     later = events(16, 3)
     for place in (5, 14):
         later[place] = Event(f"later{place}", "u", f"buy{place}", "buy", 1.8e9)
     for first in range(0, 16, 8):
         tail.log.append(later[first : first + 8])
         tail.read()
-        assert not watch.look(tail)
+        assert not watch.look(tail, loop.cutter.made)
     tail.log.close()
     assert scored == [(0, "buy5", 1), (0, "buy14", 1)]  # cut 1 has no buy, and is no increment
 
@@ -258,12 +263,16 @@ def test_what_cannot_be_a_live_loop_is_refused(tmp_path: Path, documented: Calla
         ("a live loop that leaves repeated events out", {"duplicates": "first"}),
     ):
         refused(situation, functools.partial(Making, cleaned(**changed), place))
+    refused("a live loop that tests one event of each user", lambda: Making({**DATA, "targets": "last"}, place))
+    with pytest.raises(UserError, match=r"data\.roles"):
+        Making({**DATA, "roles": {"_target_": "incremental.data.roles.last_item"}}, place)
+    refused("a live loop with a cleaning of another package", lambda: Making(cleaned(_target_="mine.clean"), place))
     with pytest.raises(UserError, match="missing=refuse"):
         Making({**DATA, "cleaning": {"_target_": CLEANING}}, place)
     future = cleaned(k_core=2)
     refused(
         "a live loop with a cleaning that reads later events",
-        lambda: Making(future, place).stream(Events(enumerate(events(30), 1)), [Cut(0, 30, "count", 1.0)]),
+        lambda: Making(future, place).after(Made(), Events(enumerate(events(30), 1)), [Cut(0, 30, "count", 1.0)]),
     )
 
 

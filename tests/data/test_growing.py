@@ -1,0 +1,112 @@
+"""A stream that grew by parts, and let go of events, is read like the one that was made of all events at once."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from incremental.data.growing import Numbers, joined, released
+from incremental.data.interactions import Table
+from incremental.data.stream import Stream, make_stream
+from incremental.run.reading import field_of
+
+PARTS = 7
+ALL = "history", "user"
+
+
+def table(seed: int, spread: int = 3) -> Table:
+    """120 events of 6 users, 20 items and 5 shops; seconds repeat, so that there are ties within a part."""
+    draws = np.random.default_rng(seed)
+    n = np.arange(120)
+    shops = [None if draw == 0 else f"shop{draw}" for draw in draws.integers(0, 6, 120)]
+    frame = pl.DataFrame(
+        {
+            "user": [f"u{user}" for user in draws.integers(0, 6, 120)],
+            "item": [f"i{item}" for item in draws.integers(0, 3 + n // 7)],
+            "behaviour": np.array(["view", "buy", "cart"])[np.minimum(draws.integers(0, 3, 120), n // 50)],
+            "time": n // spread,
+            "period": periods(n, spread),
+            "shop": shops,
+            "line": n,
+        },
+        schema_overrides={"time": pl.Int64, "period": pl.Int32, "shop": pl.String, "line": pl.Int64},
+    )
+    return Table(frame, "hand-made", kinds=("shop",))
+
+
+def periods(n: np.ndarray, spread: int) -> np.ndarray:
+    """Parts that no tie crosses but one: the same time is at both sides of the border of the last two."""
+    cut = (n // spread * spread) * PARTS // 120
+    cut[-7:] = PARTS - 1
+    return cut
+
+
+def whole(given: Table, **rules: Any) -> Stream:
+    return make_stream(source=given, cut=lambda log: (log.period, ()), history=4, **rules)  # type: ignore[arg-type, return-value]
+
+
+def grown(given: Table, let_go: Any, **rules: Any) -> Stream:
+    """The stream by parts; behind part t, `let_go(t)` is the increment before which events are let go of."""
+    numbers: Numbers = {}
+    made: Stream | None = None
+    for t, part in enumerate(given.frame.partition_by("period", maintain_order=True)):
+        own = whole(given._replace(frame=part, part=t > 0), **rules)
+        if made is not None and t % 2:  # a part that is tried and dropped leaves no trace
+            joined(made, whole(given._replace(frame=part[: len(part) // 2], part=True), **rules), numbers)
+        made = own if made is None else joined(made, own, numbers)
+        if t < PARTS - 1:
+            made = released(made, let_go(t))
+    assert made is not None
+    return made
+
+
+def of(stream: Stream, events: np.ndarray) -> list[Any]:
+    """What places in a log stand for, -1 for none: its own numbers differ where events are gone."""
+    log = stream.interactions
+    columns = (log.user, log.item, log.time, log.further["shop"].ids, log.behaviour, stream.increment, log.line)
+    return [np.where(events >= 0, column[events], -1).tolist() for column in columns if column is not None]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"ties": "file"},
+        {"ties": "strict", "heldout": 0.2},
+        {"ties": "strict", "unseen_items": "drop", "minimum_history": 2, "heldout": 0.2},
+    ],
+)
+@pytest.mark.parametrize("behind", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_comes_next_is_read_alike(rules: dict[str, Any], seed: int, behind: int) -> None:
+    """Increments `until` to the last are whole; what is before them is histories."""
+    given = table(seed)
+    one, other = whole(given, **rules), grown(given, lambda t: max(t - behind, 0), **rules)
+    until, last = max(PARTS - 2 - behind, 0), PARTS - 1
+    assert other.summary.until == until
+    assert len(other) == len(one) == PARTS
+    assert (other.interactions.users, other.interactions.items) == (one.interactions.users, one.interactions.items)
+    assert other.interactions.behaviours == one.interactions.behaviours
+    assert other.interactions.vocabulary("shop") == one.interactions.vocabulary("shop")
+    assert len(other.increment) < len(one.increment)
+    for t in range(until, PARTS):
+        for kind in ("user", "item", "shop"):
+            assert other.number(kind, t) == one.number(kind, t)
+        np.testing.assert_array_equal(other.trained(t), one.trained(t))
+        np.testing.assert_array_equal(other.met(t), one.met(t))
+        np.testing.assert_array_equal(field_of(other, "shop", t), field_of(one, "shop", t))
+        for validation in (True, False, None):
+            for by_run in (True, False):
+                rule: Any = {"validation": validation, "inputs": ALL, "by_run": by_run}
+                mine, its = one.training_examples([t], **rule), other.training_examples([t], **rule)
+                assert (of(one, mine.event), of(one, mine.past)) == (of(other, its.event), of(other, its.past))
+    items = np.flatnonzero(one.trained(last) > 0)
+    rule = {
+        "heldout": False,
+        "trained_until": last - 1,
+        "known": {"item": np.isin(np.arange(50), items)},
+        "inputs": ALL,
+    }
+    mine, its = one.test_examples(last, **rule), other.test_examples(last, **rule)
+    assert (of(one, mine.event), of(one, mine.past)) == (of(other, its.event), of(other, its.past))
+    assert len(mine)
