@@ -92,8 +92,7 @@ def released(stream: Stream, until: int) -> Stream:
     old, log, labels = stream.summary, stream.interactions, stream.label
     if until <= old.until:
         return stream
-    first, last = stream.bounds(old.until)[0], stream.bounds(until)[0]
-    kept = of_histories(stream, until)
+    last, kept = stream.bounds(until)[0], of_histories(stream, until)
     lost = log.user[:last][~kept & ~stream.heldout[:last]]
     kept = np.concatenate([kept, np.ones(len(stream.increment) - last, bool)])
     gone = plus(old.gone.astype(np.int64), lost)
@@ -103,7 +102,7 @@ def released(stream: Stream, until: int) -> Stream:
         stream.met(until),
         {kind: stream.number(kind, until - 1) for kind in log.kinds},
         {
-            kind: firsts(each.ids[first:last], labels[first:last], old.fields.get(kind, labels[:0]), len(stream.labels))
+            kind: firsts(each.ids[:last], labels[:last], old.fields.get(kind, labels[:0]), len(stream.labels))
             for kind, each in log.further.items()
         },
         gone.astype(np.int32),

@@ -47,8 +47,8 @@ def given_to(metric: Metric, stream: Stream, t: int, rows: Examples, lists: Any)
 
 def field_of(stream: Stream, kind: str, t: int) -> np.ndarray:
     """[V] int32: for each item the id of this kind at its first event that has one, up to the end of increment t."""
-    first, last = stream.bounds(stream.summary.until)[0], stream.bounds(t)[1]
-    ids, items = stream.interactions.ids(kind)[first:last], stream.label[first:last]
+    last = stream.bounds(t)[1]
+    ids, items = stream.interactions.ids(kind)[:last], stream.label[:last]
     return firsts(ids, items, stream.summary.fields.get(kind, items[:0]), len(stream.labels))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from incremental.data.growing import Numbers, joined, released
+from incremental.data.growing import Numbers, joined, numbered, released
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
 from incremental.run.reading import field_of
@@ -15,8 +15,9 @@ PARTS = 7
 ALL = "history", "user"
 
 
-def table(seed: int, spread: int = 3) -> Table:
-    """120 events of 6 users, 20 items and 5 shops; seconds repeat, so that there are ties within a part."""
+def table(seed: int) -> Table:
+    """120 events of 6 users, 20 items and 5 shops in seven parts. Three have one time; the last part begins within
+    such a tie."""
     draws = np.random.default_rng(seed)
     n = np.arange(120)
     shops = [None if draw == 0 else f"shop{draw}" for draw in draws.integers(0, 6, 120)]
@@ -25,21 +26,14 @@ def table(seed: int, spread: int = 3) -> Table:
             "user": [f"u{user}" for user in draws.integers(0, 6, 120)],
             "item": [f"i{item}" for item in draws.integers(0, 3 + n // 7)],
             "behaviour": np.array(["view", "buy", "cart"])[np.minimum(draws.integers(0, 3, 120), n // 50)],
-            "time": n // spread,
-            "period": periods(n, spread),
+            "time": n // 3,
+            "period": np.where(n < 113, n // 3 * 3 * PARTS // 120, PARTS - 1),
             "shop": shops,
             "line": n,
         },
         schema_overrides={"time": pl.Int64, "period": pl.Int32, "shop": pl.String, "line": pl.Int64},
     )
     return Table(frame, "hand-made", kinds=("shop",))
-
-
-def periods(n: np.ndarray, spread: int) -> np.ndarray:
-    """Parts that no tie crosses but one: the same time is at both sides of the border of the last two."""
-    cut = (n // spread * spread) * PARTS // 120
-    cut[-7:] = PARTS - 1
-    return cut
 
 
 def whole(given: Table, **rules: Any) -> Stream:
@@ -52,8 +46,8 @@ def grown(given: Table, let_go: Any, **rules: Any) -> Stream:
     made: Stream | None = None
     for t, part in enumerate(given.frame.partition_by("period", maintain_order=True)):
         own = whole(given._replace(frame=part, part=t > 0), **rules)
-        if made is not None and t % 2:  # a part that is tried and dropped leaves no trace
-            joined(made, whole(given._replace(frame=part[: len(part) // 2], part=True), **rules), numbers)
+        if made is not None:  # what is tried and dropped leaves no trace
+            joined(made, whole(given._replace(frame=part[len(part) // 2 :], part=True), **rules), numbers)
         made = own if made is None else joined(made, own, numbers)
         if t < PARTS - 1:
             made = released(made, let_go(t))
@@ -110,3 +104,12 @@ def test_what_comes_next_is_read_alike(rules: dict[str, Any], seed: int, behind:
     mine, its = one.test_examples(last, **rule), other.test_examples(last, **rule)
     assert (of(one, mine.event), of(one, mine.past)) == (of(other, its.event), of(other, its.past))
     assert len(mine)
+
+
+def test_an_id_of_a_part_that_was_only_tried_gets_its_own_number() -> None:
+    known = {"": 0, "a": 1}
+    assert numbered(["", "a"], ["", "tried", "a"], known)[0].tolist() == [0, 2, 1]
+    numbers, there = numbered(["", "a"], ["", "b", "c"], known)
+    assert (numbers.tolist(), there) == ([0, 2, 3], ["", "a", "b", "c"])
+    numbers, there = numbered(there, ["", "c", "tried"], known)
+    assert (numbers.tolist(), there) == ([0, 3, 4], ["", "a", "b", "c", "tried"])

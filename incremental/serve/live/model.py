@@ -254,12 +254,16 @@ class Loader:
                     f"{folder}: the learner has data.{key}={theirs[key]}, and the server {ours[key]}, so that its ids "
                     "or histories would be others; choose another learner, or start one as the server is"
                 )
-        making = Making(config["data"], "the log")
-        cutter = Cutter(Tail(self.log, "the log"), Cuts(), making, lambda _stream: True, writes=False)
-        cutter.catch_up(1)
-        if cutter.stream is None:
+        tail, stream = Tail(self.log, "the log"), None
+        while not tail.cuts and tail.more():
+            pass
+        if tail.cuts:
+            cutter = Cutter(tail, Cuts(), Making(config["data"], "the log"), lambda _stream: True, writes=False)
+            cutter.catch_up(1)
+            stream = cutter.stream
+        if stream is None:
             raise UserError(f"{folder}: it has versions, and no increment has ended in the log; give the learner's log")
-        return Recipe(assemble({**config, "devices": ALONE}, cutter.stream).build, cutter.stream)
+        return Recipe(assemble({**config, "devices": ALONE}, stream).build, stream)
 
 
 def read_of(data: Mapping[str, Any]) -> dict[str, Any]:
