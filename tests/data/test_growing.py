@@ -113,3 +113,16 @@ def test_an_id_of_a_part_that_was_only_tried_gets_its_own_number() -> None:
     assert (numbers.tolist(), there) == ([0, 2, 3], ["", "a", "b", "c"])
     numbers, there = numbered(there, ["", "c", "tried"], known)
     assert (numbers.tolist(), there) == ([0, 3, 4], ["", "a", "b", "c", "tried"])
+
+
+@pytest.mark.parametrize("exclude_seen", [True, "earlier"])
+def test_a_stream_that_lets_go_of_nothing_is_the_whole_stream(exclude_seen: Any) -> None:
+    rules = {"exclude_seen": exclude_seen, "ties": "file", "heldout": 0.1}
+    one, other = whole(table(3), **rules), grown(table(3), lambda _: 0, **rules)
+    for name in ("increment", "heldout", "validation"):
+        np.testing.assert_array_equal(getattr(other, name), getattr(one, name))
+    for name in ("user", "item", "time", "fraction", "behaviour", "period", "line"):
+        np.testing.assert_array_equal(getattr(other.interactions, name), getattr(one.interactions, name))
+    tests = one.tested_on(PARTS - 1, heldout=False, trained_until=PARTS - 2)
+    for mine, its in zip(one.seen_by(tests, heldout=True), other.seen_by(tests, heldout=True), strict=True):
+        np.testing.assert_array_equal(mine, its)

@@ -121,3 +121,17 @@ def test_the_catalogue_counts_every_increment_once(
 def test_what_makes_no_sense_is_refused_by_name(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         update(**keys)
+
+
+@pytest.mark.parametrize(
+    "keys", [{}, {"window": 3}, {"every": 4}, {"window": 2, "every": 3}, {"last": 5}, {"window": 0}]
+)
+def test_no_later_update_trains_on_what_is_older_than_the_oldest(keys: dict[str, Any]) -> None:
+    policy, updated, oldest = update(**keys), [0], 0
+    for t in range(1, 16):
+        oldest = max(oldest, policy.oldest(t, updated[-1]))
+        plan = policy.plan(t, updated, {}, 0)
+        if plan.increments:
+            assert plan.increments.start >= oldest
+            updated.append(t)
+    assert oldest >= min(updated[-1] - 4, 11)

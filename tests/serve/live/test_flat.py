@@ -22,10 +22,11 @@ from incremental.run.alone import Alone
 from incremental.run.executor import Executor
 from incremental.run.feed import Capacities
 from incremental.run.policy import Update, update
-from incremental.serve.live import model
+from incremental.serve.live import configuring, model
 from incremental.serve.live.cuts import Cuts
 from incremental.serve.live.feed import Cutter, LogFeed
-from incremental.serve.live.making import Making
+from incremental.serve.live.learner import Learner
+from incremental.serve.live.making import Made, Making
 from incremental.serve.live.model import Loader
 from incremental.serve.live.status import Status
 from incremental.serve.live.tail import Tail
@@ -164,6 +165,31 @@ def test_an_increment_needs_neither_two_items_nor_each_type(tmp_path: Path) -> N
     log.close()
     one = Follower(str(tmp_path / "log.sqlite"), cleaned(behaviours=["buy", "view"]))
     assert one.until(2).increment.tolist() == [0] * 4 + [1] * 4 + [2]
+
+
+def test_what_a_learner_lets_go_of(tmp_path: Path) -> None:
+    _, live = configuring.composed_of(["experiment=live", f"live.folder={tmp_path}"])
+    directory: Any = SimpleNamespace(path=tmp_path)
+    learner: Any = Learner(directory, {"data": DATA}, live, "champion", Tail(None, ""), lambda: True)  # type: ignore[arg-type]
+
+    def needed(t: int, policy: Update, last: int, *, graph: int | None = None, seen: bool = False) -> int:
+        learner.parts, learner.updated = SimpleNamespace(update=policy), last
+        learner.program = SimpleNamespace(window=graph)
+        learner.cutter.made = Made(stream=SimpleNamespace(exclude_seen=seen))  # type: ignore[arg-type]
+        found: int = learner.needed(t)
+        return found
+
+    assert [needed(t, update(), max(t - 1, 0)) for t in range(4)] == [0, 0, 1, 2]
+    assert needed(7, update(window=4), 6) == 4
+    assert needed(7, update(every=5), 5) == 6
+    assert needed(7, update(every=5), 2) == 3
+    assert needed(7, update(window=0), 0) == 1
+    for keeps in (update(window="all"), update(start="afresh"), update(full_every=3)):
+        assert needed(7, keeps, 6) == 0
+    assert needed(7, update(), 6, graph=1) == 0
+    assert needed(7, update(), 6, seen=True) == 0
+    learner.at = 9  # a learner that starts again at increment 9 reads no earlier ones
+    assert needed(2, update(), 8) == 8
 
 
 def with_types(*types: str) -> list[Record]:
