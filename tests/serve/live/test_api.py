@@ -93,6 +93,10 @@ BAD = {
         small.event(1, served={"learner": "champion", "version": 3_000_000_000}),
         400,
     ),
+    "a live event of a learner whose name has a control character": (
+        small.event(1, served={"learner": "cham\npion", "version": 3}),
+        400,
+    ),
     "a live event with a key too many": (small.event(1, colour="red"), 400),
 }
 
