@@ -116,7 +116,7 @@ class Stream:
         return plus(self.summary.met.astype(np.int64), users) > 0
 
     def number(self, kind: str, t: int) -> int:
-        """The ids of a kind up to increment t, padding included."""
+        """The ids of a kind up to increment t, padding included; of what was let go, those of all of it."""
         new = self.interactions.ids(kind)[: self.bounds(t)[1]].max(initial=0)
         return max(int(new) + 1, self.summary.numbers.get(kind, 1))
 
