@@ -87,9 +87,8 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("shared_programs")
-@pytest.mark.parametrize("policy", [update(window=2), update(every=3)])
-def test_a_run_on_all_of_the_log_learns_the_same(tmp_path: Path, policy: Update) -> None:
-    place, build = written(tmp_path, crowd()), lab.build(lab.Spec(model="sasrec"))
+def test_a_run_on_all_of_the_log_learns_the_same(tmp_path: Path) -> None:
+    place, build, policy = written(tmp_path, crowd()), lab.build(lab.Spec(model="sasrec")), update(window=2, every=3)
     source = read_log(path=place)
     whole = lab.run(build, make_stream(source=source, cut=given_periods(), **RULES), policy)
     updated = [0]
