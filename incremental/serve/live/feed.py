@@ -16,6 +16,7 @@ from incremental.serve.live.making import Made, Making
 from incremental.serve.live.tail import Tail
 
 WAIT = 0.1  # seconds between two looks at what is due
+MANY = 30_000  # events that become increments at once, where a learner starts
 
 Score = Callable[[Stream, int, int], np.ndarray]
 """(stream, increment, increment that the model is trained until) -> a number for each event that is tested"""
@@ -117,7 +118,12 @@ class Cutter:
     def catch_up(self, number: int) -> None:
         """Reads what there is in the log, until the stream has so many increments."""
         while self.number < number and not self.stopped():
-            if not self.follow(number - self.number) and not self.tail.more():
+            most, tail = number - self.number, self.tail
+            while (
+                (cuts := len(tail.cuts) - self.grown) < most and (not cuts or len(tail.events) < MANY) and tail.more()
+            ):
+                pass
+            if not self.follow(most):
                 return
 
     def follow(self, most: int) -> bool:
