@@ -103,7 +103,8 @@ def test_the_published_distillation_takes_new_classes_in_with_the_target_0(
 
     variant = published_lwf.Variant("class", zeros, lambda t: t if zeros else jnp.float32(1.0), "")
     part = published_lwf.distillation(Problem(none, apply, none, none, {}, None, none), variant=variant)
-    state = part.end(none, Learner({"item": old}, (), Catalogue(jnp.asarray(known), none, none), none), none, none)[0]
+    catalogue = Catalogue(jnp.asarray(known), jnp.where(known, 2.0, 0.0), none)
+    state = part.end(none, Learner({"item": old}, (), catalogue, none), none, none)[0]
     rows = Batch({"x": x}, none, none, jnp.ones(4, bool), jnp.full(4, before), candidates=jnp.asarray(candidates))
     rows = part.batch(state, rows, none)
     value = jax.jit(part.loss)(state, {"item": new}, rows, apply({"item": new}, rows.inputs))
