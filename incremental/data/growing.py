@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from incremental.data.interactions import Interactions, Kind
+from incremental.data.interactions import ARRAYS, Interactions, Kind
 from incremental.data.past import Summary, firsts, plus
 from incremental.data.stream import Stream
 from incremental.errors import UserError
@@ -107,8 +107,7 @@ def released(stream: Stream, until: int) -> Stream:
         },
         gone.astype(np.int32),
     )
-    names = ("user", "item", "time", "fraction", "rating", "behaviour", "period", "line")
-    arrays: dict[str, Any] = {name: own[kept] for name in names if (own := getattr(log, name)) is not None}
+    arrays: dict[str, Any] = {name: own[kept] for name in ARRAYS if (own := getattr(log, name)) is not None}
     further = {name: Kind(kind.ids[kept], kind.names) for name, kind in log.further.items()}
     return replace(
         stream,

@@ -112,8 +112,7 @@ class Interactions:
     def prefix(self, n: int) -> "Interactions":
         """The first n interactions, with the id tables cut to the ids that appear in them."""
         users, items = (int(ids[:n].max(initial=0)) + 1 for ids in (self.user, self.item))
-        names = ("user", "item", "time", "fraction", "rating", "behaviour", "period", "line")
-        first: dict[str, Any] = {name: own[:n] for name in names if (own := getattr(self, name)) is not None}
+        first: dict[str, Any] = {name: own[:n] for name in ARRAYS if (own := getattr(self, name)) is not None}
         behaviours = int(first["behaviour"].max(initial=-1)) + 1 if "behaviour" in first else 0
         further = {name: _first(kind, n) for name, kind in self.further.items()}
         known = {"item": items, "user": users, **{name: len(kind.names) for name, kind in further.items()}}
@@ -225,7 +224,8 @@ def _check_times(table: Table) -> None:
     _refuse(table, "time", time > times.LATEST, many)
 
 
-TAKEN = {"user", "item", "time", "fraction", "rating", "behaviour", "period", "line", "file", "event"}
+ARRAYS = ("user", "item", "time", "fraction", "rating", "behaviour", "period", "line")  # of `Interactions`, by event
+TAKEN = {*ARRAYS, "file", "event"}
 TAKEN |= {"labels", "self", "token", "click"}
 """names that a further kind of ids cannot have: of columns, of tasks' labels, of what is no kind that grows"""
 

@@ -39,7 +39,7 @@ def serve(settings: Settings, log: Log, loader: Loader) -> None:
         listener.close()
         raise
     gc.collect()
-    gc.freeze()  # all that is there stays, and a collection that looks at it holds every request up for 0.16 s
+    gc.freeze()  # all that is there stays; a collection that looks at it takes 0.16 s, and requests would wait for it
     where = f"[{settings.host}]" if ":" in settings.host else settings.host
     logging.getLogger("incremental.serve").info("http://%s:%d", where, listener.getsockname()[1])
     config = uvicorn.Config(
