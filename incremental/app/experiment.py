@@ -109,7 +109,7 @@ class Execution:
     def tracker(self) -> Tracker:
         """The run's tracker, started once something has happened."""
         start, path = schema.build(self.config["tracking"], "tracking"), self.directory.path
-        tracker: Tracker = start(path.name, path, self.config, path.name)
+        tracker: Tracker = start(path.name, path, self.config, self.directory.run_id())
         return tracker
 
     def save(self, snapshot: Snapshot) -> None:

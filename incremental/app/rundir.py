@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -130,6 +131,14 @@ class RunDirectory:
         text = yaml.dump(self.config, Dumper=Literal, sort_keys=False, allow_unicode=True)
         write_atomically(self.path / "config.yaml", text)
 
+    def run_id(self) -> str:
+        """The run's name for a tracker, the same after a resume. The identity alone would be that of a run made before
+        in another `runs`, or in this one and deleted since; a tracker would take them for one run."""
+        path = self.path / "run_id.txt"
+        if not path.exists():
+            write_atomically(path, f"{self.identity}-{secrets.token_hex(4)}\n")
+        return path.read_text(encoding="utf-8").strip() if path.exists() else self.identity
+
     @property
     def summary(self) -> dict[str, Any] | None:
         """The summary of a finished run, or None."""
@@ -195,7 +204,7 @@ class RunDirectory:
         self.lock.close()
 
 
-BEGUN = {".lock", "config.yaml", "data", "checkpoint"}
+BEGUN = {".lock", "config.yaml", "run_id.txt", "data", "checkpoint"}
 """what lies in a directory before the first save"""
 
 

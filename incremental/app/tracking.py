@@ -21,6 +21,7 @@ from incremental.shell import once
 _START_SECONDS = 30.0  # wandb's own limits are 90 s to start, and none to finish
 _FINISH_SECONDS = 120.0
 _ROOM = 2**20  # bytes
+_NAME = 128  # characters: W&B refuses a run with a longer name
 _PUBLIC = {"api.wandb.ai", "api.forge.coreweave.com"}  # two names of one server: a login for either will do
 
 
@@ -68,7 +69,7 @@ def tracker(
                 project=project,
                 group=group,
                 entity=entity,
-                name=name,
+                name=name if len(name) <= _NAME else f"{name[: _NAME - 41]}…{name[-40:]}",
                 id=re.sub(r"[\\/:;,#?%']", "-", run_id),  # W&B refuses these
                 dir=directory,
                 config=dict(config),

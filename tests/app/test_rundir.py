@@ -1,4 +1,4 @@
-"""What a run's summary says that its updates cost."""
+"""What a run's summary says that its updates cost, and its name for a tracker."""
 
 from pathlib import Path
 
@@ -51,3 +51,24 @@ def test_the_past_that_a_seldom_update_reads_is_memory() -> None:
     result = lab.run(lab.baseline_build("popularity"), stream, every_second)
     assert [cost.epochs for cost in result.costs] == [1, 0, 1, 0]
     assert total_cost(result)["memory_bytes"] == BYTES_AN_INTERACTION * len(stream.training_events(range(2)))
+
+
+def test_a_run_keeps_its_name_for_a_tracker_and_one_that_is_made_anew_has_another(tmp_path: Path) -> None:
+    """A tracker that knows the name already would leave out the steps that it has."""
+
+    config = {"seed": 0, "devices": {}, "label": "x" * 200}
+
+    def made() -> str:
+        directory = RunDirectory(tmp_path, "finetune", config)
+        directory.open()
+        found = directory.run_id()
+        directory.close()
+        assert not directory.path.exists()  # nothing worth keeping
+        return found
+
+    names = made(), made()
+    assert names[0] != names[1]
+    directory = RunDirectory(tmp_path, "finetune", config)
+    directory.open()
+    assert directory.run_id() == RunDirectory(tmp_path, "finetune", config).run_id()
+    directory.close()

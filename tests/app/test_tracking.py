@@ -198,6 +198,14 @@ def use(start: tracking.Start, directory: Path) -> None:
     tracker.finish(SUMMARY)
 
 
+def test_a_long_name_is_shortened_in_the_middle(wandb: Callable[..., Broken], tmp_path: Path) -> None:
+    fake = wandb()
+    tracking.tracker(mode="offline")("sasrec-" + "x" * 160 + "-seed0-0123abcd", tmp_path, CONFIG, "id")
+    assert len(fake.settings["name"]) == 128
+    assert fake.settings["name"].startswith("sasrec-x")
+    assert fake.settings["name"].endswith("x-seed0-0123abcd")
+
+
 def test_the_id_has_nothing_that_wandb_refuses(wandb: Callable[..., Broken], tmp_path: Path) -> None:
     fake = wandb()
     tracking.tracker()("lr:0.1", tmp_path, CONFIG, "ewc-weight=1,rate=0.1-50%-why?-seed0-12345678")
