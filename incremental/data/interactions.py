@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from incremental.data import ids, times
+from incremental.data import ids, times, titles
 from incremental.data.ties import Ties, ordered, places
 from incremental.errors import UserError
 
@@ -38,6 +38,7 @@ class Table(NamedTuple):
     counted: bool = False  # the times are numbers that were taken for seconds
     words: bool = False  # a word such as NA is an id
     part: bool = False  # of a longer one, which has the other items and behaviours
+    since: Mapping[str, int] | None = None  # item -> the period that its title came in; None: titles were always there
 
     @property
     def file(self) -> pl.Series | None:
@@ -261,7 +262,8 @@ def encode(table: Table, ties: Ties = "strict") -> Interactions:
                 "different behaviours, at most 127 are possible; check that the column is the right one"
             )
         behaviour = codes.astype(np.int8)
-    titles = _titles(table.text, items) if table.text else None
+    text = titles.in_time(table.text, table.since, frame)
+    named = titles.of_items(text, items) if table.text or table.since is not None else None
     law = table.law
     if law is not None:
         law = law.take(frame["event"].to_numpy(), np.array([int(i) for i in items]))
@@ -275,7 +277,7 @@ def encode(table: Table, ties: Ties = "strict") -> Interactions:
         period=frame["period"].to_numpy() if "period" in frame.columns else None,
         users=["", *users],
         items=["", *items],
-        titles=titles,
+        titles=named,
         behaviours=behaviours,
         notes=(*table.notes, *_note_of_one(table.origin, user, users)),
         law=law,
@@ -291,15 +293,6 @@ def _kind(values: pl.Series) -> Kind:
     numbers = np.zeros(len(values), np.int32)
     numbers[~empty] = codes + 1
     return Kind(numbers, ["", *names])
-
-
-def _titles(text: Mapping[str, str], items: list[str]) -> list[str]:
-    """[V] the first title of each item, whose ids are read as those of the events are."""
-    found = ids.read(pl.Series(list(text), dtype=pl.String))
-    normal: dict[str, str] = {}
-    for one, title in zip(found.values if found else [], text.values(), strict=True):
-        normal.setdefault(one, title)
-    return ["", *(normal.get(item, "") for item in items)]
 
 
 def _note_of_one(origin: str, user: np.ndarray, users: list[str]) -> tuple[str, ...]:

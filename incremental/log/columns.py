@@ -1,4 +1,4 @@
-"""The events of a log in columns, as a stream reads them: a few dozen bytes each."""
+"""The events of a log in columns, as a stream reads them: a few dozen bytes each; and the titles of its items."""
 
 from array import array
 from bisect import bisect_right
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from incremental.log.records import Event
+from incremental.log.records import Event, Title
 
 Ints = npt.NDArray[np.int32]
 
@@ -48,14 +48,20 @@ class Words:
 
 
 class Events:
-    """Events by offset; what they say of time, user, item, type and fields, and nothing of what was served."""
+    """Events by offset; what they say of time, user, item, type and fields, and nothing of what was served.
 
-    def __init__(self, events: Iterable[tuple[int, Event]] = ()) -> None:
+    `titles` has, by item, the first title and its offset; they stay.
+    """
+
+    def __init__(self, events: Iterable[tuple[int, Event]] = (), titles: Iterable[tuple[int, Title]] = ()) -> None:
         self.offsets, self.times = array("q"), array("d")
         self.users, self.items, self.types = Words(), Words(), Words()
         self.fields: dict[str, Words] = {}
+        self.titles: dict[str, tuple[int, str]] = {}
         for offset, event in events:
             self.add(offset, event)
+        for offset, title in titles:
+            self.name(offset, title)
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -70,6 +76,10 @@ class Events:
             self.fields.setdefault(name, Words()).add(word, place)
         self.times.append(event.time or 0.0)
         self.offsets.append(offset)
+
+    def name(self, offset: int, title: Title) -> None:
+        """The next title."""
+        self.titles.setdefault(title.item, (offset, title.title))
 
     def until(self, offset: int) -> int:
         """How many there are up to an offset."""

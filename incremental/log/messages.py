@@ -20,7 +20,8 @@ from incremental.errors import UserError
 from incremental.log.engine import Unkept, Written
 from incremental.log.records import Record, encode
 
-VERSION = 1
+VERSION = 2  # of new messages, which may have titles
+READS = 1, 2  # one of version 1 has none
 POLL = 0.02  # seconds between two looks at a log that waits for records
 AT_ONCE = 64  # messages fetched at once
 ROOM = 64  # bytes of a message around its records
@@ -195,7 +196,7 @@ class Messages:
 
     def _decoded(self, number: int, body: bytes) -> list[Record]:
         try:
-            if (version := DECODE_ABOUT(body).version) == VERSION:
+            if (version := DECODE_ABOUT(body).version) in READS:
                 return DECODE(body).records
         except msgspec.MsgspecError as error:
             raise UserError(
@@ -203,7 +204,7 @@ class Messages:
                 "incremental-serve made, and let nothing else write to it"
             ) from None
         raise UserError(
-            f"{self.broker.place}: a log of version {version}, this code reads version {VERSION}; use the code that "
+            f"{self.broker.place}: a log of version {version}, this code reads up to {VERSION}; use the code that "
             "wrote it"
         )
 

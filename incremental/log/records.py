@@ -1,4 +1,4 @@
-"""What a live log holds: events, cuts between increments, and what became of the model that serves.
+"""What a live log holds: events, titles of items, cuts between increments, and what became of the model that serves.
 
 A record is one JSON object, whose `kind` says what it is. Each has an id; of two records with one id the first counts.
 The garbage collector leaves them alone (`gc=False`): they hold no circles, and a million of them would keep it busy.
@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 LONGEST = 256  # characters of an id
+LONGEST_TITLE = 1000  # characters
 MOST_FIELDS = 32
 
 Id = Annotated[str, Meta(min_length=1, max_length=LONGEST)]
@@ -57,6 +58,23 @@ class Event(Struct, tag_field="kind", tag="event", forbid_unknown_fields=True, o
         return f"event:{self.event_id}"
 
 
+class Title(Struct, tag_field="kind", tag="title", forbid_unknown_fields=True, gc=False):
+    """What an item is called. It may come before the item's first event; models read what came before a cut.
+
+    Attributes:
+        item
+        title
+    """
+
+    item: Id
+    title: Annotated[str, Meta(min_length=1, max_length=LONGEST_TITLE)]
+
+    @property
+    def key(self) -> str:
+        """Its id among the records: an item has one title, its first."""
+        return f"title:{self.item}"
+
+
 class Cut(Struct, tag_field="kind", tag="cut", forbid_unknown_fields=True, gc=False):
     """The end of an increment, written before anything is trained on it.
 
@@ -101,7 +119,7 @@ class Choice(Struct, tag_field="kind", tag="choice", forbid_unknown_fields=True,
         return f"choice:{self.choice_id}"
 
 
-Record = Event | Cut | Choice
+Record = Event | Title | Cut | Choice
 
 decode = msgspec.json.Decoder(Record).decode
 ENCODER = msgspec.json.Encoder()

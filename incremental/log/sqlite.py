@@ -16,7 +16,8 @@ from incremental.log.engine import Written
 from incremental.log.records import Record, decode, encode
 
 APPLICATION = 0x696E636C  # "incl", in the file's header: whose file it is
-VERSION = 1
+VERSION = 2  # of new logs, which may have titles
+READS = 1, 2  # one of version 1 has none; who may write to it makes it one of version 2
 POLL = 0.02  # seconds between two looks at a log that waits for records
 BUSY = 30.0  # seconds that a writer waits for another
 COPY = "check the disk, and take the log from a copy"
@@ -41,7 +42,8 @@ class SQLite:
                 self.database.execute("PRAGMA journal_mode = WAL")
                 with self._transaction():
                     self._make()
-            self._check()
+            if self._check() < VERSION and create:
+                self.database.execute(f"PRAGMA user_version = {VERSION}")
             self.database.execute("PRAGMA synchronous = FULL")
         except sqlite3.Error as error:
             raise UserError(f"{path}: {said(error)}") from error
@@ -58,15 +60,15 @@ class SQLite:
             self.database.execute(f"PRAGMA application_id = {APPLICATION}")
             self.database.execute(f"PRAGMA user_version = {VERSION}")
 
-    def _check(self) -> None:
-        """Whose file it is is read before anything is written."""
+    def _check(self) -> int:
+        """The file's version. Whose it is is read before anything is written."""
         if self._one("PRAGMA application_id") != APPLICATION:
             raise UserError(f"{self.path}: a database, but no log; give the file that incremental-serve made")
-        if (version := self._one("PRAGMA user_version")) != VERSION:
+        if (version := self._one("PRAGMA user_version")) not in READS:
             raise UserError(
-                f"{self.path}: a log of version {version}, this code reads version {VERSION}; use the code that "
-                "wrote it"
+                f"{self.path}: a log of version {version}, this code reads up to {VERSION}; use the code that wrote it"
             )
+        return version
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ import polars as pl
 
 from incremental.data import ids
 from incremental.data.sources import log as source
+from incremental.data.titles import in_time
 from incremental.errors import UserError
 from incremental.log.columns import Events
 from incremental.log.place import open_log
@@ -51,8 +52,9 @@ def export(place: str, to: Path) -> list[Path]:
     """Writes a log's increments into the folder `to`, and returns their files.
 
     Columns as the stream has them: user, item, behaviour (the event's type) str, time (UTC, microseconds; the largest
-    so far), period (the increment) int32. Beside them: offset int64, event_id str, sent (the event's own time); learner
-    str, version int32 and slate list of str, of what was served; and fields.NAME str for each further field.
+    so far), period (the increment) int32, title (of the item; null: the stream has none) str. Beside them: offset
+    int64, event_id str, sent (the event's own time); learner str, version int32 and slate list of str, of what was
+    served; and fields.NAME str for each further field.
     """
     if taken := sorted(to.glob("increment-*.parquet")):
         raise UserError(f"{taken[0]} exists and is not overwritten; choose another folder with --to")
@@ -71,8 +73,9 @@ def export(place: str, to: Path) -> list[Path]:
 
 def table(place: str) -> pl.DataFrame:
     """The events of all increments, with the columns of `export`."""
-    events, cuts = source.sealed(place)
-    stream = source.table(Events(events), cuts, origin=place).frame
+    events, titles, cuts = source.sealed(place)
+    made = source.table(Events(events, titles), cuts, origin=place)
+    stream, text = made.frame, in_time(made.text, made.since, made.frame)
     known = [event for _, event in events[: stream.height]]
     fields = sorted({name for event in known for name in event.fields})
     shown = [event.served for event in known]
@@ -83,6 +86,7 @@ def table(place: str) -> pl.DataFrame:
         "behaviour",
         moments(pl.col("time") * source.MICRO + pl.col("fraction") // 1000).alias("time"),
         "period",
+        pl.Series("title", [text.get(event.item) for event in known], dtype=pl.String),
         pl.col("line").alias("offset"),
         pl.Series("event_id", [event.event_id for event in known], dtype=pl.String),
         moments(pl.lit(micro)).alias("sent"),

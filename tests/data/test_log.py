@@ -15,7 +15,7 @@ from incremental.data.stream import Stream, make_stream
 from incremental.errors import UserError
 from incremental.log.columns import Events
 from incremental.log.place import open_log
-from incremental.log.records import Choice, Cut, Event, Record
+from incremental.log.records import Choice, Cut, Event, Record, Title
 from incremental.log.sqlite import SQLite
 
 Told = Callable[[str, object], None]
@@ -95,10 +95,10 @@ def test_a_type_or_a_field_that_comes_later_changes_no_column(tmp_path: Path) ->
     assert columns(short.interactions).keys() == columns(whole.interactions).keys()
 
 
-def version_2(path: Path) -> str:
+def version_3(path: Path) -> str:
     written(path)
     with sqlite3.connect(path) as database:
-        database.execute("PRAGMA user_version = 2")
+        database.execute("PRAGMA user_version = 3")
     database.close()
     return str(path)
 
@@ -127,7 +127,7 @@ BAD: dict[str, Callable[[Path], str]] = {
     "a log that is a folder": lambda path: str(path.parent),
     "a log that is another program's database": foreign,
     "a log that is no database": no_database,
-    "a log of another version": version_2,
+    "a log of another version": version_3,
     "a log whose file ends early": halved,
     "a log without events": lambda path: written(path, []),
     "a log without a cut": lambda path: written(path, RECORDS[:4]),
@@ -194,3 +194,35 @@ def test_events_in_columns_say_what_the_events_said() -> None:
         assert kept.field("shop", n).to_list() == shops[:n]
         assert kept.field("price", n).to_list() == [None] * n
     assert [kept.until(offset) for offset in (0, 3, 5, 18, 99)] == [0, 1, 1, 6, 6]
+
+
+def test_a_title_counts_from_the_increment_that_its_item_comes_in(tmp_path: Path) -> None:
+    """The first title of jam comes behind its first event, before the end of that increment; that of pie behind it."""
+    e1, e2, _, e3, _, e4, e5, _, e6, *_ = RECORDS
+    records: list[Record] = [e1, Title("tea", "Green tea"), e2, e3, Cut(0, 4, "count", 1.0)]
+    records += [e4, e5, Title("pie", "Apple pie"), Cut(1, 7, "count", 1.0)]
+    records += [e6, Title("jam", "Plum jam"), Title("jams", "Cherry jam"), Cut(2, 11, "count", 1.0)]
+    made = stream(written(tmp_path / "log.sqlite", records))
+    assert made.interactions.items == ["", "tea", "NA", "pie", "jam"]
+    assert made.interactions.titles == ["", "Green tea", "", "", "Plum jam"]
+    short = stream(written(tmp_path / "short.sqlite", records[:9]))
+    assert short.interactions.titles == made.prefix(1).interactions.titles == ["", "Green tea", "", ""]
+    records[-1] = Cut(2, 10, "count", 1.0)
+    assert stream(written(tmp_path / "late.sqlite", records)).interactions.titles == ["", "Green tea", "", "", ""]
+
+
+def test_an_older_log_is_read_and_takes_titles(tmp_path: Path) -> None:
+    """Whoever may write to it makes it one that older code refuses; a reader leaves it as it is."""
+    path = Path(written(tmp_path / "log.sqlite"))
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 1")
+    database.close()
+    before = path.read_bytes()
+    stream(str(path))
+    assert path.read_bytes() == before
+    made = open_log(str(path), create=True)
+    made.append([Title("tea", "Green tea")])
+    made.close()
+    with sqlite3.connect(path) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (2,)
+    database.close()

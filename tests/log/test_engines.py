@@ -12,7 +12,7 @@ import pytest
 from incremental.errors import UserError
 from incremental.log.engine import Log
 from incremental.log.place import open_log
-from incremental.log.records import Choice, Cut, Event, Record, Served
+from incremental.log.records import Choice, Cut, Event, Record, Served, Title
 from tests.log.kills import acknowledged_under_kills, check
 from tests.log.servers import Kafka, Nats
 
@@ -24,6 +24,7 @@ RECORDS: list[Record] = [
     Choice("c1", "main", None, 1_700_000_011.0, "by hand"),
     Cut(0, 2, "count", 1_700_000_012.0),
     Event("e3", "ann", "pie", time=1_700_000_005.5),
+    Title("pie", "Apple pie, 日本"),
 ]
 Open = Callable[[], Log]
 NUMBERS = itertools.count()
@@ -67,14 +68,14 @@ def test_records_come_back_in_order_with_their_offsets(opened: Open) -> None:
     assert log.read(0, 10) == []
     first = log.append(RECORDS[:3])
     second = log.append(RECORDS[3:])
-    assert [tuple(one) for one in first + second] == [(n, True) for n in range(1, 6)]
+    assert [tuple(one) for one in first + second] == [(n, True) for n in range(1, 7)]
     for reader in (log, opened()):
         assert reader.read(0, 10) == [*enumerate(RECORDS, 1)]
         assert reader.read(0, 2) + reader.read(2, 2) + reader.read(4, 2) == [*enumerate(RECORDS, 1)]
-        assert reader.read(5, 10) == []
-        assert reader.last() == 5
+        assert reader.read(6, 10) == []
+        assert reader.last() == 6
     assert opened().read(3, 1) == [(4, RECORDS[3])]
-    assert opened().last() == 5
+    assert opened().last() == 6
 
 
 def test_of_one_key_the_first_record_counts(opened: Open) -> None:

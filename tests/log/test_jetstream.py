@@ -194,7 +194,7 @@ def test_what_is_no_log_is_refused(server: Nats, documented: Told, monkeypatch: 
     do(server, lambda js: js.publish("other", b"hello"))
     refused("a stream with other messages", "other")
     do(server, lambda js: js.add_stream(StreamConfig(name="next", subjects=["next"], storage=StorageType.FILE)))
-    do(server, lambda js: js.publish("next", b'{"version": 2}'))
+    do(server, lambda js: js.publish("next", b'{"version": 3}'))
     refused("a stream of another version", "next")
     do(server, lambda js: js.purge_stream("next"))
     do(server, lambda js: js.publish("next", b'{"version": 1, "records": []}'))

@@ -16,7 +16,7 @@ from incremental.data.sources.log import everything, log
 from incremental.data.stream import make_stream
 from incremental.errors import UserError
 from incremental.log.place import open_log
-from incremental.log.records import Choice, Cut, Event, Record, Served
+from incremental.log.records import Choice, Cut, Event, Record, Served, Title
 from incremental.serve.log import main
 
 Told = Callable[[str, object], None]
@@ -40,6 +40,8 @@ def place(tmp_path: Path) -> str:
     records: list[Record] = []
     for n in range(4):
         records += EVENTS[n * 10 : n * 10 + (10 if n < 3 else 4)]
+        records += [Title("NA", "Nothing"), Title("i5", "The 5th")] if n == 0 else []
+        records += [Title("i10", "Too late")] if n == 2 else []
         records += [Cut(n, len(records), "count", START + 100)] if n < 3 else []
     made = open_log(str(tmp_path / "log.sqlite"), create=True)
     made.append(records)
@@ -51,10 +53,19 @@ def test_the_exported_files_are_the_same_stream(tmp_path: Path, place: str, caps
     to = tmp_path / "parts"
     assert main(["export", place, "--to", str(to)]) == 0
     assert capsys.readouterr().out == f"written: {to}/increment-000000.parquet to increment-000002.parquet, 3 files\n"
-    read = columns(path=str(to), behaviour="behaviour", period="period", kinds={"shop": "fields.shop"}, time_unit="us")
+    read = columns(
+        path=str(to),
+        behaviour="behaviour",
+        period="period",
+        kinds={"shop": "fields.shop"},
+        time_unit="us",
+        text="title",
+    )
     given = {"cut": given_periods(), "ties": "file", "cleaning": cleaning(missing="keep")}
     one, other = (make_stream(source=source, **given) for source in (read, log(path=place, kinds={"shop": "shop"})))  # type: ignore[arg-type]
     np.testing.assert_array_equal(one.increment, other.increment)
+    assert one.interactions.titles == other.interactions.titles
+    assert one.interactions.titles[:3] == ["", "Nothing", "The 5th"]  # type: ignore[index]
     assert arrays(one.interactions).keys() == arrays(other.interactions).keys()
     for name, values in arrays(one.interactions).items():
         np.testing.assert_array_equal(values, arrays(other.interactions)[name], name)
@@ -67,7 +78,7 @@ def test_the_exported_files_say_what_was_served_and_when_it_was_sent(tmp_path: P
     assert main(["export", place, "--to", str(tmp_path / "parts")]) == 0
     frame = pl.read_parquet(tmp_path / "parts" / "increment-000001.parquet")
     assert frame["event_id"].to_list() == [one.event_id for one in EVENTS[10:20]]
-    assert frame["offset"].to_list() == [*range(12, 22)]
+    assert frame["offset"].to_list() == [*range(14, 24)]
     assert frame["sent"].dt.epoch("us").to_list() == [round((one.time or 0) * 1e6) for one in EVENTS[10:20]]
     assert frame["time"].is_sorted()
     assert frame["version"].to_list()[:6] == [10, None, None, None, None, 15]
@@ -96,7 +107,7 @@ def test_a_copy_has_the_same_records_at_the_same_offsets(
     assert main(["copy", place, str(tmp_path / "copy.sqlite")]) == 0
     one, other = open_log(place), open_log(str(tmp_path / "copy.sqlite"))
     assert everything(one) == everything(other)
-    assert one.last() == other.last() == 37
+    assert one.last() == other.last() == 40
     one.close()
     other.close()
 

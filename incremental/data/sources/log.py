@@ -14,7 +14,7 @@ from incremental.errors import UserError
 from incremental.log.columns import Events
 from incremental.log.engine import Log
 from incremental.log.place import open_log
-from incremental.log.records import Cut, Event
+from incremental.log.records import Cut, Event, Title
 
 BLOCK = 50_000  # records read at once
 MICRO = 1_000_000  # microseconds in a second
@@ -27,11 +27,12 @@ def log(*, path: str, kinds: Mapping[str, str] | None = None) -> Table:
     path:  a file (SQLite), nats://HOST:PORT/STREAM or kafka://HOST:PORT/TOPIC
     kinds: further kinds of ids and the events' fields that hold them, e.g. {category: cat}; other fields are not read
 
+    The text of an item is its title, if that is in the log before the end of the increment of the item's first event.
     Raises UserError for what is no log, a log without events, without a cut, of a base part or one item only, and for
     cuts that do not follow one another.
     """
-    events, cuts = sealed(path)
-    made = table(Events(events), cuts, origin=path, kinds=kinds or {})
+    events, titles, cuts = sealed(path)
+    made = table(Events(events, titles), cuts, origin=path, kinds=kinds or {})
     if not made.frame["period"][-1]:
         raise UserError(f"{path}: the log has its base part, but no increment has ended after it; {MADE}")
     if made.frame["item"].n_unique() == 1:
@@ -40,11 +41,11 @@ def log(*, path: str, kinds: Mapping[str, str] | None = None) -> Table:
     return made
 
 
-def sealed(path: str) -> tuple[list[tuple[int, Event]], list[Cut]]:
-    """A log's events with their offsets, and its cuts; UserErrors as `log` has them."""
+def sealed(path: str) -> tuple[list[tuple[int, Event]], list[tuple[int, Title]], list[Cut]]:
+    """A log's events and titles with their offsets, and its cuts; UserErrors as `log` has them."""
     engine = open_log(path)
     try:
-        events, cuts = everything(engine)
+        events, titles, cuts = everything(engine)
     finally:
         engine.close()
     if not events:
@@ -52,12 +53,13 @@ def sealed(path: str) -> tuple[list[tuple[int, Event]], list[Cut]]:
     if not cuts:
         raise UserError(f"{path}: the log has {len(events):,} events, but no increment has ended; {MADE}")
     check(path, events, cuts)
-    return events, [cut for _, cut in cuts]
+    return events, titles, [cut for _, cut in cuts]
 
 
-def everything(engine: Log) -> tuple[list[tuple[int, Event]], list[tuple[int, Cut]]]:
-    """All events and cuts of a log, with their offsets."""
+def everything(engine: Log) -> tuple[list[tuple[int, Event]], list[tuple[int, Title]], list[tuple[int, Cut]]]:
+    """All events, titles and cuts of a log, with their offsets."""
     events: list[tuple[int, Event]] = []
+    titles: list[tuple[int, Title]] = []
     cuts: list[tuple[int, Cut]] = []
     after = 0
     while block := engine.read(after, BLOCK):
@@ -65,9 +67,11 @@ def everything(engine: Log) -> tuple[list[tuple[int, Event]], list[tuple[int, Cu
         for offset, record in block:
             if type(record) is Event:
                 events.append((offset, record))
+            elif type(record) is Title:
+                titles.append((offset, record))
             elif type(record) is Cut:
                 cuts.append((offset, record))
-    return events, cuts
+    return events, titles, cuts
 
 
 def check(path: str, events: Sequence[tuple[int, Event]], cuts: Sequence[tuple[int, Cut]]) -> None:
@@ -100,11 +104,12 @@ def table(events: Events, cuts: Sequence[Cut], *, origin: str, kinds: Mapping[st
 
     The frame [N sealed]: user, item, behaviour (the event's type) and each kind, str; time int64 and fraction int64
     (seconds and nanoseconds), the largest time of the events so far, so that the order of arrival is the order of time;
-    period int32, the number of the increment; line int64, the offset.
+    period int32, the number of the increment; line int64, the offset. Titles come in periods too.
     """
     sealed = events.until(cuts[-1].until) if cuts else 0
-    offset = np.array(events.offsets[:sealed], np.int64)
-    period = np.searchsorted(np.array([cut.until for cut in cuts], np.int64), offset, side="left")
+    offset, ends = np.array(events.offsets[:sealed], np.int64), np.array([cut.until for cut in cuts], np.int64)
+    period = np.searchsorted(ends, offset, side="left")
+    came = np.searchsorted(ends, [at for at, _ in events.titles.values()], side="left").tolist()
     micro = np.maximum.accumulate(np.maximum(micros(events, sealed), clock))
     frame = pl.DataFrame(
         {
@@ -121,4 +126,6 @@ def table(events: Events, cuts: Sequence[Cut], *, origin: str, kinds: Mapping[st
     notes: tuple[str, ...] = ()
     if rest := len(events) - sealed:
         notes = (f"{origin}: the last {rest:,} events are in no increment yet, and left out",)
-    return Table(frame, origin, notes=notes, kinds=tuple(kinds), words=True)
+    text = {item: title for item, (_, title) in events.titles.items()}
+    since = dict(zip(text, came, strict=True))
+    return Table(frame, origin, text, notes, kinds=tuple(kinds), words=True, since=since)

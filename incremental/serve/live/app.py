@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from incremental.errors import UserError
 from incremental.log.engine import Written
-from incremental.log.records import Choice, Event, Id
+from incremental.log.records import Choice, Event, Id, Title
 from incremental.serve.live import choices, events
 from incremental.serve.live.access import LOOPBACK, Scope
 from incremental.serve.live.page import page, state
@@ -60,6 +60,7 @@ def application(service: Service) -> Starlette:
 
     routes = [
         route("/v1/events", take, "write", ("POST",)),
+        route("/v1/items", name_items, "write", ("POST",)),
         route("/v1/recommend", recommend, "read"),
         route("/v1/similar", similar, "read"),
         route("/v1/explain", explain, "read"),
@@ -184,26 +185,53 @@ async def command(service: Service, request: Request, kind: type[Any]) -> Any:
 
 async def take(service: Service, request: Request) -> Response:
     """POST /v1/events: 200 where no event was refused, 207 where some were; 400 where all were, 429 if time helps."""
-    several, decoded = events.decoded(await body_of(service, request), service.settings.limits.batch)
+    several, decoded = events.decoded(await body_of(service, request), service.settings.limits.batch, events.EVENTS)
     checked = service.rules.checked(decoded)
     service.writer.room(len(checked))  # before new items are counted
     service.admit(checked)
-    good = [each for each in checked if isinstance(each, Event)]
+    own = [{"event_id": each.event_id} if isinstance(each, Event) else {} for each in decoded]
+    verdicts = await verdicts_of(service, checked, own)
+    service.metrics.events(Counter(each["verdict"] for each in verdicts))
+    return judged(checked, verdicts, several=several)
+
+
+async def name_items(service: Service, request: Request) -> Response:
+    """POST /v1/items: what items are called; answered as events are. Of an item that has another title, with that."""
+    several, decoded = events.decoded(await body_of(service, request), service.settings.limits.batch, events.TITLES)
+    checked = events.titles(decoded)
+    service.writer.room(len(checked))
+    service.admit_items(checked)
+    own = [{"item": each.item} if isinstance(each, Title) else {} for each in decoded]
+    verdicts = await verdicts_of(service, checked, own)
+    for each, verdict in zip(checked, verdicts, strict=True):
+        if isinstance(each, Title) and (title := service.people.titles[each.item]) != each.title:
+            verdict["title"] = title
+    return judged(checked, verdicts, several=several)
+
+
+async def verdicts_of(
+    service: Service, checked: Sequence[Event | Title | events.Fault], names: Sequence[dict[str, str]]
+) -> list[dict[str, Any]]:
+    """Writes what is right, and says of each, behind its name, what became of it."""
+    good = [each for each in checked if not isinstance(each, events.Fault)]
     written: list[Written] = await asyncio.wrap_future(service.writer.submit(good)) if good else []
     fates = iter(written)
     verdicts: list[dict[str, Any]] = []
-    for given, each in zip(decoded, checked, strict=True):
-        own = {"event_id": given.event_id} if isinstance(given, Event) else {}
+    for name, each in zip(names, checked, strict=True):
         if isinstance(each, events.Fault):
             later = {} if each.after is None else {"after": math.ceil(each.after)}
-            verdicts.append({**own, "verdict": "refused", "reason": str(each), **later})
+            verdicts.append({**name, "verdict": "refused", "reason": str(each), **later})
         else:
-            verdicts.append({**own, "verdict": "new" if next(fates).new else "known"})
-    counts = Counter(each["verdict"] for each in verdicts)
-    service.metrics.events(counts)
+            verdicts.append({**name, "verdict": "new" if next(fates).new else "known"})
+    return verdicts
+
+
+def judged(checked: Sequence[object], verdicts: list[dict[str, Any]], *, several: bool) -> Response:
+    """The answer with these verdicts."""
     found = {"verdicts": verdicts} if several else verdicts[0]
-    if good:
-        return answer(found, 207 if counts["refused"] else 200)
+    refused = sum(each["verdict"] == "refused" for each in verdicts)
+    if refused < len(verdicts):
+        return answer(found, 207 if refused else 200)
     faults = [each for each in checked if isinstance(each, events.Fault)]
     first = next((each for each in faults if each.after is not None), faults[0])  # a client that repeats loses nothing
     code = 400 if first.after is None else 429
@@ -218,7 +246,7 @@ async def recommend(service: Service, request: Request) -> Response:
     exclude = yes(request, "exclude_seen", default=True)
     model, asked, best = await asyncio.wrap_future(service.batcher.recommend(user, exclude=exclude))
     items = [
-        {"item": service.people.names[item], "score": score}
+        {**service.people.titled(service.people.names[item]), "score": score}
         for item, score in zip(best.items[:k].tolist(), best.scores[:k].tolist(), strict=True)
     ]
     found: dict[str, Any] = {"user": user, "learner": model and model.learner, "version": model and model.number}
@@ -261,10 +289,10 @@ async def similar(service: Service, request: Request) -> Response:
             raise Refused(409, f"the model of {model.learner} has no vectors of items", what, remedy)
         items, cosines = model.similar(item)
         near = [
-            {"item": service.people.names[each], "cosine": cosine}
+            {**service.people.titled(service.people.names[each]), "cosine": cosine}
             for each, cosine in zip(items[:k].tolist(), cosines[:k].tolist(), strict=True)
         ]
-        return {"item": name, "learner": model.learner, "version": model.number, "items": near}
+        return {**service.people.titled(name), "learner": model.learner, "version": model.number, "items": near}
 
     return answer(await asyncio.wrap_future(service.batcher.do(work)))
 
@@ -282,8 +310,9 @@ async def explain(service: Service, request: Request) -> Response:
         if not asked.number:
             raise Refused(404, f"user {user!r} has no event", "a user of the log", "correct the user")
         score, parts = model.explain(service.people, asked, item)
-        found = [{"item": service.people.names[each], "contribution": part} for each, part in parts]
-        whole = {"user": user, "item": name, "learner": model.learner, "version": model.number}
+        titled = service.people.titled
+        found = [{**titled(service.people.names[each]), "contribution": part} for each, part in parts]
+        whole = {"user": user, **titled(name), "learner": model.learner, "version": model.number}
         return {**whole, "score": score, "history": found}
 
     return answer(await asyncio.wrap_future(service.batcher.do(work)))

@@ -1,4 +1,4 @@
-"""A live loop that begins with what a run has seen: its events are the base part of the log."""
+"""A live loop that begins with what a run has seen: its events, and its items' titles, are the base part of the log."""
 
 import time
 from pathlib import Path
@@ -8,7 +8,8 @@ from incremental.data.interactions import Interactions
 from incremental.data.kept import log_of
 from incremental.errors import UserError
 from incremental.log.engine import Log
-from incremental.log.records import Cut, Event
+from incremental.log.records import LONGEST_TITLE, Cut, Event, Record, Title
+from incremental.serve.recommend import one_line
 
 BLOCK = 10_000  # events appended at once
 PREFIX = "base:"  # of their ids
@@ -23,8 +24,8 @@ def begin(run: Path, log: Log, place: str) -> int:
     """
     config_of(run)  # is it one
     known = log_of(data_of(run))
-    first = log.read(0, 1)
-    if first and first[0][1] != event(known, 0):
+    first = first_event(log)
+    if first is not None and first != event(known, 0):
         raise UserError(
             f"base={run}: {place} has events already, which are not that run's; leave base out to go on with this log, "
             "or choose another folder with live.folder=..."
@@ -33,10 +34,20 @@ def begin(run: Path, log: Log, place: str) -> int:
         return there
     until = 0
     for start in range(0, len(known), BLOCK):
-        block = [event(known, n) for n in range(start, min(start + BLOCK, len(known)))]
-        until = log.append(block)[-1].offset
+        until = log.append(records(known, start, min(start + BLOCK, len(known))))[-1].offset
     log.append([Cut(0, until or log.last(), "end", time.time())])
     return len(known)
+
+
+def first_event(log: Log) -> Event | None:
+    """The first one of a log; None: it has none."""
+    after = 0
+    while block := log.read(after, BLOCK):
+        for _, record in block:
+            if isinstance(record, Event):
+                return record
+        after = block[-1][0]
+    return None
 
 
 def base_part(log: Log) -> int | None:
@@ -49,6 +60,20 @@ def base_part(log: Log) -> int | None:
             number += isinstance(record, Event)
         after = block[-1][0]
     return None
+
+
+def records(log: Interactions, first: int, last: int) -> list[Record]:
+    """The events of a run's data from one to another, each item's title before its first event of these."""
+    found: list[Record] = []
+    named: set[int] = set()
+    for n in range(first, last):
+        item = int(log.item[n])
+        title = one_line(log.titles[item]).strip()[:LONGEST_TITLE] if log.titles else ""
+        if title and item not in named:
+            found.append(Title(log.items[item], title))
+        named.add(item)
+        found.append(event(log, n))
+    return found
 
 
 def event(log: Interactions, n: int) -> Event:

@@ -1,29 +1,30 @@
-"""From a request's body to the events of the log: decoded, checked, with normal ids. What is wrong is said by event."""
+"""From a request's body to the events and titles of the log: decoded, checked, with normal ids. What is wrong is said
+of each."""
 
 import re
 import time
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 import polars as pl
 
 from incremental.data import ids
-from incremental.log.records import ENCODER, LONGEST, Event
+from incremental.log.records import ENCODER, LONGEST, Event, Title
 from incremental.serve.live.limits import Limits
 from incremental.serve.live.refused import Refused
 
-FORM = 'one event {"event_id", "user", "item", "type"?, "time"?, "fields"?, "served"?}, or a list of them'
 NORMAL = re.compile(r"[A-Za-z_][A-Za-z0-9_:-]*|0|-?[1-9][0-9]{0,14}").fullmatch  # such ids are normal: not looked at
+T = TypeVar("T")
 LARGEST = 256 << 10  # bytes of an event in the log: a broker's message holds several
 PLAIN = re.compile(r"[!-~]+").fullmatch  # visible ASCII
 
 
 class Fault(NamedTuple):
-    """What is wrong with an event, what was expected, what to do.
+    """What is wrong with an event or a title, what was expected, what to do.
 
-    `after`: seconds after which the same event may be taken; None: it will not be.
+    `after`: seconds after which the same one may be taken; None: it will not be.
     """
 
     error: str
@@ -35,43 +36,51 @@ class Fault(NamedTuple):
         return f"{self.error}; expected {self.expected}: {self.remedy}"
 
 
-one = msgspec.json.Decoder(Event).decode
-several = msgspec.json.Decoder(list[Event]).decode
+class Form(Generic[T]):
+    """What a body holds, one or a list of them: `kind`, in words `noun` and `keys`."""
+
+    def __init__(self, kind: type[T], noun: str, keys: str) -> None:
+        self.noun, self.expected = noun, f"one {noun} {{{keys}}}, or a list of them"
+        self.one = msgspec.json.Decoder(kind).decode
+        self.several = msgspec.json.Decoder(list[kind]).decode  # type: ignore[valid-type]
+
+    def read(self, raw: msgspec.Raw) -> T | Fault:
+        """One of a body, or what is wrong with it."""
+        try:
+            return self.one(raw)
+        except (msgspec.ValidationError, UnicodeDecodeError) as error:
+            return Fault(str(error), self.expected)
+
+
+EVENTS = Form(Event, "event", '"event_id", "user", "item", "type"?, "time"?, "fields"?, "served"?')
+TITLES = Form(Title, "title", '"item", "title"')
 parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-def decoded(body: bytes, most: int) -> tuple[bool, list[Event | Fault]]:
-    """Whether the body is a list, and its events; in place of one that is none, what is wrong with it.
+def decoded(body: bytes, most: int, form: Form[T]) -> tuple[bool, list[T | Fault]]:
+    """Whether the body is a list, and what it holds; in place of one that is none, what is wrong with it.
 
-    Raises Refused for what is no JSON, empty, or of more than `most` events.
+    Raises Refused for what is no JSON, empty, or more than `most`.
     """
     start = body.lstrip()[:1]
     try:
         if start != b"[":
             if not start:
-                raise Refused(400, "the body is empty", FORM, "send JSON")
+                raise Refused(400, "the body is empty", form.expected, "send JSON")
             raw: list[Any] = [msgspec.Raw(body)]
             msgspec.json.decode(body)
         else:
             raw = parts(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(400, f"the body is no JSON in UTF-8 ({error})", FORM, "correct the body") from None
+        raise Refused(400, f"the body is no JSON in UTF-8 ({error})", form.expected, "correct the body") from None
     if not raw:
-        raise Refused(400, "the list is empty", FORM, "send at least one event")
+        raise Refused(400, "the list is empty", form.expected, f"send at least one {form.noun}")
     if len(raw) > most:
-        raise Refused(413, f"{len(raw):,} events", f"at most {most:,} in one request", "send several requests")
+        raise Refused(413, f"{len(raw):,} {form.noun}s", f"at most {most:,} in one request", "send several requests")
     try:
-        return start == b"[", [*several(body)] if start == b"[" else [one(body)]
+        return start == b"[", [*form.several(body)] if start == b"[" else [form.one(body)]
     except (msgspec.ValidationError, UnicodeDecodeError):
-        return start == b"[", [event_of(each) for each in raw]
-
-
-def event_of(raw: msgspec.Raw) -> Event | Fault:
-    """One event, or what is wrong with it."""
-    try:
-        return one(raw)
-    except (msgspec.ValidationError, UnicodeDecodeError) as error:
-        return Fault(str(error), FORM)
+        return start == b"[", [form.read(each) for each in raw]
 
 
 class Rules:
@@ -106,8 +115,7 @@ class Rules:
                 return Fault(f"{where}: {said}", "printable text")
         for where, text in named:
             if not normal[text]:
-                what = "it is blank" if normal[text] == "" else f"{text!r} is a float, and ids may have become one"
-                return Fault(f"{where}: {what}", "text, or whole numbers with all their digits")
+                return no_id(where, text, normal[text])
         kind = normal[event.type] or ""
         if self.types and kind not in self.types:
             return Fault(f"type: {event.type!r} is unknown", f"one of {', '.join(self.types)} (live.types)")
@@ -133,6 +141,29 @@ class Rules:
         if served is not None and (size := len(ENCODER.encode(made))) > LARGEST:  # without a slate it is never so large
             return Fault(f"the event has {size:,} bytes", f"at most {LARGEST:,}", "leave out a part of served.items")
         return made
+
+
+def titles(given: Sequence[Title | Fault]) -> list[Title | Fault]:
+    """The titles as the log has them, or what is wrong."""
+    normal = normals({each.item for each in given if isinstance(each, Title)})
+
+    def checked(each: Title) -> Title | Fault:
+        for where, text in (("item", each.item), ("title", each.title)):
+            if said := unreadable(text):
+                return Fault(f"{where}: {said}", "printable text")
+        if not (item := normal[each.item]):
+            return no_id("item", each.item, item)
+        if not (title := each.title.strip()):
+            return Fault("title: it is blank", "what the item is called", "leave the item out")
+        return Title(item, title)
+
+    return [checked(each) if isinstance(each, Title) else each for each in given]
+
+
+def no_id(where: str, text: str, normal: str | None) -> Fault:
+    """What is wrong with a text that is no id, whose `normal` form says why."""
+    what = "it is blank" if normal == "" else f"{text!r} is a float, and ids may have become one"
+    return Fault(f"{where}: {what}", "text, or whole numbers with all their digits")
 
 
 def texts(event: Event) -> Iterator[str]:

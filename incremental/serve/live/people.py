@@ -14,7 +14,7 @@ from incremental.data.features import Examples
 from incremental.data.interactions import Interactions, Kind
 from incremental.errors import UserError
 from incremental.log.engine import Log
-from incremental.log.records import Choice, Cut, Event
+from incremental.log.records import Choice, Cut, Event, Record, Title
 
 MANY = 4096  # records that are read at once
 PATIENCE = 30  # reads, of a second each, for a record that was written
@@ -88,6 +88,7 @@ class People:
         self.types: dict[str, int] = {}
         self.others: dict[str, dict[str, int]] = {kind: {} for kind in self.kinds}
         self.names: list[str] = [""]  # of items by number
+        self.titles: dict[str, str] = {}  # by item, of those without an event too
         self.counts = np.zeros(1024, np.int64)  # events by item
         self.people: list[Person] = [Person()]
         self.open = array("q"), array("d")  # offsets of the events that no cut has sealed, and the time at each
@@ -179,9 +180,15 @@ class People:
         """Before the first cut."""
         return Sealed(-1, 0, 0, self.first, "", 0.0)
 
-    def _take(self, offset: int, record: Event | Cut | Choice) -> None:
+    def titled(self, item: str) -> dict[str, str]:
+        """The item and its title, if it has one, as an answer has them."""
+        return {"item": item, "title": self.titles[item]} if item in self.titles else {"item": item}
+
+    def _take(self, offset: int, record: Record) -> None:
         if isinstance(record, Choice):
             self.choice = record
+        elif isinstance(record, Title):
+            self.titles.setdefault(record.item, record.title)
         elif isinstance(record, Cut):
             places, times = self.open
             number = bisect_right(places, record.until)

@@ -4,10 +4,10 @@ import math
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from incremental.log.engine import Log
-from incremental.log.records import Event
+from incremental.log.records import Event, Title
 from incremental.serve.live.access import Access
 from incremental.serve.live.batching import Batcher
 from incremental.serve.live.choosing import Chooser
@@ -110,8 +110,18 @@ class Service:
                         "few types that return",
                         "list them in live.types",
                     )
-        known = self.people.items
-        new = {each.item for each in checked if isinstance(each, Event) and each.item not in known}
+        self.admit_items(checked)
+
+    def admit_items(self, checked: list[Any]) -> None:
+        """Refuses, in place, the events and titles that bring more new items than their rate lets in: of an item of
+        which the log has neither. The event loop alone calls it."""
+        people = self.people
+        new = {
+            each.item
+            for each in checked
+            if (isinstance(each, Event) and each.item not in people.items)
+            or (isinstance(each, Title) and each.item not in people.items and each.item not in people.titles)
+        }
         if new and (after := self.new_items.take("items", len(new))):
             reason = Fault(
                 "item: too many new items at once",
@@ -120,7 +130,7 @@ class Service:
                 after,
             )
             for place, each in enumerate(checked):
-                if isinstance(each, Event) and each.item in new:
+                if not isinstance(each, Fault) and each.item in new:
                     checked[place] = reason
 
     @property

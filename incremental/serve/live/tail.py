@@ -1,9 +1,9 @@
-"""The log as a learner reads it: events, the cuts between them, and choices."""
+"""The log as a learner reads it: events and titles, the cuts between them, and choices."""
 
 from incremental.errors import UserError
 from incremental.log.columns import Events
 from incremental.log.engine import Log
-from incremental.log.records import Choice, Cut, Event, Record, encode
+from incremental.log.records import Choice, Cut, Event, Record, Title, encode
 
 BLOCK = 10_000  # records read at once: as objects, which take ten times as much memory as in columns
 
@@ -53,6 +53,8 @@ class Tail:
             self.events.add(offset, record)
             self.begin, self.latest = self.begin if self.number else record.time or 0.0, record.time or 0.0
             self.number += 1
+        elif isinstance(record, Title):
+            self.events.name(offset, record)
         elif isinstance(record, Choice):
             self.choices.setdefault(record.choice_id, record)
         elif record.number == len(self.cuts):

@@ -205,7 +205,7 @@ def test_a_body_of_commas_takes_bounded_memory(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(batching.Refused, match="events"):
-            events.decoded(body, 1000)
+            events.decoded(body, 1000, events.EVENTS)
         assert tracemalloc.get_traced_memory()[1] < 64 << 20
     finally:
         tracemalloc.stop()

@@ -55,7 +55,7 @@ def test_the_log_begins_with_the_runs_events(run: Path, tmp_path: Path) -> None:
     assert beginning.begin(run, log, "x") == 50  # once more, as after a kill
     log.append([Event("later", "u", "i", time=1.8e9)])
     assert beginning.begin(run, log, "x") == 50
-    events, cuts = everything(log)
+    events, _, cuts = everything(log)
     log.close()
     assert [(cut.number, cut.until) for _, cut in cuts] == [(0, 50)]
     found, wanted = encode(table(Events(events), [cut for _, cut in cuts], origin="x", kinds={"shop": "shop"})), data()
