@@ -274,7 +274,8 @@ def _learned(config: Mapping[str, Any], measured: Evaluation, spec: Spec) -> Bui
             text = spec.side["text"]
             tables["text"] = jax.ShapeDtypeStruct((sizes[text.kind or ""], *text.shape), text.dtype)
         if model.graph is None:
-            return reading(fixed(made, sizes), tables, model.frozen)
+            by_text = model.tower is not None and not model.tower.ids
+            return reading(fixed(made, sizes), tables, model.frozen)._replace(by_text=by_text)
         tables[EDGES] = no_edges()
         return reading(fixed(made, sizes), tables, model.frozen)._replace(window=model.graph.window)
 

@@ -41,6 +41,7 @@ class Program(NamedTuple):
         following: strategies, the head's too, whose `record` follows the steps
         early: strategies that act in the base part too
         window: of the graph whose edges travel in `Data.side` (`core.graph`); None: there is none
+        by_text: an item scores by its text alone, also one that was never trained on
     """
 
     init: Callable[[Array], State]
@@ -68,3 +69,4 @@ class Program(NamedTuple):
     following: tuple[str, ...] = ()
     early: tuple[str, ...] = ()
     window: Window | None = None
+    by_text: bool = False

@@ -81,7 +81,8 @@ def kept(titles: Sequence[str], path: str, cache: str | None, settings: str, enc
     missing = [text for text in texts if digest(text.encode()) not in store.vectors]
     if missing:
         store.add(missing, encode(missing))
-    none = np.zeros_like(next(iter(store.vectors.values()), np.zeros(1, np.float32)))
+    # Where no title has words yet, as at the beginning of a log, one text says how long a vector is.
+    none = np.zeros_like(next(iter(store.vectors.values())) if store.vectors else encode(["a"])[0])
     return np.stack([store.vectors.get(digest(title.encode()), none) for title in titles])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from incremental.data.interactions import ARRAYS, Interactions, Kind
+from incremental.data.interactions import ARRAYS, Interactions, Kind, Side
 from incremental.data.past import Summary, firsts, plus
 from incremental.data.stream import Stream
 from incremental.errors import UserError
@@ -23,8 +23,8 @@ Numbers = dict[str, dict[str, int]]
 def joined(first: Stream, part: Stream, numbers: Numbers) -> Stream:
     """The stream that goes on with a part of later events, whose increments are numbered on and whose ids count from 1.
 
-    Neither has roles, titles or side tables. `numbers` is filled here, once for all joins of a stream that grows: an id
-    of a part that was tried before may have a number there that is wrong by now, and gets its own.
+    Neither has roles; both have the same side tables, or none. `numbers` is filled here, once for all joins of a stream
+    that grows: an id of a part that was tried before may have a number there that is wrong by now, and gets its own.
     """
     increment = np.concatenate([first.increment, part.increment])
     return replace(
@@ -37,12 +37,16 @@ def joined(first: Stream, part: Stream, numbers: Numbers) -> Stream:
 
 
 def behind(one: Interactions, other: Interactions, numbers: Numbers) -> Interactions:
-    """The events of one log, and behind them those of the other, with the ids of the first log and new ones."""
-    ids, names = dict[str, np.ndarray](), dict[str, list[str]]()
+    """The events of one log, and behind them those of the other, with the ids of the first log and new ones. What is
+    known of an id (its title, its row of a side table) stays as the first log has it."""
+    ids, names, new = dict[str, np.ndarray](), dict[str, list[str]](), dict[str, np.ndarray]()
     for kind in one.kinds:
         there = one.vocabulary(kind)
         known = numbers.get(kind) or {name: number for number, name in enumerate(there)}
         renamed, names[kind] = numbered(there, other.vocabulary(kind), known)
+        new[kind] = np.flatnonzero(
+            renamed >= len(there)
+        )  # their places in the other log, in the order of their numbers
         numbers[kind] = known
         ids[kind] = np.concatenate([one.ids(kind), renamed[other.ids(kind)]])
     arrays: dict[str, Any] = {}
@@ -59,9 +63,17 @@ def behind(one: Interactions, other: Interactions, numbers: Numbers) -> Interact
             )
         renamed = np.array([behaviours.index(name) for name in other.behaviours], np.int8)
         arrays["behaviour"] = np.concatenate([one.behaviour, renamed[other.behaviour]])
+    titles = None
+    if one.titles is not None and other.titles is not None:
+        titles = [*one.titles, *(other.titles[place] for place in new["item"])]
     return replace(
         one,
         **arrays,
+        titles=titles,
+        side={
+            name: Side(table.kind, np.concatenate([table.values, other.side[name].values[new[table.kind]]]))
+            for name, table in one.side.items()
+        },
         user=ids["user"],
         item=ids["item"],
         users=names["user"],

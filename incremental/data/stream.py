@@ -20,10 +20,11 @@ from incremental.data.cutting import in_parts
 from incremental.data.features import Examples, Feature, event
 from incremental.data.features import history as past_items
 from incremental.data.features import user as own_user
-from incremental.data.interactions import Interactions, Side, Table, encode
+from incremental.data.interactions import Interactions, Table, encode
 from incremental.data.past import NOTHING, Summary, plus, windows
 from incremental.data.roles import Roles, Shares, Split, Targets, looks_ahead, parts
 from incremental.data.task import Make, Task, next_item
+from incremental.data.text import with_texts
 from incremental.data.ties import Earlier, Ties
 from incremental.domains import Count, ShareBelow1, Whole, checked
 from incremental.errors import UserError
@@ -343,10 +344,9 @@ def make_stream(
             raise UserError(f"data.until={until}: expected an increment of the stream, 1 to {increment[-1]}")
         increment = increment[: np.searchsorted(increment, until, side="right")]
     interactions = interactions.prefix(len(increment))
-    if text is not None and interactions.titles is None:
-        raise UserError(f"data.text: {table.origin} has no titles; name their column in data.source, or set it to null")
     if text is not None:
-        interactions = replace(interactions, side={"text": Side("item", text(interactions.titles or []))})
+        interactions, said = with_texts(interactions, text, table.origin)
+        notes += said
     interactions, _ = (task or next_item())(interactions, history)
     made = stream_of(
         interactions,

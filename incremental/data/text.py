@@ -1,15 +1,28 @@
-"""Item titles as vectors, without a language model."""
+"""Item titles as numbers: those of a log, and vectors without a language model."""
 
 import unicodedata
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
+from incremental.data.interactions import Interactions, Side
 from incremental.domains import Count, checked
+from incremental.errors import UserError
 
 Encoder = Callable[[Sequence[str]], npt.NDArray[np.float32]]
+
+
+def with_texts(log: Interactions, encode: Encoder, origin: str) -> tuple[Interactions, tuple[str, ...]]:
+    """The log with what `encode` makes of its titles as the side table "text"; and what there is to be said of them."""
+    if log.titles is None:
+        raise UserError(f"data.text: {origin} has no titles; name their column in data.source, or set it to null")
+    notes: tuple[str, ...] = ()
+    if not any(log.titles):  # of a live log, whose items may have some later
+        notes = (f"data.text: no item of {origin} has a title, so that all texts are empty",)
+    return replace(log, side={"text": Side("item", encode(log.titles))}), notes
 
 
 @checked

@@ -173,15 +173,15 @@ class Feed:
         """The side tables [capacity, ...] by name, on the device, of the ids that occurred up to increment t; those of
         the future's ids are 0. And the program's frozen weights, as "frozen", and its graph, that of `trained_until`
         (None: t)."""
-        log, last, sizes = self.stream.interactions, self.stream.bounds(t)[1], program.sizes
+        sizes = program.sizes
         found: dict[str, Any] = {}
         if program.frozen is not None:
             if self.placed.get("frozen", (None,))[0] != place:
                 self.placed["frozen"] = place, place(program.frozen)
             found["frozen"] = self.placed["frozen"][1]
-        for name, table in log.side.items():
+        for name, table in self.stream.interactions.side.items():
             room = sizes[table.kind]
-            known = min(int(log.ids(table.kind)[:last].max(initial=0)) + 1, room)
+            known = min(self.stream.number(table.kind, t), room)
             if self.placed.get(name, (None,))[0] != (known, room, place):
                 self.placed[name] = (known, room, place), place(padded(table.values[:known], room))
             found[name] = self.placed[name][1]

@@ -27,6 +27,9 @@ def test_a_title_is_what_the_encoder_makes_of_it(checkpoint: Any, tmp_path: Path
     np.testing.assert_array_equal(vectors[[1, 2, 3]], expected[[0, 1, 0]])
     # Alone, as in a stream that is cut short.
     np.testing.assert_array_equal(encoded(path=str(folder), cache=str(tmp_path / "other"))(TITLES[:2]), vectors[:2])
+    # Where there is no title yet, as at the beginning of a log.
+    none = encoded(path=str(folder), cache=str(tmp_path / "third"))(["", " "])
+    np.testing.assert_array_equal(none, np.zeros((2, vectors.shape[1])))
 
 
 def test_only_what_is_new_is_encoded(checkpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

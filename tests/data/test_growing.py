@@ -9,6 +9,7 @@ import pytest
 from incremental.data.growing import Numbers, joined, numbered, released
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
+from incremental.data.text import hashed_words
 from incremental.run.reading import field_of
 
 PARTS = 7
@@ -104,6 +105,21 @@ def test_what_comes_next_is_read_alike(rules: dict[str, Any], seed: int, behind:
     mine, its = one.test_examples(last, **rule), other.test_examples(last, **rule)
     assert (of(one, mine.event), of(one, mine.past)) == (of(other, its.event), of(other, its.past))
     assert len(mine)
+
+
+def test_titles_and_texts_are_those_of_the_whole_stream() -> None:
+    """Some titles come with a later part than their items; they are no texts in either."""
+    titles = {f"i{n}": f"tea number{n}" for n in range(0, 20, 2)}
+    since = {item: place % PARTS for place, item in enumerate(titles)}
+    given = table(0)._replace(text=titles, since=since)
+    one = whole(given, text=hashed_words(width=256)).interactions
+    other = grown(given, lambda t: t, text=hashed_words(width=256)).interactions
+    assert one.titles == other.titles
+    named = [title != "" for title in one.titles or []]
+    assert 1 < sum(named) < len(titles)
+    for log in (one, other):
+        np.testing.assert_array_equal(log.side["text"].values.any(1), named)
+        np.testing.assert_array_equal(log.side["text"].values, one.side["text"].values)
 
 
 def test_an_id_of_a_part_that_was_only_tried_gets_its_own_number() -> None:

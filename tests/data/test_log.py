@@ -12,6 +12,7 @@ from incremental.data.cutting import given_periods
 from incremental.data.kept import columns
 from incremental.data.sources.log import log
 from incremental.data.stream import Stream, make_stream
+from incremental.data.text import hashed_words
 from incremental.errors import UserError
 from incremental.log.columns import Events
 from incremental.log.place import open_log
@@ -31,6 +32,14 @@ RECORDS: list[Record] = [
     Event("e6", "ann", "jam", time=1_700_000_030.0),
     Cut(2, 9, "seconds", 1_700_000_031.0),
     Event("e7", "dot", "jam", time=1_700_000_040.0),
+]
+
+
+E1, E2, _, E3, _, E4, E5, _, E6 = RECORDS[:9]
+TITLED: list[Record] = [
+    *(E1, Title("tea", "Green tea"), E2, E3, Cut(0, 4, "count", 1.0)),
+    *(E4, E5, Title("pie", "Apple pie"), Cut(1, 7, "count", 1.0)),
+    *(E6, Title("jam", "Plum jam"), Title("jams", "Cherry jam"), Cut(2, 11, "count", 1.0)),
 ]
 
 
@@ -198,10 +207,7 @@ def test_events_in_columns_say_what_the_events_said() -> None:
 
 def test_a_title_counts_from_the_increment_that_its_item_comes_in(tmp_path: Path) -> None:
     """The first title of jam comes behind its first event, before the end of that increment; that of pie behind it."""
-    e1, e2, _, e3, _, e4, e5, _, e6, *_ = RECORDS
-    records: list[Record] = [e1, Title("tea", "Green tea"), e2, e3, Cut(0, 4, "count", 1.0)]
-    records += [e4, e5, Title("pie", "Apple pie"), Cut(1, 7, "count", 1.0)]
-    records += [e6, Title("jam", "Plum jam"), Title("jams", "Cherry jam"), Cut(2, 11, "count", 1.0)]
+    records = [*TITLED]
     made = stream(written(tmp_path / "log.sqlite", records))
     assert made.interactions.items == ["", "tea", "NA", "pie", "jam"]
     assert made.interactions.titles == ["", "Green tea", "", "", "Plum jam"]
@@ -209,6 +215,15 @@ def test_a_title_counts_from_the_increment_that_its_item_comes_in(tmp_path: Path
     assert short.interactions.titles == made.prefix(1).interactions.titles == ["", "Green tea", "", ""]
     records[-1] = Cut(2, 10, "count", 1.0)
     assert stream(written(tmp_path / "late.sqlite", records)).interactions.titles == ["", "Green tea", "", "", ""]
+
+
+def test_texts_of_a_log_without_titles_are_empty_and_that_is_said(tmp_path: Path) -> None:
+    """It is not refused: a live loop begins before the first title may come, and a run on its log is the same."""
+    source = log(path=written(tmp_path / "log.sqlite"))
+    made = make_stream(source=source, cut=given_periods(), ties="file", text=hashed_words(width=4))
+    assert not made.interactions.side["text"].values.any()
+    said = f"data.text: no item of {tmp_path}/log.sqlite has a title, so that all texts are empty"
+    assert said in made.all_notes
 
 
 def test_an_older_log_is_read_and_takes_titles(tmp_path: Path) -> None:

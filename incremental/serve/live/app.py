@@ -23,6 +23,7 @@ from incremental.log.engine import Written
 from incremental.log.records import Choice, Event, Id, Title
 from incremental.serve.live import choices, events
 from incremental.serve.live.access import LOOPBACK, Scope
+from incremental.serve.live.model import Model
 from incremental.serve.live.page import page, state
 from incremental.serve.live.people import Asked
 from incremental.serve.live.refused import Refused, answer
@@ -201,10 +202,11 @@ async def name_items(service: Service, request: Request) -> Response:
     checked = events.titles(decoded)
     service.writer.room(len(checked))
     service.admit_items(checked)
+    await run_in_threadpool(service.read, [each for each in checked if isinstance(each, Title)])
     own = [{"item": each.item} if isinstance(each, Title) else {} for each in decoded]
     verdicts = await verdicts_of(service, checked, own)
     for each, verdict in zip(checked, verdicts, strict=True):
-        if isinstance(each, Title) and (title := service.people.titles[each.item]) != each.title:
+        if isinstance(each, Title) and (title := service.people.title(each.item)) != each.title:
             verdict["title"] = title
     return judged(checked, verdicts, several=several)
 
@@ -245,8 +247,9 @@ async def recommend(service: Service, request: Request) -> Response:
     k = number(request, "k", 10, service.settings.limits.most)
     exclude = yes(request, "exclude_seen", default=True)
     model, asked, best = await asyncio.wrap_future(service.batcher.recommend(user, exclude=exclude))
+    people = service.people
     items = [
-        {**service.people.titled(service.people.names[item]), "score": score}
+        {**(people.named(people.names[item]) if model is None else model.named(people, item)), "score": score}
         for item, score in zip(best.items[:k].tolist(), best.scores[:k].tolist(), strict=True)
     ]
     found: dict[str, Any] = {"user": user, "learner": model and model.learner, "version": model and model.number}
@@ -258,41 +261,37 @@ async def recommend(service: Service, request: Request) -> Response:
     return answer(found)
 
 
-def numbered(service: Service, name: str) -> int:
-    """The number of an item that has occurred. Raises Refused."""
-    found = service.people.items.get(name)
-    if found is None:
+def row_of(service: Service, model: Model | None, name: str) -> int:
+    """The row of an item that the model has learnt, or knows by its title. Raises Refused."""
+    people = service.people
+    if name not in people.items and name not in people.titles:
         raise Refused(404, f"item {name!r} has no event", "an item of the log", "correct the item")
-    return found
-
-
-def learnt(model: Any, name: str, item: int) -> None:
-    """Refuses an item that the model has not learnt."""
     if model is None:
         raise Refused(409, "no version serves yet", "a learnt model", "wait for the first version")
-    if item >= len(model.seen) or not model.seen[item]:
+    if not (row := model.row(people, name)):
         raise Refused(
             409, f"version {model.number} has not learnt item {name!r}", "a learnt item", "wait for the next version"
         )
+    return row
 
 
 async def similar(service: Service, request: Request) -> Response:
     """GET /v1/similar?item=&k=: by the cosine of the item vectors."""
     only(request, "item", "k")
     name = events.asked(request.query_params.get("item"), "item")
-    k, item = number(request, "k", 10, service.settings.limits.most), numbered(service, name)
+    k, people = number(request, "k", 10, service.settings.limits.most), service.people
 
     def work(model: Any) -> dict[str, Any]:
-        learnt(model, name, item)
+        item = row_of(service, model, name)
         if model.functions.near is None:
             what, remedy = "a model with an item table", "choose another model, such as model=sasrec_small"
             raise Refused(409, f"the model of {model.learner} has no vectors of items", what, remedy)
         items, cosines = model.similar(item)
         near = [
-            {**service.people.titled(service.people.names[each]), "cosine": cosine}
+            {**model.named(people, each), "cosine": cosine}
             for each, cosine in zip(items[:k].tolist(), cosines[:k].tolist(), strict=True)
         ]
-        return {**service.people.titled(name), "learner": model.learner, "version": model.number, "items": near}
+        return {**model.named(people, item), "learner": model.learner, "version": model.number, "items": near}
 
     return answer(await asyncio.wrap_future(service.batcher.do(work)))
 
@@ -302,17 +301,16 @@ async def explain(service: Service, request: Request) -> Response:
     only(request, "user", "item")
     user = events.asked(request.query_params.get("user"), "user")
     name = events.asked(request.query_params.get("item"), "item")
-    item = numbered(service, name)
 
     def work(model: Any) -> dict[str, Any]:
-        learnt(model, name, item)
+        item = row_of(service, model, name)
         asked: Asked = service.people.ask(user)
         if not asked.number:
             raise Refused(404, f"user {user!r} has no event", "a user of the log", "correct the user")
         score, parts = model.explain(service.people, asked, item)
-        titled = service.people.titled
-        found = [{**titled(service.people.names[each]), "contribution": part} for each, part in parts]
-        whole = {"user": user, **titled(name), "learner": model.learner, "version": model.number}
+        found = [{**model.named(service.people, each), "contribution": part} for each, part in parts]
+        named = model.named(service.people, item)
+        whole = {"user": user, **named, "learner": model.learner, "version": model.number}
         return {**whole, "score": score, "history": found}
 
     return answer(await asyncio.wrap_future(service.batcher.do(work)))

@@ -99,6 +99,8 @@ class Batcher:
     def _run(self) -> None:
         while (found := self._next()) is not None:
             model = self.current()  # read once
+            if model is not None:
+                model.look(self.people)
             if isinstance(found, Job):
                 settle([found.future], partial(_alone, found, model))
             else:

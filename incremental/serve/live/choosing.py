@@ -59,9 +59,10 @@ class Chooser:
         """Puts the wanted version in place; whether it serves."""
         try:
             (learner, number), now = self.serving(), self.current
-            if number is not None and (now is None or (now.learner, now.number) != (learner, number)):
+            there = now is not None and (now.learner, now.number) == (learner, number) and not now.places.full
+            if number is not None and not there:
                 start = time.perf_counter()
-                model = self.loader.load(learner, number)
+                model = self.loader.load(learner, number, self.people)
                 model.warm(self.people)
                 self.current, self.since = model, time.time()
                 self.observe(model, time.perf_counter() - start)

@@ -136,7 +136,7 @@ class Learner:
             batch_size=parts.batch_size,
             start={} if start is None else {0: start},
         )
-        print(f"{self.directory.path}: learns from {self.live.log}", flush=True)
+        print(f"{self.directory.path}: learns from {self.live.log}", *feed.stream.notes, sep="\n  ", flush=True)
         self.status.write("trains")
         with Console(None, parts.epochs, str(parts.evaluation.metrics[0])) as console:
             save, publish = saving([execution], -1, self.stopped), self.publishing(feed, executor)

@@ -18,6 +18,7 @@ from incremental.log.records import Cut
 
 LOG = "incremental.data.sources.log.log"
 CUT = {"_target_": "incremental.data.cutting.given_periods", "base": 1}
+NEXT = "incremental.data.task.next_item"
 CLEANING = "incremental.data.cleaning.cleaning"
 ALL = {"after": None, "before": None, "missing": "keep", "duplicates": "keep"}
 """of `data.cleaning` in a live loop: each event of a wanted type is one of the stream, as its server counts ids"""
@@ -75,6 +76,11 @@ class Making:
             raise UserError(
                 f"{key}: a live loop tests each event when it comes, and does not know which of a user's are to come; "
                 "leave it out. A run on the log may have it"
+            )
+        task = (data.get("task") or {}).get("_target_", NEXT)
+        if task != NEXT:
+            raise UserError(
+                f"data.task: {task} asks what users did with an item, and a live loop recommends items; leave it out"
             )
         cleaning = data.get("cleaning") or ALL
         if (target := cleaning.get("_target_", CLEANING)) != CLEANING:

@@ -1,6 +1,6 @@
 """A version that serves: a program's compiled functions by number of requests, and the state that they are given."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from incremental.app import config as schema
 from incremental.app.assemble import assemble
 from incremental.app.bases import ALONE, config_of
 from incremental.app.trust import refuse_strangers
@@ -21,7 +22,8 @@ from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.log.engine import Log
 from incremental.run.alone import Build, like
-from incremental.run.feed import read_by, within
+from incremental.run.capacity import capacity
+from incremental.run.feed import padded, read_by, within
 from incremental.serve.live import versions
 from incremental.serve.live.cuts import Cuts
 from incremental.serve.live.feed import Cutter
@@ -29,9 +31,12 @@ from incremental.serve.live.making import Making
 from incremental.serve.live.people import Asked, People
 from incremental.serve.live.products import apart
 from incremental.serve.live.tail import Tail
+from incremental.serve.live.texts import Places, Texts
 
 BUCKETS = (1, 8, 64, 256)  # requests that a compiled function answers
+TOGETHER = 1024  # rows that are filled at once
 EPSILON = 1e-12
+Side = Mapping[str, Any]
 
 
 class Best(NamedTuple):
@@ -51,29 +56,41 @@ class Best(NamedTuple):
 class Functions:
     """A program's functions, compiled for each bucket once; versions of the same capacities share them."""
 
-    def __init__(self, program: Program, most: int) -> None:
+    def __init__(self, program: Program, most: int, side: Mapping[str, Any] = {}) -> None:
         self.program, self.most = program, min(most, program.sizes.slots)
         self.top = jax.jit(partial(top, program, self.most))
         self.score = jax.jit(partial(score, program))
+        self.put = jax.jit(put, donate_argnums=(0, 1))
         self.warm = False
-        self.near = jax.jit(partial(near, program, self.most)) if table_of(program) else None
+        self.near = jax.jit(partial(near, program, self.most)) if table_of(program, side) else None
 
 
-def top(program: Program, k: int, state: State, inputs: dict[str, Array], had: Array) -> tuple[Array, Array, Array]:
+def beside(program: Program, side: Side) -> Program:
+    """The program with its side tables and frozen weights, if it reads any."""
+    return program if program.at is None else program.at(side)
+
+
+def top(
+    program: Program, k: int, state: State, inputs: dict[str, Array], had: Array, side: Side
+) -> tuple[Array, Array, Array]:
     """[B, k] the best scores and their items, -inf where there are fewer; [B] whether they are but event counts.
 
     `had` [B, V] bool: items that are left out.
     """
-    scores = apart(program.scores)(state, inputs)
+
+    def said(state: State, inputs: dict[str, Array], side: Side) -> Array:
+        return beside(program, side).scores(state, inputs)
+
+    scores = apart(said)(state, inputs, side)
     values, items = top_k(jnp.where(had, -jnp.inf, scores), k)
     # Of all scores are looked at only those of whom the best ones leave it open.
     may = ((values == state.learner.catalogue.events[items]) | (values == -jnp.inf)).all(1)
     return values, items, jax.lax.cond(may.any(), lambda: counted(state, scores), lambda: may)
 
 
-def score(program: Program, state: State, inputs: dict[str, Array], item: Array) -> tuple[Array, Array]:
+def score(program: Program, state: State, inputs: dict[str, Array], item: Array, side: Side) -> tuple[Array, Array]:
     """[B] the scores of one item, and whether they are but event counts."""
-    scores = program.scores(state, inputs)
+    scores = beside(program, side).scores(state, inputs)
     return scores[:, item], counted(state, scores)
 
 
@@ -83,15 +100,20 @@ def counted(state: State, scores: Array) -> Array:
     return ((scores == catalogue.events) | ~catalogue.seen).all(1)
 
 
-def table_of(program: Program) -> str:
+def table_of(program: Program, side: Side) -> str:
     """The name of the first item table of vectors; "" for a model without any."""
-    tables = jax.eval_shape(lambda: program.tables(program.init(jax.random.key(0))))["item"]
+    tables = jax.eval_shape(lambda side: beside(program, side).tables(program.init(jax.random.key(0))), side)["item"]
     return next((name for name, table in tables.items() if len(table.shape) == 2), "")
 
 
-def near(program: Program, k: int, state: State, item: Array) -> tuple[Array, Array]:
+def put(text: Array, seen: Array, rows: Array, values: Array) -> tuple[Array, Array]:
+    """The texts [V, ...] and the candidates [V] with those of `rows` [n]; a row beyond V is nobody's."""
+    return text.at[rows].set(values, mode="drop"), seen.at[rows].set(True, mode="drop")
+
+
+def near(program: Program, k: int, state: State, item: Array, side: Side) -> tuple[Array, Array]:
     """[k] the items whose vectors have the largest cosines to the item's, and these; -inf where there are fewer."""
-    table = program.tables(state)["item"][table_of(program)].astype(jnp.float32)
+    table = beside(program, side).tables(state)["item"][table_of(program, side)].astype(jnp.float32)
     table = table / jnp.maximum(jnp.linalg.norm(table, axis=1, keepdims=True), EPSILON)
     candidates = state.learner.catalogue.seen & (jnp.arange(len(table)) != item)
     values, items = top_k(jnp.where(candidates, table @ table[item], -jnp.inf)[None], k)
@@ -99,13 +121,21 @@ def near(program: Program, k: int, state: State, item: Array) -> tuple[Array, Ar
 
 
 class Model:
-    """One immutable version. A request reads the reference to it once, so that it is answered by one version.
+    """One version. A request reads the reference to it once, so that it is answered by one version; between two of
+    them it takes up items that it knows by their titles.
 
-    `stream` says what features there are.
+    `stream` says what features there are, `side` [V, ...] holds what the program reads beside its state.
     """
 
     def __init__(
-        self, learner: str, number: int, found: versions.Version, functions: Functions, stream: Stream
+        self,
+        learner: str,
+        number: int,
+        found: versions.Version,
+        functions: Functions,
+        stream: Stream,
+        places: Places,
+        side: Mapping[str, Any] = {},
     ) -> None:
         self.learner, self.number, self.cut, self.sizes = learner, number, found.cut, found.sizes
         self.functions, self.features = functions, stream.features
@@ -115,6 +145,32 @@ class Model:
         others = {kind: np.asarray(ids) for kind, ids in catalogue.arrived.items()}
         self.known = read_by(functions.program.inputs, {found.sizes.labels: self.seen, **others})
         self.state = jax.tree.map(placed, found.state)
+        self.places, self.side = places, jax.tree.map(placed, dict(side))
+
+    def look(self, people: People) -> None:
+        """Takes up the items whose titles have come since the last look, where titles are all that they need."""
+        rows, values = self.places.new(people)
+        for first in range(0, len(rows), TOGETHER):
+            self.take(rows[first : first + TOGETHER], values[first : first + TOGETHER])
+
+    def take(self, rows: np.ndarray, values: np.ndarray) -> None:
+        """Items in these rows are candidates, with these texts."""
+        padding = TOGETHER - len(rows)
+        rows = np.pad(rows, (0, padding), constant_values=self.sizes.slots)
+        values = np.pad(values, [(0, padding)] + [(0, 0)] * (values.ndim - 1))
+        learner = self.state.learner
+        self.side["text"], seen = self.functions.put(self.side["text"], learner.catalogue.seen, rows, values)
+        self.state = self.state._replace(learner=learner._replace(catalogue=learner.catalogue._replace(seen=seen)))
+
+    def row(self, people: People, item: str) -> int:
+        """The row of an item that was learnt, or is known by its title; 0: neither."""
+        row = self.places.of(people, item)
+        learnt = row >= self.places.first or self.seen[row]
+        return row if learnt else 0
+
+    def named(self, people: People, row: int) -> dict[str, Any]:
+        """A row's item as an answer has it."""
+        return people.named(self.places.name(people, row)) | ({} if row < self.places.first else {"learned": False})
 
     def inputs(self, people: People, asked: Sequence[Asked], rows: int) -> dict[str, np.ndarray]:
         """The program's inputs for these users, padded to `rows`."""
@@ -129,9 +185,9 @@ class Model:
         had = np.zeros((rows, self.sizes.slots), bool)
         for row, (each, leave) in enumerate(zip(asked, exclude, strict=True)):
             if leave:
-                had[row, each.had[each.had < had.shape[1]]] = True
+                had[row, self.places.had(people, each.had)] = True
         inputs = self.inputs(people, asked, rows)
-        values, items, fallback = map(np.asarray, self.functions.top(self.state, inputs, had))
+        values, items, fallback = map(np.asarray, self.functions.top(self.state, inputs, had, self.side))
         found = []
         for row in range(len(asked)):
             number = int((values[row] > -np.inf).sum())
@@ -141,7 +197,7 @@ class Model:
     def similar(self, item: int) -> tuple[np.ndarray, np.ndarray]:
         """[n] the nearest items by the cosine of their vectors, the nearest first, and the cosines."""
         assert self.functions.near is not None  # whoever asks has looked
-        items, values = jax.device_get(self.functions.near(self.state, np.int32(item)))
+        items, values = jax.device_get(self.functions.near(self.state, np.int32(item), self.side))
         number = int((values > -np.inf).sum())
         return items[:number], values[:number]
 
@@ -154,7 +210,7 @@ class Model:
         without = [asked._replace(recent=np.delete(events, place)) for place in places]
         rows = [asked, *without]
         inputs = self.inputs(people, rows, bucket(min(people.length + 1, BUCKETS[-1])))
-        scores, fallback = jax.device_get(self.functions.score(self.state, inputs, np.int32(item)))
+        scores, fallback = jax.device_get(self.functions.score(self.state, inputs, np.int32(item), self.side))
         if fallback[0]:
             return float(scores[0]), []
         return float(scores[0]), [
@@ -172,7 +228,33 @@ class Model:
         self.explain(people, nobody, 0)
         if self.functions.near is not None:
             self.similar(0)
+        if self.places.texts is not None:
+            self.take(np.zeros(0, np.int32), self.places.texts.of([]))
         self.functions.warm = True
+
+
+def roomy(sizes: Sizes, there: Collection[Sizes], first: int, new: int) -> Sizes:
+    """Capacities with rows for `new` items behind the `first`: of programs that are `there` if one has room, else for
+    twice as many, so that it does not happen often."""
+    for each in there:
+        if each.slots >= max(first + new, sizes.slots) and each == sizes.replace(item=each.slots):
+            return each
+    return sizes if first + new <= sizes.slots else sizes.replace(item=capacity(first + 2 * new))
+
+
+def widened(state: State, like: State) -> State:
+    """The state, on the host, in larger tables: what is new is 0."""
+
+    def of(leaf: Any, wanted: Any) -> Any:
+        if leaf.shape == wanted.shape:
+            return leaf
+        zeros = np.zeros((), wanted.dtype)
+        if not any(leaf.strides):  # it is not read
+            return np.broadcast_to(zeros, wanted.shape)
+        return np.pad(leaf, [(0, more - size) for size, more in zip(leaf.shape, wanted.shape, strict=True)])
+
+    found: State = jax.tree.map(of, state, like)
+    return found
 
 
 def placed(leaf: Any) -> Any:
@@ -198,10 +280,12 @@ class Recipe(NamedTuple):
     Attributes:
         build
         stream: of the log, whose features are read
+        texts: of titles, as its programs read them; None: they read none
     """
 
     build: Build
     stream: Stream
+    texts: Texts | None
 
 
 class Loader:
@@ -217,8 +301,8 @@ class Loader:
         self.learners, self.log, self.most, self.data, self.plugins = learners, log, most, data, plugins
         self.made: tuple[str, Recipe, dict[Sizes, Functions]] | None = None
 
-    def load(self, learner: str, number: int) -> Model:
-        """The version of a learner, not yet warm. Raises UserError."""
+    def load(self, learner: str, number: int, people: People) -> Model:
+        """The version of a learner, not yet warm; `people` have what is served with it. Raises UserError."""
         folder = self.learners / learner
         if self.made is None or self.made[0] != learner:
             self.made = learner, self.recipe(folder), {}
@@ -232,15 +316,30 @@ class Loader:
         if found.sizes.labels != "item":
             raise UserError(f"{folder}: the learner predicts behaviours and recommends no items; choose another one")
         program = at(found.sizes)
-        if program.at is not None:
+        if program.window is not None:
             raise UserError(
-                f"{folder}: its model reads side tables, frozen weights or a graph, which this server does not keep; "
-                "choose another learner"
+                f"{folder}: its model reads a graph, which this server does not keep; choose another learner"
             )
+        texts = parts.texts if program.by_text else None
+        if not people.read_until(found.cut, sealed=parts.texts is not None):
+            raise UserError(f"{folder}: version {number} is ahead of what the server has read; it serves soon")
+        first = people.until(found.cut)
+        if texts is not None:
+            new = sum(people.items.get(item, first) >= first for item in [*people.titled])
+            sizes = roomy(found.sizes, functions, first, new)
+            if sizes != found.sizes:
+                program = at(sizes)
+                found = found._replace(sizes=sizes, state=widened(found.state, like(program).state))
+        side: dict[str, Any] = {} if program.frozen is None else {"frozen": program.frozen}
+        if parts.texts is not None and program.at is not None:
+            side["text"] = padded(parts.texts.of(people.texts[:first]), program.sizes.slots)
         if found.sizes not in functions:
             functions.clear()
-            functions[found.sizes] = Functions(program, self.most)
-        return Model(learner, number, found, functions[found.sizes], parts.stream)
+            functions[found.sizes] = Functions(program, self.most, side)
+        places = Places(first, program.sizes.slots, texts)
+        model = Model(learner, number, found, functions[found.sizes], parts.stream, places, side)
+        model.look(people)
+        return model
 
     def recipe(self, folder: Path) -> Recipe:
         """That of a learner's folder, with the stream of its base part, which has all features."""
@@ -263,7 +362,9 @@ class Loader:
             stream = cutter.stream
         if stream is None:
             raise UserError(f"{folder}: it has versions, and no increment has ended in the log; give the learner's log")
-        return Recipe(assemble({**config, "devices": ALONE}, stream).build, stream)
+        text = config["data"].get("text")
+        texts = None if text is None else Texts(schema.build(text, "data.text"))
+        return Recipe(assemble({**config, "devices": ALONE}, stream).build, stream, texts)
 
 
 def read_of(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""What the log says of users and items so far: their numbers, each user's last events, and what each has had."""
+"""What the log says of users and items so far: numbers, titles, each user's last events, and what each has had."""
 
 import struct
 import threading
+import time
 from array import array
 from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
@@ -17,6 +18,7 @@ from incremental.log.engine import Log
 from incremental.log.records import Choice, Cut, Event, Record, Title
 
 MANY = 4096  # records that are read at once
+LOOK, SOON = 0.02, 50  # seconds between two looks at what another thread reads, and how many
 PATIENCE = 30  # reads, of a second each, for a record that was written
 
 
@@ -88,7 +90,12 @@ class People:
         self.types: dict[str, int] = {}
         self.others: dict[str, dict[str, int]] = {kind: {} for kind in self.kinds}
         self.names: list[str] = [""]  # of items by number
-        self.titles: dict[str, str] = {}  # by item, of those without an event too
+        self.began = array("q", [0])  # the offset of each item's first event, by number
+        self.titles: dict[
+            str, tuple[int, str]
+        ] = {}  # by item, of those without an event too: its offset, and the title
+        self.titled: list[str] = []  # their items, in the log's order
+        self.texts: list[str] = [""]  # by number, of items that a cut has sealed: the title that a stream has
         self.counts = np.zeros(1024, np.int64)  # events by item
         self.people: list[Person] = [Person()]
         self.open = array("q"), array("d")  # offsets of the events that no cut has sealed, and the time at each
@@ -180,15 +187,34 @@ class People:
         """Before the first cut."""
         return Sealed(-1, 0, 0, self.first, "", 0.0)
 
-    def titled(self, item: str) -> dict[str, str]:
+    def title(self, item: str) -> str:
+        """The item's title; "" where it has none."""
+        return self.titles[item][1] if item in self.titles else ""
+
+    def read_until(self, cut: int, *, sealed: bool) -> bool:
+        """Whether the log is read up to a cut's offset, and the cut too if `sealed`, soon at the latest."""
+        for _ in range(SOON):
+            if self.offset >= cut and not (sealed and len(self.texts) < self.until(cut)):
+                return True
+            time.sleep(LOOK)
+        return False
+
+    def until(self, offset: int) -> int:
+        """How many items there are up to an offset, number 0 included."""
+        with self.lock:
+            return bisect_right(self.began, offset)
+
+    def named(self, item: str) -> dict[str, Any]:
         """The item and its title, if it has one, as an answer has them."""
-        return {"item": item, "title": self.titles[item]} if item in self.titles else {"item": item}
+        return {"item": item, "title": self.title(item)} if item in self.titles else {"item": item}
 
     def _take(self, offset: int, record: Record) -> None:
         if isinstance(record, Choice):
             self.choice = record
         elif isinstance(record, Title):
-            self.titles.setdefault(record.item, record.title)
+            if record.item not in self.titles:
+                self.titles[record.item] = offset, record.title
+                self.titled.append(record.item)
         elif isinstance(record, Cut):
             places, times = self.open
             number = bisect_right(places, record.until)
@@ -198,6 +224,9 @@ class People:
                 Sealed(record.number, record.until, before.events + number, time, record.reason, record.time)
             )
             del places[:number], times[:number]
+            for name in self.names[len(self.texts) : bisect_right(self.began, record.until)]:
+                at, title = self.titles.get(name, (0, ""))
+                self.texts.append(title if at <= record.until else "")
         else:
             # The stream's time is a running maximum over all types; it is taken before any is left out.
             self.clock = max(self.clock, record.time or 0.0)
@@ -212,6 +241,7 @@ class People:
         item = self.items.setdefault(event.item, len(self.names))
         if item == len(self.names):
             self.names.append(event.item)
+            self.began.append(offset)
             if item == len(self.counts):
                 self.counts = np.concatenate([self.counts, np.zeros_like(self.counts)])
         self.counts[item] += 1

@@ -1,5 +1,6 @@
 """The parts of a server, put together: log, writer, people, chooser, batcher, counts."""
 
+import logging
 import math
 import time
 from collections.abc import Collection, Mapping
@@ -19,6 +20,7 @@ from incremental.serve.live.people import People
 from incremental.serve.live.versions import LEARNERS
 from incremental.serve.live.writer import Writer
 
+said = logging.getLogger("incremental.serve")
 MOST_TYPES = 127  # behaviours that a stream may have
 MINUTES = 60  # seconds' worth of new items that may come at once
 
@@ -132,6 +134,15 @@ class Service:
             for place, each in enumerate(checked):
                 if not isinstance(each, Fault) and each.item in new:
                     checked[place] = reason
+
+    def read(self, titles: Collection[Title]) -> None:
+        """Has new titles read for the model that serves, if it reads any, so that they wait for nothing later."""
+        model = self.chooser.current
+        if model is not None and model.places.texts is not None:
+            try:
+                model.places.texts.of([each.title for each in titles if each.item not in self.people.titles])
+            except Exception:  # whatever it is, titles are taken
+                said.exception("titles cannot be read")
 
     @property
     def version(self) -> int:

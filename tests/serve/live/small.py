@@ -23,6 +23,7 @@ from incremental.run.progress import Progress
 from incremental.serve.live import versions
 from incremental.serve.live.app import application
 from incremental.serve.live.model import Functions, Loader, Model, Recipe
+from incremental.serve.live.people import People
 from incremental.serve.live.service import Service, Settings
 from tests import lab
 
@@ -84,9 +85,9 @@ def loader(folder: Path) -> Loader:
 class Ready(Loader):
     """A loader of folders without a configuration."""
 
-    def load(self, learner: str, number: int) -> Model:
-        self.made = learner, Recipe(lambda _sizes: program(), stream()), {SIZES: functions()}
-        return super().load(learner, number)
+    def load(self, learner: str, number: int, people: People) -> Model:
+        self.made = learner, Recipe(lambda _sizes: program(), stream(), None), {SIZES: functions()}
+        return super().load(learner, number, people)
 
 
 def event(number: int, user: str = "ann", item: str = "a", **more: Any) -> dict[str, Any]:

@@ -266,6 +266,8 @@ def test_what_cannot_be_a_live_loop_is_refused(tmp_path: Path, documented: Calla
     refused("a live loop that tests one event of each user", lambda: Making({**DATA, "targets": "last"}, place))
     with pytest.raises(UserError, match=r"data\.roles"):
         Making({**DATA, "roles": {"_target_": "incremental.data.roles.last_item"}}, place)
+    task = {"_target_": "incremental.data.task.behaviour"}
+    refused("a live loop that asks which behaviour follows", lambda: Making({**DATA, "task": task}, place))
     refused("a live loop with a cleaning of another package", lambda: Making(cleaned(_target_="mine.clean"), place))
     with pytest.raises(UserError, match="missing=refuse"):
         Making({**DATA, "cleaning": {"_target_": CLEANING}}, place)

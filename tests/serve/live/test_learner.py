@@ -157,7 +157,7 @@ def assert_served(folder: Path, log: Any, number: int) -> None:
     offline, people = serve.load(run), People(log, 8)
     people.follow()
     data = config_of(folder / "learners/champion")["data"]
-    served = Loader(folder / "learners", log, 10, data).load("champion", number)
+    served = Loader(folder / "learners", log, 10, data).load("champion", number, people)
     since = {record.user for _, record in log.read(cuts(log)[-1].until, 10**6) if isinstance(record, Event)}
     users = sorted({*offline.users} - since)[:5]
     assert users

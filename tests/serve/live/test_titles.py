@@ -99,4 +99,4 @@ def test_a_loop_that_begins_with_a_run_has_its_titles(tmp_path: Path, monkeypatc
         assert beginning.begin(tmp_path, log, "x") == beginning.begin(tmp_path, log, "x") == len(stream.interactions)
         people = small.service(tmp_path, []).people
         titles = dict(zip(stream.interactions.items[1:], (stream.interactions.titles or [])[1:], strict=True))
-        assert people.titles == {"early": "A title before all events", **titles}
+        assert {item: people.title(item) for item in people.titled} == {"early": "A title before all events", **titles}

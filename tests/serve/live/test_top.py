@@ -47,6 +47,6 @@ def test_scores_are_event_counts_where_all_of_them_are() -> None:
     had = np.zeros(rows.shape, bool)
     had[3, [each for each in np.flatnonzero(seen) if each not in best]] = True
     program: Any = small.program()._replace(scores=lambda _state, inputs: inputs["rows"])
-    _, items, fallback = jax.jit(partial(top, program, 2))(state, {"rows": jnp.asarray(rows)}, had)
+    _, items, fallback = jax.jit(partial(top, program, 2))(state, {"rows": jnp.asarray(rows)}, had, {})
     assert np.sort(items, axis=1).tolist() == [np.sort(best).tolist()] * 4
     assert fallback.tolist() == counted(state, jnp.asarray(rows)).tolist() == [True, False, False, False]
