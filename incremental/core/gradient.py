@@ -24,7 +24,7 @@ from incremental.core.ranking import rankable, ranker
 from incremental.core.spec import Sizes, of_kinds
 from incremental.core.steps import Setup
 from incremental.core.strategy import PLAIN, Strategy, books, chain
-from incremental.core.types import Data, Problem, Seen, State
+from incremental.core.types import Data, Evaluated, Problem, Seen, State
 from incremental.core.untied import refuse_copies
 from incremental.domains import Count, Whole, checked
 from incremental.errors import UserError
@@ -175,7 +175,9 @@ def make(
         kinds = {**setup.problem.tables, **setup.problem.settled}.items()
         return {kind: {path: named[path] for path, own in kinds if own == kind} for kind in sizes}
 
-    prepare = partial(steps.evaluated, setup)
+    def prepare(state: State) -> Evaluated:
+        return state if isinstance(state, Evaluated) else Evaluated(*steps.evaluated(setup, state))
+
     known = ranking.known if fallback else ranking.known_to_all
     scores = rankable(partial(steps.raw_scores, setup, base), of_kinds(problem.inputs, sizes), known)
     rank = partial(ranker, scores, batch_size=rank_batch_size, prepare=prepare)
@@ -209,6 +211,7 @@ def make(
         scores=lambda state, inputs: scores(prepare(state), inputs),
         represent=lambda state, inputs: steps.outputs(setup, prepare(state), inputs).hidden,
         tables=tables,
+        evaluated=prepare,
         inputs=problem.inputs,
         epochs=training.epochs,
         keeps=training.patience > 0,

@@ -8,7 +8,7 @@ from jax import Array
 from incremental.core.graph import Window
 from incremental.core.prefixes import Sharing
 from incremental.core.spec import Input, Sizes
-from incremental.core.types import Data, Info, PyTree, Ranks, Seen, State
+from incremental.core.types import Data, Evaluated, Info, PyTree, Ranks, Seen, State
 
 
 class Program(NamedTuple):
@@ -41,6 +41,8 @@ class Program(NamedTuple):
         following: strategies, the head's too, whose `record` follows the steps
         early: strategies that act in the base part too
         window: of the graph whose edges travel in `Data.side` (`core.graph`); None: there is none
+        evaluated: the state with what `scores`, `represent` and `tables` would compute of it before all else; they take
+            what it returns in place of the state. None: there is nothing
         by_text: an item scores by its text alone, also one that was never trained on
     """
 
@@ -69,4 +71,5 @@ class Program(NamedTuple):
     following: tuple[str, ...] = ()
     early: tuple[str, ...] = ()
     window: Window | None = None
+    evaluated: Callable[[State], Evaluated] | None = None
     by_text: bool = False

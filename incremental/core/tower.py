@@ -129,7 +129,7 @@ def reading(program: Callable[[Mapping[str, Any]], Program], tables: Mapping[str
     """One program for all side tables and frozen weights: each of its functions is that of `program(data.side)`.
 
     `tables` are the shapes of what it reads of `data.side`, `frozen` the weights that travel there under that name.
-    `scores`, `represent` and `tables` take no data: `at(side)` has them.
+    `scores`, `represent`, `tables` and `evaluated` take no data: `at(side)` has them.
     """
 
     def at_none() -> Program:
@@ -151,6 +151,7 @@ def reading(program: Callable[[Mapping[str, Any]], Program], tables: Mapping[str
         scores=unread,
         represent=unread,
         tables=unread,
+        evaluated=unread,
         at=program,
         frozen=frozen,
         **functions,

@@ -204,6 +204,10 @@ class State(NamedTuple):
     key: Array
 
 
+class Evaluated(State):
+    """A state whose parameters are those that rankings see (`Program.evaluated`)."""
+
+
 class Step(NamedTuple):
     """What `record` sees of one optimizer step.
 

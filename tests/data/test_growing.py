@@ -1,15 +1,19 @@
 """A stream that grew by parts, and let go of events, is read like the one that was made of all events at once."""
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
+from incremental.core.spec import Sizes
 from incremental.data.growing import Numbers, joined, numbered, released
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
 from incremental.data.text import hashed_words
+from incremental.run.feed import Feed
 from incremental.run.reading import field_of
 
 PARTS = 7
@@ -112,14 +116,20 @@ def test_titles_and_texts_are_those_of_the_whole_stream() -> None:
     titles = {f"i{n}": f"tea number{n}" for n in range(0, 20, 2)}
     since = {item: place % PARTS for place, item in enumerate(titles)}
     given = table(0)._replace(text=titles, since=since)
-    one = whole(given, text=hashed_words(width=256)).interactions
-    other = grown(given, lambda t: t, text=hashed_words(width=256)).interactions
-    assert one.titles == other.titles
-    named = [title != "" for title in one.titles or []]
+    rules: Any = {"text": hashed_words(width=256), "ties": "file"}
+    one, other = whole(given, **rules), grown(given, lambda t: t, **rules)
+    assert one.interactions.titles == other.interactions.titles
+    named = [title != "" for title in one.interactions.titles or []]
     assert 1 < sum(named) < len(titles)
-    for log in (one, other):
-        np.testing.assert_array_equal(log.side["text"].values.any(1), named)
-        np.testing.assert_array_equal(log.side["text"].values, one.side["text"].values)
+    np.testing.assert_array_equal(one.interactions.side["text"].values.any(1), named)
+    np.testing.assert_array_equal(*(each.interactions.side["text"].values for each in (one, other)))
+    # And so a program is given the same, though events of the newest items have been let go.
+    program: Any = SimpleNamespace(sizes=Sizes(item=32), frozen=None, window=None)
+    lone = released(one, PARTS - 1)
+    lone = replace(lone, interactions=lone.interactions.prefix(0), increment=lone.increment[:0])
+    lone = replace(lone, interactions=replace(lone.interactions, side=one.interactions.side))
+    wanted = Feed(one).side(PARTS - 2, program, lambda tree: tree)["text"]
+    np.testing.assert_array_equal(Feed(lone).side(PARTS - 2, program, lambda tree: tree)["text"], wanted)
 
 
 def test_an_id_of_a_part_that_was_only_tried_gets_its_own_number() -> None:

@@ -17,7 +17,7 @@ from incremental.app.trust import refuse_strangers
 from incremental.core.program import Program
 from incremental.core.ranking import top_k
 from incremental.core.spec import Sizes
-from incremental.core.types import State
+from incremental.core.types import Evaluated, Params, State
 from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.log.engine import Log
@@ -60,6 +60,7 @@ class Functions:
         self.program, self.most = program, min(most, program.sizes.slots)
         self.top = jax.jit(partial(top, program, self.most))
         self.score = jax.jit(partial(score, program))
+        self.seen = jax.jit(partial(params_seen, program))
         self.put = jax.jit(put, donate_argnums=(0, 1))
         self.warm = False
         self.near = jax.jit(partial(near, program, self.most)) if table_of(program, side) else None
@@ -106,6 +107,12 @@ def table_of(program: Program, side: Side) -> str:
     return next((name for name, table in tables.items() if len(table.shape) == 2), "")
 
 
+def params_seen(program: Program, state: State, side: Side) -> Params:
+    """The parameters that rankings see: of items that are computed from texts, the tables."""
+    evaluated = beside(program, side).evaluated
+    return state.learner.params if evaluated is None else evaluated(state).learner.params
+
+
 def put(text: Array, seen: Array, rows: Array, values: Array) -> tuple[Array, Array]:
     """The texts [V, ...] and the candidates [V] with those of `rows` [n]; a row beyond V is nobody's."""
     return text.at[rows].set(values, mode="drop"), seen.at[rows].set(True, mode="drop")
@@ -146,6 +153,7 @@ class Model:
         self.known = read_by(functions.program.inputs, {found.sizes.labels: self.seen, **others})
         self.state = jax.tree.map(placed, found.state)
         self.places, self.side = places, jax.tree.map(placed, dict(side))
+        self.evaluated: State | None = None
 
     def look(self, people: People) -> None:
         """Takes up the items whose titles have come since the last look, where titles are all that they need."""
@@ -161,6 +169,17 @@ class Model:
         learner = self.state.learner
         self.side["text"], seen = self.functions.put(self.side["text"], learner.catalogue.seen, rows, values)
         self.state = self.state._replace(learner=learner._replace(catalogue=learner.catalogue._replace(seen=seen)))
+        self.evaluated = None
+
+    @property
+    def ready(self) -> State:
+        """The state as the program's functions take it, where it reads texts: they are read once, and not a request."""
+        if not self.side:
+            return self.state
+        if self.evaluated is None:
+            learner = self.state.learner._replace(params=self.functions.seen(self.state, self.side))
+            self.evaluated = Evaluated(*self.state._replace(learner=learner))
+        return self.evaluated
 
     def row(self, people: People, item: str) -> int:
         """The row of an item that was learnt, or is known by its title; 0: neither."""
@@ -187,7 +206,7 @@ class Model:
             if leave:
                 had[row, self.places.had(people, each.had)] = True
         inputs = self.inputs(people, asked, rows)
-        values, items, fallback = map(np.asarray, self.functions.top(self.state, inputs, had, self.side))
+        values, items, fallback = map(np.asarray, self.functions.top(self.ready, inputs, had, self.side))
         found = []
         for row in range(len(asked)):
             number = int((values[row] > -np.inf).sum())
@@ -197,7 +216,7 @@ class Model:
     def similar(self, item: int) -> tuple[np.ndarray, np.ndarray]:
         """[n] the nearest items by the cosine of their vectors, the nearest first, and the cosines."""
         assert self.functions.near is not None  # whoever asks has looked
-        items, values = jax.device_get(self.functions.near(self.state, np.int32(item), self.side))
+        items, values = jax.device_get(self.functions.near(self.ready, np.int32(item), self.side))
         number = int((values > -np.inf).sum())
         return items[:number], values[:number]
 
@@ -210,7 +229,7 @@ class Model:
         without = [asked._replace(recent=np.delete(events, place)) for place in places]
         rows = [asked, *without]
         inputs = self.inputs(people, rows, bucket(min(people.length + 1, BUCKETS[-1])))
-        scores, fallback = jax.device_get(self.functions.score(self.state, inputs, np.int32(item), self.side))
+        scores, fallback = jax.device_get(self.functions.score(self.ready, inputs, np.int32(item), self.side))
         if fallback[0]:
             return float(scores[0]), []
         return float(scores[0]), [
