@@ -15,7 +15,7 @@ from incremental.data.titles import in_time
 from incremental.errors import UserError
 from incremental.log.columns import Events
 from incremental.log.place import open_log
-from incremental.log.records import Cut, Event, Record
+from incremental.log.records import Cut, Event, Record, Title
 from incremental.shell import enter, path, status
 
 PLACE = "a file, nats://HOST:PORT/STREAM or kafka://HOST:PORT/TOPIC"
@@ -35,12 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb.add_argument("place", help=PLACE)
     verb.add_argument("to", help="likewise; must have no records yet")
     verb.add_argument("--without-user", action="append", default=[], metavar="ID", help="leave this user's events out")
+    verb.add_argument(
+        "--titles-first", action="store_true", help="before all events, so that late ones are the items' texts too"
+    )
     enter()
     options = parser.parse_args(arguments)
 
     def work() -> None:
         if options.verb == "copy":
-            print(f"copied: {copy(options.place, options.to, options.without_user):,} records")
+            print(
+                f"copied: {copy(options.place, options.to, options.without_user, first=options.titles_first):,} records"
+            )
             return
         files = export(options.place, options.to)
         print(f"written: {files[0]} to {files[-1].name}, {len(files):,} files")
@@ -102,11 +107,11 @@ def moments(micro: pl.Expr) -> pl.Expr:
     return micro.cast(pl.Datetime("us", "UTC"))
 
 
-def copy(place: str, to: str, without: Collection[str] = ()) -> int:
+def copy(place: str, to: str, without: Collection[str] = (), *, first: bool = False) -> int:
     """Appends a log's records to an empty log, and returns their number; what comes meanwhile may be missing.
 
     The events of the users `without` are left out. Then later offsets are smaller, the cuts are moved with them, and an
-    increment that had no other events is none.
+    increment that had no other events is none. `first`: the titles come before all else.
     """
     log = open_log(place)
     try:
@@ -117,7 +122,10 @@ def copy(place: str, to: str, without: Collection[str] = ()) -> int:
         try:
             if other.last():
                 raise UserError(f"{to}: a log with records is not overwritten; choose another place")
-            left = Left({ids.normal(user) for user in without})
+            titles = [title for _, title in source.everything(log)[1]] if first else []
+            for start in range(0, len(titles), BLOCK):
+                other.append(titles[start : start + BLOCK])
+            left = Left({ids.normal(user) for user in without}, titles)
             after = 0
             while after < until and (block := log.read(after, min(BLOCK, until - after))):
                 other.append([kept for offset, record in block if (kept := left.moved(offset, record)) is not None])
@@ -126,14 +134,14 @@ def copy(place: str, to: str, without: Collection[str] = ()) -> int:
             other.close()
     finally:
         log.close()
-    return after - len(left.out)
+    return len(titles) + after - len(left.out)
 
 
 class Left:
-    """What is left of a log without some users."""
+    """What is left of a log without some users, and without the `titles`, which are there already."""
 
-    def __init__(self, users: Collection[str]) -> None:
-        self.users = users
+    def __init__(self, users: Collection[str], titles: Collection[Title] = ()) -> None:
+        self.users, self.titles = users, {title.item for title in titles}
         self.out: list[int] = []  # offsets that are left out
         self.events: list[int] = []  # offsets of the events that are left
         self.cuts, self.sealed = 0, 0  # cuts that are left, and the events up to the last one
@@ -143,12 +151,15 @@ class Left:
         if isinstance(record, Event):
             (self.out if record.user in self.users else self.events).append(offset)
             return None if record.user in self.users else record
+        if isinstance(record, Title) and record.item in self.titles:
+            self.out.append(offset)
+            return None
         if isinstance(record, Cut):
             sealed = bisect_right(self.events, record.until)
             if sealed == self.sealed:
                 self.out.append(offset)
                 return None
-            moved = record.until - bisect_right(self.out, record.until)
+            moved = len(self.titles) + record.until - bisect_right(self.out, record.until)
             record = msgspec.structs.replace(record, number=self.cuts, until=moved)
             self.cuts, self.sealed = self.cuts + 1, sealed
         return record

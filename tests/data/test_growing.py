@@ -122,7 +122,7 @@ def test_titles_and_texts_are_those_of_the_whole_stream() -> None:
     named = [title != "" for title in one.interactions.titles or []]
     assert 1 < sum(named) < len(titles)
     np.testing.assert_array_equal(one.interactions.side["text"].values.any(1), named)
-    np.testing.assert_array_equal(*(each.interactions.side["text"].values for each in (one, other)))
+    np.testing.assert_array_equal(other.interactions.side["text"].values, one.interactions.side["text"].values)
     # And so a program is given the same, though events of the newest items have been let go.
     program: Any = SimpleNamespace(sizes=Sizes(item=32), frozen=None, window=None)
     lone = released(one, PARTS - 1)

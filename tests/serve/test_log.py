@@ -135,6 +135,23 @@ def test_a_copy_without_a_user_has_the_cuts_where_they_were(tmp_path: Path) -> N
     assert made_of["period"].to_list() == [0, 0, 1]
 
 
+def test_a_copy_with_titles_first_has_late_ones_as_texts(tmp_path: Path, place: str) -> None:
+    to = str(tmp_path / "first.sqlite")
+    assert main(["copy", place, to, "--titles-first", "--without-user", "u0"]) == 0
+    with closing(open_log(to)) as copied, closing(open_log(place)) as whole:
+        (events, titles, cuts), (_, their_titles, their_cuts) = everything(copied), everything(whole)
+        assert copied.last() == len(events) + 3 + 3
+    assert [offset for offset, _ in titles] == [1, 2, 3]
+    assert [title for _, title in titles] == [title for _, title in their_titles]
+    assert [cut.number for _, cut in cuts] == [cut.number for _, cut in their_cuts]
+    given = {"cut": given_periods(), "ties": "file", "cleaning": cleaning(missing="keep")}
+    one, other = (make_stream(source=log(path=each), **given).interactions for each in (to, place))  # type: ignore[arg-type]
+    kept = np.array([other.users[user] != "u0" for user in other.user])
+    np.testing.assert_array_equal(one.period, other.period[kept])  # type: ignore[index]
+    assert dict(zip(one.items, one.titles or [], strict=True))["i10"] == "Too late"
+    assert dict(zip(other.items, other.titles or [], strict=True))["i10"] == ""
+
+
 def test_periods_of_a_column(tmp_path: Path, documented: Told) -> None:
     (tmp_path / "events.csv").write_text("user,item,time,week\na,x,1700000000,0\na,y,1700000001,last\n")
     with pytest.raises(UserError) as error:

@@ -99,13 +99,16 @@ class Batcher:
     def _run(self) -> None:
         while (found := self._next()) is not None:
             model = self.current()  # read once
-            if model is not None:
-                model.look(self.people)
             if isinstance(found, Job):
-                settle([found.future], partial(_alone, found, model))
+                settle([found.future], partial(self._alone, model, found))
             else:
                 self.observe(len(found))
                 settle([each.future for each in found], partial(self._answer, model, found))
+
+    def _alone(self, model: Model | None, job: Job) -> list[Any]:
+        if model is not None:
+            model.look(self.people)
+        return [job.work(model)]
 
     def _answer(self, model: Model | None, batch: list[Request]) -> list[tuple[Model | None, Asked, Best]]:
         asked = [self.people.ask(each.user) for each in batch]
@@ -113,12 +116,9 @@ class Batcher:
         if model is None:
             found = [popular(self.people, *each, self.k) for each in zip(asked, exclude, strict=True)]
         else:
+            model.look(self.people)
             found = model.best(self.people, asked, exclude)
         return [(model, *each) for each in zip(asked, found, strict=True)]
-
-
-def _alone(job: Job, model: Model | None) -> list[Any]:
-    return [job.work(model)]
 
 
 def settle(futures: "list[Future[Any]]", work: Callable[[], list[Any]]) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from incremental.errors import UserError
 from incremental.serve.live import model, server
-from incremental.serve.live.model import Loader
+from incremental.serve.live.model import Loader, Recipe
+from incremental.serve.live.people import People
 from incremental.serve.live.service import Settings
 from tests.serve.live import small
 
@@ -34,6 +35,27 @@ def test_a_learner_with_other_ids_or_histories_is_not_served(
         documented(situation, error.value)
         with pytest.raises(UserError, match="no increment has ended"):  # the next thing that is looked at
             Loader(tmp_path, log, 8, config["data"]).recipe(tmp_path / "replay")
+
+
+def test_what_the_server_has_not_got_for_a_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documented: Callable[[str, object], None]
+) -> None:
+    monkeypatch.setattr("incremental.serve.live.people.SOON", 1)
+    small.publish(tmp_path, 0)
+    with contextlib.closing(small.log(tmp_path)) as log:
+        people, loader = People(log, 4), Loader(tmp_path / "learners", log, 8, DATA)
+        for situation, changed in (
+            ("a version that is ahead of what the server has read", {}),
+            ("a learner whose model reads a graph", {"window": 1}),
+        ):
+            program = small.program()._replace(**changed)  # type: ignore[arg-type]
+            loader.made = "champion", Recipe(lambda _sizes, own=program: own, small.stream(), None), {}  # type: ignore[misc]
+            with pytest.raises(UserError) as error:
+                loader.load("champion", 0, people)
+            documented(situation, error.value)
+        people.follow()
+        assert people.read_until(7, sealed=False)
+        assert not people.read_until(7, sealed=True)  # the cut itself is not there
 
 
 def test_the_headers_of_a_request_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
