@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from incremental.shell import reported
-
 
 def sasrec(items: int, length: int, width: int, blocks: int, rate: float, limit: float, cut: bool) -> Any:
     """SASRec with its original code's block, the usual way: every position of the padded history, or of the batch's
@@ -122,7 +120,8 @@ class Torch:
 
 class OnePass:
     """PyTorch's SASRec in one pass, as its users write it: a batch of users' sequences, padded on the right to L or to
-    the batch's longest with `cut`, the loss at every position; sampled softmax over shared negatives."""
+    the batch's longest with `cut`, the loss at every position; sampled softmax over shared negatives. A position's
+    labels are several where a user's events have one time, none of which is another's history: targets [n, L, M]."""
 
     def __init__(self, data: Any, cores: int, cut: bool) -> None:
         import torch
@@ -151,7 +150,8 @@ class OnePass:
             for picked in torch.randperm(len(self.sequence)).split(self.setting["users"]):
                 hidden, longest = self.states(self.sequence[picked])
                 target = self.target[picked, :longest]
-                hidden, label = hidden[target > 0], target[target > 0] - 1
+                row, place, which = target.nonzero(as_tuple=True)
+                hidden, label = hidden[row, place], target[row, place, which] - 1
                 drawn = torch.multinomial(self.weights, number, replacement=True)
                 own = (hidden * self.model.table[label]).sum(1, keepdim=True)
                 others = hidden @ self.model.table[drawn].T - log_q[drawn]
@@ -312,5 +312,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with reported():
-        main()
+    main()

@@ -79,3 +79,9 @@ def test_no_script_has_a_form_of_its_own() -> None:
     for file in [*(ROOT / "scripts").iterdir(), *(ROOT / "experiments").rglob("*.py")]:
         if file.is_file() and file.name != "peers.py":
             assert "argparse" not in file.read_text(), file
+
+
+def test_the_peers_own_process_needs_nothing_of_this_project() -> None:
+    """Their Python does not have it."""
+    lines = (ROOT / "scripts" / "peers.py").read_text().splitlines()
+    assert not [line for line in lines if line.strip().startswith(("import incremental", "from incremental"))]
