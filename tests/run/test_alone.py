@@ -11,13 +11,14 @@ from incremental.run.alone import checksums, parameters_written
 
 PARAMS: dict[str, Any] = {
     "table": jnp.arange(12.0).reshape(4, 3) / 7,
+    "wide": jnp.arange(74.0).reshape(2, 37) / 70,
     "bias": jnp.array([0.0, -1.5, 3e-38]),
     "scalar": jnp.float32(2.0),
     "half": jnp.ones((2, 2), jnp.bfloat16),
     "ids": jnp.arange(6, dtype=jnp.int32).reshape(2, 3),
     "known": jnp.array([True, False]),
 }
-ROW = {"table": 3, "bias": 1, "scalar": 1, "half": 2, "ids": 3, "known": 1}
+ROW = {"table": 3, "wide": 37, "bias": 1, "scalar": 1, "half": 2, "ids": 3, "known": 1}
 written = jax.jit(lambda before, after: parameters_written(checksums(before), checksums(after), after))
 
 
@@ -39,3 +40,11 @@ def test_numbers_that_change_places_are_seen() -> None:
     """A plain sum of a row would not see it."""
     swapped = {**PARAMS, "table": PARAMS["table"][:, ::-1]}
     assert int(written(PARAMS, swapped)) == 12
+
+
+@pytest.mark.parametrize("name", ["table", "wide"])
+def test_a_checksum_is_the_sum_of_its_formula(name: str) -> None:
+    bits = np.asarray(PARAMS[name]).view(np.uint32).astype(object)
+    odd = [2654435761 * (2 * column + 1) for column in range(bits.shape[1])]
+    expected = [sum(a * b for a, b in zip(row, odd, strict=True)) % 2**32 for row in bits]
+    assert checksums({name: PARAMS[name]})[name].tolist() == expected
