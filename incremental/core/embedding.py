@@ -2,8 +2,17 @@
 
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 from jax import Array
+
+
+class Rows(nn.Embed):
+    """An id table. Ids are in range: `nn.Embed` looks for those that are not by a pass over all rows that it found."""
+
+    def __call__(self, inputs: Array) -> Array:
+        """Ids [...] int -> rows [..., D]."""
+        return self.embedding.at[inputs].get(mode="clip")
 
 
 def uniform_rows(limit: float) -> Callable[..., Array]:

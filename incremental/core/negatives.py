@@ -41,16 +41,24 @@ def proposal(weight: Array, candidates: Array) -> Proposal:
 
 
 def draw(proposal: Proposal, number: int, key: Array) -> tuple[Array, Array]:
-    """`number` items [number] int32 with replacement, and their log q [number] float32: a block, then a place in it."""
+    """`number` items [number] int32 with replacement, and their log q [number] float32: a block, then a place in it.
+
+    The place is found by a binary search, all draws at once: how many of the block's running sums are at most the
+    target. It is a loop, for of its steps one behind the other XLA computes the earlier ones anew in the later ones.
+    """
     of_block, of_place = jax.random.uniform(key, (2, number))
     block = jnp.searchsorted(proposal.blocks, of_block * proposal.blocks[-1], side="right")
     target = of_place * proposal.within[block, -1]
-    place = jnp.zeros_like(block)
-    step = BLOCK // 2
-    while step:  # binary search, all draws at once: how many of the block's running sums are at most the target
-        place = jnp.where(proposal.within[block, place + step - 1] <= target, place + step, place)
-        step //= 2
-    place = jnp.minimum(block * BLOCK + place, jnp.maximum(proposal.size - 1, 0))  # sums are rounded
+    sums, first = proposal.within.reshape(-1), block * BLOCK
+    levels = (min(BLOCK, len(proposal.items)) - 1).bit_length()
+
+    def halve(level: Array, place: Array) -> Array:
+        step = jnp.int32(1) << (levels - 1 - level)
+        below = sums.at[first + place + step - 1].get(mode="promise_in_bounds") <= target
+        return jnp.where(below, place + step, place)
+
+    place = jax.lax.fori_loop(0, levels, halve, jnp.zeros_like(block))
+    place = jnp.minimum(first + place, jnp.maximum(proposal.size - 1, 0))  # sums are rounded
     return proposal.items[place], proposal.log_q[place]
 
 

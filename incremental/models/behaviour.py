@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.dropout import multipliers
-from incremental.core.embedding import uniform_rows
+from incremental.core.embedding import Rows, uniform_rows
 from incremental.core.problem import LABELS, Model
 from incremental.core.spec import Sizes
 from incremental.domains import Count, ShareBelow1, checked
@@ -20,7 +20,7 @@ class Behaviour(nn.Module):
 
     def setup(self) -> None:
         self.inner = nn.Dense(self.width)
-        self.item = nn.Embed(self.sizes.slots, self.width, embedding_init=uniform_rows(self.width**-0.5))
+        self.item = Rows(self.sizes.slots, self.width, embedding_init=uniform_rows(self.width**-0.5))
         self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes.slots,))
 
     def __call__(self, inputs: dict[str, Array], key: Array | None) -> Array:

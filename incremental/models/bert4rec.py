@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.dropout import multipliers
-from incremental.core.embedding import uniform_rows
+from incremental.core.embedding import Rows, uniform_rows
 from incremental.core.problem import Model
 from incremental.core.spec import Sizes
 from incremental.core.strategy import named_key
@@ -55,7 +55,7 @@ class BERT4Rec(nn.Module):
 
     def setup(self) -> None:
         start = uniform_rows(self.limit)
-        self.item = nn.Embed(self.sizes["item"], self.width, embedding_init=start)
+        self.item = Rows(self.sizes["item"], self.width, embedding_init=start)
         self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes["item"],))
         self.mask = self.param("mask", start, (self.width,))
         self.position = self.param("position", start, (self.history + 1, self.width))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.dropout import multipliers
-from incremental.core.embedding import uniform_rows
+from incremental.core.embedding import Rows, uniform_rows
 from incremental.core.lengths import by_length
 from incremental.core.packing import Tokens
 from incremental.core.problem import Model
@@ -40,7 +40,7 @@ class GRU4Rec(nn.Module):
     bias: bool
 
     def setup(self) -> None:
-        self.item = nn.Embed(self.sizes["item"], self.width, embedding_init=uniform_rows(self.limit))
+        self.item = Rows(self.sizes["item"], self.width, embedding_init=uniform_rows(self.limit))
         if self.bias:
             self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes["item"],))
         self.cell = nn.scan(Cell, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1)(

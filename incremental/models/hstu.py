@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.dropout import multipliers
-from incremental.core.embedding import uniform_rows
+from incremental.core.embedding import Rows, uniform_rows
 from incremental.core.packing import Tokens, by_tokens, padded
 from incremental.core.problem import Model
 from incremental.core.pure import pure
@@ -73,7 +73,7 @@ class HSTU(nn.Module):
     limit: float
 
     def setup(self) -> None:
-        self.item = nn.Embed(self.sizes["item"], self.width, embedding_init=uniform_rows(self.limit))
+        self.item = Rows(self.sizes["item"], self.width, embedding_init=uniform_rows(self.limit))
         self.position = self.param("position", uniform_rows(self.limit), (self.history, self.width))
         self.layers = [Block(self.width, self.heads, self.history, self.buckets) for _ in range(self.blocks)]
         self.norm = nn.LayerNorm()

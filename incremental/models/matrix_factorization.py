@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jax import Array
 
-from incremental.core.embedding import uniform_rows
+from incremental.core.embedding import Rows, uniform_rows
 from incremental.core.problem import LABELS, Model
 from incremental.core.spec import Sizes
 from incremental.domains import Count, NotNegative, checked
@@ -18,8 +18,8 @@ class MatrixFactorization(nn.Module):
 
     def setup(self) -> None:
         rows = uniform_rows(self.limit)
-        self.user = nn.Embed(self.sizes["user"], self.width, embedding_init=rows)
-        self.item = nn.Embed(self.sizes.slots, self.width, embedding_init=rows)
+        self.user = Rows(self.sizes["user"], self.width, embedding_init=rows)
+        self.item = Rows(self.sizes.slots, self.width, embedding_init=rows)
         self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes.slots,))
 
     def __call__(self, inputs: dict[str, Array], key: Array | None) -> Array:

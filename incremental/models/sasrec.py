@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.dropout import multipliers
-from incremental.core.embedding import uniform_rows
+from incremental.core.embedding import Rows, uniform_rows
 from incremental.core.packing import Tokens, by_tokens, padded
 from incremental.core.problem import Model
 from incremental.core.pure import pure
@@ -91,7 +91,7 @@ class SASRec(nn.Module):
         items, places = uniform_rows(self.limit), uniform_rows(self.position_limit)
         if self.deviation is not None:
             items = places = nn.initializers.normal(self.deviation)
-        self.item = nn.Embed(self.sizes["item"], self.width, embedding_init=items)
+        self.item = Rows(self.sizes["item"], self.width, embedding_init=items)
         self.position = self.param("position", places, (self.history, self.width))
         self.layers = [Block(self.width, self.heads, self.output, self.deviation) for _ in range(self.blocks)]
         self.norm = nn.LayerNorm(epsilon=1e-8)
