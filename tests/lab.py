@@ -311,10 +311,10 @@ def train(f: alone.Functions, state: State, data: Data, validation: Data) -> tup
     return f.end(state, data), epochs
 
 
-def update_data(stream: Stream, program: Program, t: int) -> tuple[Data, Data]:
-    """Training and validation data of a fine-tuning update."""
+def update_data(stream: Stream, program: Program, t: int, **arguments: Any) -> tuple[Data, Data]:
+    """Training and validation data of a fine-tuning update; `arguments` of the `Feed`."""
     plan = Plan(range(t, t + 1), range(t, t + 1), range(t, t + 1), afresh=False)
-    data, validation, _ = feed_of(stream).update(program, t, plan, jax.device_put)
+    data, validation, _ = feed_of(stream, **arguments).update(program, t, plan, jax.device_put)
     return data, validation
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from matplotlib.image import imread
 
 from experiments import running
 from experiments.ader import study, table
+from incremental.app.bases import Store
+from incremental.app.experiment import execute
 from incremental.app.tracking import Curves
 from incremental.errors import UserError
 from incremental.run import checkpoint as saves
@@ -46,6 +49,19 @@ def read(periods: Path, runs: Path, *more: str) -> dict[str, Any]:
     return study.read([f"path={periods}", f"runs={runs}", f"overrides={json.dumps(SMALL)}", *more])
 
 
+@pytest.fixture(scope="module")
+def rows(periods: Path) -> list[running.Job]:
+    """All rows, as they are published."""
+    return study.jobs(read(periods, periods / "runs", "overrides=[]"))
+
+
+@pytest.fixture
+def _compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row takes the compiled functions of the row before, where they are the same."""
+    monkeypatch.setattr(running, "execute", partial(execute, store=Store()))
+
+
+@pytest.mark.usefixtures("_compiled_once")
 def test_rows_share_a_base_and_a_finished_run_is_not_run_again(periods: Path, tmp_path: Path) -> None:
     small = ("memory.capacity=100", "memory.rows.exact=16")
     planned = study.jobs(read(periods, tmp_path, *small, "++increments=2", "rows=[Dropout, ADER, Finetune]"))
@@ -71,6 +87,7 @@ def test_rows_share_a_base_and_a_finished_run_is_not_run_again(periods: Path, tm
     assert imread(table.draw(found, tmp_path, table.published())).shape[2] == 4
 
 
+@pytest.mark.usefixtures("_compiled_once")
 def test_a_stopped_row_goes_on_and_is_marked_until_then(
     periods: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,13 +121,13 @@ def test_a_stopped_row_goes_on_and_is_marked_until_then(
     assert "| Dropout | 1–2, 1 of 2 seeds |" in text
 
 
-def test_the_rows_are_said_as_the_protocol_has_them(periods: Path, tmp_path: Path) -> None:
-    planned = {job.row: job.config for job in study.jobs(read(periods, tmp_path))}
-    rows = study.read([f"path={periods}"])["rows"]
-    assert sorted(planned) == sorted([*rows, "base-plain", "base-dropout"])
-    assert rows == list(study.read([f"path={periods}"])["table"])[:11]
-    assert len(rows) == 11
-    assert set(rows) == {"SA-CAISR", *(row for row, _ in table.published())}
+def test_the_rows_are_said_as_the_protocol_has_them(periods: Path, rows: list[running.Job]) -> None:
+    planned = {job.row: job.config for job in rows}
+    names = study.read([f"path={periods}"])["rows"]
+    assert sorted(planned) == sorted([*names, "base-plain", "base-dropout"])
+    assert names == list(study.read([f"path={periods}"])["table"])[:11]
+    assert len(names) == 11
+    assert set(names) == {"SA-CAISR", *(row for row, _ in table.published())}
     for row, config in planned.items():
         assert config["model"]["dropout"] == (0.0 if row in ("Finetune", "EWC", "base-plain") else 0.3)
         assert config["update"]["window"] == (0 if row.startswith("base") else "all" if row == "Joint" else 1)
@@ -152,9 +169,9 @@ def test_the_rows_are_said_as_the_protocol_has_them(periods: Path, tmp_path: Pat
     ]
 
 
-def test_every_row_starts_and_drops_as_the_authors_code_does(periods: Path, tmp_path: Path) -> None:
+def test_every_row_starts_and_drops_as_the_authors_code_does(rows: list[running.Job]) -> None:
     """Glorot's ranges for tables of 43,136 items with the padding and of 50 positions, at width 150."""
-    for job in study.jobs(read(periods, tmp_path, "overrides=[]")):
+    for job in rows:
         model = job.config["model"]
         assert model["limit"] == pytest.approx(np.sqrt(6 / (43_136 + 1 + 150)), rel=1e-3)
         assert model["position_limit"] == pytest.approx(np.sqrt(6 / (50 + 150)), rel=1e-3)

@@ -1,6 +1,8 @@
 """Whole runs in small: their files, resuming, refusals."""
 
+import copy
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from incremental.app import cli, experiment
-from incremental.app.assemble import Parts, assemble, stream_of
+from incremental.app.assemble import OWN, Parts, assemble, stream_of
 from incremental.app.bases import Store, base_of
 from incremental.app.continuing import find
 from incremental.app.experiment import execute, named
@@ -54,13 +57,23 @@ BOTH = ["+strategy@strategies.memory=replay", "strategies.memory.rows=16", "+str
         "strategies.anchor.samples=16"]  # fmt: skip
 
 
+@cache
+def chosen(*choices: str) -> Any:
+    """The config of these choices, whose values may still be set: Hydra composes it once."""
+    with hydra.initialize_config_dir(str(cli.config_folder()), version_base="1.3"):
+        return hydra.compose("config", [*choices])
+
+
 def composed(runs: Path, *overrides: str) -> dict[str, Any]:
     """The resolved config of a command line, later overrides winning."""
-    last = {override.split("=")[0]: override for override in (*SMALL, *overrides)}
-    with hydra.initialize_config_dir(str(cli.config_folder()), version_base="1.3"):
-        config = hydra.compose("config", [*last.values(), f"runs={runs}"])
-    values: Any = OmegaConf.to_container(config, resolve=True)
-    return named(values, {"model": "matrix_factorization", "update": "finetune"})
+    given = {override.split("=")[0]: override for override in (*SMALL, *overrides)}
+    values = [key for key in given if re.fullmatch(rf"\w+(\.\w+)+|{'|'.join(OWN)}", key)]
+    config = copy.deepcopy(chosen(*(given[key] for key in given if key not in values)))
+    for value in OverridesParser.create().parse_overrides([given[key] for key in values]):
+        OmegaConf.update(config, value.key_or_group, value.value())
+    config.runs = str(runs)
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    return named(resolved, {"model": "matrix_factorization", "update": "finetune"})
 
 
 def only(folder: Path) -> Path:
@@ -173,27 +186,31 @@ def test_a_finished_run_is_not_run_again(finished: Path, capsys: pytest.CaptureF
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
 
 
-@pytest.mark.parametrize("save", [1, 3, 5, 7])
-def test_a_run_stopped_after_any_save_continues_bit_for_bit(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: int
+def test_a_run_stopped_after_saves_continues_bit_for_bit(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Stopped five times: after the saves 1, 3, 4, 5 and 7."""
     monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
     monkeypatch.setattr(checkpoint, "SHARE", 1e9)
-    saves = 0
+    left, where = 0, set[tuple[int, bool]]()
     original = checkpoint.Checkpoints.save
 
-    def stopping(self: Any, *args: Any) -> None:
-        nonlocal saves
-        original(self, *args)
-        saves += 1
-        if saves == save:
+    def stopping(self: Any, snapshot: Any) -> None:
+        nonlocal left
+        original(self, snapshot)
+        left -= 1
+        if left == 0:
+            where.add((snapshot.progress.increment, snapshot.progress.begun))
             raise Stopped
 
     config = composed(tmp_path, *BOTH, "evaluation.matrix=true")
     monkeypatch.setattr(checkpoint.Checkpoints, "save", stopping)
-    with pytest.raises(Stopped):
-        execute(config)
-    assert not (only(tmp_path) / "summary.json").exists()
+    for saves in (1, 2, 1, 1, 2):
+        left = saves
+        with pytest.raises(Stopped):
+            execute(config)
+        assert not (only(tmp_path) / "summary.json").exists()
+    assert where == {(0, True), (1, False), (1, True)}
     execute(config)
     summaries = [json.loads((run / "summary.json").read_text()) for run in (finished, only(tmp_path))]
     assert summaries[0]["metrics"] == summaries[1]["metrics"]
@@ -364,17 +381,15 @@ def test_a_corrupt_checkpoint_is_refused_and_kept(tmp_path: Path, monkeypatch: p
 
 def test_a_foreign_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_after_first_save(monkeypatch)
-    for learning_rate in (0.001, 0.002):
+    for window in (1, 2):
         with pytest.raises(Stopped):
-            execute(composed(tmp_path / str(learning_rate), f"optimizer.learning_rate={learning_rate}"))
+            execute(composed(tmp_path / str(window), f"update.window={window}"))
     monkeypatch.undo()
-    ours, other = only(tmp_path / "0.001"), only(tmp_path / "0.002")
+    ours, other = only(tmp_path / "1"), only(tmp_path / "2")
     (ours / "checkpoint").rename(ours / "own")
     (other / "checkpoint").rename(ours / "checkpoint")
-    with pytest.raises(
-        UserError, match=r"made with optimizer.learning_rate=0.002, .* says optimizer.learning_rate=0.001; set it back"
-    ):
-        execute(composed(tmp_path / "0.001", "optimizer.learning_rate=0.001"))
+    with pytest.raises(UserError, match=r"made with update.window=2, .* says update.window=1; set it back"):
+        execute(composed(tmp_path / "1", "update.window=1"))
 
 
 def test_a_checkpoint_of_another_version_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,17 +41,17 @@ def test_hidden_is_as_written() -> None:
     spec = Spec({"past": vector, "asked": vector}, "behaviour", ("item", "user", "behaviour"))
     sizes = Sizes(labels="behaviour", item=9, user=8, behaviour=3)
     own = problem(behaviour(features=FEATURES, width=4, dropout=0.5), full_softmax(), spec, sizes)
-    params = own.init(jax.random.key(0))
+    params, apply = jax.device_get(jax.jit(own.init)(jax.random.key(0))), jax.jit(own.apply)
     rng = np.random.default_rng(0)
     past, asked = rng.normal(size=(2, 5, FEATURES)).astype(np.float32)
-    out = own.apply(params, {"past": past, "asked": asked})
+    out = apply(params, {"past": past, "asked": asked})
     read = np.concatenate([past, asked, past * asked * 4.0], axis=1)
     inner = params["inner"]
     hidden = np.maximum(read @ inner["kernel"] + inner["bias"], 0)
     np.testing.assert_allclose(out.hidden, hidden, rtol=1e-5, atol=1e-5)
     scores = hidden @ params["item"]["embedding"].T + params["item_bias"]
     np.testing.assert_allclose(out.scores, scores, rtol=1e-5, atol=1e-5)
-    dropped = own.apply(params, {"past": past, "asked": asked}, key=jax.random.key(1)).hidden
+    dropped = np.asarray(apply(params, {"past": past, "asked": asked}, key=jax.random.key(1)).hidden)
     assert set(np.unique(np.round(dropped[hidden > 0] / hidden[hidden > 0], 3))) == {0.0, 2.0}
 
 

@@ -17,7 +17,7 @@ from incremental.core.precision import Precision
 from incremental.core.problem import problem
 from incremental.core.program import Program
 from incremental.core.spec import Input, Sizes, Spec
-from incremental.core.types import Memory, Problem
+from incremental.core.types import Problem
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
 from incremental.data.task import behaviour as predict
@@ -138,7 +138,7 @@ def test_it_starts_as_the_whole_encoder(family: str, settings: dict[str, Any], c
     encoder = load(folder)
     ids = batch()["tokens"]
     mask = ids > 0
-    states = encoder.module.apply({"params": encoder.params}, jnp.maximum(ids - 1, 0), mask)
+    states = jax.jit(encoder.module.apply)({"params": encoder.params}, jnp.maximum(ids - 1, 0), mask)
     out = jax.jit(own.apply)(params, batch())
     np.testing.assert_allclose(out.hidden, encoder.pool(states, mask), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(out.hidden[2], 0.0)
@@ -170,6 +170,9 @@ def test_gradients_are_the_same_when_layers_are_computed_anew(
     assert not np.allclose(one, other, rtol=1e-4)
 
 
+EPOCHS = 30
+
+
 def build(sizes: Sizes, folder: Path, **settings: Any) -> Program:
     own = of(folder, sizes=sizes, **settings)
     parts: dict[str, Any] = {"memory": replay(own, capacity=32, rows=8)}
@@ -181,30 +184,49 @@ def build(sizes: Sizes, folder: Path, **settings: Any) -> Program:
             "teacher": lwf(own),
             "basis": gpm(own, rank=2, samples=16),
         }
-    steps = training(batch_size=24, epochs=30, patience=0)
+    steps = training(batch_size=24, epochs=EPOCHS, patience=0)
     return make(own, adam(learning_rate=0.01), parts, sizes=sizes, training=steps, cutoffs=(1,))
 
 
-@pytest.mark.parametrize("settings", [{"layers": 1}, {"layers": 2, "rank": 4, "merges": True}])
-def test_it_learns_from_the_stream_under_strategies(settings: dict[str, Any], checkpoint: Checkpoint) -> None:  # noqa: F811
-    folder = checkpoint("bert")
-    stream = shop(folder)
-    feed = {"capacities": Capacities(table=32, examples=128)}
-    result = lab.run(partial(build, folder=folder, **settings), stream, update(), metrics=("recall@1",), feed=feed)
-    found = {record.metric: record.value for record in result.records if record.evaluated_on == 2}
-    assert found["recall@1"] > 0.95  # accuracy
-    memory = next(
-        part
-        for part in jax.tree.leaves(result.state.strategy, is_leaf=lambda node: isinstance(node, Memory))
-        if isinstance(part, Memory)
-    )
-    kept = np.asarray(memory.rows.inputs["tokens"])
+ROOM = Capacities(table=32, examples=128)
+
+
+def assert_rows_are_kept(state: Any) -> None:
+    """The memory's: of tokens."""
+    kept = np.asarray(state.strategy["memory"].rows.inputs["tokens"])
     assert kept.dtype == np.int32
     assert kept.shape == (32, 3 * L)
     assert (kept[:, 0] == ID["[CLS]"]).all()
-    if not settings.get("rank"):
-        basis = result.state.strategy["basis"].basis["layer_1/inner/kernel"]
-        assert np.abs(basis).max() > 0
+
+
+def test_it_learns_from_the_stream_with_adapters_that_are_merged(checkpoint: Checkpoint) -> None:  # noqa: F811
+    folder = checkpoint("bert")
+    made, stream = partial(build, folder=folder, layers=2, rank=4, merges=True), shop(folder)
+    result = lab.run(made, stream, update(), metrics=("recall@1",), feed={"capacities": ROOM})
+    found = {record.metric: record.value for record in result.records if record.evaluated_on == 2}
+    assert found["recall@1"] > 0.95  # accuracy
+    assert_rows_are_kept(result.state)
+
+
+def test_it_learns_under_strategies_on_its_layers(checkpoint: Checkpoint) -> None:  # noqa: F811
+    """Two increments without a base part, and the test of the third."""
+    folder = checkpoint("bert")
+    stream = shop(folder)
+    feed = lab.feed_of(stream, capacities=ROOM)
+    f = lab.functions(build(feed.sizes(2), folder, layers=1))
+    state = f.init(jax.random.key(0))
+    for t in (0, 1):
+        data, _ = lab.update_data(stream, f.program, t, capacities=ROOM)
+        state = f.begin(state, data)
+        for _ in range(EPOCHS):
+            state, _ = f.run_epoch(state, data)
+        state = f.end(state, data)
+    rows, tested, _ = feed.tests(f.program, {}, 2, 1, jax.device_put, heldout=False)
+    ranks = np.asarray(f.rank(state, tested, None).rank)[: len(rows)]
+    assert len(ranks) == 120
+    assert (ranks < 1).mean() > 0.95  # accuracy
+    assert_rows_are_kept(state)
+    assert np.abs(state.strategy["basis"].basis["layer_1/inner/kernel"]).max() > 0
 
 
 def test_frozen_weights_are_arguments_of_the_compiled_functions(checkpoint: Checkpoint) -> None:  # noqa: F811

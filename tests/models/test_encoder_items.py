@@ -122,9 +122,9 @@ def test_strategies_apply_to_its_layers_as_to_others(checkpoint: Checkpoint) -> 
     f = lab.functions(
         program(folder, events.interactions.side["text"].values, full_softmax(), parts, "dense", layers=1)
     )
-    state, _ = lab.train(f, f.init(jax.random.key(0)), *lab.update_data(events, f.program, 0))
+    state, _ = lab.train(f, f.init(jax.random.key(0)), *lab.update_data(events, f.program, 1))
     before = lab.on_host((state.learner.params, state.strategy))
-    state, epochs = lab.train(f, state, *lab.update_data(events, f.program, 1))
+    state, epochs = lab.train(f, state, *lab.update_data(events, f.program, 2))
     after = lab.on_host(state.learner.params)
     assert all(epoch.loss is not None and np.isfinite(epoch.loss) and epoch.terms["ewc"] > 0 for epoch in epochs)
     assert epochs[-1].terms["teacher"] != 0
