@@ -139,6 +139,7 @@ class Feed:
             older = stream.training_examples(kept, validation=True, inputs=inputs)
             every = self.examples(older, inputs, t)
         data = self.examples(rows, inputs, t, new)._replace(validation=every.rows, listed=self.known(program.sizes))
+        have_rows(data.rows.inputs, inputs, program.sizes)
         data, validation, seen = place((data, checked, seen))
         side = self.side(t, program, place)
         return Given(data._replace(side=side), validation._replace(side=side), seen)
@@ -301,6 +302,18 @@ def within(values: Mapping[str, np.ndarray], inputs: Mapping[str, Input], sizes:
         kind = inputs[name].kind
         found[name] = ids if kind is None or kind not in sizes else np.where(ids < sizes[kind], ids, 0)
     return found
+
+
+def have_rows(values: Mapping[str, np.ndarray], inputs: Mapping[str, Input], sizes: Sizes) -> None:
+    """Refuses ids that are trained on and have no table row: a look-up would take another one's."""
+    for name, ids in values.items():
+        kind = inputs[name].kind
+        if kind is not None and kind in sizes and ids.size and not 0 <= ids.min() <= ids.max() < sizes[kind]:
+            wrong = ids.min() if ids.min() < 0 else ids.max()
+            raise UserError(
+                f"data.features.{name}: it makes the {kind} {wrong}; expected numbers from 0, for none, to the last "
+                f"{kind} that has occurred, whose table has {sizes[kind]:,} rows; take them from log.ids({kind!r})"
+            )
 
 
 def padded(values: np.ndarray, rows: int) -> Any:

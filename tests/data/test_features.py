@@ -1,5 +1,6 @@
 """What models may read of an example: values by hand, and that no feature reads what is later."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
 from incremental.errors import UserError
 from incremental.run.feed import Feed
+from incremental.run.policy import Plan
 from tests import lab
 
 EVENTS = [  # user, item, category
@@ -192,6 +194,22 @@ def test_a_feature_that_makes_another_shape_than_it_says_is_refused() -> None:
     rows = stream.training_examples([0], validation=False, inputs=["long"])
     with pytest.raises(UserError, match=r"data\.features\.long: it makes \[\d+, 8\] of \d+ examples, .* holds \[3\]"):
         Feed(stream).examples(rows, ["long"], 0)
+
+
+def test_an_id_without_a_table_row_is_refused_before_it_takes_another_one_s(
+    documented: Callable[[str, object], None],
+) -> None:
+    made = of.current(kind="item")
+    program: Any = SimpleNamespace(inputs={"shelf": made.input}, counting=False, sharing=None, frozen=None, window=None)
+    for wrong in (-1, 10**6):
+        feature = made._replace(of=lambda _log, rows, wrong=wrong: np.full(len(rows), wrong, np.int32))
+        feed = Feed(lab.stream(features={"shelf": feature}))
+        program.sizes = feed.sizes(0)
+        plan = Plan(arrived=range(1), increments=range(1), newest=range(1), afresh=False)
+        said = rf"data\.features\.shelf: it makes the item {wrong}; expected numbers from 0.* 1,024 rows"
+        with pytest.raises(UserError, match=said) as error:
+            feed.update(program, 0, plan, lambda tree: tree)
+    documented("a feature of your own with ids that do not occur", error.value)
 
 
 def test_a_kind_with_a_taken_name_is_refused_from_any_source() -> None:
