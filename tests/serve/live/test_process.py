@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def chaos(folder: Path, kills: int, most: float) -> list[Client]:
     return clients
 
 
-def check(folder: Path, clients: list[Client]) -> None:
+def check(folder: Path, clients: Sequence[Client]) -> None:
     """Each acknowledged event is in the log once, and none that nobody sent."""
     kept = Counter(
         record.event_id for _, record in SQLite(folder / "log.sqlite").read(0, 10**7) if type(record) is Event
