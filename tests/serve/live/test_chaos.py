@@ -170,7 +170,8 @@ def test_fifty_kills_of_any_part_change_nothing(tmp_path: Path) -> None:
         for each in clients:
             each.start()
         hit = chaos(made, Lives(folder, port, clients))
-        time.sleep(5.0)
+        while sum(len(each.acknowledged) for each in clients) < 6 * COUNT:
+            time.sleep(0.1)  # the base part, and some increments
         over.set()
         for each in clients:
             each.join()
