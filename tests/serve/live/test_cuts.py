@@ -290,3 +290,10 @@ def test_a_challenger_has_its_own_overrides_in_place_of_the_champions() -> None:
     assert (champion["seed"], other["seed"], other["training"]["epochs"]) == (0, 7, 3)
     assert [*other["strategies"]["it"]] != [*champion["strategies"]["it"]]
     assert "live" not in other
+
+
+def test_the_experiment_names_every_setting_with_its_default() -> None:
+    """So that each can be given without a +."""
+    config, settings = configuring.composed_of(["experiment=live"])
+    assert {*config["live"]} == {"_target_", *settings._fields}
+    assert settings == live(folder=settings.folder, log=settings.log, cut=cuts())

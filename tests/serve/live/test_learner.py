@@ -117,11 +117,11 @@ def cuts(log: Any) -> list[Cut]:
     return [record for _, record in log.read(0, 10**6) if isinstance(record, Cut)]
 
 
-def settled(folder: Path, log: Any) -> bool:
-    """Whether every cut is learnt, and no more will come."""
+def settled(folder: Path, log: Any, count: int = 100) -> bool:
+    """Whether every cut is learnt, and no more will come: fewer events wait than end an increment."""
     ended = cuts(log)
     waiting = log.last() - len(ended) - (ended[-1].until - len(ended) + 1 if ended else 0)
-    return bool(ended) and waiting < 100 and versions.newest(folder) == len(ended) - 1
+    return bool(ended) and waiting < count and versions.newest(folder) == len(ended) - 1
 
 
 def saved(folder: Path, config: dict[str, Any]) -> Any:
@@ -138,10 +138,10 @@ def saved(folder: Path, config: dict[str, Any]) -> Any:
 def assert_law(given: list[str], name: str = "champion") -> int:
     """The ordinary run on the log against what the learner has; returns the number of increments."""
     _, live = configuring.composed_of(given)
-    config = configuring.learner(given, live, name)
+    config = {**configuring.learner(given, live, name), "runs": f"{live.folder}/runs/{name}"}
     summary = execute(config)
     assert summary is not None
-    (run,) = (live.folder / "runs").iterdir()
+    (run,) = Path(config["runs"]).iterdir()
     one, other = saved(live.at(name), config), saved(run, config)
     assert not one.progress.begun
     assert one.progress.increment == other.progress.increment == summary["increments"] + 1
@@ -153,7 +153,7 @@ def assert_law(given: list[str], name: str = "champion") -> int:
 
 def assert_served(folder: Path, log: Any, number: int) -> None:
     """The server recommends by version `number` what the run on the log recommends, to users who did nothing since."""
-    (run,) = (folder / "runs").iterdir()
+    (run,) = (folder / "runs/champion").iterdir()
     offline, people = serve.load(run), People(log, 8)
     people.follow()
     data = config_of(folder / "learners/champion")["data"]

@@ -1,12 +1,13 @@
 """The server as a process: what it has acknowledged is in the log, however it ends."""
 
+import gc
 import multiprocessing
 import random
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ import pytest
 from incremental.errors import UserError
 from incremental.log.records import Event
 from incremental.log.sqlite import SQLite
-from incremental.serve.live.server import bound, run
+from incremental.serve.live.server import bound, run, serve
+from incremental.serve.live.service import Settings
 from tests.serve.live import small
 
 # A child of a process that has imported everything starts at once, and can be killed like any other.
@@ -56,23 +58,24 @@ def server(folder: Path, port: int) -> Iterator[Any]:
 
 
 class Client(threading.Thread):
-    """Sends event after event, each again and again until it is acknowledged."""
+    """Sends events, each again and again until it is acknowledged; between them it pauses for so many seconds."""
 
-    def __init__(self, name: str, port: int, over: threading.Event) -> None:
+    def __init__(self, name: str, port: int, over: threading.Event, pause: float = 0.0) -> None:
         super().__init__()
-        self.named, self.port, self.over = name, port, over
+        self.named, self.port, self.over, self.pause = name, port, over, pause
         self.acknowledged: list[str] = []
         self.sent: set[str] = set()
         self.verdicts: Counter[str] = Counter()
+
+    def event(self, n: int) -> dict[str, str]:
+        """The client's event n."""
+        return {"event_id": f"{self.named}-{n}", "user": self.named, "item": f"i{n % 7}"}
 
     def run(self) -> None:
         with httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=5) as client:
             number = 0
             while not self.over.is_set():
-                events = [
-                    {"event_id": f"{self.named}-{n}", "user": self.named, "item": f"i{n % 7}"}
-                    for n in range(number, number + 3)
-                ]
+                events = [self.event(n) for n in range(number, number + 3)]
                 self.sent |= {each["event_id"] for each in events}
                 while not self.over.is_set():
                     try:
@@ -86,6 +89,7 @@ class Client(threading.Thread):
                         break
                     assert found.status_code in (429, 503), found.text
                 number += 3
+                self.over.wait(self.pause)
 
 
 def chaos(folder: Path, kills: int, most: float) -> list[Client]:
@@ -111,7 +115,7 @@ def chaos(folder: Path, kills: int, most: float) -> list[Client]:
     return clients
 
 
-def check(folder: Path, clients: list[Client]) -> None:
+def check(folder: Path, clients: Sequence[Client]) -> None:
     """Each acknowledged event is in the log once, and none that nobody sent."""
     kept = Counter(
         record.event_id for _, record in SQLite(folder / "log.sqlite").read(0, 10**7) if type(record) is Event
@@ -150,6 +154,24 @@ def test_an_address_that_is_taken_is_said(documented: Callable[[str, object], No
         with pytest.raises(UserError) as error:
             bound("127.0.0.1", port)
     documented("a live port that is taken", str(error.value).replace(str(port), "PORT"))
+
+
+def test_what_is_there_at_the_start_is_no_work_for_collections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collection that looks at all of it would stop requests for 0.16 s."""
+    frozen: list[int] = []
+
+    def begun(_server: object, sockets: list[socket.socket]) -> None:
+        frozen.append(gc.get_freeze_count())
+        sockets[0].close()
+
+    monkeypatch.setattr("uvicorn.Server.run", begun)
+    log = small.log(tmp_path)
+    try:
+        serve(Settings(tmp_path, "champion", port=free_port()), log, small.loader(tmp_path))
+    finally:
+        gc.unfreeze()
+        log.close()
+    assert frozen[0] > 10_000
 
 
 @pytest.mark.slow
