@@ -53,7 +53,7 @@ def _short_draws() -> None:
     """What a test compiles draws its random bits in C."""
     from tests import threefry
 
-    threefry.install(PROGRAMS)
+    threefry.install()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ there is no C compiler, the tests draw as users do, and take longer.
 import ctypes
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,18 @@ SOURCE = Path(__file__).with_suffix(".c")
 TARGET = "tests_threefry"
 
 
-def install(folder: Path) -> bool:
-    """Programs for the CPU draw by `SOURCE` from now on; `folder` keeps the library. False where nothing compiles C."""
+def install() -> bool:
+    """Programs for the CPU draw by `SOURCE` from now on. False where nothing compiles C."""
     compiler = shutil.which("cc")
     if compiler is None:
         return False
-    folder.mkdir(parents=True, exist_ok=True)
-    library = folder / "threefry.so"
-    command = [compiler, "-O2", "-shared", "-fPIC", f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(library)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        return False
-    jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(ctypes.CDLL(str(library)).threefry), platform="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "threefry.so"
+        command = [compiler, "-O2", "-shared", "-fPIC", f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(library)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            return False
+        loaded = ctypes.CDLL(str(library))
+    jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(loaded.threefry), platform="cpu")
     mlir.register_lowering(threefry2x32_p, mlir.lower_fun(bits, multiple_results=True), platform="cpu")
     return True
 
