@@ -48,6 +48,14 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _short_draws() -> None:
+    """What a test compiles draws its random bits in C."""
+    from tests import threefry
+
+    threefry.install()
+
+
 @pytest.fixture
 def shared_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of one program share its compiled functions, from test to test."""

@@ -86,6 +86,7 @@ class Dense(nn.Module):
         return self.item.embedding, jnp.zeros(self.sizes.slots)
 
 
+@functools.cache
 def dense() -> Model:
     """`Dense`, for strategies that act on kernels."""
     tables = {"user/embedding": "user", "item/embedding": "item"}
@@ -104,7 +105,7 @@ HEADS: dict[str, Callable[[], Head]] = {
     "log_uniform": lambda: log_uniform_softmax(negatives=16),
     "in_batch": in_batch_softmax,
     "adaptive": lambda: adaptive_softmax(cutoffs=(12, 40), shrink=2),
-    "hierarchical": hierarchical_softmax,
+    "hierarchical": lambda: hierarchical_softmax(depth=32),  # enough for 500 items; a program is shorter
     "bpr": lambda: bpr(negatives=16),
     "bpr_own": lambda: bpr(negatives=2, shared=False),
     "bce": lambda: bce(negatives=16),

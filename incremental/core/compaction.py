@@ -17,7 +17,6 @@ all: a table's norm, say.
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any, NoReturn
 
 import jax
@@ -254,12 +253,12 @@ def compacted(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, Py
         # is a loop of one turn or none, whose buffers XLA updates in place, where a `cond` would copy the tables.
         few, fits = different(batch, capacity, problem)
         fits = ~of_all_lanes(~fits)
-        loss = jax.eval_shape(lambda: on(ids, descend, learner, own, batch)[2])
+        turn = jax.jit(lambda ids, learner, own: on(ids, descend, learner, own, batch), inline=True)
+        loss = jax.eval_shape(turn, ids, learner, own)[2]  # the trace that the second loop needs
         carry = learner, own, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), loss)
         for chosen, rows in ((fits, few), (~fits, ids)):
-            turn = partial(on, rows, descend)
             carry = jax.lax.fori_loop(
-                0, chosen.astype(int), lambda _, carry, turn=turn: turn(carry[0], carry[1], batch), carry
+                0, chosen.astype(int), lambda _, carry, rows=rows: turn(rows, carry[0], carry[1]), carry
             )
         return carry
 

@@ -319,6 +319,7 @@ def epoch(setup: Setup, state: State, data: Data, *, batch_size: int) -> tuple[S
     own = setup.strategy.prepare(state.strategy, state.learner, data, named_key(key, "prepare"))
     state = state._replace(strategy=own)
 
+    @partial(jax.jit, inline=True)  # traced once, for the shapes of its loss and for the loop
     def one(state: State, i: Array) -> tuple[State, Loss]:
         place = i * batch_size + jnp.arange(batch_size)
         new = jax.tree.map(lambda rows: rows[order[jnp.minimum(place, capacity - 1)]], stored(data.rows))
@@ -334,7 +335,7 @@ def epoch(setup: Setup, state: State, data: Data, *, batch_size: int) -> tuple[S
         broken = jax.tree.map(lambda new, old: jnp.where(first, new, old), Broken(i, loss.terms), broken)
         return state, jax.tree.map(jnp.add, sums, loss), broken
 
-    shapes = jax.eval_shape(lambda state: one(state, jnp.int32(0))[1], state)
+    shapes = jax.eval_shape(lambda state: one(state, 0)[1], state)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     state, sums, broken = jax.lax.fori_loop(0, steps, body, (state, zeros, Broken(jnp.int32(-1), zeros.terms)))
     fit = state.fit._replace(epoch=state.fit.epoch + 1, active=state.fit.active & (broken.step < 0))

@@ -67,17 +67,17 @@ def corrections(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
     strategy, path = subject.strategy(subject.floats), paths[2].ended
     if strategy.scores is Strategy().scores:
         return
-    own, inputs = path.strategy[NAME], jax.tree.map(lambda leaf: leaf[:8], subject.data[2].rows.inputs)
-    raw = jax.jit(lambda: subject.problem(LARGE).apply(path.learner.params, inputs).scores)()
+    own, inputs = path.strategy[NAME], jax.tree.map(lambda leaf: np.asarray(leaf)[:8], subject.data[2].rows.inputs)
 
     @jax.jit
-    def corrected(raw: Array) -> tuple[Array, Array]:
+    def corrected() -> tuple[Array, Array, Array]:
+        raw = subject.problem(LARGE).apply(path.learner.params, inputs).scores
         whole = strategy.scores(own, raw, inputs, False)
         some = [strategy.scores(own, raw[i : i + 1], jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], inputs), False)
                 for i in range(4)]  # fmt: skip
-        return whole, jnp.concatenate(some)
+        return raw, whole, jnp.concatenate(some)
 
-    whole, single = corrected(raw)
+    raw, whole, single = jax.tree.map(np.asarray, corrected())
     if whole.shape != raw.shape or whole.dtype != raw.dtype:
         yield (
             f"its `scores` returns {whole.dtype}{list(whole.shape)} for {raw.dtype}{list(raw.shape)}: one score an "

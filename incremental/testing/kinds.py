@@ -64,8 +64,8 @@ def penalty(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
         return sum(jax.tree.leaves(strategy.loss(own, params, batch, outputs)), jnp.float32(0.0))
 
     if len(anchors[1]) == 1 and not found(own, Teacher):
-        slope = jax.jit(jax.grad(term))(anchor)
-        away = jax.jit(jax.grad(term))(jax.tree.map(lambda leaf: leaf + 0.1, anchor))
+        slopes = jax.jit(jax.grad(term))
+        slope, away = slopes(anchor), slopes(jax.tree.map(lambda leaf: np.asarray(leaf) + np.float32(0.1), anchor))
         if norm(slope) > 1e-3 * norm(away):
             yield (
                 "its gradient at its own anchor is not 0: the penalty pulls towards something else than the anchor "
@@ -91,7 +91,7 @@ def distillation(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
         return sum(jax.tree.leaves(strategy.loss(own, params, batch, outputs)), jnp.float32(0.0))
 
     slopes = jax.jit(jax.grad(term, argnums=(0, 1), allow_int=True))
-    later = jax.tree.map(lambda leaf: leaf[-1], paths[2].params)
+    later = jax.tree.map(lambda leaf: np.asarray(leaf)[-1], paths[2].params)
     away, taught = slopes(later, own)
     at_teacher, _ = slopes(teachers[1][0].params, own)
     if norm(away) < 1e-9:
@@ -115,9 +115,9 @@ def projection(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
     strategy, path = subject.strategy(subject.floats), paths[2]
     own, before = path.begun.strategy[NAME], path.begun.learner.params
     batch = first_batch(strategy, own, path.begun, subject.data[2])
-    moved = jax.tree.map(lambda after, before: after[-1] - before, path.params, before)
-    keys = iter(jax.random.split(jax.random.key(0), len(jax.tree.leaves(before))))
-    noise = jax.tree.map(lambda leaf: jax.random.normal(next(keys), leaf.shape), before)
+    moved = jax.tree.map(lambda after, before: np.asarray(after)[-1] - np.asarray(before), path.params, before)
+    rng = np.random.default_rng(0)
+    noise = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), before)
 
     @jax.jit
     def projected(step: Params) -> Params:
@@ -127,7 +127,7 @@ def projection(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
     if gap_between(projected(noise), noise) < 1e-4:
         yield "in increment 2 it lets every direction through: nothing is projected"
         return
-    left = norm(jax.tree.map(jnp.subtract, projected(moved), moved)) / norm(moved)
+    left = norm(jax.tree.map(np.subtract, projected(moved), moved)) / norm(moved)
     if left > 1e-3:
         yield (
             f"{left:.1%} of what the weights moved lies where it may not: projecting gradients does not bind Adam, "

@@ -1,13 +1,12 @@
 """The laws: each yields, in plain words, what breaks and what that means for an experiment."""
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from incremental.core.problem import Model
 from incremental.core.strategy import Strategy
 from incremental.testing import hooks, kinds, memories, shapes, training
-from incremental.testing.subject import MODEL, Path, Subject
+from incremental.testing.subject import Path, Subject
 
 Kind = Literal["penalty", "memory", "distillation", "projection", "isolation", "policy"]
 
@@ -45,11 +44,11 @@ def laws(
     yield from shapes.lanes_and_growth(subject, paths)
 
 
+_runs: dict[int, tuple[Model, list[Path]]] = {}  # by the model's identity; each holds its model, so that no id returns
+
+
 def _plain(model: Model) -> list[Path]:
-    """Plain fine-tuning."""
-    return _plain_default() if model is MODEL else Subject(lambda _problem: Strategy(), {}, model).run()
-
-
-@functools.cache
-def _plain_default() -> list[Path]:
-    return Subject(lambda _problem: Strategy(), {}, MODEL).run()
+    """Plain fine-tuning; a model is trained once."""
+    if id(model) not in _runs:
+        _runs[id(model)] = model, Subject(lambda _problem: Strategy(), {}, model).run()
+    return _runs[id(model)][1]

@@ -59,7 +59,7 @@ def memory_of_rows(subject: Subject, paths: Sequence[Path], keeps: str, draws: s
     if not memories:
         yield "there is no `Memory` in its state: rows kept elsewhere are neither checkpointed nor counted as its cost"
         return
-    if not all(bool(memory.rows.valid.any()) for memory in memories):
+    if not all(np.asarray(memory.rows.valid).any() for memory in memories):
         yield "its memory is empty after the base part: there is nothing to replay"
         return
     if keeps == "quota":
@@ -134,7 +134,9 @@ def _chances(subject: Subject, keeps: str, draws: str) -> Iterator[str]:
     outputs = jax.jit(problem.apply)(learner.params, everything.inputs)
     total = steps * BATCH
 
-    def fill(key: Array) -> Any:
+    def fill(seed: Array) -> Any:
+        key = jax.random.key(seed)
+
         def one(own: Any, i: Array) -> tuple[Any, None]:
             epoch, place = jnp.divmod(i, steps)
             index = place * BATCH + jnp.arange(BATCH)
@@ -151,8 +153,8 @@ def _chances(subject: Subject, keeps: str, draws: str) -> Iterator[str]:
         own, _ = jax.lax.scan(one, strategy.init(learner), jnp.arange(2 * steps))
         return own
 
+    filled = jax.jit(jax.vmap(fill))(np.arange(lanes if keeps == "uniform" else 1, dtype=np.uint32))
     if keeps == "uniform":
-        filled = jax.jit(jax.vmap(lambda seed: fill(jax.random.key(seed))))(jnp.arange(lanes, dtype=jnp.uint32))
         for memory in found(filled, Memory):
             valid, number = np.asarray(memory.rows.valid), np.asarray(memory.rows.increment)
             capacity = valid.shape[1]
@@ -171,21 +173,21 @@ def _chances(subject: Subject, keeps: str, draws: str) -> Iterator[str]:
                 )
 
     @jax.jit
-    def ready() -> Any:
-        """Filled, the increment ended, and the next begun."""
-        key = jax.random.key(0)
+    def ready(filled: Any) -> Any:
+        """The first lane, the increment ended, and the next begun."""
+        key, own = jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], filled)
         data = Data(everything, jnp.int32(sum(ROWS)), jnp.int32(0), everything.labels, everything.labels)
         whole = chain(**{NAME: strategy})  # gives `fit` where it is asked for
-        given: Any = ({NAME: fill(key)}, learner, data, key, lambda params, *_, **__: params)
+        given: Any = ({NAME: own}, learner, data, key, lambda params, *_, **__: params)
         own, after = whole.end(*given)
         later = jnp.int32(10**6)
         given = (own, after._replace(increment=later), data._replace(increment=later), *given[3:])
         return whole.begin(*given)[0][NAME]
 
-    own = ready()
-    if not any(bool(memory.rows.valid.any()) for memory in found(own, Memory)):
+    own = ready(filled)
+    if not any(np.asarray(memory.rows.valid).any() for memory in found(own, Memory)):
         return
-    new = jax.tree.map(lambda leaf: leaf[:BATCH], everything)
+    new = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[:BATCH]), everything)
     later = jnp.full(BATCH, 10**6, jnp.int32)
     new = new._replace(increment=later, candidates=learner.catalogue.seen, step=jnp.int32(0), own=BATCH)
 
@@ -195,7 +197,8 @@ def _chances(subject: Subject, keeps: str, draws: str) -> Iterator[str]:
         groups += [(each.valid, each.increment) for each in found(batch.memory, Batch)]
         return tuple(jnp.concatenate(parts) for parts in zip(*groups, strict=True))  # type: ignore[return-value]
 
-    valid, number = map(np.asarray, jax.jit(jax.vmap(drawn))(jax.random.split(jax.random.key(1), lanes)))
+    many = jax.jit(lambda: jax.vmap(drawn)(jax.random.split(jax.random.key(1), lanes)))
+    valid, number = map(np.asarray, many())
     if not valid.any():
         yield "a batch draws nothing from its memory although there are rows in it"
         return

@@ -1,17 +1,17 @@
 """Laws of sizes: padding, lanes, tables that grow."""
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from incremental.core.spec import Sizes
 from incremental.core.types import Data, Memory, PyTree, State
 from incremental.run.capacity import grow
 from incremental.testing.looks import differs, first_line, gap_between
-from incremental.testing.subject import LARGE, SMALL, Path, Subject
+from incremental.testing.subject import EPOCHS, LARGE, SMALL, Path, Subject
 
 TOLERANCE = 0.05  # of weights that move by about 1, where the compiler may add in another order
 
@@ -59,8 +59,9 @@ def _visible(path: Path) -> PyTree:
 def lanes_and_growth(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
     """Both laws in one program; only where they break are they looked at apart."""
     try:
-        state = _lane(subject, SMALL)
-        grown = grow(state, subject.program(subject.floats, LARGE))
+        program = subject.program(subject.floats, LARGE)
+        first = jax.jit(lambda lanes: grow(jax.tree.map(lambda leaf: leaf[0], lanes), program))
+        grown = first(_lanes_at(subject, SMALL))
         last = subject.compiled(LARGE)[1](subject.floats, grown, subject.data[2])
         if gap_between(last.ended.learner.params, paths[-1].ended.learner.params) <= TOLERANCE:
             return
@@ -70,25 +71,34 @@ def lanes_and_growth(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
     yield from _growth(subject, paths)
 
 
-def _lane(subject: Subject, sizes: Sizes) -> State:
-    """The state after increments 0 and 1 of the first of two lanes, under jax.vmap."""
-    lanes = (jnp.arange(2, dtype=jnp.uint32), jax.tree.map(lambda value: jnp.stack([value, value]), subject.floats))
-    state = jax.jit(jax.vmap(lambda seed, floats: subject.init(floats, seed, sizes)))(*lanes)
-    step = jax.jit(
-        jax.vmap(lambda floats, state, data: subject.increment(floats, state, data, sizes).ended, (0, 0, None))
-    )
-    for data in subject.data[:2]:
-        state = step(lanes[1], state, data)
-    return jax.tree.map(lambda leaf: leaf[0], state)
+def _lanes_at(subject: Subject, sizes: Sizes) -> State:
+    """Two lanes after increments 0 and 1, each function of the program under jax.vmap, as a packed sweep has it."""
+    floats = jax.tree.map(lambda value: np.stack([value, value]), subject.floats)
+
+    @functools.cache
+    def lanes(name: str) -> Callable[..., Any]:
+        def one(floats: Mapping[str, Any], state: State, data: Data) -> State:
+            changed = getattr(subject.program(floats, sizes), name)(state, data)
+            return changed if isinstance(changed, State) else changed[0]  # an epoch has its report beside it
+
+        return jax.jit(jax.vmap(one, (0, 0, None)))
+
+    init = jax.jit(jax.vmap(lambda floats, seed: subject.init(floats, seed, sizes)))
+    state, base = init(floats, np.arange(2, dtype=np.uint32)), subject.program(subject.floats, sizes).base_epoch
+    for data, epoch in zip(subject.data[:2], ("base_epoch" if base else "run_epoch", "run_epoch"), strict=True):
+        for name in ("begin", *[epoch] * EPOCHS, "end"):
+            state = lanes(name)(floats, state, data)
+    return state
 
 
 def _lanes(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
     try:
-        lane = _lane(subject, LARGE)
+        lanes = _lanes_at(subject, LARGE)
     except Exception as error:
         yield f"it cannot run as a lane of a packed sweep, under jax.vmap ({first_line(error)})"
         return
-    gap = gap_between(lane.learner.params, paths[1].ended.learner.params)
+    lane = jax.tree.map(lambda leaf: np.asarray(leaf)[0], lanes.learner.params)
+    gap = gap_between(lane, paths[1].ended.learner.params)
     if gap > TOLERANCE:
         yield f"as a lane of a packed sweep (jax.vmap) it trains otherwise than alone (weights differ by {gap:.2g})"
 

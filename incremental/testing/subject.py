@@ -165,9 +165,9 @@ class Subject:
 
     def shapes(self) -> Iterator[str]:
         """Broken laws that tracing alone shows."""
-        data = self.data[1]
+        data, (init, increment) = self.data[1], self.compiled(LARGE)
         try:
-            state = jax.eval_shape(lambda floats: self.init(floats, jnp.uint32(0), LARGE), self.floats)
+            state = jax.eval_shape(init, self.floats, jnp.uint32(0))
         except Exception as error:
             yield _told("init", error)
             return
@@ -177,6 +177,13 @@ class Subject:
             if (broken := _traced(getattr(program, name), arguments)) is not None:
                 yield _told(name, broken)
                 return
+        types = types_of((state.strategy, state.learner))
+        try:  # the trace that the run itself needs; only where it shows a fault are the hooks looked at apart
+            path = jax.eval_shape(increment, self.floats, state, data)
+            if all(types_of((each.strategy, each.learner)) == types for each in (path.begun, path.ended)):
+                return
+        except Exception:
+            pass
         hooks: dict[str, Callable[[Program], Callable[..., Any]]] = {
             "begin": lambda program: program.begin,
             "run_epoch": lambda program: lambda state, data: program.run_epoch(state, data)[0],

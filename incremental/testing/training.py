@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from incremental.core.strategy import Strategy
 from incremental.testing.looks import gap_between
 from incremental.testing.subject import BATCH, NAME, Path, Subject
 
@@ -60,6 +61,8 @@ def learns(subject: Subject, paths: Sequence[Path], off: Mapping[str, Any] | Non
 def fill(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
     """What an appended row weighs beside a whole batch, and beside one with a single row."""
     strategy, begun = subject.strategy(subject.floats), paths[2].begun
+    if strategy.batch is Strategy().batch:
+        return
     own = begun.strategy[NAME]
 
     @jax.jit

@@ -32,7 +32,9 @@ PLAIN = lab.Spec()
 
 @functools.cache
 def data_at(t: int) -> tuple[Data, Data]:
-    return lab.update_data(lab.stream(), lab.build(PLAIN)(SIZES), t)
+    """On the host, where a slice is no program."""
+    data: tuple[Data, Data] = lab.on_host(lab.update_data(lab.stream(), lab.build(PLAIN)(SIZES), t))
+    return data
 
 
 def later(given: tuple[Data, Data]) -> tuple[Data, Data]:
@@ -43,14 +45,32 @@ def later(given: tuple[Data, Data]) -> tuple[Data, Data]:
 
 def cut(data: Data, size: int) -> Data:
     """The first rows only."""
-    return data._replace(size=jnp.int32(size), rows=data.rows._replace(valid=jnp.arange(len(data.rows.valid)) < size))
+    valid: Any = np.arange(len(data.rows.valid)) < size
+    return data._replace(size=jnp.int32(size), rows=data.rows._replace(valid=valid))
 
 
-def reference_loss(params: Params, users: Any, labels: Any, seen: Any) -> jax.Array:
-    """[N]: matrix factorisation under a full softmax, written out."""
+@jax.jit
+@jax.value_and_grad
+def weighed_loss(params: Params, users: Any, labels: Any, seen: Any, weight: Any) -> jax.Array:
+    """Σ w ℓ, ℓ that of matrix factorisation under a full softmax, written out."""
     scores = params["user"]["embedding"][users] @ params["item"]["embedding"].T + params["item_bias"][None]
     own = scores[jnp.arange(len(labels)), labels]
-    return jnp.log(jnp.where(seen, jnp.exp(scores), 0.0).sum(1)) - own
+    return (weight * (jnp.log(jnp.where(seen, jnp.exp(scores), 0.0).sum(1)) - own)).sum()
+
+
+def reference(
+    params: Params, data: Data, seen: Any, weight: Any, replayed: tuple[int, int, float] = (1, 1, 0.0)
+) -> tuple[float, Params]:
+    """The loss of the first 32 rows with these weights [32] and of a replayed (user, label, weight); its gradient."""
+    user, label, by = replayed
+    users, labels = np.append(data.rows.inputs["user"][:32], user), np.append(data.rows.labels[:32], label)
+    value, grads = weighed_loss(params, users, labels, seen, np.append(weight, by).astype(np.float32))
+    return float(value), lab.on_host(grads)
+
+
+def mean_of(size: int) -> Any:
+    """[32]: the weights of a mean over the first rows."""
+    return np.where(np.arange(32) < size, 1 / size, 0.0)
 
 
 # -- one step -------------------------------------------------------------------------------------------------------
@@ -62,13 +82,11 @@ def test_a_step_is_the_mean_gradient_over_the_batch(size: int) -> None:
     f = lab.functions(lab.build(lab.Spec(optimizer="sgd"))(SIZES))
     data = cut(data_at(0)[0], size)
     state = f.begin(f.init(jax.random.key(0)), data)
-    params, seen = state.learner.params, np.array(state.learner.catalogue.seen)
-    before = jax.tree.map(jnp.copy, params)
-    users, labels = data.rows.inputs["user"][:size], data.rows.labels[:size]
-    loss, grads = jax.value_and_grad(lambda p: reference_loss(p, users, labels, seen).mean())(before)
+    before, seen = lab.on_host((state.learner.params, state.learner.catalogue.seen))
+    loss, grads = reference(before, data, seen, mean_of(size))
     state, info = f.run_epoch(state, data)
-    lab.assert_close(state.learner.params, jax.tree.map(jnp.subtract, before, grads), rtol=1e-4, atol=1e-6)
-    assert float(info.loss) == pytest.approx(float(loss), rel=1e-5)
+    lab.assert_close(state.learner.params, jax.tree.map(np.subtract, before, grads), rtol=1e-4, atol=1e-6)
+    assert float(info.loss) == pytest.approx(loss, rel=1e-5)
     assert (int(info.examples), int(info.steps)) == (size, 1)
 
 
@@ -79,27 +97,20 @@ def test_replayed_rows_add_to_the_loss_of_the_new_ones() -> None:
     state = f.begin(f.init(jax.random.key(0)), data)
     state, info = f.run_epoch(state, data)
     assert int(info.examples) == 32
-    params, memory = jax.tree.map(jnp.copy, (state.learner.params, state.strategy["replay"]))
-    seen = np.array(state.learner.catalogue.seen)
+    host = lab.on_host(state)
+    params, memory, seen = host.learner.params, host.strategy["replay"], host.learner.catalogue.seen
 
     # Memory: 32 copies of one row, so that whatever is drawn is known.
     user, label = int(memory.rows.inputs["user"][0]), int(memory.rows.labels[0])
-    rows = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), memory.rows)
-    state = state._replace(strategy={"replay": memory._replace(rows=rows, inserted=jnp.int32(32))})
+    rows = jax.tree.map(lambda leaf: np.broadcast_to(leaf[:1], leaf.shape), memory.rows)
+    host = host._replace(strategy={"replay": memory._replace(rows=rows, inserted=np.int32(32))})
 
-    host = lab.on_host(state)
     for size in (32, 1):
-
-        def loss(params: Params, size: int = size) -> jax.Array:
-            new = reference_loss(params, data.rows.inputs["user"][:size], data.rows.labels[:size], seen).mean()
-            old = 16 * reference_loss(params, jnp.array([user]), jnp.array([label]), seen)[0]
-            return new + old / 32
-
-        value, grads = jax.value_and_grad(loss)(params)
+        value, grads = reference(params, data, seen, mean_of(size), (user, label, 16 / 32))
         after, info = f.run_epoch(lab.put_back(host, state), cut(data, size))
         assert int(info.examples) == size + 16
-        assert float(info.terms["data"]) == pytest.approx(float(value), rel=1e-5)
-        lab.assert_close(after.learner.params, jax.tree.map(jnp.subtract, params, grads), rtol=1e-4, atol=1e-6)
+        assert float(info.terms["data"]) == pytest.approx(value, rel=1e-5)
+        lab.assert_close(after.learner.params, jax.tree.map(np.subtract, params, grads), rtol=1e-4, atol=1e-6)
 
 
 def test_a_label_that_is_trained_on_is_a_candidate() -> None:
@@ -108,16 +119,17 @@ def test_a_label_that_is_trained_on_is_a_candidate() -> None:
     data = cut(data_at(0)[0], 32)
     state, _ = f.run_epoch(f.begin(f.init(jax.random.key(0)), data), data)
     # 32 copies of one row, so that whatever is drawn is known.
-    rows = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), state.strategy["replay"].rows)
+    host = lab.on_host(state)
+    rows = jax.tree.map(lambda leaf: np.broadcast_to(leaf[:1], leaf.shape), host.strategy["replay"].rows)
     user, label = int(rows.inputs["user"][0]), SIZES.slots - 1
-    assert not bool(state.learner.catalogue.seen[label])
-    memory = state.strategy["replay"]._replace(rows=rows._replace(labels=jnp.full_like(rows.labels, label)))
-    params, seen = jax.tree.map(jnp.copy, state.learner.params), np.array(state.learner.catalogue.seen)
-    seen[label] = True
-    new = reference_loss(params, data.rows.inputs["user"][:32], data.rows.labels[:32], seen).mean()
-    old = reference_loss(params, jnp.array([user]), jnp.array([label]), seen)[0]
-    state, info = f.run_epoch(state._replace(strategy={"replay": memory}), data)
-    assert float(info.terms["data"]) == pytest.approx(float(new + 16 * old / 32), rel=1e-5)
+    params, seen = host.learner.params, host.learner.catalogue.seen
+    assert not seen[label]
+    memory = host.strategy["replay"]._replace(rows=rows._replace(labels=np.full_like(rows.labels, label)))
+    host = host._replace(strategy={"replay": memory})
+    candidates = seen | (np.arange(len(seen)) == label)
+    value, _ = reference(params, data, candidates, mean_of(32), (user, label, 16 / 32))
+    state, info = f.run_epoch(lab.put_back(host, state), data)
+    assert float(info.terms["data"]) == pytest.approx(value, rel=1e-5)
     assert int(info.broken.step) < 0
 
 
@@ -128,7 +140,8 @@ def test_table_rows_of_ids_to_come_do_not_decay() -> None:
     data = cut(data_at(0)[0], 32)
     state = jax.jit(lambda key: program.begin(program.init(key), data))(jax.random.key(0))
     after = jax.jit(program.run_epoch)(state, data)[0].learner.params
-    still = np.asarray((after["item"]["embedding"] == state.learner.params["item"]["embedding"]).all(1))
+    before = np.asarray(state.learner.params["item"]["embedding"])
+    still = (np.asarray(after["item"]["embedding"]) == before).all(1)
     np.testing.assert_array_equal(still[1:], ~np.asarray(state.learner.catalogue.seen)[1:])
 
 
@@ -150,14 +163,13 @@ def test_a_data_loss_below_0_is_refused_unless_the_head_may(negative: bool) -> N
 def test_row_weights_are_normalised_by_the_new_rows() -> None:
     f = lab.functions(lab.build(lab.Spec(optimizer="sgd"))(SIZES))
     data = cut(data_at(0)[0], 32)
-    weight = jnp.where(jnp.arange(len(data.rows.weight)) % 2 == 0, 3.0, 0.0)
+    weight: Any = np.where(np.arange(len(data.rows.weight)) % 2 == 0, 3.0, 0.0).astype(np.float32)
     weighted = data._replace(rows=data.rows._replace(weight=weight))
     state = f.begin(f.init(jax.random.key(0)), data)
-    params, seen = jax.tree.map(jnp.copy, state.learner.params), np.array(state.learner.catalogue.seen)
-    users, labels = data.rows.inputs["user"][:32:2], data.rows.labels[:32:2]
-    expected = reference_loss(params, users, labels, seen).mean()
+    params, seen = lab.on_host((state.learner.params, state.learner.catalogue.seen))
+    expected, _ = reference(params, data, seen, np.where(np.arange(32) % 2 == 0, 1 / 16, 0.0))
     _, info = f.run_epoch(state, weighted)
-    assert float(info.loss) == pytest.approx(float(expected), rel=1e-5)
+    assert float(info.loss) == pytest.approx(expected, rel=1e-5)
 
 
 # -- what hooks see and may do --------------------------------------------------------------------------------------
@@ -243,7 +255,7 @@ def test_the_hooks_of_a_step() -> None:
     data, validation = data_at(0)
     data = cut(data, 40)  # two batches, of 32 and 8
     initial = f.init(jax.random.key(0))
-    drawn = jax.tree.map(jnp.copy, initial.learner.params)
+    drawn = lab.on_host(initial.learner.params)
     state = f.begin(initial, data)
     assert set(np.asarray(state.learner.params["item_bias"]).tolist()) == {0.0}
     state, _ = f.run_epoch(state, data)
@@ -251,9 +263,7 @@ def test_the_hooks_of_a_step() -> None:
     assert (notes["steps"], notes["first"], notes["valid"], notes["new"]) == (2, 2, 8, 8)
 
     # `updates` is what was added, `params` what it was added to; frozen rows stay as they were drawn.
-    lab.assert_same(
-        jax.tree.map(lambda p, u: jnp.asarray(p + u), notes["params"], notes["updates"]), state.learner.params
-    )
+    lab.assert_same(jax.tree.map(lambda p, u: p + u, notes["params"], notes["updates"]), state.learner.params)
     assert not notes["updates"]["user"]["embedding"].any()
     lab.assert_same(state.learner.params["user"], drawn["user"])
     # The model sees users of zeros (view), so that the item table's gradient is zero and the bias' is not.
@@ -276,7 +286,7 @@ def test_the_hooks_of_a_step() -> None:
 def test_begin_and_end_may_rewrite_the_learner() -> None:
     f = probed()
     state = f.init(jax.random.key(0))
-    kept = jax.tree.map(jnp.copy, state.learner.params["user"])
+    kept = lab.on_host(state.learner.params["user"])
     state, _ = lab.train(f, state, *later(data_at(0)))
     lab.assert_same(state.learner.params["user"], jax.tree.map(lambda leaf: 2 * leaf, kept))  # frozen, then doubled
     assert int(state.strategy["rewriting"]) == 1
@@ -313,7 +323,7 @@ def test_each_event_is_offered_once_in_a_run() -> None:
 def test_evaluation_sees_the_view() -> None:
     f = probed()
     state, _ = lab.train(f, f.init(jax.random.key(0)), *later(data_at(0)))
-    scores = np.asarray(f.program.scores(state, {"user": jnp.array([1, 2, 3])}))
+    scores = np.asarray(jax.jit(f.program.scores)(state, {"user": np.array([1, 2, 3])}))
     assert (scores[0] == scores[1]).all()  # users of zeros: all alike
     seen = np.asarray(state.learner.catalogue.seen)
     np.testing.assert_array_equal(scores[0][seen], np.asarray(state.learner.params["item_bias"])[seen])
@@ -354,16 +364,14 @@ def test_patience_counts_after_the_least_number_of_epochs() -> None:
 
 def test_a_validation_every_second_epoch_and_at_the_last() -> None:
     """Values .1 .9 .2 .3 .9 at the epochs 1, 2, …: those of 2, 4 and 5 count, and of equal ones the first is kept."""
-    tiny = lab.problem_of(PLAIN, SIZES)
-    steps = gradient.training(epochs=5, patience=2, least_epochs=0, check_every=2)
-    program = gradient.make(tiny, optax.set_to_zero(), {}, sizes=SIZES, training=steps)
-    state, (_, checked) = alone.Functions(program).init(jax.random.key(0)), data_at(1)
+    state, (_, checked) = lab.functions(lab.build(PLAIN)(SIZES)).init(jax.random.key(0)), data_at(1)
+    noted = jax.jit(functools.partial(validate, metric=over_events, patience=2, epochs=5))
     validated = []
     for epoch, value in enumerate([0.1, 0.9, 0.2, 0.3, 0.9], 1):
         state = state._replace(fit=state.fit._replace(epoch=jnp.int32(epoch)))
         due = epoch % 2 == 0 or epoch == 5
-        given = jnp.full(len(checked.rows.labels), value)
-        state = validate(state, checked, given, due, metric=over_events, patience=2, epochs=5)
+        given = np.full(len(checked.rows.labels), value, np.float32)
+        state = noted(state, checked, given, due)
         validated.append((bool(state.fit.better), int(state.fit.bad), bool(np.isfinite(state.fit.last))))
     assert validated == [(False, 0, False), (True, 0, True), (False, 0, False), (False, 1, True), (False, 2, True)]
     assert float(state.fit.value) == pytest.approx(0.9)
@@ -372,13 +380,15 @@ def test_a_validation_every_second_epoch_and_at_the_last() -> None:
 
 def test_a_validation_value_is_a_mean_over_events_or_over_users() -> None:
     data = data_at(1)[1]
-    owner = jnp.where(jnp.arange(len(data.rows.labels)) % 3 == 0, 7, 3)  # of five events two and three
+    owner: Any = np.where(np.arange(len(data.rows.labels)) % 3 == 0, 7, 3)  # of five events two and three
     data = data._replace(rows=data.rows._replace(owner=owner), size=jnp.int32(5))
-    values = jnp.arange(len(owner)).astype(jnp.float32)
-    assert float(over_events(values, data)) == 2.0
-    assert float(over_users(values, data)) == pytest.approx(((0 + 3) / 2 + (1 + 2 + 4) / 3) / 2)
-    none = data._replace(size=jnp.int32(0))
-    assert float(over_events(values, none)) == float(over_users(values, none)) == 0.0
+    values = np.arange(len(owner), dtype=np.float32)
+    both = jax.jit(lambda values, data: (over_events(values, data), over_users(values, data)))
+    events, users = both(values, data)
+    assert float(events) == 2.0
+    assert float(users) == pytest.approx(((0 + 3) / 2 + (1 + 2 + 4) / 3) / 2)
+    events, users = both(values, data._replace(size=jnp.int32(0)))
+    assert float(events) == float(users) == 0.0
 
 
 @pytest.mark.parametrize(("epochs", "patience", "checked"), [(5, 9, [2, 4, 5]), (8, 1, [2, 4])])
@@ -401,13 +411,19 @@ def test_strangers_are_ranked_by_the_items_counts_or_by_the_model() -> None:
         gradient.make(tiny, optax.set_to_zero(), {}, sizes=SIZES, fallback=fallback) for fallback in (True, False)
     )
     state = jax.jit(by_counts.init)(jax.random.key(0))
-    seen = jnp.arange(SIZES["item"]) % 3 == 1
-    catalogue = state.learner.catalogue._replace(seen=seen, events=jnp.arange(float(SIZES["item"])))
+    seen, events = np.arange(SIZES["item"]) % 3 == 1, np.arange(SIZES["item"], dtype=np.float32)
+    catalogue = state.learner.catalogue._replace(seen=jnp.asarray(seen), events=jnp.asarray(events))
     state = state._replace(learner=state.learner._replace(catalogue=catalogue))
     stranger = {"user": jnp.array([5])}
-    own = tiny.apply(state.learner.params, stranger).scores
-    for program, scores in ((by_counts, catalogue.events), (by_model, own[0])):
-        np.testing.assert_allclose(program.scores(state, stranger)[0], jnp.where(seen, scores, -jnp.inf), rtol=1e-6)
+
+    @jax.jit
+    def scored(state: State) -> Any:
+        programs = [program.scores(state, stranger)[0] for program in (by_counts, by_model)]
+        return *programs, tiny.apply(state.learner.params, stranger).scores[0]
+
+    counted, modelled, own = scored(state)
+    for found, scores in ((counted, events), (modelled, own)):
+        np.testing.assert_allclose(found, np.where(seen, scores, -np.inf), rtol=1e-6)
 
 
 def epochs_of(f: alone.Functions, data: Data, validation: Data) -> tuple[list[State], list[float], State]:
@@ -454,18 +470,19 @@ def test_without_validation_or_patience_the_last_epoch_is_kept(patience: int, em
 
 
 def test_an_epoch_visits_each_row_once_in_an_order_of_its_own() -> None:
-    orders = []
+    orders, shuffled = [], jax.jit(steps.shuffled, static_argnums=2)
     for seed in range(3):
         order = np.zeros(0, np.int32)
         for size in (1, 7, 16):
-            order = np.asarray(steps.shuffled(jax.random.key(seed), jnp.int32(size), 16))
+            order = np.asarray(shuffled(jax.random.key(seed), jnp.int32(size), 16))
             assert sorted(order[:size].tolist()) == list(range(size))
             assert order[size:].tolist() == list(range(size, 16))
-            larger = np.asarray(steps.shuffled(jax.random.key(seed), jnp.int32(size), 40))
+            larger = np.asarray(shuffled(jax.random.key(seed), jnp.int32(size), 40))
             assert larger[:size].tolist() == order[:size].tolist()  # whatever the capacity
         orders.append(order.tolist())
     assert orders[0] != orders[1] != orders[2]
-    draws = np.array([np.asarray(steps.shuffled(jax.random.key(i), jnp.int32(4), 4)) for i in range(600)])
+    of_seeds = jax.jit(jax.vmap(lambda seed: steps.shuffled(jax.random.key(seed), jnp.int32(4), 4)))
+    draws = np.asarray(of_seeds(np.arange(600)))
     counts = np.array([(draws == i).sum(0) for i in range(4)])
     assert np.abs(counts - 150).max() < 5 * 10.6  # uniform: 150 ± 10.6 each
 
@@ -491,13 +508,14 @@ def test_draws_depend_on_seed_increment_and_epoch_not_on_what_went_before() -> N
 
 
 def test_the_catalogue_counts_arrivals_and_never_the_padding() -> None:
-    empty = steps.empty_catalogue(Sizes(item=5, user=4))
+    empty = jax.jit(lambda: steps.empty_catalogue(Sizes(item=5, user=4)))()
+    count = jax.jit(steps.count_arrivals)
     data = data_at(0)[0]._replace(arrived={"user": jnp.array([1, 3, 1, 0, 0])}, events=jnp.array([2, 2, 4, 0, 0]))
-    once = steps.count_arrivals(empty, data)
+    once = count(empty, data)
     assert once.events.tolist() == [0, 0, 2, 0, 1]
     assert once.seen.tolist() == [False, False, True, False, True]
     assert once.arrived["user"].tolist() == [False, True, False, True]
-    twice = steps.count_arrivals(once, data._replace(arrived={"user": jnp.array([2])}, events=jnp.array([1])))
+    twice = count(once, data._replace(arrived={"user": jnp.array([2])}, events=jnp.array([1])))
     assert twice.events.tolist() == [0, 1, 2, 0, 1]
     assert twice.arrived["user"].tolist() == [False, True, True, True]
 
@@ -519,12 +537,12 @@ def test_impossible_training_is_refused(arguments: dict[str, Any], message: str)
 def test_a_problem_covers_its_capacity() -> None:
     """Outputs cover the capacity; the loss is one number a row."""
     tiny = lab.problem_of(PLAIN, Sizes(item=16, user=8))
-    params = tiny.init(jax.random.key(0))
-    outputs = tiny.apply(params, {"user": jnp.array([1, 2])})
+    params = jax.eval_shape(tiny.init, jax.random.key(0))
+    outputs = jax.eval_shape(tiny.apply, params, {"user": jnp.array([1, 2])})
     assert isinstance(outputs, Outputs)
     assert outputs.scores.shape == (2, 16)
-    rows = jax.tree.map(lambda leaf: jnp.ones((2, *leaf.shape), leaf.dtype), tiny.example)
-    assert tiny.loss(params, outputs, rows).shape == (2,)
+    rows = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape), leaf.dtype), tiny.example)
+    assert jax.eval_shape(tiny.loss, params, outputs, rows).shape == (2,)
 
 
 @pytest.mark.parametrize(("slots", "batch_size", "rows"), [(128, 32, 256), (256, 32, 32), (256, 512, 256)])

@@ -199,15 +199,19 @@ def test_a_compact_step_computes_the_batchs_items_only_and_does_what_the_dense_o
         def at(text: jax.Array) -> Program:
             core = problem(model, bpr(negatives=8), next_item(lab.HISTORY), sizes)
             own = on_texts(core, model.tower, text, "item")  # type: ignore[arg-type]
-            steps = training(batch_size=16, epochs=2, patience=0, rows=rows)
+            steps = training(batch_size=16, patience=0, rows=rows)
             return make(own, sgd(learning_rate=0.5), parts, sizes=sizes, training=steps)
 
         f = lab.functions(
             reading(lambda side: at(side["text"]), {"text": jax.ShapeDtypeStruct((sizes.slots, F), jnp.float32)})
         )
         state = f.init(jax.random.key(0))
-        for t in (0, 1):
-            state, _ = lab.train(f, state, *lab.update_data(stream(), f.program, t))
+        for t, epoch in enumerate((f.base_epoch, f.run_epoch)):
+            data, _ = lab.update_data(stream(), f.program, t)
+            state = f.begin(state, data)
+            for _ in range(2):
+                state, _ = epoch(state, data)
+            state = f.end(state, data)
         return state.learner.params
 
     lab.assert_close(run("compact"), run("dense"), rtol=1e-3, atol=1e-4)

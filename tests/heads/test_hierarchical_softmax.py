@@ -76,7 +76,7 @@ def test_no_path_is_longer_than_asked() -> None:
 
 @functools.cache
 def head(limit: float = 1.0) -> Head:
-    return hierarchical_softmax(limit=limit)
+    return hierarchical_softmax(limit=limit, depth=24)  # enough for few items, and shorter programs
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from incremental.run.check import holds_anchor
 from incremental.strategies.asmg import asmg
 from incremental.testing import check_strategy
 from incremental.testing.subject import LARGE, MODEL, NAME, Subject
+from tests import lab
 from tests.strategies.reordered import reordered
 
 NONE: Any = None
@@ -51,9 +52,15 @@ def begun(part: Any, state: Any, learner: Any, key: Any) -> Any:
     return state, noted
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def served(part: Any, state: Any, params: Any) -> Any:
+    """The parameters that the model is tested with."""
+    return part.view(state, params, NONE, False)
+
+
 def passed(part: Any, number: int) -> Any:
     """The state in increment `number`, after the sets before it, and what each increment's `fit` was given."""
-    state, noted = part.init(learner(SETS[0], -1, np.zeros(4, bool))), []
+    state, noted = jax.jit(part.init)(learner(SETS[0], -1, np.zeros(4, bool))), []
     for t in range(number + 1):
         state, given = begun(part, state, learner(SETS[max(t - 1, 0)], t), jax.random.key(t))
         noted.append(given)
@@ -79,16 +86,16 @@ def test_the_linear_generator_is_a_softmax_over_the_window_shared_by_a_tables_ro
     assert {path: own["a"].shape for path, own in state.generator.items()} == {
         path: own.shape for path, own in a.items()
     }
-    served = part.view(state._replace(generator={path: {"a": own} for path, own in a.items()}), SETS[4], NONE, False)
+    mixture = served(part, state._replace(generator={path: {"a": own} for path, own in a.items()}), SETS[4])
     for path, own in a.items():
         mixed = (softmax(own) * np.stack([SETS[i][path] for i in (2, 3, 4)])).sum(0)
-        np.testing.assert_allclose(served[path], mixed, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(mixture[path], mixed, rtol=1e-5, atol=1e-6)
     assert part.view(state, SETS[4], NONE, True) is SETS[4]
 
 
 def test_increments_that_are_passed_over_put_no_set_into_the_window() -> None:
     """With update.every, or a policy that waits, the first update after the base part is that of a later increment."""
-    state, noted = LINEAR.init(learner(SETS[4], -1, np.zeros(4, bool))), []
+    state, noted = jax.jit(LINEAR.init)(learner(SETS[4], -1, np.zeros(4, bool))), []
     for t, params in ((0, SETS[4]), (3, SETS[0]), (6, SETS[1])):  # before the base part, after it, after increment 3
         state, given = begun(LINEAR, state, learner(params, t), jax.random.key(t))
         noted.append(given)
@@ -113,7 +120,7 @@ def test_the_gru_reads_each_coordinates_weights_from_the_sets_that_left_the_wind
     part = asmg(PROBLEM)
     state, untrained = passed(part, 4)
     jax.tree.map(np.testing.assert_array_equal, untrained[2], SETS[1])  # plain training
-    made = part.view(state, SETS[4], NONE, False)
+    made, state = lab.on_host((served(part, state, SETS[4]), state))
     # It was trained in increments 2, 3 and 4, after each of which a set left the window: Θ_0 twice, and Θ_1.
     for path, place in (("item", (2, 1)), ("kernel", (1,))):
         shared = (0, *place[1:]) if path == "item" else place
@@ -155,7 +162,7 @@ def test_all_weight_on_the_newest_set_is_plain_training_bit_for_bit(linear: Subj
     part = asmg(linear.problem(LARGE), mode="linear")
     for path in linear.run({**linear.floats, "newest": jnp.float32(1e9)}):
         params = path.ended.learner.params
-        made = part.view(path.ended.strategy[NAME], params, NONE, False)
+        made = served(part, path.ended.strategy[NAME], params)
         jax.tree.map(np.testing.assert_array_equal, made, params)
 
 

@@ -123,10 +123,10 @@ def test_right_after_the_boundary_model_mean_and_teacher_say_what_they_said_befo
         np.testing.assert_array_equal(pairs(now)[PAIR]["a"], pairs(params)[PAIR]["a"])
     assert np.abs(pairs(params)[PAIR]["a"] - pairs(trained)[PAIR]["a"]).max() > 0.1
     np.testing.assert_allclose(
-        f.program.scores(state, ROWS)[:, 1], said(mean) @ mean["item"]["embedding"][1], 1e-4, 1e-5
+        np.asarray(jax.jit(f.program.scores)(state, ROWS))[:, 1], said(mean) @ mean["item"]["embedding"][1], 1e-4, 1e-5
     )
-    ones = jax.tree.map(jnp.ones_like, params)
-    assert [float(penalty(params, own[name].anchor.params, ones)) for name in ("pull", "late")] == [0.0, 0.0]
+    ones, pull = jax.tree.map(np.ones_like, params), jax.jit(penalty)
+    assert [float(pull(params, own[name].anchor.params, ones)) for name in ("pull", "late")] == [0.0, 0.0]
 
 
 def test_two_merged_products_add_up() -> None:
@@ -158,13 +158,14 @@ def test_after_a_fresh_start_the_run_is_one_that_never_merged() -> None:
 @pytest.mark.parametrize("tx", [adam(), adagrad(), adam(accumulate=2)], ids=["adam", "adagrad", "accumulated"])
 def test_the_moments_of_new_matrices_are_those_of_a_new_optimizer(tx: optax.GradientTransformation) -> None:
     params = jax.jit(PROBLEM.init)(jax.random.key(0))
-    new = tx.init(params)
-    grads = jax.tree.map(jnp.ones_like, params)
-    grads["lora"]["layer"]["merged"] = jnp.zeros((8, 8))
-    moved = tx.update(grads, new, params)[1]
+    grads = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), params)
+    grads["lora"]["layer"]["merged"] = np.zeros((8, 8), np.float32)
+    new = jax.jit(tx.init)(params)
+    moved = jax.jit(tx.update)(grads, new, params)[1]
+    end = jax.jit(lambda learner: lora_boundary(PROBLEM).end((), learner, NONE, NONE)[1].opt_state)
     for increment, anew in ((0, False), (1, True)):
         learner = Learner(params, moved, NONE, jnp.int32(increment))
-        after = lora_boundary(PROBLEM).end((), learner, NONE, NONE)[1].opt_state
+        after = end(learner)
         for path, leaf in jax.tree_util.tree_leaves_with_path(after):
             mine = anew and jax.tree_util.keystr(path, simple=True, separator="/").endswith(("layer/a", "layer/b"))
             expected = functools.reduce(lambda node, key: key_of(node, key), path, new if mine else moved)
@@ -176,7 +177,8 @@ def key_of(node: Any, key: Any) -> Any:
 
 
 def test_weight_decay_leaves_what_was_merged() -> None:
-    params = jax.tree.map(jnp.ones_like, jax.jit(PROBLEM.init)(jax.random.key(0)))
+    shapes = jax.eval_shape(PROBLEM.init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
     after = lora_boundary(PROBLEM).updates((), params, NONE)
     np.testing.assert_array_equal(pairs(after)[PAIR]["merged"], 0.0)
     np.testing.assert_array_equal(pairs(after)[PAIR]["a"], 1.0)
@@ -204,9 +206,9 @@ def test_averaged_matrices_are_the_means_of_those_at_the_ends() -> None:
     own, start = lora_boundary(PROBLEM, way="average"), jax.jit(PROBLEM.init)(jax.random.key(0))
     rng = np.random.default_rng(0)
     ends = [jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), start) for _ in range(3)]
-    state = own.init(Learner(start, NONE, NONE, NONE))
+    state, finish = jax.jit(own.init)(Learner(start, NONE, NONE, NONE)), jax.jit(own.end)
     for number, params in enumerate(ends, start=1):
-        state, after = own.end(state, Learner(params, NONE, NONE, NONE), NONE, NONE)
+        state, after = finish(state, Learner(params, NONE, NONE, NONE), NONE, NONE)
         for part in ("a", "b"):
             mean = sum(pairs(end)[PAIR][part] for end in ends[:number]) / number
             np.testing.assert_allclose(pairs(after.params)[PAIR][part], mean, rtol=1e-5, atol=1e-6)
