@@ -201,15 +201,19 @@ def test_an_id_without_a_table_row_is_refused_before_it_takes_another_one_s(
 ) -> None:
     made = of.current(kind="item")
     program: Any = SimpleNamespace(inputs={"shelf": made.input}, counting=False, sharing=None, frozen=None, window=None)
-    for wrong in (-1, 10**6):
-        feature = made._replace(of=lambda _log, rows, wrong=wrong: np.full(len(rows), wrong, np.int32))
+    plan = Plan(arrived=range(1), increments=range(1), newest=range(1), afresh=False)
+
+    def refused(wrong: int) -> UserError:
+        feature = made._replace(of=lambda _log, rows: np.full(len(rows), wrong, np.int32))
         feed = Feed(lab.stream(features={"shelf": feature}))
         program.sizes = feed.sizes(0)
-        plan = Plan(arrived=range(1), increments=range(1), newest=range(1), afresh=False)
         said = rf"data\.features\.shelf: it makes the item {wrong}; expected numbers from 0.* 1,024 rows"
         with pytest.raises(UserError, match=said) as error:
             feed.update(program, 0, plan, lambda tree: tree)
-    documented("a feature of your own with ids that do not occur", error.value)
+        return error.value
+
+    refused(-1)
+    documented("a feature of your own with ids that do not occur", refused(10**6))
 
 
 def test_a_kind_with_a_taken_name_is_refused_from_any_source() -> None:
