@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 
@@ -12,7 +13,7 @@ class Rows(nn.Embed):
 
     def __call__(self, inputs: Array) -> Array:
         """Ids [...] int -> rows [..., D]."""
-        return self.embedding.at[inputs].get(mode="clip")
+        return jnp.take(self.embedding, inputs, axis=0, mode="clip")
 
 
 def uniform_rows(limit: float) -> Callable[..., Array]:

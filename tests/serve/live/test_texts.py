@@ -63,7 +63,7 @@ def test_a_run_on_the_log_is_the_live_run_again_and_new_items_need_no_run(tmp_pa
     log = open_log(str(folder / "log.sqlite"))
     people = People(log, 8)
     people.follow()
-    (run,) = (folder / "runs").iterdir()
+    (run,) = (folder / "runs/champion").iterdir()
     offline = serve.load(run)
     assert 0.2 < np.mean([title == "" for title in people.texts]) < 0.9
     assert people.texts == offline.stream.interactions.titles
