@@ -1,5 +1,6 @@
 """Negatives, shared by a batch's rows or of each row's own, and the strategy that draws them."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -44,7 +45,8 @@ def draw(proposal: Proposal, number: int, key: Array) -> tuple[Array, Array]:
     """`number` items [number] int32 with replacement, and their log q [number] float32: a block, then a place in it.
 
     The place is found by a binary search, all draws at once: how many of the block's running sums are at most the
-    target. It is a loop, for of its steps one behind the other XLA computes the earlier ones anew in the later ones.
+    target. On a CPU it is a loop, for of its steps one behind the other XLA computes the earlier ones anew in the later
+    ones; elsewhere a loop would be a launch a step.
     """
     of_block, of_place = jax.random.uniform(key, (2, number))
     block = jnp.searchsorted(proposal.blocks, of_block * proposal.blocks[-1], side="right")
@@ -57,7 +59,11 @@ def draw(proposal: Proposal, number: int, key: Array) -> tuple[Array, Array]:
         below = sums.at[first + place + step - 1].get(mode="promise_in_bounds") <= target
         return jnp.where(below, place + step, place)
 
-    place = jax.lax.fori_loop(0, levels, halve, jnp.zeros_like(block))
+    place = jnp.zeros_like(block)
+    if jax.default_backend() == "cpu":
+        place = jax.lax.fori_loop(0, levels, halve, place)
+    else:
+        place = functools.reduce(lambda place, level: halve(jnp.int32(level), place), range(levels), place)
     place = jnp.minimum(first + place, jnp.maximum(proposal.size - 1, 0))  # sums are rounded
     return proposal.items[place], proposal.log_q[place]
 

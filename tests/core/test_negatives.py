@@ -83,16 +83,18 @@ def test_shares_hold_across_blocks_of_the_running_sums() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 5, 64, BLOCK + 3])
-def test_a_draw_is_the_first_item_whose_running_sum_is_above_it(size: int) -> None:
-    """In its block: the inverse of the sums, found by numpy."""
+def test_a_draw_is_the_first_item_whose_running_sum_is_above_it(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its block: the inverse of the sums, found by numpy. The search is written in two ways."""
     made = proposal(jax.numpy.arange(1.0, size + 1), jax.numpy.ones(size, bool))
     key = jax.random.key(size)
     of_block, of_place = np.asarray(jax.random.uniform(key, (2, NUMBER)))
     sums, blocks = np.asarray(made.within), np.asarray(made.blocks)
     block = np.searchsorted(blocks, of_block * blocks[-1], side="right")
     place = [np.searchsorted(sums[b], u * sums[b, -1], side="right") for b, u in zip(block, of_place, strict=True)]
-    items, _ = jax.jit(draw, static_argnums=1)(made, NUMBER, key)
-    np.testing.assert_array_equal(items, np.minimum(block * BLOCK + np.array(place), size - 1))
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        items, _ = jax.jit(lambda: draw(made, NUMBER, key))()
+        np.testing.assert_array_equal(items, np.minimum(block * BLOCK + np.array(place), size - 1))
 
 
 @pytest.mark.slow
