@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import nats
 from nats.errors import Error
@@ -106,7 +106,7 @@ class Server:
             self._lost(0)
         return state.last_seq
 
-    def _lost(self, number: int) -> None:
+    def _lost(self, number: int) -> NoReturn:
         raise UserError(f"{self.place}: message {number} is not there any more; take the log from a copy")
 
     def publish(self, body: bytes) -> tuple[int, bool]:
@@ -144,11 +144,16 @@ class Server:
         except BaseException:
             await self._leave()  # its server may have gone, and the reader with it
             raise
-        for place, one in enumerate(found, first):
-            if one.metadata.sequence.stream != place + 1:
-                self._lost(place)
-        self.reader = first + len(found), self.reader[1]
-        return [one.data for one in found]
+        places = enumerate(found, first + 1)
+        there = [one.data for number, one in places if one.metadata.sequence.stream == number]
+        if len(there) == len(found):
+            self.reader = first + len(found), self.reader[1]
+            return there
+        await self._leave()  # what was on its way to it is lost where a server goes, and the stream has it
+        try:
+            return [(await self.stream.get_msg(self.name, first + 1)).data or b""]
+        except NotFoundError:
+            self._lost(first)
 
     async def _leave(self) -> None:
         gone, self.reader = self.reader, None

@@ -16,6 +16,7 @@ from nats.js.api import StorageType, StreamConfig
 
 from incremental.errors import UserError
 from incremental.log.engine import Log
+from incremental.log.jetstream import Server
 from incremental.log.messages import Messages
 from incremental.log.place import open_log
 from incremental.log.records import Event, Record, Served
@@ -115,6 +116,19 @@ def test_a_killed_server_loses_nothing_that_it_acknowledged(server: Nats, monkey
             server.kill()
             server.start()
         progress(acknowledged, 25)
+
+
+def test_a_reader_that_leaves_out_a_message_is_not_a_log_without_it(server: Nats) -> None:
+    """What is on its way to a reader is lost where a server of several goes; the reader then has what comes after."""
+    broker = Server([server.address], "live", create=True)
+    for n in range(4):
+        broker.publish(b"%d" % n)
+    assert broker.fetch(1, 1) == [b"1"]
+    assert broker.reader is not None
+    broker.reader = 0, broker.reader[1]  # messages 0 and 1 did not come
+    assert broker.fetch(0, 4) == [b"0"]
+    assert broker.fetch(1, 3) == [b"1", b"2", b"3"]
+    broker.close()
 
 
 def progress(acknowledged: list[str], more: int) -> None:
