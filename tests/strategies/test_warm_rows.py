@@ -38,7 +38,8 @@ def learner(tx: Any, seen: Any = SEEN) -> Learner:
     grads = jax.tree_util.tree_map_with_path(trained, params)
     opt_state = jax.jit(lambda grads, params: tx.update(grads, tx.init(params), params)[1])(grads, params)
     candidates: Any = np.arange(V) > 0  # from the start (data.unseen_items=known)
-    return Learner(params, opt_state, Catalogue(candidates, seen, {"user": np.zeros(W, bool)}), NONE)
+    nobody: Any = np.zeros(W, bool)
+    return Learner(params, opt_state, Catalogue(candidates, seen, {"user": nobody}), NONE)
 
 
 def data(inputs: Any, labels: list[int]) -> Data:
@@ -149,7 +150,8 @@ def test_text_predicts_the_rows_of_new_items() -> None:
 
 
 def test_text_without_texts_is_refused() -> None:
-    for side in ({}, {"text": np.zeros((V, 4, 2), np.float32)}):  # and of several vectors an item
+    several: Any = np.zeros((V, 4, 2), np.float32)
+    for side in ({}, {"text": several}):  # and of several vectors an item
         with pytest.raises(UserError, match="needs a vector for each item's text"):
             begun("text", HISTORIES._replace(side=side))
 
