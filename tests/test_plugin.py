@@ -35,11 +35,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def incremental(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command, with `site` and the libraries but not the checkout on its path."""
+def python(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python with `site` and the libraries but not the checkout on its path."""
     path = os.pathsep.join([str(site), *{sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}])
     return subprocess.run(
-        [sys.executable, "-S", "-m", "incremental", *TINY, *arguments],
+        [sys.executable, "-S", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
@@ -47,18 +47,31 @@ def incremental(site: Path, folder: Path, *arguments: str) -> subprocess.Complet
     )
 
 
+def incremental(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command."""
+    return python(site, folder, "-m", "incremental", *TINY, *arguments)
+
+
 def test_a_strangers_strategy_runs_by_target_and_by_name(site: Path, tmp_path: Path) -> None:
-    by_target = incremental(site, tmp_path, "+strategies.mine._target_=example_plugin.damped.damped", "runs=target")
-    assert by_target.returncode == 0, by_target.stderr
-    by_name = incremental(site, tmp_path, SEARCH, "+strategy@strategies.mine=damped", "runs=name")
-    assert by_name.returncode == 0, by_name.stderr
-    results = [json.loads(next(tmp_path.glob(f"{runs}/*/summary.json")).read_text()) for runs in ("target", "name")]
-    assert results[0]["metrics"] == results[1]["metrics"]
-    assert results[0]["row"] == "mine"
-    plain = incremental(site, tmp_path, "runs=plain")
-    assert plain.returncode == 0, plain.stderr
-    (summary,) = tmp_path.glob("plain/*/summary.json")
-    assert json.loads(summary.read_text())["metrics"] != results[0]["metrics"]
+    """Three commands in one process, which imports the libraries once."""
+    commands = {
+        "target": ["+strategies.mine._target_=example_plugin.damped.damped"],
+        "name": [SEARCH, "+strategy@strategies.mine=damped"],
+        "plain": [],
+    }
+    script = f"""if True:
+        import sys
+        from incremental.app.cli import main
+        shared = sys.argv[1:]
+        for runs, given in {commands}.items():
+            sys.argv[1:] = [*shared, *given, "runs=" + runs]
+            main()
+    """
+    done = python(site, tmp_path, "-c", script, *TINY)
+    assert done.returncode == 0, done.stderr
+    target, name, plain = (json.loads(next(tmp_path.glob(f"{runs}/*/summary.json")).read_text()) for runs in commands)
+    assert target["metrics"] == name["metrics"] != plain["metrics"]
+    assert target["row"] == "mine"
 
 
 def test_a_file_by_a_taken_name_is_refused(site: Path, tmp_path: Path) -> None:

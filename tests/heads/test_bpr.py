@@ -59,14 +59,19 @@ def test_rows_that_do_not_share_draw_their_own_and_appended_ones_have_them_again
     learner = Learner({}, (), Catalogue(SEEN, SEEN.astype(np.float32), {}), NONE)
     many: Any = 3 * V
     labels: Any = np.zeros(many + 2, np.int32)
-    state, _ = strategy.begin(strategy.init(learner), learner, NONE, jax.random.key(0))
-    drawn = strategy.batch(state, BATCH._replace(labels=labels[:many]), jax.random.key(1))
+
+    @jax.jit
+    def both(learner: Learner, one: Any, other: Any) -> tuple[Batch, Batch]:
+        state, _ = strategy.begin(strategy.init(learner), learner, NONE, one)
+        drawn = strategy.batch(state, BATCH._replace(labels=labels[:many]), other)
+        return drawn, with_negatives(drawn._replace(labels=labels))
+
+    drawn, longer = both(learner, jax.random.key(0), jax.random.key(1))
     assert drawn.negatives is not None
     assert drawn.log_q is not None
     assert drawn.negatives.shape == drawn.log_q.shape == (many, 2)
     assert len(np.unique(drawn.negatives)) == SEEN.sum()  # all candidates, for there are 48 draws
     np.testing.assert_allclose(drawn.log_q, np.log(2 / SEEN.sum()), rtol=1e-5)
-    longer = with_negatives(drawn._replace(labels=labels))
     assert longer.negatives is not None
     np.testing.assert_array_equal(longer.negatives, np.concatenate([drawn.negatives, drawn.negatives[:2]]))
 

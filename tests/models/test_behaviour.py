@@ -25,15 +25,17 @@ from incremental.heads.full_softmax import full_softmax
 from incremental.models.behaviour import behaviour
 from incremental.models.popularity import popularity
 from incremental.models.sasrec import sasrec
+from incremental.run.feed import Capacities
 from incremental.run.policy import update
 from incremental.serve.model import Trained
 from incremental.strategies.ewc import ewc
 from incremental.strategies.gpm import gpm
 from incremental.strategies.replay import replay
 from tests import lab
+from tests.loopless import classified
 from tests.test_configs import composed
 
-FEATURES = 16
+FEATURES, EPOCHS = 16, 10
 
 
 def test_hidden_is_as_written() -> None:
@@ -79,14 +81,12 @@ def shop() -> Stream:
 def build(sizes: Sizes, head: Head) -> Program:
     own = problem(behaviour(features=FEATURES, width=16, dropout=0.0), head, shop().spec, sizes)
     parts = {"memory": replay(own, capacity=64, rows=16), "anchor": ewc(own, weight=1.0, samples=16), "basis": gpm(own)}
-    steps = training(batch_size=32, epochs=10, patience=0)
+    steps = training(batch_size=32, epochs=EPOCHS, patience=0)
     return make(own, optimizers.adam(learning_rate=0.02), parts, sizes=sizes, training=steps, cutoffs=(1,))
 
 
-@pytest.mark.parametrize("head", [full_softmax(), bce(negatives=8)], ids=["softmax", "bce"])
-def test_it_learns_what_the_texts_say_under_strategies(head: Head) -> None:
-    stream = shop()
-    result = lab.run(partial(build, head=head), stream, update(), metrics=("recall@1",))
+def test_it_learns_what_the_texts_say_under_strategies() -> None:
+    result = lab.run(partial(build, head=full_softmax()), shop(), update(), metrics=("recall@1",))
     assert result.sizes.slots == 8
     found = {record.metric: record for record in result.records if record.evaluated_on == 2}
     assert found["recall@1"].value > 0.95  # accuracy
@@ -94,6 +94,12 @@ def test_it_learns_what_the_texts_say_under_strategies(head: Head) -> None:
     assert found["recall/buy"].events + found["recall/view"].events == 200
     per_class = [f"{metric}/{name}" for metric in ("precision", "recall", "f1", "auc") for name in ("buy", "view")]
     assert {*per_class, "f1", "auc"} <= set(found)
+
+
+def test_it_learns_under_a_head_that_draws_negatives_too() -> None:
+    room = Capacities(table=128, examples=256)
+    _, accuracy = classified(partial(build, head=bce(negatives=8)), shop(), EPOCHS, capacities=room)
+    assert accuracy > 0.95
 
 
 def test_the_commoner_class_is_the_baseline() -> None:

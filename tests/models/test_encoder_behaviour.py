@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
@@ -27,7 +26,6 @@ from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.encoder_behaviour import encoder_behaviour
 from incremental.run.feed import Capacities, Feed
-from incremental.run.policy import update
 from incremental.strategies.ewc import ewc
 from incremental.strategies.gpm import gpm
 from incremental.strategies.lora_boundary import lora_boundary
@@ -35,6 +33,7 @@ from incremental.strategies.lwf import lwf
 from incremental.strategies.replay import replay
 from tests import lab
 from tests.encoders.conftest import WORDS, Checkpoint, checkpoint  # noqa: F401
+from tests.loopless import classified
 from tests.test_configs import composed
 
 KINDS, COLOURS, L = ("lip", "nail"), ("red", "blue"), 4
@@ -121,7 +120,7 @@ def of(folder: Path, precision: Precision = "float32", sizes: Sizes = SIZES, **s
 
 def batch() -> dict[str, Any]:
     said = row("[CLS]", "red", "lip", "[SEP]", "nail", "[SEP]", length=3 * L)
-    return {"tokens": jnp.array([said, row("[CLS]", "blue", "[SEP]", length=3 * L), [0] * (3 * L)])}
+    return {"tokens": np.array([said, row("[CLS]", "blue", "[SEP]", length=3 * L), [0] * (3 * L)], np.int32)}
 
 
 @pytest.mark.parametrize(
@@ -130,7 +129,8 @@ def batch() -> dict[str, Any]:
 def test_it_starts_as_the_whole_encoder(family: str, settings: dict[str, Any], checkpoint: Checkpoint) -> None:  # noqa: F811
     folder = checkpoint(family)
     own = of(folder, **settings)
-    params = jax.jit(own.init)(jax.random.key(0))
+    key = jax.random.key(0)
+    params, out = jax.jit(lambda key: (params := own.init(key), own.apply(params, batch())))(key)
     layers = {f"layer_{i}" for i in range(2 - settings["layers"], 2)}
     assert set(params) == {"item", "item_bias", *({"lora"} if "rank" in settings else layers)}
     dense = {f"{layer}/{part}/kernel" for layer in layers for part in PARTS}
@@ -138,11 +138,15 @@ def test_it_starts_as_the_whole_encoder(family: str, settings: dict[str, Any], c
     encoder = load(folder)
     ids = batch()["tokens"]
     mask = ids > 0
-    states = jax.jit(encoder.module.apply)({"params": encoder.params}, jnp.maximum(ids - 1, 0), mask)
-    out = jax.jit(own.apply)(params, batch())
-    np.testing.assert_allclose(out.hidden, encoder.pool(states, mask), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(out.hidden[2], 0.0)
-    np.testing.assert_allclose(out.scores, out.hidden @ params["item"]["embedding"].T, rtol=1e-5, atol=1e-6)
+
+    @jax.jit
+    def whole(weights: Any) -> Any:
+        return encoder.pool(encoder.module.apply({"params": weights}, np.maximum(ids - 1, 0), mask), mask)
+
+    hidden, scores, table = map(np.asarray, (out.hidden, out.scores, params["item"]["embedding"]))
+    np.testing.assert_allclose(hidden, whole(encoder.params), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(hidden[2], 0.0)
+    np.testing.assert_allclose(scores, hidden @ table.T, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("settings", SETTINGS[1:])
@@ -154,19 +158,20 @@ def test_gradients_are_the_same_when_layers_are_computed_anew(
 
     def gradient(remat: bool, precision: Precision = "float32") -> Any:
         own = of(folder, precision, remat=remat, **settings)
-        params = jax.jit(own.init)(jax.random.key(0))
-        if "rank" in settings:  # the gradient of A is 0 where B is
-            params["lora"]["layer_1"]["query"]["b"] = jax.random.normal(jax.random.key(1), (2, 8))
         loss = jax.grad(lambda params: (own.apply(params, batch()).hidden[:, :4] ** 3).sum())
-        return jax.jit(loss)(params), str(jax.make_jaxpr(loss)(params))
+        traced = jax.jit(loss).trace(params)
+        return jax.device_get(traced.lower().compile()(params)), str(traced.jaxpr)
 
+    params = jax.device_get(jax.jit(of(folder, **settings).init)(jax.random.key(0)))
+    if "rank" in settings:  # the gradient of A is 0 where B is
+        params["lora"]["layer_1"]["query"]["b"] = np.random.default_rng(1).normal(size=(2, 8)).astype(np.float32)
     (kept, plain), (anew, again), (low, rounded) = gradient(False), gradient(True), gradient(False, "bfloat16")
     lab.assert_close(kept, anew, rtol=1e-4, atol=1e-5)
     assert ["remat" in each for each in (plain, again)] == [False, True]
     assert "bf16" in rounded
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(low))
-    one, other = (jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)]) for tree in (kept, low))
-    assert float(one @ other / jnp.linalg.norm(one) / jnp.linalg.norm(other)) > 0.95
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(low))
+    one, other = (np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)]) for tree in (kept, low))
+    assert float(one @ other / np.linalg.norm(one) / np.linalg.norm(other)) > 0.95
     assert not np.allclose(one, other, rtol=1e-4)
 
 
@@ -201,30 +206,19 @@ def assert_rows_are_kept(state: Any) -> None:
 
 def test_it_learns_from_the_stream_with_adapters_that_are_merged(checkpoint: Checkpoint) -> None:  # noqa: F811
     folder = checkpoint("bert")
-    made, stream = partial(build, folder=folder, layers=2, rank=4, merges=True), shop(folder)
-    result = lab.run(made, stream, update(), metrics=("recall@1",), feed={"capacities": ROOM})
-    found = {record.metric: record.value for record in result.records if record.evaluated_on == 2}
-    assert found["recall@1"] > 0.95  # accuracy
-    assert_rows_are_kept(result.state)
+    made = partial(build, folder=folder, layers=1, rank=4, merges=True)
+    state, accuracy = classified(made, shop(folder), EPOCHS, capacities=ROOM)
+    assert accuracy > 0.95
+    assert_rows_are_kept(state)
+    query = state.learner.params["lora"]["layer_1"]["query"]
+    assert np.abs(query["merged"]).max() > 0
+    np.testing.assert_array_equal(query["b"], 0.0)
 
 
 def test_it_learns_under_strategies_on_its_layers(checkpoint: Checkpoint) -> None:  # noqa: F811
-    """Two increments without a base part, and the test of the third."""
     folder = checkpoint("bert")
-    stream = shop(folder)
-    feed = lab.feed_of(stream, capacities=ROOM)
-    f = lab.functions(build(feed.sizes(2), folder, layers=1))
-    state = f.init(jax.random.key(0))
-    for t in (0, 1):
-        data, _ = lab.update_data(stream, f.program, t, capacities=ROOM)
-        state = f.begin(state, data)
-        for _ in range(EPOCHS):
-            state, _ = f.run_epoch(state, data)
-        state = f.end(state, data)
-    rows, tested, _ = feed.tests(f.program, {}, 2, 1, jax.device_put, heldout=False)
-    ranks = np.asarray(f.rank(state, tested, None).rank)[: len(rows)]
-    assert len(ranks) == 120
-    assert (ranks < 1).mean() > 0.95  # accuracy
+    state, accuracy = classified(partial(build, folder=folder, layers=1), shop(folder), EPOCHS, capacities=ROOM)
+    assert accuracy > 0.95
     assert_rows_are_kept(state)
     assert np.abs(state.strategy["basis"].basis["layer_1/inner/kernel"]).max() > 0
 

@@ -28,18 +28,19 @@ from incremental.heads.bpr import bpr
 from incremental.models.lightgcn import lightgcn
 from incremental.run import expected, loop
 from incremental.run.alone import Build
-from incremental.run.executor import Executor, Snapshot
+from incremental.run.executor import Snapshot
 from incremental.run.feed import Capacities, Feed
 from incremental.run.lanes import Lanes, Programs
 from incremental.run.policy import Plan
-from incremental.run.progress import Finished, Paused, Result
+from incremental.run.progress import Paused, Result
 from incremental.serve.model import load
 from tests import lab
 from tests.app.test_experiment import SMALL, only
-from tests.run.test_lanes import assert_same
+from tests.loopless import assert_lane_is_alone
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 FEED = {"capacities": Capacities(table=128, examples=512)}  # the graph of all increments, so that all share a program
+KNOWN: Any = {"user": np.ones(128, bool), "item": np.ones(128, bool)}
 
 
 def of(edges: Any, sizes: Sizes, *, layers: int = 2) -> Problem:
@@ -160,10 +161,10 @@ def met(edges: Any) -> list[tuple[int, int]]:
 def test_the_graph_of_an_update_and_of_the_test_after_it_is_that_of_the_window(window: Any, until: range) -> None:
     """The tested increment has no edge in the graph; nor have events of validation, or held out."""
     events, plan = lab.stream(), Plan(range(2, 3), range(2, 3), range(2, 3), False)
-    made, known = program(window, (), lab.SIZES, {}), {"user": np.ones(128, bool), "item": np.ones(128, bool)}
+    made = program(window, (), lab.SIZES, {})
     feed = lab.feed_of(events, listed=True)
     given = feed.update(made, 2, plan, jax.device_put)
-    _, tested, _ = feed.tests(made, known, 3, 2, jax.device_put, heldout=False)
+    _, tested, _ = feed.tests(made, KNOWN, 3, 2, jax.device_put, heldout=False)
     for data in (given.data, given.validation, tested):
         edges = met(data.side[EDGES])
         assert len(edges) == len({*edges}) > 0
@@ -194,8 +195,7 @@ def test_it_learns_under_replay_and_ewc_and_its_state_has_no_edges() -> None:
 def test_the_graph_is_read_in_training_and_in_tests() -> None:
     events, f = lab.stream(), lab.functions(build()(lab.SIZES))
     (base, check), (later, _) = (lab.update_data(events, f.program, t, **FEED) for t in (0, 1))
-    known = {"user": np.ones(128, bool), "item": np.ones(128, bool)}
-    _, tested, _ = lab.feed_of(events, **FEED).tests(f.program, known, 1, 0, jax.device_put, heldout=False)
+    _, tested, _ = lab.feed_of(events, **FEED).tests(f.program, KNOWN, 1, 0, jax.device_put, heldout=False)
 
     def begun() -> Any:
         return f.begin(f.init(jax.random.key(0)), base)
@@ -243,10 +243,8 @@ def test_grown_equals_allocated_beforehand() -> None:
 def test_a_lane_under_replay_and_ewc_is_the_run_alone() -> None:
     numbers = [{"rate": 0.01}, {"rate": 0.03}]
     programs = Programs(functools.partial(program, "all", ("replay", "ewc")), {"rate": 1.0}, 2)
-    executor = Executor(Lanes(programs, numbers, [1, 0]))
-    events = loop.run_stream(lab.feed_of(lab.stream(), **FEED), executor, lab.FINETUNE, metrics=("ndcg@10",))
-    (result,) = (event.result for event in events if isinstance(event, Finished) and event.lane == 1)
-    assert_same(result, ran()[0])
+    lanes, f = Lanes(programs, numbers, [1, 0]), lab.functions(build()(lab.SIZES))
+    assert_lane_is_alone(lanes, f, lab.stream(), KNOWN, **FEED)
 
 
 # -- from a config -----------------------------------------------------------------------------------------------------

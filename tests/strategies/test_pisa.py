@@ -31,8 +31,9 @@ def made(**keys: Any) -> Any:
 
 
 def batch(users: list[int], labels: list[int], valid: list[int]) -> Batch:
-    ids = jnp.array(users)
-    return Batch({"user": ids}, jnp.array(labels), NONE, jnp.array(valid, bool), NONE, ids)
+    ids: Any = np.array(users, np.int32)
+    given: tuple[Any, ...] = (np.array(labels, np.int32), NONE, np.array(valid, bool), NONE, ids)
+    return Batch({"user": ids}, *given)
 
 
 def fit(params: Any, data: Data, key: Any, epochs: int = 3) -> Any:
@@ -60,7 +61,7 @@ def loss(params: Any, state: Any, rows: Batch, weight: Any, ratio: Any) -> Any:
     return jax.value_and_grad(value)(params)
 
 
-STATE = begun(jnp.int32(1))._replace(centres=jnp.float32(CENTRES))
+STATE = begun(np.int32(1))._replace(centres=jnp.float32(CENTRES))
 ROWS = batch([1, 2, 1, 5, 4, 3, 6], [3, 3, 5, 5, 3, 2, 2], [1, 1, 1, 1, 1, 1, 0])  # user 1 twice, the last is padding
 USERS, SEEN = [1, 2, 5, 4, 3], [1, 2, 4, 3]
 
@@ -132,7 +133,7 @@ def test_the_loss_is_the_formula_and_its_gradient_are_differences(ratio: float) 
 
 def test_there_is_none_without_an_old_user_an_old_label_a_teacher_or_a_weight() -> None:
     strangers = batch([5, 6, 5, 5, 6, 6, 1], [1, 2, 1, 1, 1, 2, 1], [1, 1, 1, 1, 1, 1, 0])
-    new_labels = ROWS._replace(labels=jnp.full(7, 5))
+    new_labels = ROWS._replace(labels=np.full(7, 5, np.int32))  # type: ignore[arg-type]
     untaught = STATE._replace(taught=STATE.taught._replace(teacher=Teacher(OLD, jnp.float32(0.0))))
     for state, rows, weight in ((STATE, strangers, 1), (STATE, new_labels, 1), (untaught, ROWS, 1), (STATE, ROWS, 0)):
         value, gradient = loss(NEW, state, rows, np.float32(weight), np.float32(0.6))
@@ -143,7 +144,7 @@ def test_there_is_none_without_an_old_user_an_old_label_a_teacher_or_a_weight() 
 def test_the_forward_model_is_that_of_fit_and_the_base_part_has_none() -> None:
     np.testing.assert_allclose(STATE.forward.users, FORWARD["user"], rtol=1e-6)
     np.testing.assert_allclose(STATE.last.users, OLD["user"], rtol=1e-6)
-    np.testing.assert_allclose(begun(jnp.int32(0)).forward.users, NEW["user"], rtol=1e-6)
+    np.testing.assert_allclose(begun(np.int32(0)).forward.users, NEW["user"], rtol=1e-6)
     fitted: list[int] = []
 
     def noted(params: Any, data: Data, key: Any, epochs: int) -> Any:
@@ -151,7 +152,8 @@ def test_the_forward_model_is_that_of_fit_and_the_base_part_has_none() -> None:
         fitted.append(epochs)
         return params
 
-    made(epochs=5).begin(STATE._replace(forward=NONE), learner(NEW, KNOWN), NEXT, NONE, noted)
+    given: Any = (STATE._replace(forward=NONE), learner(NEW, KNOWN))
+    jax.eval_shape(lambda state, learner: made(epochs=5).begin(state, learner, NEXT, NONE, noted), *given)
     assert fitted == [5]
 
 
@@ -164,7 +166,7 @@ def test_centres_are_those_of_the_items_seen_so_far() -> None:
     """Two groups among them, far apart."""
     table = np.where(np.arange(V)[:, None] < 3, 1.0, -1.0) * np.full(D, 9.0) + RNG.normal(scale=0.1, size=(V, D))
     params = {**NEW, "item": np.where(KNOWN["item"][:, None], table, 500.0)}
-    found = np.asarray(made().prepare(STATE, learner(params, KNOWN), NEXT, jax.random.key(0)).centres)
+    found = np.asarray(jax.jit(made().prepare)(STATE, learner(params, KNOWN), NEXT, jax.random.key(0)).centres)
     np.testing.assert_allclose(
         np.sort(found[:, 0]), np.sort([table[[1, 2], 0].mean(), table[[3, 4], 0].mean()]), rtol=1e-5
     )
@@ -173,11 +175,12 @@ def test_centres_are_those_of_the_items_seen_so_far() -> None:
 def test_of_the_weights_those_above_the_quantile_are_kept() -> None:
     weights: Any = RNG.uniform(size=20).astype(np.float32)
     rows: Any = np.arange(20) % 3 > 0
-    for ratio in (0.0, 0.2, 0.37, 1.0):
+    kept = jax.jit(sparse)
+    for ratio in map(np.float32, (0.0, 0.2, 0.37, 1.0)):
         bound = np.quantile(weights[rows], 1 - ratio)
-        np.testing.assert_array_equal(sparse(weights, rows, ratio), np.where(rows & (weights > bound), weights, 0.0))
-    np.testing.assert_array_equal(sparse(jnp.full(20, 0.5), rows, 0.5), 0.0)
-    np.testing.assert_array_equal(sparse(weights, jnp.zeros(20, bool), 0.5), 0.0)
+        np.testing.assert_array_equal(kept(weights, rows, ratio), np.where(rows & (weights > bound), weights, 0.0))
+    np.testing.assert_array_equal(kept(np.full(20, 0.5, np.float32), rows, np.float32(0.5)), 0.0)
+    np.testing.assert_array_equal(kept(weights, np.zeros(20, bool), np.float32(0.5)), 0.0)
 
 
 def test_the_laws_of_strategies() -> None:

@@ -1,7 +1,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -27,7 +26,7 @@ def drawn() -> Any:
 
 
 def learner(params: Any, t: int, seen: Any = SEEN) -> Learner:
-    return Learner(params, (), Catalogue(seen, seen, {}), jnp.int32(t))
+    return Learner(params, (), Catalogue(seen, seen, {}), np.int32(t))  # type: ignore[arg-type]
 
 
 def gelu(x: Any) -> Any:
@@ -86,7 +85,11 @@ def test_the_nets_rows_and_their_gradient() -> None:
 
 def test_it_starts_by_taking_the_new_row() -> None:
     w, fresh = RNG.normal(size=(2, 6, D)).astype(np.float32)
-    np.testing.assert_allclose(transfer(start(D, 7, jax.random.key(1)), w, fresh), fresh, rtol=1e-5, atol=1e-6)
+    made = jax.jit(lambda key, w, fresh: transfer(start(D, 7, key), w, fresh))(jax.random.key(1), w, fresh)
+    np.testing.assert_allclose(made, fresh, rtol=1e-5, atol=1e-6)
+
+
+INIT = jax.jit(sml(PROBLEM, hidden=HIDDEN).init)
 
 
 @jax.jit
@@ -110,14 +113,14 @@ def rows_of(params: Any) -> Any:
 
 
 def net_rows(state: Any, past: Any, fresh: Any) -> Any:
-    net = state.nets.weights["item/embedding"]
+    net = jax.device_get(state.nets.weights["item/embedding"])
     third = past * fresh / np.linalg.norm(past, axis=1, keepdims=True)
     return np.stack([made(net, *each) for each in zip(past, fresh, third, strict=True)])
 
 
 def test_an_update_is_a_fit_through_the_net_then_the_nets_training_then_the_transfer() -> None:
     sets = [drawn() for _ in range(3)]
-    state = sml(PROBLEM, hidden=HIDDEN).init(learner(sets[0], -1, np.zeros(4, bool)))
+    state = INIT(learner(sets[0], -1, np.zeros(4, bool)))
     for t in (0, 1):  # the base part, and the increment before whose start nothing was fitted through a net
         state, after, noted, _ = begun(state, learner(sets[0], t), jax.random.key(t))
         assert int(noted["epochs"]) == 0
@@ -148,7 +151,7 @@ def test_an_update_is_a_fit_through_the_net_then_the_nets_training_then_the_tran
 def test_after_increments_that_are_passed_over_the_net_has_nothing_to_learn_from_yet() -> None:
     """With update.every, or a policy that waits, the first update after the base part is that of a later increment."""
     sets = [drawn() for _ in range(2)]
-    state = sml(PROBLEM, hidden=HIDDEN).init(learner(sets[0], -1, np.zeros(4, bool)))
+    state = INIT(learner(sets[0], -1, np.zeros(4, bool)))
     for t, params in ((0, sets[0]), (3, sets[1])):
         state, after, noted, _ = begun(state, learner(params, t), jax.random.key(t))
         assert int(noted["epochs"]) == 0
@@ -175,7 +178,8 @@ def test_the_net_learns_from_an_increments_examples_only_after_their_test() -> N
     nets = [path[2].begun.strategy[NAME].nets.weights["item/embedding"]["outer"] for path in (one, two)]
     assert np.abs(nets[0] - nets[1]).max() > 1e-3
     before = one[1].ended
-    view = sml(subject.problem(LARGE), hidden=16).view(before.strategy[NAME], before.learner.params, NONE, True)
+    part = sml(subject.problem(LARGE), hidden=16)
+    view = jax.jit(lambda own, params: part.view(own, params, NONE, True))(before.strategy[NAME], before.learner.params)
     assert np.abs(rows_of(view) - rows_of(before.learner.params)).max() < 1e-4
 
 
