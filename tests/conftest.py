@@ -56,6 +56,14 @@ def _short_draws() -> None:
     threefry.install()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _configs_read_once() -> None:
+    """What Hydra composes it composes of files that this process read before."""
+    from tests import composing
+
+    composing.install()
+
+
 @pytest.fixture
 def shared_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of one program share its compiled functions, from test to test."""

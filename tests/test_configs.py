@@ -15,9 +15,9 @@ from incremental.app.methods import names
 from incremental.data.stream import make_stream
 
 FOLDER = cli.config_folder()
-CHOICES = sorted(
-    (path.parent.name, path.stem) for path in FOLDER.glob("*/*.yaml") if path.parent.name not in ("data", "experiment")
-)
+STRATEGIES = sorted(path.stem for path in FOLDER.glob("strategy/*.yaml"))
+APART = ("data", "experiment", "strategy")
+CHOICES = sorted((path.parent.name, path.stem) for path in FOLDER.glob("*/*.yaml") if path.parent.name not in APART)
 
 NEEDED = {  # what the user must give
     "encoder_items": ["model.path=x"],
@@ -55,9 +55,15 @@ def check(values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_fits_its_factory(group: str, choice: str) -> None:
-    nested = {"strategy": "strategies.it", "text": "data.text", "task": "data.task", "feature": "data.features.it"}
+    nested = {"text": "data.text", "task": "data.task", "feature": "data.features.it"}
     place = f"+{group}@{nested[group]}" if group in nested else group
     check(composed(f"{place}={choice}", *NEEDED.get(choice, [])))
+
+
+def test_every_strategy_fits_its_factory_beside_all_others() -> None:
+    values = composed(*(f"+strategy@strategies.my_{choice}={choice}" for choice in STRATEGIES))
+    check(values)
+    assert list(values["strategies"]) == [f"my_{choice}" for choice in STRATEGIES]
 
 
 @pytest.mark.parametrize("choice", sorted(path.stem for path in (FOLDER / "data").glob("*.yaml")))

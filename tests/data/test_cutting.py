@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from incremental.data import cutting
-from incremental.data.interactions import Interactions, Table, encode
+from incremental.data.interactions import Interactions, encode
 from incremental.data.sources.diginetica import diginetica
 from incremental.errors import UserError
 
@@ -17,11 +17,13 @@ MONDAY = 4 * DAY  # 1970-01-05
 
 
 def stream(times: list[int], periods: list[int] | None = None) -> Interactions:
+    """Events of one user on two items; a cut looks at nothing but their times and periods."""
     n = len(times)
-    frame = pl.DataFrame({"user": ["u"] * n, "item": [str(i % 2) for i in range(n)], "time": times})
-    if periods is not None:
-        frame = frame.with_columns(period=pl.Series(periods, dtype=pl.Int32))
-    return encode(Table(frame, "events.csv"))
+    user, item = np.ones(n, np.int32), np.arange(n, dtype=np.int32) % 2 + 1
+    period = None if periods is None else np.array(periods, np.int32)
+    none = np.zeros(n, np.int32)
+    names = (["", "u"], ["", "0", "1"])
+    return Interactions(user, item, np.array(times, np.int64), none, None, None, period, *names, None, (), ())
 
 
 def lawful(increment: np.ndarray, n: int) -> None:
