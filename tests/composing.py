@@ -17,7 +17,7 @@ _loaded: dict[Any, Any] = {}
 
 def install() -> None:
     """Compositions of this process share what they read from now on."""
-    ConfigRepository.load_config = load  # type: ignore[method-assign]
+    ConfigRepository.load_config = load
 
 
 def load(self: ConfigRepository, config_path: str) -> Any:

@@ -4,12 +4,15 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from copy import deepcopy as copied
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from omegaconf import OmegaConf
 
 from incremental.app import cli, sweep
 from incremental.app.continuing import Found, find
@@ -43,6 +46,15 @@ def events(rows: int = ROWS) -> pl.DataFrame:
     return frame.with_columns(titles.alias("title")).head(rows)
 
 
+HERE = ("data.source.path=", "runs=", "continue=")
+
+
+@cache
+def chosen(*choices: str) -> Any:
+    """The config of these choices, and what was chosen: Hydra composes it once."""
+    return cli.composed(choices)
+
+
 def command(folder: Path, *overrides: str) -> dict[str, Any]:
     """The config of a run without gradients, of folder/events.csv."""
     given = [
@@ -58,8 +70,12 @@ def command(folder: Path, *overrides: str) -> dict[str, Any]:
     if any(override.startswith("data/cut") for override in overrides):
         given.remove("data.cut.increments=2")
     overridden = [each.split("=")[0] for each in overrides]
-    kept_ones = [each for each in given if each.split("=")[0] not in overridden]
-    config, choices = cli.composed([*kept_ones, *overrides])
+    line = [*(each for each in given if each.split("=")[0] not in overridden), *overrides]
+    here = [each for each in line if each.startswith(HERE)]
+    config, choices = chosen(*(each for each in line if each not in here))
+    config = copied(config)
+    for key, _, value in (each.partition("=") for each in here):
+        OmegaConf.update(config, key, {"true": True, "false": False}.get(value, value))
     return named(cli.resolved(config), choices)
 
 
