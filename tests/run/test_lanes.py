@@ -19,12 +19,14 @@ from incremental.heads.full_softmax import full_softmax
 from incremental.run import lanes, loop, memory
 from incremental.run.alone import Build
 from incremental.run.executor import Base, Executor
+from incremental.run.feed import Capacities
 from incremental.run.lanes import Lanes, Programs
 from incremental.run.policy import Update, update
 from incremental.run.progress import Epoch, EpochDone, Event, Failed, Finished, Paused, Result, Resumed
 from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
+ROOM = {"capacities": Capacities(table=128, examples=512)}  # updates of one increment and of all share a program
 STRATEGIES = sorted(path.stem for path in (cli.config_folder() / "strategy").glob("*.yaml"))
 
 
@@ -65,14 +67,15 @@ def events(
     """The runs as lanes, each with its place in the list as seed."""
     way = Lanes(programs_of(names, len(numbers), lanes.mapped_on), numbers, range(len(numbers)))
     given: dict[str, Any] = {"metrics": ("ndcg@10",), "matrix": True, **arguments}
-    return loop.run_stream(lab.feed_of(lab.stream()), Executor(way), policy, **given)
+    return loop.run_stream(lab.feed_of(lab.stream(), **ROOM), Executor(way), policy, **given)
 
 
 def solo(
     names: tuple[str, ...], own: Mapping[str, float], seed: int = 1, policy: Update = lab.FINETUNE, **arguments: Any
 ) -> Iterator[Event]:
     """One of the runs, alone."""
-    return lab.events(fixed(names, tuple(own.items())), lab.stream(), policy, seed=seed, matrix=True, **arguments)
+    built = fixed(names, tuple(own.items()))
+    return lab.events(built, lab.stream(), policy, seed=seed, feed=ROOM, matrix=True, **arguments)
 
 
 def results_of(told: Iterable[Event]) -> dict[int, Any]:
@@ -184,32 +187,32 @@ class Lent:
         raise AssertionError(base)
 
 
-RATES = [{"rate": 0.001}, {"rate": 0.03}, {"rate": 0.1}]
-
-
 def test_lanes_begin_with_the_base_parts_of_others() -> None:
     """Each lane with its own, as the run alone does; a lane to which none is lent trains it."""
     lent = {}
-    for lane in (0, 2):
-        (result,) = results_of(solo((), RATES[lane], lane, lab.POLICIES["static"])).values()
+    for lane in (0, 1):
+        (result,) = results_of(solo(NAMES, NUMBERS[lane], lane, lab.POLICIES["static"])).values()
         lent[lane] = Lent(Base(jax.device_get(result.state.learner), result.costs[0], result.sizes))
-    told = list(events((), RATES, bases=lent))
-    (expected,) = results_of(solo((), RATES[2], 2, bases={0: lent[2]})).values()
-    trained = [lane for lane in range(3) if any(epoch.increment == 0 for epoch in epochs_of(told, lane))]
-    assert trained == [1]
-    lane = results_of(told)[2]
-    assert lane.costs[0].seconds >= lent[2].base.cost.seconds  # what the base part took there is counted
+    told = list(events(NAMES, NUMBERS, bases=lent))
+    (expected,) = results_of(solo(NAMES, NUMBERS[1], bases={0: lent[1]})).values()
+    results = results_of(told)
+    whole = [lane for lane, result in sorted(results.items()) if isinstance(result, Result)]
+    assert whole == [0, 1, *range(3, len(NUMBERS))]
+    trained = [lane for lane in whole if any(epoch.increment == 0 for epoch in epochs_of(told, lane))]
+    assert trained == whole[2:]
+    lane = results[1]
+    assert lane.costs[0].seconds >= lent[1].base.cost.seconds  # what the base part took there is counted
     assert_same(lane, expected)
 
 
 @pytest.mark.parametrize("policy", [update(drop=0.0), update(budget=150)], ids=["drift", "budget"])
 def test_lanes_of_which_each_has_its_own_plan(policy: Update) -> None:
     """When a lane is updated depends on its own results: some wait while others train."""
-    results = results_of(events((), RATES, policy))
-    updated = [[cost.increment for cost in results[lane].costs if cost.epochs] for lane in range(3)]
+    results = results_of(events(NAMES, NUMBERS, policy))
+    updated = [[cost.increment for cost in results[lane].costs if cost.epochs] for lane in (0, 1, 3)]
     assert len(set(map(tuple, updated))) > 1
-    for lane in (0, 2):
-        (alone,) = results_of(solo((), RATES[lane], lane, policy)).values()
+    for lane in (0, 1):
+        (alone,) = results_of(solo(NAMES, NUMBERS[lane], lane, policy)).values()
         assert_same(results[lane], alone)
 
 
@@ -217,7 +220,7 @@ def test_lanes_are_split_where_the_compiled_programs_need_more_than_is_free(monk
     programs = programs_of(NAMES, len(NUMBERS), lanes.mapped_on)
     for free, parts in ((2**40, 1), (2**10, len(NUMBERS))):
         monkeypatch.setattr(memory, "available", lambda _, free=free: free)
-        assert memory.splits(programs, lab.feed_of(lab.stream()), lab.FINETUNE, NUMBERS) == parts
+        assert memory.splits(programs, lab.feed_of(lab.stream(), **ROOM), lab.FINETUNE, NUMBERS) == parts
 
 
 @pytest.mark.slow
