@@ -33,6 +33,13 @@ pytestmark = pytest.mark.usefixtures("shared_programs")
 PLAIN = lab.Spec()
 FULL = lab.Spec(epochs=40, patience=0)  # trains to the end
 METRICS = ("recall@1", "ndcg@5", "mrr@10")
+ROOM = Capacities(table=128, examples=512)  # for all of the tiny stream's examples
+
+
+@pytest.fixture(autouse=True)
+def _one_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Updates of one increment, of a window and of all share a program."""
+    monkeypatch.setattr(lab, "feed_of", functools.partial(lab.feed_of, capacities=ROOM))
 
 
 def value(result: Result, trained_until: int, on: int, metric: str) -> float:
