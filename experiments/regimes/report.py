@@ -73,7 +73,8 @@ def picture(made: Table, metric: str) -> "Figure":
 
     across = -(-len(made.columns) // 2)
     figure = Figure(figsize=(10, 1.2 + 0.27 * max(len(made.labels), 14)), layout="constrained", dpi=200)
-    left, right = figure.subfigures(1, 2, width_ratios=(1.0, 1.05))
+    halves: Any = figure.subfigures(1, 2, width_ratios=(1.0, 1.05))
+    left, right = halves
     axes = left.subplots()
     draw_differences(axes, made, metric)
     left.suptitle(f"{metric}, difference to {made.baseline} (* p < .05, Holm)", fontsize=10)
