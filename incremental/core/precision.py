@@ -97,10 +97,8 @@ def multiplying(program: Program, precision: Precision) -> Program:
 
         return called
 
-    names = [
-        *("init", "restart", "begin", "base_epoch", "run_epoch", "validate", "end", "rank", "rank_lists", "scores")
-    ]
-    names += ["represent", "tables", "evaluated"]
+    training = ("init", "restart", "begin", "base_epoch", "run_epoch", "validate", "end")
+    names = (*training, "rank", "rank_lists", "scores", "represent", "tables", "evaluated")
     functions: Any = {name: exact(each) for name in names if (each := getattr(program, name)) is not None}
     return program._replace(**functions)
 

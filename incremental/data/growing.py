@@ -44,9 +44,7 @@ def behind(one: Interactions, other: Interactions, numbers: Numbers) -> Interact
         there = one.vocabulary(kind)
         known = numbers.get(kind) or {name: number for number, name in enumerate(there)}
         renamed, names[kind] = numbered(there, other.vocabulary(kind), known)
-        new[kind] = np.flatnonzero(
-            renamed >= len(there)
-        )  # their places in the other log, in the order of their numbers
+        new[kind] = np.flatnonzero(renamed >= len(there))  # places in the other log, in the order of their numbers
         numbers[kind] = known
         ids[kind] = np.concatenate([one.ids(kind), renamed[other.ids(kind)]])
     arrays: dict[str, Any] = {}

@@ -68,10 +68,10 @@ def records(log: Interactions, first: int, last: int) -> list[Record]:
     named: set[int] = set()
     for n in range(first, last):
         item = int(log.item[n])
-        title = one_line(log.titles[item]).strip()[:LONGEST_TITLE] if log.titles else ""
-        if title and item not in named:
-            found.append(Title(log.items[item], title))
-        named.add(item)
+        if log.titles and item not in named:
+            named.add(item)
+            if title := one_line(log.titles[item]).strip()[:LONGEST_TITLE]:
+                found.append(Title(log.items[item], title))
         found.append(event(log, n))
     return found
 

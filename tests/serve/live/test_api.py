@@ -20,18 +20,6 @@ from tests.serve.live import small
 Documented = Callable[[str, object], None]
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Service:
-    small.publish(tmp_path, 0)
-    return small.service(tmp_path)
-
-
-@pytest.fixture
-def client(service: Service) -> Iterator[TestClient]:
-    with small.client(service) as found:
-        yield found
-
-
 def items(found: Any) -> list[str]:
     return [each["item"] for each in found.json()["items"]]
 

@@ -1,6 +1,6 @@
 """What items are called: records of the log, which answers have at once, and streams by the end of an increment."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,6 @@ from tests.serve.live import small
 from tests.serve.live.test_api import said
 
 Documented = Callable[[str, object], None]
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Service:
-    small.publish(tmp_path, 0)
-    return small.service(tmp_path)
-
-
-@pytest.fixture
-def client(service: Service) -> Iterator[TestClient]:
-    with small.client(service) as found:
-        yield found
 
 
 def named(item: str, title: str) -> dict[str, str]:
