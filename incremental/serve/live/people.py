@@ -91,9 +91,8 @@ class People:
         self.others: dict[str, dict[str, int]] = {kind: {} for kind in self.kinds}
         self.names: list[str] = [""]  # of items by number
         self.began = array("q", [0])  # the offset of each item's first event, by number
-        self.titles: dict[
-            str, tuple[int, str]
-        ] = {}  # by item, of those without an event too: its offset, and the title
+        # By item, also of those without an event: the offset of its title, and the title.
+        self.titles: dict[str, tuple[int, str]] = {}
         self.titled: list[str] = []  # their items, in the log's order
         self.texts: list[str] = [""]  # by number, of items that a cut has sealed: the title that a stream has
         self.counts = np.zeros(1024, np.int64)  # events by item
