@@ -106,11 +106,12 @@ class Ahead:
             if plan.afresh:
                 own = then.restart(on, own, data)
             own = then.begin(on, own, data)
-            best = then.start_of(on, None, own)
             own, _ = then.epoch(on, own, 1, data, base=False)
             own = then.validate(on, own, given.validation, given.seen)
-            best = then.better(on, best, own)
-            own = then.end(on, then.restored(on, own, best), data)
+            if then.program.keeps and then.program.epochs > 1:
+                best = then.keep(on, then.keep(on, None, own), own)
+                own = then.restored(on, own, best)
+            own = then.end(on, own, data)
             then.written(before, then.sums(own), own.learner.params)
         if matrix:
             for each in range(len(feed.stream)):

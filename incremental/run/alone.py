@@ -93,7 +93,7 @@ class Kept(NamedTuple):
     """What is kept of a run between two epochs."""
 
     state: State
-    best: Best | None  # None: no epoch but the last counts, or no update is running
+    best: Best | None  # None: no epoch is better than the state's own, or no update is running
     before: PyTree  # checksums of the parameters at the update's start; None: no update is running
 
 
@@ -216,17 +216,14 @@ class Bound:
         """The checksums at an update's start."""
         return sums
 
-    def start_of(self, _on: Any, _best: Best | None, state: State) -> Best | None:
-        """The best epoch before the first."""
-        return self.functions.started(state) if self.program.keeps else None
+    def keep(self, _on: Any, best: Best | None, state: State) -> Best:
+        """The best epoch, which is the state's."""
+        kept: Best = self.functions.started(state) if best is None else self.functions.better(best, state)
+        return kept
 
-    def better(self, _on: Any, best: Best | None, state: State) -> Best | None:
-        """The best epoch after a validation."""
-        return None if best is None else self.functions.better(best, state)
-
-    def restored(self, _on: Any, state: State, best: Best | None) -> State:
+    def restored(self, _on: Any, state: State, best: Best) -> State:
         """The state as its best epoch left it."""
-        return state if best is None else restored(state, best)
+        return restored(state, best)
 
     def restart(self, _on: Any, state: State, data: PyTree) -> State:
         changed: State = self.functions.restart(state, data)

@@ -66,6 +66,8 @@ class Checkpoints:
     def save(self, snapshot: Snapshot) -> None:
         """Adds a save; it counts only once it is complete, so that a kill leaves the one before."""
         state, best, before, sizes, progress = snapshot
+        if not progress.begun or bool(state.fit.better):
+            best = None  # the state itself is the best epoch's
         needed = 2 * bytes_of((state, best, before))
         free = shutil.disk_usage(self.directory).free
         if free < needed:
@@ -78,6 +80,7 @@ class Checkpoints:
             "settings": self.settings,
             "sizes": {"labels": sizes.labels, **sizes},
             "progress": to_json(progress),
+            "best": best is not None,
         }
         args = self.ocp.args
         step = (self.manager.latest_step() or 0) + 1
@@ -115,6 +118,7 @@ class Checkpoints:
         try:
             sizes, progress = Sizes(**about["sizes"]), from_json(about["progress"])
             state, best, before = like(sizes)
+            best = best if about.get("best", True) else None
             wanted: dict[str, Any] = {"learner": state.learner, "strategy": state.strategy, "key": state.key}
             if progress.begun:
                 wanted |= {"fit": state.fit, "before": before, **({} if best is None else {"best": best})}

@@ -24,7 +24,7 @@ class Snapshot(NamedTuple):
 
     Attributes:
         state
-        best
+        best: None: no epoch is better than the state's own
         before: checksums of the parameters at the running update's start
         sizes
         progress
@@ -57,7 +57,7 @@ class Executor:
         self.way, self.lanes = way, way.lanes
         self.sizes = Sizes(labels="", **{"": 0})  # none yet
         self.state: Any = None
-        self.best: Best | None = None
+        self.best: Best | None = None  # of the lanes whose state is not the best epoch's
         self.before: PyTree = None
         self.after: PyTree = None
         """checksums of the parameters of lanes in which no update runs; None: not known"""
@@ -109,17 +109,17 @@ class Executor:
             refuse_types(f.traced(self.state, data), self.state)
             self.checked.add(self.sizes)
         self.state = f.begin(on, self.state, data)
-        self.best = f.start_of(on, self.best, self.state)
 
     def epoch(
         self, lanes: Sequence[int], number: int, data: PyTree, validation: PyTree, seen: Seen | None, *, base: bool
     ) -> tuple[PyTree, Fit]:
         """Epoch `number` and its validation in these lanes: what it came to, and how far the update is, by lane."""
         on, f = self.way.on(lanes), self.functions
+        if number and self.program.keeps and int(validation.size):  # any epoch is better than the start
+            self.keep(lanes)
         self.state, info = f.epoch(on, self.state, number, data, base=base)
         self.state = f.validate(on, self.state, validation, seen)
-        self.best = f.better(on, self.best, self.state)
-        jax.block_until_ready((self.state, self.best))
+        jax.block_until_ready(self.state)
         found: tuple[PyTree, Fit] = self.way.host((info, self.state.fit))
         return found
 
@@ -128,12 +128,24 @@ class Executor:
         found: Fit = self.way.host(self.state.fit)
         return found
 
+    def keep(self, lanes: Sequence[int]) -> None:
+        """Those of these lanes that are at their best epoch keep it, for the next one changes the state."""
+        better = self.fit().better
+        if best := [lane for lane in lanes if better[lane]]:
+            self.best = self.functions.keep(self.way.on(best), self.best, self.state)
+
+    def restore(self, lanes: Sequence[int]) -> None:
+        """The update goes back to its best epoch in those of these lanes that are not there."""
+        if self.best is None:
+            return
+        better = self.fit().better
+        if past := [lane for lane in lanes if not better[lane]]:
+            self.state = self.functions.restored(self.way.on(past), self.state, self.best)
+        self.best = self.best if self.lanes > 1 else None  # its buffers may be the state's, which are donated
+
     def end(self, lanes: Sequence[int], data: PyTree) -> None:
-        """The update ends in these lanes, with its best epoch."""
-        on = self.way.on(lanes)
-        self.state = self.functions.restored(on, self.state, self.best)
-        self.best = self.best if self.lanes > 1 else None  # its buffers are the state's, which are donated
-        self.state = self.functions.end(on, self.state, data)
+        """The update ends in these lanes."""
+        self.state = self.functions.end(self.way.on(lanes), self.state, data)
         jax.block_until_ready(self.state)
 
     def written(self) -> np.ndarray:
@@ -156,28 +168,25 @@ class Executor:
         self.put_learners({lane: base.learner for lane, base in bases.items()})
 
     def learners(self) -> Callable[[int], Learner]:
-        """(lane) -> its best learner, on the host."""
-        host = self.way.host((self.best or self.state).learner)
+        """(lane) -> its learner, on the host."""
+        host = self.way.host(self.state.learner)
         return lambda lane: jax.tree.map(lambda leaf: leaf[lane].copy(), host)
 
     def put_learners(self, learners: Mapping[int, Learner]) -> None:
-        """Writes the best learners of these lanes."""
+        """Writes the learners of these lanes."""
         if not learners:
             return
         if len(learners) == self.way.total:
             host = jax.tree.map(lambda *leaves: np.stack(leaves), *(learners[lane] for lane in sorted(learners)))
         else:
-            host = jax.tree.map(np.array, self.way.host((self.best or self.state).learner))
+            host = jax.tree.map(np.array, self.way.host(self.state.learner))
             for lane, learner in learners.items():
 
                 def put(all_lanes: np.ndarray, own: np.ndarray, lane: int = lane) -> None:
                     all_lanes[lane] = own
 
                 jax.tree.map(put, host, learner)
-        if self.best is None:
-            self.state = self.state._replace(learner=self.way.device(host))
-        else:
-            self.best = self.best._replace(learner=self.way.device(host))
+        self.state = self.state._replace(learner=self.way.device(host))
 
     # -- tests -----------------------------------------------------------------------------------------------------
 

@@ -232,7 +232,8 @@ class Lanes:
         state = f.init()
         if not found:
             return Kept(state, None, None)
-        host = self.host((state[:3], f.start_of(off, None, state), f.sums(state)))
+        best = f.keep(off, None, state) if any(own.best is not None for own in found.values()) else None
+        host = self.host((state[:3], best, f.sums(state)))
         for lane, own in found.items():
 
             def put(all_lanes: np.ndarray, own: np.ndarray, lane: int = lane) -> None:
@@ -241,7 +242,7 @@ class Lanes:
 
             theirs = own.state[:3], own.best, own.before  # all but the key, which the seed gives
             for all_lanes, kept in zip(host, theirs, strict=True):
-                if kept is not None:  # between two increments there is no best epoch
+                if kept is not None:  # between two increments there are no checksums, and often no best epoch
                     jax.tree.map(put, all_lanes, jax.device_get(kept))
         parts, best, before = self.device(host)
         return Kept(State(parts[0], parts[1], parts[2], state.key), best, before)
@@ -275,22 +276,15 @@ class Bound:
         """The checksums at an update's start, those `before` for lanes that are off."""
         return sums if before is None else self.functions.noted(self.numbers, on, before, sums)
 
-    def start_of(self, on: Any, best: Best | None, state: State) -> Best | None:
-        """The best epoch before the first; lanes that are off keep theirs."""
-        if not self.program.keeps:
-            return None
+    def keep(self, on: Any, best: Best | None, state: State) -> Best:
+        """The best epoch, which is the state's in the lanes that are on; the others keep theirs."""
         new = Best(state.learner, state.strategy)
-        kept: Best = self.functions.noted(self.numbers, on, new if best is None else best, new)
+        f, numbers = self.functions, self.numbers
+        kept: Best = f.noted(numbers, on, new, new) if best is None else f.better(numbers, on, best, state)
         return kept
 
-    def better(self, on: Any, best: Best | None, state: State) -> Best | None:
-        """The best epoch after a validation."""
-        return None if best is None else self.functions.better(self.numbers, on, best, state)
-
-    def restored(self, on: Any, state: State, best: Best | None) -> State:
+    def restored(self, on: Any, state: State, best: Best) -> State:
         """The state as its best epoch left it, in the lanes that are on."""
-        if best is None:
-            return state
         return restored(state, self.functions.noted(self.numbers, on, Best(state.learner, state.strategy), best))
 
     def restart(self, on: Any, state: State, data: PyTree) -> State:

@@ -224,6 +224,8 @@ class Run:
             self.clock(lanes, training=False)
         if not lanes:
             return
+        executor.restore(lanes)
+        self.clock(lanes)
         if t == 0:
             self.leave([lane for lane in lanes if lane not in taken], fit)
             self.clock(lanes, training=False)
