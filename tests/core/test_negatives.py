@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from incremental.core.negatives import BLOCK, draw, drawn, proposal
+from incremental.core.negatives import BLOCK, SHARE, draw, drawn, nothing, powers, proposal
 from incremental.core.types import Batch, Catalogue, Learner
 from incremental.errors import UserError
 from incremental.heads.bpr import bpr
@@ -73,7 +73,7 @@ def test_shares_hold_across_blocks_of_the_running_sums() -> None:
     rng = np.random.default_rng(0)
     weight = rng.gamma(0.5, size=3 * BLOCK + 5).astype(np.float32)
     seen = rng.random(len(weight)) < 0.4
-    made = proposal(jax.numpy.asarray(weight), jax.numpy.asarray(seen))
+    made = proposal(jax.numpy.asarray(weight), jax.numpy.asarray(seen), nothing(len(seen)))
     items, log_q = (np.asarray(part) for part in draw(made, 1 << 18, jax.random.key(0)))
     q = np.where(seen, weight, 0.0) / weight[seen].sum(dtype=np.float64)
     np.testing.assert_allclose(log_q, np.log(q[items]), rtol=1e-4)
@@ -85,7 +85,7 @@ def test_shares_hold_across_blocks_of_the_running_sums() -> None:
 @pytest.mark.parametrize("size", [1, 5, 64, BLOCK + 3])
 def test_a_draw_is_the_first_item_whose_running_sum_is_above_it(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In its block: the inverse of the sums, found by numpy. The search is written in two ways."""
-    made = proposal(jax.numpy.arange(1.0, size + 1), jax.numpy.ones(size, bool))
+    made = proposal(jax.numpy.arange(1.0, size + 1), jax.numpy.ones(size, bool), nothing(size))
     key = jax.random.key(size)
     of_block, of_place = np.asarray(jax.random.uniform(key, (2, NUMBER)))
     sums, blocks = np.asarray(made.within), np.asarray(made.blocks)
@@ -97,12 +97,37 @@ def test_a_draw_is_the_first_item_whose_running_sum_is_above_it(size: int, monke
         np.testing.assert_array_equal(items, np.minimum(block * BLOCK + np.array(place), size - 1))
 
 
+def test_what_the_last_proposal_was_changes_nothing() -> None:
+    """Its candidates are taken over only where they are the same ones."""
+    rng, made = np.random.default_rng(0), jax.jit(proposal)
+    weight, seen = rng.gamma(0.5, size=40).astype(np.float32), rng.random(40) < 0.5
+    alone = made(weight, seen, nothing(40))
+    first, second = alone.items[:2]
+    swapped = alone._replace(items=alone.items.at[:2].set((second, first)))  # by which they are seen to be taken over
+    np.testing.assert_array_equal(made(weight, seen, swapped).items, swapped.items)
+    for other in (~seen, np.roll(seen, 1), seen | True):
+        last = made(weight[::-1], other, nothing(40))
+        for found, wanted in zip(made(weight, seen, last), alone, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("last", [3.0, 2.5, 1e6])
+def test_powers_that_are_looked_up_are_those_that_are_computed(last: float) -> None:
+    """Bit for bit; where all are whole numbers and few, where one is not, and where one is large."""
+    events = np.random.default_rng(0).geometric(0.01, SHARE * BLOCK).astype(np.float32)
+    events[:2] = last, 0.0
+    for power in (0.75, 0.3):
+        found, computed = jax.jit(lambda events, power=power: (powers(events, power), powers(events[1:], power)))(events)
+        np.testing.assert_array_equal(found[1:], computed)
+        assert found[0] == jax.numpy.float32(last) ** power
+
+
 @pytest.mark.slow
 def test_a_catalogue_of_ten_million_items_is_drawn_from_evenly() -> None:
     """A running sum over 10^7 weights in float32 would leave out whole items and favour others."""
     size = 10_000_000
     seen = jax.numpy.arange(size) % 2 == 1  # the first is padding
-    made = jax.jit(proposal)(jax.numpy.ones(size), seen)
+    made = jax.jit(proposal)(jax.numpy.ones(size), seen, nothing(size))
     items, log_q = (np.asarray(part) for part in jax.jit(draw, static_argnums=1)(made, 1 << 20, jax.random.key(0)))
     assert (items % 2 == 1).all()
     np.testing.assert_allclose(log_q, -np.log(size / 2), rtol=1e-6)
