@@ -318,6 +318,36 @@ def test_parameters_written_are_those_that_changed(monkeypatch: pytest.MonkeyPat
     assert len(taken) == len(result.costs) + len(set(taken))
 
 
+def test_a_best_epoch_is_copied_only_where_another_one_changes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep, restored, told = Bound.keep, Bound.restored, list[str]()
+
+    def noted(name: str, own: Callable[..., Any]) -> Callable[..., Any]:
+        def called(bound: Bound, *given: Any) -> Any:
+            if not isinstance(jax.tree.leaves(given)[0], jax.ShapeDtypeStruct):  # to compile ahead
+                told.append(name)
+            return own(bound, *given)
+
+        return called
+
+    monkeypatch.setattr(Bound, "keep", noted("keep", keep))
+    monkeypatch.setattr(Bound, "restored", noted("restored", restored))
+
+    def expected(values: list[float | None]) -> list[str]:
+        """Of an update by its epochs' validation values."""
+        if (given := [each for each in values if each is not None]) != values:
+            return []  # nothing was validated, and the last epoch stays
+        best = [e for e, own in enumerate(given) if own > max([-1.0, *given[:e]])]
+        copies = ["keep" for e in best if e < len(given) - 1]
+        return copies if best[-1] == len(given) - 1 else [*copies, "restored"]
+
+    for stream in (lab.stream(), lab.stream(until=1, validation=0.0)):
+        told.clear()
+        epochs = [event.epoch for event in lab.events(lab.build(PLAIN), stream) if isinstance(event, EpochDone)]
+        updates = {t: [each.validation for each in epochs if each.increment == t] for t in range(len(stream))}
+        assert told == [name for values in updates.values() for name in expected(values)]
+        assert ("restored" in told) == stream.validation.any()  # otherwise the test would show nothing
+
+
 # -- starting afresh ------------------------------------------------------------------------------------------------
 
 
