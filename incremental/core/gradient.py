@@ -93,7 +93,6 @@ class Arrangement(NamedTuple):
 
 
 USERS = "users-"  # before a metric's name
-LARGE = 1 << 28  # bytes of scores that a test holds at once, whatever a training step has
 
 
 def make(
@@ -115,11 +114,11 @@ def make(
     last batch of few rows as beside a full one. The base part is plain training: strategies keep their books there
     (`incremental.core.strategy.books`), those that are `early` and the head's own act. `cutoffs` are the K's whose
     recommendations `rank` counts. A test ranks `rank_batch_size` rows at once; None: 256, but where the scores of so
-    many are large (`LARGE`) no more than a training step has. Without `fallback` examples of which the model knows
-    nothing are scored as all others, in place of by the items' counts.
+    many are large fewer, and no more than a training step has (`ranking.at_once`). Without `fallback` examples of which
+    the model knows nothing are scored as all others, in place of by the items' counts.
     """
     if rank_batch_size is None:
-        rank_batch_size = 256 if 4 * 256 * sizes.slots <= LARGE else min(256, training.batch_size)
+        rank_batch_size = ranking.at_once(sizes.slots, training.batch_size)
     if (training.sharing == "prefix") != (problem.sequence is not None):
         raise UserError(
             f"training.sharing={training.sharing}, but the problem was made with another: give the functions `problem` "

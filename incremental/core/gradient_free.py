@@ -8,7 +8,7 @@ from jax import Array
 
 from incremental.core.precision import multiplying
 from incremental.core.program import Program
-from incremental.core.ranking import Known, known, rankable, ranker, ranker_of_one
+from incremental.core.ranking import Known, at_once, known, rankable, ranker, ranker_of_one
 from incremental.core.spec import Input, Sizes, of_kinds
 from incremental.core.steps import count_arrivals, empty_catalogue, fresh_fit
 from incremental.core.types import Data, Info, Learner, Params, Seen, State
@@ -22,7 +22,7 @@ def gradient_free(
     absorb: Callable[[Params, Data], Params],
     scores: Callable[[Params, dict[str, Array]], Array],
     cutoffs: tuple[int, ...] = (),
-    rank_batch_size: int = 256,
+    rank_batch_size: int | None = None,
     known: Known = known,
     alike: bool = False,
     report: Callable[[Params], dict[str, Array]] = lambda _params: {},
@@ -32,7 +32,8 @@ def gradient_free(
     Nothing stops early here: the data are all events that arrived since the last update, each once, those of the
     validation part too, as `data.rows`, and by their ids as `data.events` and `data.arrived`. Examples that are not
     `known` score by the number of training events of each item. `alike`: scores are the same for every example, which a
-    test then ranks once. `report(params)`: what the model has to say after an update, scalars by "NAME/KEY".
+    test then ranks once. `report(params)`: what the model has to say after an update, scalars by "NAME/KEY". A test
+    ranks `rank_batch_size` rows at once; None: `ranking.at_once`.
     """
 
     def draw_learner() -> Learner:
@@ -67,7 +68,8 @@ def gradient_free(
         return state._replace(fit=fresh_fit())
 
     ranked = rankable(lambda state, rows: scores(state.learner.params, rows), of_kinds(inputs, sizes), known)
-    own = partial(ranker_of_one if alike else ranker, ranked, batch_size=rank_batch_size, cutoffs=cutoffs)
+    rows = at_once(sizes.slots) if rank_batch_size is None else rank_batch_size
+    own = partial(ranker_of_one if alike else ranker, ranked, batch_size=rows, cutoffs=cutoffs)
     program = Program(
         init=start,
         restart=restart,

@@ -14,7 +14,20 @@ Scores = Callable[[State, dict[str, Array]], Array]
 Known = Callable[[Catalogue, dict[str, Array], Mapping[str, Input]], Array]
 
 CLASSES = 128  # a catalogue of so few is one of classes: their scores are kept
+ROWS, LEAST = 256, 32  # that a test ranks at once
+LARGE = 1 << 28  # bytes of their scores
 BLOCK = 4, 16  # items whose maximum is taken first: 4 vector registers of 16 numbers
+
+
+def at_once(slots: int, most: int = ROWS) -> int:
+    """How many examples a test ranks at once: 256, or as many as have `LARGE` bytes of scores for `slots` items, but 32
+    at least and then `most` at most.
+
+    The last batch costs as much as a full one, so that smaller ones are better for tests of few examples. With so many
+    items they cost no more an example.
+    """
+    fit = max(LARGE // (4 * slots) // LEAST, 1) * LEAST
+    return ROWS if fit >= ROWS else min(fit, most)
 
 
 def known(catalogue: Catalogue, inputs: dict[str, Array], spec: Mapping[str, Input]) -> Array:

@@ -545,13 +545,13 @@ def test_a_problem_covers_its_capacity() -> None:
     assert jax.eval_shape(tiny.loss, params, outputs, rows).shape == (2,)
 
 
-@pytest.mark.parametrize(("slots", "batch_size", "rows"), [(128, 32, 256), (256, 32, 32), (256, 512, 256)])
+@pytest.mark.parametrize(("slots", "batch_size", "rows"), [(128, 32, 256), (256, 32, 32), (256, 512, 128)])
 def test_a_test_of_a_large_catalogue_ranks_no_more_rows_than_a_step_has(
     slots: int, batch_size: int, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
     monkeypatch.setattr(gradient, "ranker", lambda _scores, *, batch_size, **_: found.append(batch_size))
-    monkeypatch.setattr(gradient, "LARGE", 4 * 256 * 128)  # the scores of 256 rows for 128 items
+    monkeypatch.setattr(gradient.ranking, "LARGE", 4 * 256 * 128)  # the scores of 256 rows for 128 items
     sizes = Sizes(item=slots, user=128)
     own = problem(matrix_factorization(), full_softmax(), next_item(8), sizes)
     gradient.make(own, sgd(), training=gradient.training(batch_size=batch_size), sizes=sizes)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core import gradient_free as module
 from incremental.core.gradient_free import gradient_free
 from incremental.core.program import Program
 from incremental.core.spec import Input, Sizes
@@ -139,3 +140,12 @@ def test_what_baselines_count_is_the_number_of_events() -> None:
     first = len({*stream.interactions.user[kept]})  # of each user: it follows nothing
     counted = lab.run(lab.of_baseline(followed), stream).state.learner.params["weights"]
     assert counted.sum() == kept.sum() - first
+
+
+def test_a_test_of_a_large_catalogue_ranks_fewer_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    monkeypatch.setattr(module, "ranker", lambda _scores, *, batch_size, **_: found.append(batch_size))
+    for items in (1000, 10**6):
+        sizes = Sizes(item=items, user=4)
+        gradient_free(sizes=sizes, inputs=INPUTS, init=dict, absorb=lambda own, _: own, scores=lambda own, _: own["n"])
+    assert found == [256, 256, 64, 64]  # of increments, and of these with lists

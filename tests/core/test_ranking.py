@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from incremental.core.ranking import label_rank, rankable, ranker, ranker_of_one, top_k
+from incremental.core.ranking import at_once, label_rank, rankable, ranker, ranker_of_one, top_k
 from incremental.core.spec import Input
 from incremental.core.types import Batch, Catalogue, Data, Learner, Seen, State
 
@@ -207,3 +207,11 @@ def test_a_raw_score_that_is_not_a_number_does_not_reach_an_unknown_user(masked:
     raw = np.full((1, V), np.nan, np.float32)
     found = masked(state(raw, SEEN, EVENTS, np.zeros(W, bool)), {"user": np.array([3], np.int32)})
     np.testing.assert_array_equal(found, [np.where(SEEN, EVENTS, -np.inf)])
+
+
+@pytest.mark.parametrize(
+    ("slots", "most", "rows"),
+    [(1000, 8, 256), (1 << 18, 8, 256), (1 + (1 << 18), 256, 224), (10**6, 256, 64), (10**6, 8, 8), (10**8, 256, 32)],
+)
+def test_a_batch_of_a_test_has_fewer_rows_where_their_scores_are_large(slots: int, most: int, rows: int) -> None:
+    assert at_once(slots, most) == rows
