@@ -14,6 +14,7 @@ from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Catalogue, Data, Learner, Outputs
 
 BLOCK = 4096  # places whose weights are accumulated together
+CHUNK = 1 << 14  # items that are listed at once
 SHARE = 16  # of as many numbers as there are items the powers are looked up
 
 
@@ -34,17 +35,11 @@ class Proposal(NamedTuple):
 def proposal(weight: Array, candidates: Array, last: Proposal) -> Proposal:
     """Candidate i ([V] bool) is drawn with probability `weight` [V] float32 of i / Σ of all candidates'.
 
-    The `last` one lists its candidates, which are listed anew only where they are others.
+    The `last` one lists its candidates, and what is the same in the new list is taken over.
     """
     size, slot = candidates.sum(dtype=jnp.int32), jnp.arange(len(candidates), dtype=jnp.int32)
     same = (size == last.size) & (candidates[last.items] | (slot >= size)).all()
-
-    def listed() -> Array:
-        place = jnp.where(candidates, jnp.cumsum(candidates) - 1, len(slot) + slot)  # no two are equal
-        # Half the time of `nonzero`.
-        return jnp.zeros_like(slot).at[place].set(slot, mode="drop", unique_indices=True)
-
-    items = jax.lax.cond(same, lambda: last.items, listed)
+    items = jax.lax.cond(same, lambda: last.items, lambda: listed(candidates, last))
     weight = jnp.where(slot < size, weight[items], 0.0)
     within = jnp.cumsum(jnp.pad(weight, (0, -len(items) % BLOCK)).reshape(-1, BLOCK), axis=1)
     blocks = jnp.cumsum(within[:, -1])
@@ -76,6 +71,28 @@ def draw(proposal: Proposal, number: int, key: Array) -> tuple[Array, Array]:
         place = functools.reduce(lambda place, level: halve(jnp.int32(level), place), range(levels), place)
     place = jnp.minimum(first + place, jnp.maximum(proposal.size - 1, 0))  # sums are rounded
     return proposal.items[place], proposal.log_q[place]
+
+
+def listed(candidates: Array, last: Proposal) -> Array:
+    """[V] int32: the candidates in ascending order, then 0s, by the list of `last`.
+
+    It holds up to the first place where it does not; what comes behind is written anew, in chunks on a CPU, where a
+    scatter goes over its indices one by one. New items come last, so that this is little.
+    """
+    number, slot = len(candidates), jnp.arange(len(candidates), dtype=jnp.int32)
+    until = jnp.cumsum(candidates, dtype=jnp.int32)  # how many there are up to an item
+    holds = (slot < last.size) & candidates[last.items] & (until[last.items] == slot + 1)
+    first = jnp.argmin(jnp.append(holds, False)).astype(jnp.int32)
+    start = jnp.where(first > 0, last.items[jnp.maximum(first - 1, 0)] + 1, 0)
+    chunk = min(number, CHUNK) if jax.default_backend() == "cpu" else number
+
+    def write(i: Array, items: Array) -> Array:
+        own = jnp.minimum(i * chunk, number - chunk) + jnp.arange(chunk, dtype=jnp.int32)
+        place = jnp.where(candidates[own], until[own] - 1, number + own)  # no two are equal
+        return items.at[place].set(own, mode="drop", unique_indices=True)
+
+    items = jax.lax.fori_loop(start // chunk, -(-number // chunk), write, last.items)
+    return jnp.where(slot < until[-1], items, 0)
 
 
 def nothing(slots: int) -> Proposal:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from incremental.core import negatives
 from incremental.core.negatives import BLOCK, SHARE, draw, drawn, nothing, powers, proposal
 from incremental.core.types import Batch, Catalogue, Learner
 from incremental.errors import UserError
@@ -97,17 +98,21 @@ def test_a_draw_is_the_first_item_whose_running_sum_is_above_it(size: int, monke
         np.testing.assert_array_equal(items, np.minimum(block * BLOCK + np.array(place), size - 1))
 
 
-def test_what_the_last_proposal_was_changes_nothing() -> None:
-    """Its candidates are taken over only where they are the same ones."""
+def test_what_the_last_proposal_was_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its list is taken over only as far as it is the same one."""
+    monkeypatch.setattr(negatives, "CHUNK", 7)  # of 40 items
     rng, made = np.random.default_rng(0), jax.jit(proposal)
     weight, seen = rng.gamma(0.5, size=40).astype(np.float32), rng.random(40) < 0.5
     alone = made(weight, seen, nothing(40))
     first, second = alone.items[:2]
     swapped = alone._replace(items=alone.items.at[:2].set((second, first)))  # by which they are seen to be taken over
     np.testing.assert_array_equal(made(weight, seen, swapped).items, swapped.items)
-    for other in (~seen, np.roll(seen, 1), seen | True):
-        last = made(weight[::-1], other, nothing(40))
-        for found, wanted in zip(made(weight, seen, last), alone, strict=True):
+    first, last = np.flatnonzero(seen)[[0, -1]]
+    without = [seen & (np.arange(40) != each) for each in (first, 20, last)]
+    for other in (~seen, np.roll(seen, 1), seen | True, seen | (np.arange(40) > last), *without):
+        earlier = made(weight[::-1], other, nothing(40))
+        np.testing.assert_array_equal(earlier.items[: other.sum()], np.flatnonzero(other))
+        for found, wanted in zip(made(weight, seen, earlier), alone, strict=True):
             np.testing.assert_array_equal(found, wanted)
 
 
