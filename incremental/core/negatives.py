@@ -37,6 +37,7 @@ def proposal(weight: Array, candidates: Array, last: Proposal) -> Proposal:
 
     The `last` one lists its candidates, and what is the same in the new list is taken over.
     """
+    candidates = jnp.asarray(candidates)
     size, slot = candidates.sum(dtype=jnp.int32), jnp.arange(len(candidates), dtype=jnp.int32)
     same = (size == last.size) & (candidates[last.items] | (slot >= size)).all()
     items = jax.lax.cond(same, lambda: last.items, lambda: listed(candidates, last))
