@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from incremental.core.spec import Sizes
 from incremental.core.types import Data, Memory, PyTree, State
@@ -59,9 +61,7 @@ def _visible(path: Path) -> PyTree:
 def lanes_and_growth(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
     """Both laws in one program; only where they break are they looked at apart."""
     try:
-        program = subject.program(subject.floats, LARGE)
-        first = jax.jit(lambda lanes: grow(jax.tree.map(lambda leaf: leaf[0], lanes), program))
-        grown = first(_lanes_at(subject, SMALL))
+        grown = _through_small_lanes(subject, paths[0].ended)
         last = subject.compiled(LARGE)[1](subject.floats, grown, subject.data[2])
         if gap_between(last.ended.learner.params, paths[-1].ended.learner.params) <= TOLERANCE:
             return
@@ -71,9 +71,56 @@ def lanes_and_growth(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
     yield from _growth(subject, paths)
 
 
+def _through_small_lanes(subject: Subject, state: State) -> State:
+    """The state after increment 1, which it went through in small tables, beside the lane of another seed.
+
+    A state is the leading corner of one with more ids, so that a small one after the base part needs no program.
+    """
+    init, increment = subject.compiled(LARGE)
+    fresh = init(subject.floats, np.uint32(1))
+    other = increment(subject.floats, fresh, subject.data[0]).ended
+    small = jax.eval_shape(lambda floats, seed: subject.init(floats, seed, SMALL), subject.floats, np.uint32(0))
+
+    def lanes(like: Any, *leaves: Any) -> Any:
+        if jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(np.stack([np.asarray(jax.random.key_data(leaf)) for leaf in leaves]))
+        return np.stack([np.asarray(leaf)[_corner(like)] for leaf in leaves])
+
+    def one(floats: Mapping[str, Any], state: State, epoch: Array) -> State:
+        program, data = subject.program(floats, SMALL), subject.data[1]
+
+        def where(is_here: Array, then: State, state: State) -> State:
+            return jax.tree.map(lambda new, old: jnp.where(is_here, new, old), then, state)
+
+        state = where(epoch == 0, program.begin(state, data), state)
+        state, _ = program.run_epoch(state, data)
+        return where(epoch == EPOCHS - 1, program.end(state, data), state)
+
+    ended, run = jax.tree.map(lanes, small, state, other), jax.jit(jax.vmap(one, (0, 0, None)))
+    for epoch in range(EPOCHS):  # not a loop inside: under vmap it would be traced several times
+        ended = run(_twice(subject.floats), ended, np.int32(epoch))
+
+    def grown(like: Any, fresh: Any, leaf: Any) -> Any:
+        if jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
+            return state.key
+        whole = np.array(fresh)
+        whole[_corner(like)] = np.asarray(leaf)[0]
+        return whole
+
+    return jax.tree.map(grown, small, init(subject.floats, np.uint32(0)), ended)
+
+
+def _corner(leaf: Any) -> tuple[slice, ...]:
+    return tuple(slice(n) for n in leaf.shape)
+
+
+def _twice(floats: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: np.stack([value, value]) for name, value in floats.items()}
+
+
 def _lanes_at(subject: Subject, sizes: Sizes) -> State:
     """Two lanes after increments 0 and 1, each function of the program under jax.vmap, as a packed sweep has it."""
-    floats = jax.tree.map(lambda value: np.stack([value, value]), subject.floats)
+    floats = _twice(subject.floats)
 
     @functools.cache
     def lanes(name: str) -> Callable[..., Any]:
