@@ -25,13 +25,21 @@ def trace(
     made: Callable[[Any], Strategy], model: str, head: Callable[[], Head], *, rows: Any = "dense", name: str = "it"
 ) -> None:
     """An increment of a model of `MODELS`, traced and not compiled; raises what a run would."""
+    trace_all({name: made}, model, head, rows=rows)
+
+
+def trace_all(
+    made: Mapping[str, Callable[[Any], Strategy]], model: str, head: Callable[[], Head], *, rows: Any = "dense"
+) -> None:
+    """The same of several strategies side by side."""
     own = MODELS[model]()
 
     def at(side: Mapping[str, Any]) -> Program:
         tiny = problem(own, head(), next_item(HISTORY), LARGE)
         if own.graph is not None:
             tiny = on_edges(tiny, own.graph, side[EDGES])
-        return make(tiny, adam(), {name: made(tiny)}, sizes=LARGE, training=training(batch_size=4, rows=rows))
+        parts = {name: factory(tiny) for name, factory in made.items()}
+        return make(tiny, adam(), parts, sizes=LARGE, training=training(batch_size=4, rows=rows))
 
     data = Subject(lambda _problem: Strategy(), {}, own).data[1]
     if own.graph is None:

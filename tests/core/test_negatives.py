@@ -74,8 +74,8 @@ def test_shares_hold_across_blocks_of_the_running_sums() -> None:
     rng = np.random.default_rng(0)
     weight = rng.gamma(0.5, size=3 * BLOCK + 5).astype(np.float32)
     seen = rng.random(len(weight)) < 0.4
-    made = proposal(jax.numpy.asarray(weight), jax.numpy.asarray(seen), nothing(len(seen)))
-    items, log_q = (np.asarray(part) for part in draw(made, 1 << 18, jax.random.key(0)))
+    many = jax.jit(lambda weight, seen: draw(proposal(weight, seen, nothing(len(seen))), 1 << 18, jax.random.key(0)))
+    items, log_q = (np.asarray(part) for part in many(weight, seen))
     q = np.where(seen, weight, 0.0) / weight[seen].sum(dtype=np.float64)
     np.testing.assert_allclose(log_q, np.log(q[items]), rtol=1e-4)
     group = np.arange(len(weight)) % 97  # enough draws of each
@@ -86,15 +86,22 @@ def test_shares_hold_across_blocks_of_the_running_sums() -> None:
 @pytest.mark.parametrize("size", [1, 5, 64, BLOCK + 3])
 def test_a_draw_is_the_first_item_whose_running_sum_is_above_it(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In its block: the inverse of the sums, found by numpy. The search is written in two ways."""
-    made = proposal(jax.numpy.arange(1.0, size + 1), jax.numpy.ones(size, bool), nothing(size))
-    key = jax.random.key(size)
-    of_block, of_place = np.asarray(jax.random.uniform(key, (2, NUMBER)))
-    sums, blocks = np.asarray(made.within), np.asarray(made.blocks)
+
+    @jax.jit
+    def by_both(weight: Any) -> Any:
+        key, made, found = jax.random.key(size), proposal(weight, weight > 0, nothing(size)), []
+        for backend in ("cpu", "gpu"):
+            monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+            found.append(draw(made, NUMBER, key)[0])
+        monkeypatch.undo()
+        return jax.random.uniform(key, (2, NUMBER)), made.within, made.blocks, found
+
+    weight = np.arange(1, size + 1, dtype=np.float32)
+    (of_block, of_place), sums, blocks, found = jax.tree.map(np.asarray, by_both(weight))
     block = np.searchsorted(blocks, of_block * blocks[-1], side="right")
     place = [np.searchsorted(sums[b], u * sums[b, -1], side="right") for b, u in zip(block, of_place, strict=True)]
-    for backend in ("cpu", "gpu"):
-        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
-        items, _ = jax.jit(lambda: draw(made, NUMBER, key))()
+    assert len(found) == 2
+    for items in found:
         np.testing.assert_array_equal(items, np.minimum(block * BLOCK + np.array(place), size - 1))
 
 

@@ -24,11 +24,14 @@ def histories(lengths: Any) -> Any:
     return np.where(np.arange(L) >= L - np.asarray(lengths)[:, None], items, 0).astype(np.int32)
 
 
+in_room = jax.jit(lambda history, lengths: packed(history, lengths, ROOM // L))
+
+
 @settings(max_examples=15)
 @given(FITTING)
 def test_packed_tokens_are_the_histories_in_order(lengths: Any) -> None:
     history = histories(lengths)
-    tokens = packed(history, jnp.asarray(lengths), ROOM // L)
+    tokens = in_room(history, np.asarray(lengths, np.int32))
     item, place, row = (np.asarray(ids).ravel() for ids in tokens[:3])
     rows, places = np.nonzero(history)
     np.testing.assert_array_equal(item, np.pad(history[rows, places], (0, ROOM - len(rows))))
@@ -43,14 +46,19 @@ def test_packed_tokens_are_the_histories_in_order(lengths: Any) -> None:
     np.testing.assert_array_equal(place[np.asarray(tokens.last)][known], L - 1)
 
 
-@pytest.mark.parametrize("layout", [padded, lambda history: packed(history, (history > 0).sum(1), ROOM // L)])
+@pytest.mark.parametrize("layout", [padded, lambda history: in_room(history, (history > 0).sum(1))])
 def test_a_token_looks_at_all_of_its_own_past_and_at_nothing_else(layout: Any) -> None:
     history = histories(np.random.default_rng(2).permutation(FULL))
-    tokens = layout(history)
-    # Every token's name: its history and place, as one number; padding is -1.
-    name = jnp.where(tokens.item > 0, tokens.row * L + tokens.place, -1)
-    seen = np.where(tokens.allowed(), np.asarray(tokens.past(name + 1) - 1)[:, None, :], -1)
-    for own, others in zip(np.asarray(name).ravel(), seen.reshape(-1, seen.shape[-1]), strict=True):
+
+    @jax.jit
+    def names(history: Any) -> Any:
+        """Every token's: its history and place, as one number, padding is -1; and those of the tokens it looks at."""
+        tokens = layout(history)
+        name = jnp.where(tokens.item > 0, tokens.row * L + tokens.place, -1)
+        return name, jnp.where(tokens.allowed(), (tokens.past(name + 1) - 1)[:, None, :], -1)
+
+    name, seen = map(np.asarray, names(history))
+    for own, others in zip(name.ravel(), seen.reshape(-1, seen.shape[-1]), strict=True):
         if own >= 0:
             row, place = divmod(own, L)
             first = L - (history[row] > 0).sum()
@@ -94,19 +102,27 @@ def tell(tokens: Tokens, key: Any) -> Any:
     return jnp.stack([jnp.full(len(tokens.known), float(len(tokens.item))), jax.random.uniform(key, (B,))], 1)
 
 
+@jax.jit
+def told_by_tokens(history: Any) -> Any:
+    return by_tokens(tell, history, jax.random.key(0))
+
+
 @pytest.mark.parametrize(
     ("lengths", "blocks"), [(FULL, ROOM // L), ([*FULL[:-1], 2], B), (LONG, B), ([0] * B, ROOM // L)]
 )
 def test_a_batch_that_does_not_fit_is_padded(lengths: list[int], blocks: int) -> None:
-    told = jax.jit(lambda history: by_tokens(tell, history, jax.random.key(0)))(histories(lengths))
+    told = told_by_tokens(histories(lengths))
     np.testing.assert_array_equal(told[:, 0], blocks)
     assert len(set(np.asarray(told[:, 1]))) == B
+
+
+told_in_lanes = jax.jit(jax.vmap(told_by_tokens))
 
 
 @pytest.mark.parametrize(("second", "blocks"), [(FULL[::-1], ROOM // L), (LONG, B)])
 def test_lanes_choose_together(second: list[int], blocks: int) -> None:
     lanes = np.stack([histories(FULL), histories(second)])
-    told = jax.jit(jax.vmap(lambda history: by_tokens(tell, history, jax.random.key(0))))(lanes)
+    told = told_in_lanes(lanes)
     np.testing.assert_array_equal(told[:, :, 0], blocks)
     branches = jax.make_jaxpr(jax.vmap(lambda history: by_tokens(tell, history, jax.random.key(0))))(lanes)
     assert "cond[" in str(branches)  # under vmap a cond on a lane's own value becomes a select: both branches run

@@ -112,16 +112,19 @@ def program_of(model: Model, sharing: Any, parts: Any = MappingProxyType({}), ro
     return make(own, sgd(learning_rate=0.3), named, sizes=SIZES, training=chosen)
 
 
-def trained(program: Program) -> State:
-    """Two increments after the base part, of two epochs each."""
-    begin, epoch, end = jax.jit(program.begin), jax.jit(program.run_epoch), jax.jit(program.end)
-    state = jax.jit(program.init)(jax.random.key(0))
-    for t in range(3):
-        state = begin(state, update(t))
-        for _ in range(2):
-            state = epoch(state, update(t))[0]
-        state = end(state, update(t))
-    return state
+def trained(*programs: Program) -> list[State]:
+    """Two increments after the base part, of two epochs each, by each program's epochs; all else is the first one's."""
+    init, begin, end = (jax.jit(function) for function in (programs[0].init, programs[0].begin, programs[0].end))
+    states = []
+    for program in programs:
+        state, epoch = init(jax.random.key(0)), jax.jit(program.run_epoch)
+        for t in range(3):
+            state = begin(state, update(t))
+            for _ in range(2):
+                state = epoch(state, update(t))[0]
+            state = end(state, update(t))
+        states.append(state)
+    return states
 
 
 @pytest.fixture
@@ -139,7 +142,7 @@ def one_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("one_order")
 def test_every_kind_of_strategy_trains_as_on_separate_histories() -> None:
-    states = [trained(program_of(CAUSAL, sharing, EVERY)) for sharing in ("none", "prefix")]
+    states = [state for sharing in ("none", "prefix") for state in trained(program_of(CAUSAL, sharing, EVERY))]
     lab.assert_close(*states, rtol=2e-4, atol=2e-5)
 
 
@@ -156,7 +159,7 @@ def test_compact_rows_train_as_whole_tables(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(compaction, "SHARE", 100)
     monkeypatch.setattr(compaction, "different", noted)
-    states = [trained(program_of(CAUSAL, "prefix", ON_ROWS, rows)) for rows in ("dense", "compact")]
+    states = trained(*(program_of(CAUSAL, "prefix", ON_ROWS, rows) for rows in ("dense", "compact")))
     lab.assert_close(*states, rtol=1e-5, atol=1e-6)
     assert {*fits} == {True, False}
 
@@ -170,7 +173,8 @@ def test_lanes_and_devices_train_as_one_alone(monkeypatch: pytest.MonkeyPatch) -
     def run(program: Program) -> Any:
         return lambda key: program.run_epoch(program.begin(program.init(key), data), data)[0].learner.params
 
-    alone = [jax.jit(run(program))(key) for key in keys]
+    by_itself = jax.jit(run(program))
+    alone = [by_itself(key) for key in keys]
     together = jax.jit(jax.vmap(run(program)))(keys)
     for lane, own in enumerate(alone):
         lab.assert_close(jax.tree.map(lambda leaf, lane=lane: leaf[lane], together), own, rtol=1e-5, atol=1e-6)

@@ -23,7 +23,7 @@ from incremental.core.program import Program
 from incremental.core.sharding import sharded
 from incremental.core.spec import Sizes, next_item
 from incremental.core.tower import Tower, on_texts, reading
-from incremental.core.types import Batch, Problem
+from incremental.core.types import Batch, Problem, State
 from incremental.data.interactions import Table
 from incremental.data.stream import Stream, make_stream
 from incremental.data.text import hashed_words
@@ -33,7 +33,7 @@ from incremental.heads.full_softmax import full_softmax
 from incremental.models.matrix_factorization import matrix_factorization
 from incremental.models.sasrec import sasrec
 from incremental.models.text_items import Linear, text_items
-from incremental.run.alone import Build
+from incremental.run.alone import Build, Functions
 from incremental.run.capacity import grow
 from incremental.run.lanes import Lanes, Programs
 from incremental.run.progress import Result
@@ -169,15 +169,19 @@ def test_the_prefix_law() -> None:
         assert evaluation_differences(builds, stream(until=2), stream(), lab.FINETUNE, **run) == []
 
 
+def updated(f: Functions, state: State, t: int) -> State:
+    """The state after three epochs of increment t, without a validation."""
+    data, _ = lab.update_data(stream(), f.program, t)
+    state = f.begin(state, data)
+    for _ in range(3):
+        state, _ = f.run_epoch(state, data)
+    return f.end(state, data)
+
+
 def test_grown_equals_allocated_beforehand() -> None:
-    events, large = stream(), Sizes(item=144, user=144)
-    small = lab.functions(build()(lab.SIZES))
-    data = lambda f, t: lab.update_data(events, f.program, t)  # noqa: E731
-    f = lab.functions(build()(large))
-    grown, _ = lab.train(small, small.init(jax.random.key(0)), *data(small, 0))
-    grown, _ = lab.train(f, grow(grown, f.program), *data(f, 1))
-    whole, _ = lab.train(f, f.init(jax.random.key(0)), *data(f, 0))
-    whole, _ = lab.train(f, whole, *data(f, 1))
+    small, f = (lab.functions(build()(sizes)) for sizes in (lab.SIZES, Sizes(item=144, user=144)))
+    grown = updated(f, grow(updated(small, small.init(jax.random.key(0)), 0), f.program), 1)
+    whole = updated(f, updated(f, f.init(jax.random.key(0)), 0), 1)
     lab.assert_close(grown, whole, rtol=1e-4, atol=1e-5)
 
 
@@ -191,7 +195,8 @@ def test_a_lane_is_the_run_alone() -> None:
 
 @pytest.mark.parametrize("ids", [True, False])
 def test_a_compact_step_computes_the_batchs_items_only_and_does_what_the_dense_one_does(ids: bool) -> None:
-    """Under SGD, with replayed rows and their old hidden vectors; a batch has fewer ids than the tables rows."""
+    """Under SGD, with replayed rows and their old hidden vectors; a batch has fewer ids than the tables rows. The base
+    part's own epochs are looked at once."""
     model, sizes = text_items(model=matrix_factorization(width=4), ids=ids), Sizes(item=256, user=128)
     met: set[int] = set()
 
@@ -215,7 +220,7 @@ def test_a_compact_step_computes_the_batchs_items_only_and_does_what_the_dense_o
 
     def run(own: Any) -> Any:
         state = dense.init(jax.random.key(0))
-        for t, epoch in enumerate((own.base_epoch, own.run_epoch)):
+        for t, epoch in enumerate((own.base_epoch if ids else own.run_epoch, own.run_epoch)):
             data, _ = lab.update_data(stream(), dense.program, t)
             state = dense.begin(state, data)
             for _ in range(2):
@@ -230,8 +235,10 @@ def test_a_compact_step_computes_the_batchs_items_only_and_does_what_the_dense_o
 
 
 def test_over_devices_it_is_the_run_on_one() -> None:
-    spread = lab.run(lambda sizes: sharded(build()(sizes), layout(2, 2)), stream())
-    lab.assert_close(spread.state.learner.params, lab.run(build(), stream()).state.learner.params, rtol=1e-3, atol=1e-3)
+    one, spread = lab.functions(build()(lab.SIZES)), lab.functions(sharded(build()(lab.SIZES), layout(2, 2)))
+    ended = [updated(f, updated(f, f.init(jax.random.key(0)), 0), 1) for f in (one, spread)]
+    assert len(ended[1].learner.params["item"]["embedding"].sharding.device_set) == 4
+    lab.assert_close(*(state.learner.params for state in ended), rtol=1e-3, atol=1e-3)
 
 
 def two_kinds(text: Any = hashed_words(width=F)) -> Stream:
@@ -251,20 +258,18 @@ def two_kinds(text: Any = hashed_words(width=F)) -> Stream:
 def test_a_new_item_scores_from_its_text_before_its_first_interaction() -> None:
     """Of the 24 and then 36 candidates half are of the user's kind, and all of these are one item to the model."""
 
-    def cold(model: Model, listed: bool) -> list[float]:
-        if model.tower is None:
-            core = problem(model, full_softmax(), next_item(lab.HISTORY), lab.SIZES)
-            steps = training(batch_size=32, epochs=3, patience=0)
-            made = make(core, adam(learning_rate=0.03), sizes=lab.SIZES, training=steps, cutoffs=(12,))
-        else:
-            made = program(model, (), lab.SIZES, {}, (12,))
+    def cold(made: Program, listed: bool) -> list[float]:
         result = lab.run(lambda _: made, two_kinds(), metrics=("recall@12",), feed={"listed": listed})
         return [record.value for record in result.records if record.metric == "recall@12/cold_items"]
 
     model = matrix_factorization(width=8)
-    assert cold(text_items(model=model), listed=True) == [1.0, 1.0]
-    assert cold(text_items(model=model), listed=False) == [0.0, 0.0]
-    assert max(cold(model, listed=True)) < 0.8
+    by_text = program(text_items(model=model), (), lab.SIZES, {}, (12,))
+    assert cold(by_text, listed=True) == [1.0, 1.0]
+    assert cold(by_text, listed=False) == [0.0, 0.0]
+    core = problem(model, full_softmax(), next_item(lab.HISTORY), lab.SIZES)
+    steps = training(batch_size=32, epochs=3, patience=0)
+    by_ids = make(core, adam(learning_rate=0.03), sizes=lab.SIZES, training=steps, cutoffs=(12,))
+    assert max(cold(by_ids, listed=True)) < 0.8
 
 
 def test_items_that_are_left_out_cannot_be_listed() -> None:

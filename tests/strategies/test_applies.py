@@ -1,4 +1,5 @@
-"""The field's strategies beside SASRec and LightGCN: an increment of each pair is traced, or refused by name.
+"""The field's strategies beside SASRec and LightGCN: an increment of each model under all of them is traced, and the
+strategies that it cannot have are refused by name.
 
 Beside matrix factorisation each of them trains under the kit, in its own test.
 """
@@ -14,7 +15,7 @@ from incremental.errors import UserError
 from incremental.heads.bpr import bpr
 from incremental.heads.full_softmax import full_softmax
 from tests import lab
-from tests.applies import trace
+from tests.applies import trace, trace_all
 
 FIELD: dict[str, Callable[[Any], Strategy]] = {
     **{
@@ -31,17 +32,19 @@ REFUSED = {
     ("peso", "lightgcn"): r"the model has neither LoRA matrices nor dense kernels.*set strategies\.peso\.tables=true",
 }
 LONG = [("asmg of a GRU", "sasrec")]  # a GRU for each of many weights; "asmg" shows the same hooks
-PAIRS = [
-    pytest.param(name, model, marks=pytest.mark.slow if (name, model) in LONG else ())
-    for name in FIELD
-    for model in ("sasrec", "lightgcn")
-    if (name, model) not in REFUSED
-]
+HEADS: dict[str, Callable[[], Any]] = {"sasrec": full_softmax, "lightgcn": lambda: bpr(negatives=2)}
 
 
-@pytest.mark.parametrize(("strategy", "model"), PAIRS)
-def test_it_applies(strategy: str, model: str) -> None:
-    trace(FIELD[strategy], model, full_softmax if model == "sasrec" else lambda: bpr(negatives=2))
+@pytest.mark.parametrize("model", HEADS)
+def test_they_apply(model: str) -> None:
+    names = [name for name in FIELD if (name, model) not in [*REFUSED, *LONG]]
+    trace_all({name: FIELD[name] for name in names}, model, HEADS[model])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "model"), LONG)
+def test_what_is_long_to_trace_applies(strategy: str, model: str) -> None:
+    trace(FIELD[strategy], model, HEADS[model])
 
 
 @pytest.mark.parametrize(("strategy", "model"), REFUSED)
@@ -50,9 +53,9 @@ def test_a_model_is_refused_by_name(strategy: str, model: str) -> None:
         trace(FIELD[strategy], model, full_softmax)
 
 
-@pytest.mark.parametrize("strategy", ["peso on tables", "asmg", "asmg of a GRU"])
-def test_it_applies_to_compact_rows(strategy: str) -> None:
-    trace(FIELD[strategy], "mf", lambda: bpr(negatives=2), rows="compact")
+def test_some_apply_to_compact_rows() -> None:
+    some = {name: FIELD[name] for name in ("peso on tables", "asmg", "asmg of a GRU")}
+    trace_all(some, "mf", lambda: bpr(negatives=2), rows="compact")
 
 
 @pytest.mark.parametrize(("strategy", "read"), [("sa_caisr", "the scores"), ("graphsail", "its"), ("pisa", "its")])
