@@ -334,14 +334,13 @@ PROBLEM = Problem(NONE, NONE, NONE, NONE, {}, None, NONE, inputs=next_item(2).in
 
 
 def batch_of(labels: Any, **fields: Any) -> Batch:
-    n = len(labels)
-    inputs = {
-        "user": jnp.asarray(labels)[::-1],
-        "history": jnp.zeros((n, 2), jnp.int32).at[:, 1].set(jnp.asarray(labels) + 1),
-    }
-    return Batch(inputs, jnp.asarray(labels), jnp.ones(n), jnp.ones(n, bool), jnp.zeros(n, jnp.int32), **fields)
+    n, own = len(labels), np.array(labels, np.int32)
+    inputs = {"user": own[::-1], "history": np.stack([np.zeros(n, np.int32), own + 1], 1)}
+    fixed: Any = inputs, own, np.ones(n, np.float32), np.ones(n, bool), np.zeros(n, np.int32)
+    return Batch(*fixed, **fields)
 
 
+@jax.jit
 def found_in(batch: Batch) -> Any:
     """Ids, the batch with their places, and what the places hold: an id only where it is first."""
     ids = compaction.touched(batch, {"item": 100, "user": 90}, PROBLEM)
@@ -350,42 +349,54 @@ def found_in(batch: Batch) -> Any:
 
 def test_ids_are_found_wherever_a_batch_has_them_and_renamed_to_their_places() -> None:
     inner = batch_of([70, 9])
-    memory = {"agem": inner, "der": (jnp.array([3, 4]),), "none": None}
-    owner = jnp.array([50, 90, 50])
-    batch = batch_of([5, 9, 5], negatives=jnp.array([8, 8, 30]), memory=memory, owner=owner)
-    ids, named, found = jax.jit(found_in)(batch)
+    memory = {"agem": inner, "der": (np.array([3, 4]),), "none": None}
+    owner: Any = np.array([50, 90, 50])
+    batch = batch_of([5, 9, 5], negatives=np.array([8, 8, 30]), memory=memory, owner=owner)
+    ids, named, found = jax.tree.map(np.asarray, found_in(batch))
     assert set(ids) == {"item", "user"}
     assert np.asarray(ids["item"]).tolist() == [0, 0, 0, 0, 0, 0, 5, 5, 6, 6, 8, 8, 9, 9, 10, 10, 30, 70, 71]
     assert np.asarray(ids["user"]).tolist() == [0, 5, 5, 9, 9, 70]
-    found = jax.tree.map(np.asarray, found)
     for new, old in ((named, batch), (named.memory["agem"], inner)):
         np.testing.assert_array_equal(found["item"][new.labels], old.labels)
         np.testing.assert_array_equal(found["item"][new.inputs["history"]], old.inputs["history"])
         np.testing.assert_array_equal(found["user"][new.inputs["user"]], old.inputs["user"])
     np.testing.assert_array_equal(found["item"][named.negatives], batch.negatives)
-    own = batch._replace(negatives=jnp.array([[8], [8], [30]]))  # of each row: the same ids
-    again, named, _ = jax.jit(found_in)(own)
+    each: Any = np.array([[8], [8], [30]])
+    own = batch._replace(negatives=each)  # of each row: the same ids
+    again, named, _ = jax.tree.map(np.asarray, found_in(own))
     lab.assert_same(again, ids)
     np.testing.assert_array_equal(found["item"][named.negatives], own.negatives)
-    few, _ = compaction.different(own, {"item": 100, "user": 90}, PROBLEM)
+    few, _ = jax.eval_shape(lambda batch: compaction.different(batch, {"item": 100, "user": 90}, PROBLEM), own)
     assert len(few["item"]) == 1 + (3 + 1 + 3) + (2 + 1)  # a list's ids count by the eighth, negatives each
     lab.assert_same(named.memory["der"], memory["der"])  # places in the batch, not ids
     lab.assert_same(named.owner, owner)  # no table is read with it
 
 
 def test_rows_are_taken_once_and_put_back() -> None:
-    leaf, ids = jnp.arange(1.0, 9.0), {"item": jnp.array([0, 0, 3, 5, 5, 5])}
-    few = compaction.take(leaf, "item", ids)
-    assert np.asarray(few).tolist() == [1, 0, 4, 6, 0, 0]
-    np.testing.assert_array_equal(compaction.put(leaf, "item", few + 10, ids), [11, 2, 3, 14, 5, 16, 7, 8])
-    np.testing.assert_array_equal(compaction.take(leaf, "user", ids), leaf)
+    leaf, ids = np.arange(1, 9, dtype=np.float32), {"item": np.array([0, 0, 3, 5, 5, 5])}
+
+    @jax.jit
+    def taken_and_put(leaf: Any, ids: Any) -> Any:
+        few = compaction.take(leaf, "item", ids)
+        return few, compaction.put(leaf, "item", few + 10, ids), compaction.take(leaf, "user", ids)
+
+    few, whole, same = map(np.asarray, taken_and_put(leaf, ids))
+    assert few.tolist() == [1, 0, 4, 6, 0, 0]
+    np.testing.assert_array_equal(whole, [11, 2, 3, 14, 5, 16, 7, 8])
+    np.testing.assert_array_equal(same, leaf)
 
 
 def test_a_kind_with_no_more_rows_than_ids_keeps_its_ids() -> None:
     batch = batch_of([5, 9, 5])
-    ids = compaction.touched(batch, {"item": 11, "user": 4}, PROBLEM)
+
+    @jax.jit
+    def kept(batch: Batch) -> Any:
+        ids = compaction.touched(batch, {"item": 11, "user": 4}, PROBLEM)
+        return ids, compaction.renamed(batch, ids, PROBLEM).inputs["user"]
+
+    ids, users = kept(batch)
     assert set(ids) == {"item"}
-    lab.assert_same(compaction.renamed(batch, ids, PROBLEM).inputs["user"], batch.inputs["user"])
+    lab.assert_same(users, batch.inputs["user"])
 
 
 # -- refused -----------------------------------------------------------------------------------------------------------

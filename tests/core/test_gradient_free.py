@@ -77,12 +77,13 @@ def test_an_update_absorbs_once_and_counts_what_arrived(counting: Program) -> No
 
 def test_scores_rank_seen_items_only_and_fall_back_on_popularity(counting: Program) -> None:
     state, _ = updated(counting, counting.init(jax.random.key(0)), data([1, 2, 1], [3, 3, 5]))
-    scores = counting.scores(state, {"user": jnp.array([1, 3])})
+    users, tested = np.array([1, 3]), data([1, 3, 1], [3, 3, 4])
+    both = jax.jit(lambda state, tested: (counting.scores(state, {"user": users}), counting.rank(state, tested, None)))
+    scores, ranks = jax.tree.map(np.asarray, both(state, tested))
     inf = np.inf
     assert scores[0].tolist() == [-inf, -inf, -inf, -2, -inf, -1]
     assert scores[1].tolist() == [-inf, -inf, -inf, 2, -inf, 1]  # user 3 is unknown: events of each item
 
-    ranks = counting.rank(state, data([1, 3, 1], [3, 3, 4]), None)
     assert ranks.rank[:3].tolist() == [1, 0, inf]
     assert ranks.recommended.tolist() == [[0, 0, 0, 3, 0, 3]]
 

@@ -191,11 +191,11 @@ def test_a_schedule_begins_anew_with_each_increment_or_spans_the_stream() -> Non
     for span, factors in (("increment", [1.0, 0.5] * 3), ("stream", [1.0, 0.5, 0.0, 0.0, 0.0, 0.0])):
         for accumulate in (1, 2):
             tx = sgd(learning_rate=LR, schedule="linear", decay=2, span=span, accumulate=accumulate)  # type: ignore[arg-type]
-            state, moved = tx.init(START), []
+            state, moved, update = tx.init(START), [], jax.jit(tx.update)
             for step in range(6 * accumulate):
                 if step % (2 * accumulate) == 0:
                     state = restarted(state)
-                updates, state = tx.update(jnp.ones(3), state, START)
+                updates, state = update(np.ones(3, np.float32), state, START)
                 if step % accumulate == accumulate - 1:
                     moved.append(float(-updates[0] / LR))
             np.testing.assert_allclose(moved, factors, atol=1e-6)

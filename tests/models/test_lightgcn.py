@@ -21,13 +21,14 @@ from incremental.core.problem import problem
 from incremental.core.program import Program
 from incremental.core.spec import Sizes, next_item
 from incremental.core.tower import reading
-from incremental.core.types import Batch, Problem
+from incremental.core.types import Batch, Problem, State
 from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.heads.bpr import bpr
 from incremental.models.lightgcn import lightgcn
 from incremental.run import expected, loop
-from incremental.run.alone import Build
+from incremental.run.alone import Build, Functions
+from incremental.run.capacity import grow
 from incremental.run.executor import Snapshot
 from incremental.run.feed import Capacities, Feed
 from incremental.run.lanes import Lanes, Programs
@@ -228,16 +229,24 @@ def test_saved_restored_continued_is_uninterrupted() -> None:
 
 
 def test_grown_equals_allocated_beforehand() -> None:
-    parts = [[(f"{n % ids}", f"{n * 7 % ids}") for n in range(100)] for ids in (20, 50)]
-    tight, roomy = (Capacities(table=least, examples=256) for least in (8, 52))
-    results = [
-        lab.run(build("all", ()), lab.written(parts, validation=0.15), feed={"capacities": own})
-        for own in (tight, roomy)
-    ]
-    for one, other in zip(*(result.records for result in results), strict=True):
-        np.testing.assert_allclose(one.value, other.value, atol=1e-5, err_msg=one.metric)
-    lab.assert_close(*(result.state for result in results), rtol=1e-3, atol=1e-4)
-    assert Feed(lab.written(parts), capacities=tight).sizes(0)["user"] < 52
+    events = lab.written([[(f"{n % ids}", f"{n * 7 % ids}") for n in range(100)] for ids in (20, 50)])
+    own = {"capacities": Capacities(table=8, examples=256)}
+    feed = Feed(events, **own)
+    assert feed.sizes(0)["user"] < feed.sizes(1)["user"]
+    small, f = (lab.functions(build("all", ())(feed.sizes(t))) for t in (0, 1))
+
+    def updated(f: Functions, state: State, t: int) -> State:
+        data, _ = lab.update_data(events, f.program, t, **own)
+        state = f.begin(state, data)
+        for _ in range(3):
+            state, _ = f.run_epoch(state, data)
+        return f.end(state, data)
+
+    grown = grow(updated(small, small.init(jax.random.key(0)), 0), f.program)
+    whole = updated(f, f.init(jax.random.key(0)), 0)
+    _, tested, _ = feed.tests(f.program, KNOWN, 1, 0, jax.device_put, heldout=False)
+    np.testing.assert_array_equal(*(f.rank(state, tested, None).rank for state in (grown, whole)))
+    lab.assert_close(*(updated(f, state, 1) for state in (grown, whole)), rtol=1e-3, atol=1e-4)
 
 
 def test_a_lane_under_replay_and_ewc_is_the_run_alone() -> None:
