@@ -188,4 +188,4 @@ def test_a_fresh_start_is_refused_beside_it_and_a_mode_that_there_is_not(documen
 
 @pytest.mark.parametrize("mode", ["gru", pytest.param("linear", marks=pytest.mark.slow)])
 def test_the_laws_of_strategies(mode: str) -> None:
-    check_strategy(asmg, kind="policy", arguments={"mode": mode}, off={"rate": 0.0})
+    check_strategy(asmg, kind="policy", arguments={"mode": mode, "sets": 2}, off={"rate": 0.0})
