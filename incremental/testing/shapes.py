@@ -83,7 +83,8 @@ def _through_small_lanes(subject: Subject, state: State) -> State:
 
     def lanes(like: Any, *leaves: Any) -> Any:
         if jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(np.stack([np.asarray(jax.random.key_data(leaf)) for leaf in leaves]))
+            data = np.stack([np.asarray(jax.random.key_data(leaf)) for leaf in leaves])
+            return jax.random.wrap_key_data(jnp.asarray(data))
         return np.stack([np.asarray(leaf)[_corner(like)] for leaf in leaves])
 
     def one(floats: Mapping[str, Any], state: State, epoch: Array) -> State:
