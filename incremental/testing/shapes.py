@@ -103,7 +103,7 @@ def _through_small_lanes(subject: Subject, state: State) -> State:
 
     def grown(like: Any, fresh: Any, leaf: Any) -> Any:
         if jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
-            return state.key
+            return leaf[0]
         whole = np.array(fresh)
         whole[_corner(like)] = np.asarray(leaf)[0]
         return whole

@@ -77,7 +77,8 @@ def test_an_update_absorbs_once_and_counts_what_arrived(counting: Program) -> No
 
 def test_scores_rank_seen_items_only_and_fall_back_on_popularity(counting: Program) -> None:
     state, _ = updated(counting, counting.init(jax.random.key(0)), data([1, 2, 1], [3, 3, 5]))
-    users, tested = np.array([1, 3]), data([1, 3, 1], [3, 3, 4])
+    users: Any = np.array([1, 3])
+    tested = data([1, 3, 1], [3, 3, 4])
     both = jax.jit(lambda state, tested: (counting.scores(state, {"user": users}), counting.rank(state, tested, None)))
     scores, ranks = jax.tree.map(np.asarray, both(state, tested))
     inf = np.inf

@@ -230,13 +230,13 @@ def test_saved_restored_continued_is_uninterrupted() -> None:
 
 def test_grown_equals_allocated_beforehand() -> None:
     events = lab.written([[(f"{n % ids}", f"{n * 7 % ids}") for n in range(100)] for ids in (20, 50)])
-    own = {"capacities": Capacities(table=8, examples=256)}
-    feed = Feed(events, **own)
+    own = Capacities(table=8, examples=256)
+    feed = Feed(events, capacities=own)
     assert feed.sizes(0)["user"] < feed.sizes(1)["user"]
     small, f = (lab.functions(build("all", ())(feed.sizes(t))) for t in (0, 1))
 
     def updated(f: Functions, state: State, t: int) -> State:
-        data, _ = lab.update_data(events, f.program, t, **own)
+        data, _ = lab.update_data(events, f.program, t, capacities=own)
         state = f.begin(state, data)
         for _ in range(3):
             state, _ = f.run_epoch(state, data)
