@@ -126,8 +126,8 @@ def test_the_memory_has_a_share_of_each_class_and_finished_task(shown: Stream) -
     example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shown.trained(0).rows)
     problem = Problem(NONE, NONE, NONE, example, {}, NONE, NONE)
     part = variants.ring_agem(problem, tasks=3, each=4, rows=60)
-    end, batch = jax.jit(part.end), jax.jit(lambda state, key: part.batch(state, empty, key).memory)
     empty = Batch(*[NONE] * 5)
+    end, batch = jax.jit(part.end), jax.jit(lambda state, key: part.batch(state, empty, key).memory)
     state = part.init(NONE)
     for t in range(2):
         learner = Learner(NONE, NONE, NONE, jnp.int32(t))

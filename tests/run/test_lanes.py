@@ -169,12 +169,12 @@ def test_the_best_epoch_of_a_lane_that_is_off_stays() -> None:
     def start(state: State) -> Any:
         return bound.start_of(way.on([]), None, state)
 
-    found = [
-        bound.start_of(on, start(old), new).learner.params,
-        bound.better(on, start(old), new).learner.params,
-        bound.restored(on, old, start(new)).learner.params,
-        bound.begun(on, bound.sums(old), bound.sums(new)),
+    kept: list[Any] = [
+        bound.start_of(on, start(old), new),
+        bound.better(on, start(old), new),
+        bound.restored(on, old, start(new)),
     ]
+    found = [*(each.learner.params for each in kept), bound.begun(on, bound.sums(old), bound.sums(new))]
     states = [(old.learner.params, new.learner.params)] * 3
     for tree, pair in zip(found, [*states, (bound.sums(old), bound.sums(new))], strict=True):
         for leaf, before, after in zip(*(jax.tree.leaves(way.host(each)) for each in (tree, *pair)), strict=True):
