@@ -22,6 +22,7 @@ from incremental.core.strategy import Strategy
 from incremental.core.types import Problem
 from incremental.errors import UserError
 from incremental.run.feed import Feed
+from tests import lab
 from tests.app.test_experiment import SMALL, composed
 
 POPULARITY = {"_target_": "incremental.models.popularity.popularity"}
@@ -192,7 +193,7 @@ def test_a_killed_sweep_ends_with_the_table_of_the_runs_alone(
     wanted = ["seed=0,1", "optimizer.learning_rate=0.01,1e38"]
     line = [sys.executable, "-c", KILLED, *command(tmp_path / "packed", *wanted)[1:]]
     with monkeypatch.context() as patch:  # what it compiles is read below
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(jax.config.read("jax_compilation_cache_dir")))
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", lab._cache.name)
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]))
         assert subprocess.run(line, capture_output=True).returncode == -signal.SIGKILL
