@@ -22,6 +22,8 @@ FLAGS = (
     "--xla_force_host_platform_device_count=8"
 )
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
+# As the workers have the cores, threads of a small table's columns would wait for one another.
+os.environ.setdefault("POLARS_MAX_THREADS", "1")
 # Programs that tests have in common are compiled once, and kept for the next time; a folder a worker, for JAX does
 # not write entries atomically.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")

@@ -22,6 +22,7 @@ from incremental.run import checkpoint as saves
 SMALL = [
     "data.history=6",
     "model.width=8",
+    "model.blocks=1",
     "training.batch_size=32",
     "training.epochs=2",
     "training.patience=1",

@@ -1,6 +1,7 @@
 """The map of docs/house.md: an arrow of imports points downwards only, and no file is too long to be read at once."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,7 +44,10 @@ def imported(file: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names if alias.name in MODULES)
 
 
-ARROWS = {module: {*imported(file)} - {module} for module, file in MODULES.items()}
+@functools.cache
+def arrows() -> dict[str, set[str]]:
+    """By module, what it imports."""
+    return {module: {*imported(file)} - {module} for module, file in MODULES.items()}
 
 
 def folder(module: str) -> str | None:
@@ -54,7 +58,7 @@ def folder(module: str) -> str | None:
 
 def test_an_arrow_points_downwards_only() -> None:
     climbs = []
-    for module, others in ARROWS.items():
+    for module, others in arrows().items():
         own = folder(module)
         for other in others if own else ():
             theirs = folder(other)
@@ -69,11 +73,11 @@ def test_there_is_no_circle() -> None:
     def visit(module: str, path: tuple[str, ...]) -> None:
         assert module not in path, " -> ".join([*path, module])
         if module not in done:
-            for other in ARROWS.get(module, ()):
+            for other in arrows().get(module, ()):
                 visit(other, (*path, module))
             done.add(module)
 
-    for module in ARROWS:
+    for module in arrows():
         if folder(module):
             visit(module, ())
 

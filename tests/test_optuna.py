@@ -148,8 +148,8 @@ def written(path: Path, *, spoilt: bool) -> None:
 def test_the_reported_part_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     source = ["data=columns", "data.source.path=events.csv", "data.cut.increments=3"]
-    line = [override for override in SMALL if not override.startswith("data")]
-    line += ["data.history=8", "seed=0,1", f"{RATE}=tag(log,interval(0.0001,0.1))"]
+    line = [override for override in SMALL if not override.startswith(("data", "model"))]
+    line += ["data.history=8", "seed=0,1", "model=popularity", "model.decay=tag(log,interval(0.01,1))"]  # soon compiled
     line += ["hydra/sweeper=optuna", "hydra/launcher=packed"]
     line += ["hydra.sweeper.increments=2", "hydra.sweeper.trials=2", "hydra.sweeper.generation=2"]
     found = []
@@ -160,7 +160,8 @@ def test_the_reported_part_is_not_read(tmp_path: Path, monkeypatch: pytest.Monke
         cli.main()
         finished = read_runs([runs]).finished  # the directories' hashes differ: a file was changed
         tables = {
-            (run.seed, run.settings[RATE]): Path(run.directory or "", "evaluations.csv").read_text() for run in finished
+            (run.seed, run.settings["model.decay"]): Path(run.directory or "", "evaluations.csv").read_text()
+            for run in finished
         }
         own = [(trial.params, trial.value, trial.state.name) for trial in trials(runs)]
         found.append((own, tables, (runs / _core.CHOSEN).read_text()))
@@ -170,8 +171,10 @@ def test_the_reported_part_is_not_read(tmp_path: Path, monkeypatch: pytest.Monke
         assert run.increments == 2
         assert max(row[1] for row in run.evaluations) == 2
     # What is chosen is the best by the runs' own summaries, a mean over the seeds.
-    by_rate: dict[float, list[float]] = {}
+    by_decay: dict[float, list[float]] = {}
     for run in read_runs(["runs-False"]).finished:
-        by_rate.setdefault(float(str(run.settings[RATE])), []).append(run.metrics["ndcg@10"]["prequential"] or 0.0)
-    best = max(by_rate, key=lambda rate: sum(by_rate[rate]))
+        by_decay.setdefault(float(str(run.settings["model.decay"])), []).append(
+            run.metrics["ndcg@10"]["prequential"] or 0.0
+        )
+    best = max(by_decay, key=lambda decay: sum(by_decay[decay]))
     assert float(found[0][2].splitlines()[1].partition("=")[2]) == best

@@ -18,6 +18,7 @@ TINY = [
     "data.cut.increments=2",
     "model=matrix_factorization",
     "training.epochs=2",
+    "training.patience=0",
     "training.batch_size=64",
 ]
 SEARCH = "hydra.searchpath=[pkg://example_plugin.configs]"
@@ -41,7 +42,12 @@ def python(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedPro
     return subprocess.run(
         [sys.executable, "-S", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
+        env={
+            **os.environ,
+            "PYTHONPATH": path,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # what one command compiled the next one reads
+        },
         capture_output=True,
         text=True,
     )

@@ -8,7 +8,6 @@ import yaml
 
 from tests.test_configs import check, composed
 
-utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
 FILE = Path(__file__).parents[1] / "experiments" / "tuning" / "wandb.yaml"
 
 
@@ -19,6 +18,8 @@ def edges(parameter: dict[str, Any]) -> list[Any]:
 
 def agents(sweep: dict[str, Any], which: int) -> list[str]:
     """The command line of one trial, put together as `wandb agent` does."""
+    # Not above: each worker collects this file, and one of them needs what takes seconds to import.
+    utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
     given = {"args": {key: {"value": edges(own)[which]} for key, own in sweep["parameters"].items()}}
     made = {**utils.create_sweep_command_args(given), "env": ["/usr/bin/env"], "program": [sweep["program"]]}
     line: list[str] = []

@@ -57,18 +57,26 @@ def read(values: pl.Series, *, flags: bool = False) -> Read | None:
         if raw.any():
             expected = f"{EXPECTED}; the column has the type {values.dtype}, and these bytes are no text: {REMEDY}"
             return Read(written, raw, expected, none, none)
-    text = written.str.replace_all(AROUND, "")
-    pointed = text.str.contains(POINT).fill_null(False)
-    long = pointed & (text.set(~pointed, None).cast(pl.Float64).abs() >= 2.0**53).fill_null(False)
-    bad = long | text.str.contains(SCIENTIFIC).fill_null(False)
-    blank = (text != written).fill_null(False) & (text != "").fill_null(False)
-    text = text.str.replace(POINT, "${1}")
+    # In one query: each step as a series of its own would be a pass, which over a short column is mostly overhead.
+    cell, pointed = pl.col("text"), pl.col("pointed")
+    number, empty = pl.when(pointed).then(cell).cast(pl.Float64), cell == ""
+    found = (
+        pl.select(written=written)
+        .select("written", text=pl.col("written").str.replace_all(AROUND, ""))
+        .select("written", "text", pointed=cell.str.contains(POINT).fill_null(False))
+        .select(
+            pointed,
+            bad=(pointed & (number.abs() >= 2.0**53).fill_null(False)) | cell.str.contains(SCIENTIFIC).fill_null(False),
+            blank=((cell != pl.col("written")) & ~empty).fill_null(False),
+            text=pl.when(~empty).then(cell.str.replace(POINT, "${1}")),
+        )
+    )
     return Read(
-        text.set(text == "", None),
-        bad,
+        found["text"].rename(values.name),
+        found["bad"],
         f"an id with all its digits; this is a float, and ids may have become one: {REMEDY}",
-        blank,
-        pointed,
+        found["blank"],
+        found["pointed"],
     )
 
 
@@ -105,8 +113,9 @@ def _decoded(value: bytes | None) -> str | None:
 
 def missing(values: pl.Series, *, words: bool) -> pl.Series:
     """Of normal ids: bool [N], where there is none. `words`: what programs write where there is nothing is an id."""
-    empty = values.is_null()
-    return empty if words else (empty | values.is_in(WORDS)).fill_null(True)
+    if words:
+        return values.is_null()
+    return pl.select(values).select(pl.first().is_in(WORDS).fill_null(True)).to_series()
 
 
 def normal(one: str) -> str:

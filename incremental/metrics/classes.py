@@ -2,8 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
-from scipy.stats import rankdata
+import polars as pl
 
 Floats = npt.NDArray[np.float32]
 
@@ -35,7 +34,7 @@ def report(scores: Floats, labels: npt.NDArray[np.int32], names: list[str]) -> d
         found[f"precision/{name}"] = precision, predicted
         found[f"recall/{name}"] = _share(right, events), events
         found[f"f1/{name}"] = _share(2 * right, events + predicted), events
-        above = rankdata(_log_odds(finite, c))[own].sum() - events * (events + 1) / 2
+        above = pl.Series(_log_odds(finite, c)).rank().to_numpy()[own].sum() - events * (events + 1) / 2
         found[f"auc/{name}"] = _share(above, events * (len(labels) - events)), events
     for metric in ("f1", "auc"):
         values = np.array([value for name, (value, _) in found.items() if name.startswith(f"{metric}/")])
@@ -46,6 +45,8 @@ def report(scores: Floats, labels: npt.NDArray[np.int32], names: list[str]) -> d
 
 def _log_odds(scores: npt.NDArray[np.float64], c: int) -> npt.NDArray[np.float64]:
     """[N]: log(p / (1 - p)), p = softmax(scores)_c."""
+    from scipy.special import logsumexp  # not above: most runs have no classes, and each imports this file
+
     others = np.delete(scores, c, axis=1)
     with np.errstate(divide="ignore"):  # where only c is a candidate
         return scores[:, c] - logsumexp(others, axis=1)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import rankdata
+import polars as pl
 
 from incremental.core.types import Ranks
 from incremental.data.choosing import belongs
@@ -124,7 +124,7 @@ def percentiles(counts: np.ndarray) -> np.ndarray:
 
     The mean of what is recommended is its popularity bias, 0.5 where there is none.
     """
-    return (rankdata(counts) - 1) / max(len(counts) - 1, 1)
+    return (pl.Series(counts).rank().to_numpy() - 1) / max(len(counts) - 1, 1)
 
 
 def mean(values: np.ndarray) -> float:

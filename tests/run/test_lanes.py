@@ -14,6 +14,7 @@ from incremental.core.optimizers import adam
 from incremental.core.problem import problem
 from incremental.core.program import Program
 from incremental.core.spec import Sizes, next_item
+from incremental.core.types import State
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.run import lanes, loop, memory
@@ -154,6 +155,28 @@ def test_a_lane_that_diverges_is_reported_and_stops_no_other() -> None:
     assert [event.lane for event in ran() if isinstance(event, Failed)] == [2]
     first = next(i for i, event in enumerate(ran()) if isinstance(event, Failed))
     assert all(2 not in event.progress for event in ran()[first:] if isinstance(event, Paused))
+
+
+def test_the_best_epoch_of_a_lane_that_is_off_stays() -> None:
+    """And its checksums; a best epoch is put back in the lanes that are on."""
+    way = Lanes(programs_of(NAMES, len(NUMBERS), lanes.mapped_on), NUMBERS, range(len(NUMBERS)))
+    bound, on = way.at(results_of(ran())[1].sizes), way.on([0])
+    old = bound.init()
+    params = way.device(jax.tree.map(lambda leaf: leaf + 1, way.host(old.learner.params)))
+    fit = old.fit._replace(better=way.device(np.ones(way.total, bool)))
+    new = old._replace(learner=old.learner._replace(params=params), fit=fit)
+
+    def start(state: State) -> Any:
+        return bound.keep(way.on([]), None, state)
+
+    kept: list[Any] = [bound.keep(on, start(old), new), bound.restored(on, old, start(new))]
+    found = [*(each.learner.params for each in kept), bound.begun(on, bound.sums(old), bound.sums(new))]
+    states = [(old.learner.params, new.learner.params)] * 2
+    for tree, pair in zip(found, [*states, (bound.sums(old), bound.sums(new))], strict=True):
+        for leaf, before, after in zip(*(jax.tree.leaves(way.host(each)) for each in (tree, *pair)), strict=True):
+            assert (before[0] != after[0]).any()
+            np.testing.assert_array_equal(leaf[0], after[0])
+            np.testing.assert_array_equal(leaf[1:], before[1:])
 
 
 def test_a_killed_lane_continues_packed_beside_others_and_alone() -> None:

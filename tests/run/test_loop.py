@@ -236,7 +236,7 @@ def rows_of(stream: Stream, *increments: int) -> int:
 
 
 def test_an_executor_that_has_run_begins_again_with_small_tables() -> None:
-    executor, sizes = Executor.alone(lab.build(PLAIN)), []
+    executor, sizes = Executor.alone(lab.baseline_build("popularity")), []  # each size is a program
     feed: Any = {"capacities": Capacities(table=8, examples=128)}
     for _ in range(2):
         for event in loop.run_stream(Feed(lab.stream(parts=2), **feed), executor, lab.FINETUNE, metrics=("ndcg@10",)):
