@@ -232,7 +232,7 @@ def test_a_sweep_trains_each_base_part_once(tmp_path: Path, monkeypatch: pytest.
         "window": ["update.window=2"],
         "replay": ["+strategy@strategies.memory=replay"],
     }
-    short = ["optimizer=sgd", "training.patience=0"]  # programs of fewer parts
+    short = ["optimizer=sgd", "optimizer.momentum=0.9", "training.patience=0"]  # programs of fewer parts
     jobs = [
         Job(f"{row} {seed}", composed(tmp_path, f"seed={seed}", f"row={row}", f"name={row}", *short, *line))
         for row, line in rows.items()
