@@ -171,13 +171,26 @@ def scored(items: Items, outputs: Outputs, batch: Batch) -> tuple[Array, Array, 
     return positive, scores, batch.negatives != batch.labels[:, None]
 
 
+@jax.custom_vjp
+def products(a: Array, b: Array) -> Array:
+    """[B]: Σ_d a b of a and b [B, D].
+
+    On a CPU a product with ones sums rows in half the time of a contraction of row by row. The gradient is written out,
+    for that of the product with ones would be a product of matrices.
+    """
+    return ((a * b) @ jnp.ones((a.shape[1], 1), a.dtype))[:, 0]
+
+
+products.defvjp(lambda a, b: (products(a, b), (a, b)), lambda kept, g: (g[:, None] * kept[1], g[:, None] * kept[0]))
+
+
 def margins(items: Items, outputs: Outputs, batch: Batch) -> tuple[Array, Array]:
     """The label's score minus the negatives' [B, N], and which negatives count [B, N] bool, as in `scored`."""
     if batch.negatives is not None and batch.negatives.shape == (len(batch.labels), 1):
         # Of two rows' difference: half the products, which on a CPU is most of a step.
         ids = jnp.concatenate([batch.labels, batch.negatives[:, 0]])
         (row, negative), (bias, other) = (jnp.split(of[ids], 2) for of in items)
-        margin = jnp.einsum("bd,bd->b", outputs.hidden, row - negative) + bias - other
+        margin = products(outputs.hidden, row - negative) + bias - other
         return margin[:, None], batch.negatives != batch.labels[:, None]
     positive, scores, counts = scored(items, outputs, batch)
     return positive[:, None] - scores, counts
