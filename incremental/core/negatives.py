@@ -151,6 +151,27 @@ def drawn_by(number: int, weigh: Callable[[Catalogue], Array], *, shared: bool =
     return Strategy(init=init, begin=begin, batch=batch)
 
 
+@jax.custom_vjp
+def between(a: Array, b: Array) -> Array:
+    """[M, N]: the products of the rows of a [M, D] and b [N, D].
+
+    The gradient of b is written out: it is made as [D, N], in a third of the time on a CPU. Were the transpose not
+    behind a barrier, XLA would make it as [N, D], which reads the products' gradient against its order.
+    """
+    return a @ b.T
+
+
+between.defvjp(
+    lambda a, b: (between(a, b), (a, b)),
+    lambda kept, g: (g @ kept[1], jax.lax.optimization_barrier(kept[0].T @ g).T),
+)
+
+
+def of_labels(items: Items, outputs: Outputs, batch: Batch) -> Array:
+    """[B]: the labels' scores."""
+    return (outputs.hidden * items.table[batch.labels]).sum(1) + items.bias[batch.labels]
+
+
 def scored(items: Items, outputs: Outputs, batch: Batch) -> tuple[Array, Array, Array]:
     """The label's score [B], the negatives' [B, N], and which negatives count [B, N] bool.
 
@@ -161,14 +182,27 @@ def scored(items: Items, outputs: Outputs, batch: Batch) -> tuple[Array, Array, 
         ids = jnp.concatenate([batch.labels[:, None], batch.negatives], 1)
         scores = jnp.einsum("bd,bnd->bn", outputs.hidden, items.table[ids]) + items.bias[ids]
         return scores[:, 0], scores[:, 1:], batch.negatives != batch.labels[:, None]
-    positive = (outputs.hidden * items.table[batch.labels]).sum(1) + items.bias[batch.labels]
+    positive = of_labels(items, outputs, batch)
     if batch.negatives is None:
         ids = jnp.arange(len(items.table))
         scores = outputs.scores
         counts = ids != batch.labels[:, None]
         return positive, scores, counts if batch.candidates is None else counts & batch.candidates
-    scores = outputs.hidden @ items.table[batch.negatives].T + items.bias[batch.negatives]
+    scores = between(outputs.hidden, items.table[batch.negatives]) + items.bias[batch.negatives]
     return positive, scores, batch.negatives != batch.labels[:, None]
+
+
+@jax.custom_vjp
+def products(a: Array, b: Array) -> Array:
+    """[B]: Σ_d a b of a and b [B, D].
+
+    On a CPU a product with ones sums rows in half the time of a contraction of row by row. The gradient is written out,
+    for that of the product with ones would be a product of matrices.
+    """
+    return ((a * b) @ jnp.ones((a.shape[1], 1), a.dtype))[:, 0]
+
+
+products.defvjp(lambda a, b: (products(a, b), (a, b)), lambda kept, g: (g[:, None] * kept[1], g[:, None] * kept[0]))
 
 
 def margins(items: Items, outputs: Outputs, batch: Batch) -> tuple[Array, Array]:
@@ -177,7 +211,7 @@ def margins(items: Items, outputs: Outputs, batch: Batch) -> tuple[Array, Array]
         # Of two rows' difference: half the products, which on a CPU is most of a step.
         ids = jnp.concatenate([batch.labels, batch.negatives[:, 0]])
         (row, negative), (bias, other) = (jnp.split(of[ids], 2) for of in items)
-        margin = jnp.einsum("bd,bd->b", outputs.hidden, row - negative) + bias - other
+        margin = products(outputs.hidden, row - negative) + bias - other
         return margin[:, None], batch.negatives != batch.labels[:, None]
     positive, scores, counts = scored(items, outputs, batch)
     return positive[:, None] - scores, counts

@@ -33,7 +33,7 @@ def goes_on(history: Array, lengths: Array) -> Array:
     length = history.shape[1]
     # Of the next one's item at the same distance from its first.
     column = jnp.arange(length) - (longer - lengths)[:, None]
-    same = jnp.take_along_axis(after, jnp.clip(column, 0, length - 1), 1) == history
+    same = jnp.take_along_axis(after, jnp.clip(column, 0, length - 1), 1, mode="promise_in_bounds") == history
     inside = jnp.arange(length) >= length - lengths[:, None]
     return (same | ~inside).all(1) & (longer >= lengths) & (jnp.arange(len(history)) < len(history) - 1)
 

@@ -53,6 +53,28 @@ def test_of_each_rows_own_negatives_too(number: int) -> None:
     np.testing.assert_allclose(rows, truth, rtol=1e-5, atol=1e-7)
 
 
+def test_the_gradient_with_one_negative_is_the_formulas() -> None:
+    negatives: Any = np.array([[3], [5], [1]], np.int32)  # 5 is the second row's label
+
+    @jax.jit
+    def slopes(hidden: Any, table: Any, bias: Any) -> Any:
+        batch = BATCH._replace(negatives=negatives)
+        return jax.grad(lambda *of: bpr().loss(Items(*of[1:]), Outputs(of[0], NONE), batch).sum(), (0, 1, 2))(
+            hidden, table, bias
+        )
+
+    of_hidden, of_table, of_bias = slopes(HIDDEN, TABLE, BIAS)
+    hidden, table, bias = (np.zeros(of.shape) for of in (HIDDEN, TABLE, BIAS))
+    for row, (label, other) in enumerate(zip(LABELS, negatives[:, 0], strict=True)):
+        slope = -1 / (1 + np.exp(SCORES[row, label] - SCORES[row, other]))  # σ(m) - 1
+        hidden[row] += (label != other) * slope * (TABLE[label] - TABLE[other])
+        for item, sign in ((label, 1), (other, -1)):
+            table[item] += sign * (label != other) * slope * HIDDEN[row]
+            bias[item] += sign * (label != other) * slope
+    for found, truth in ((of_hidden, hidden), (of_table, table), (of_bias, bias)):
+        np.testing.assert_allclose(found, truth, rtol=1e-5, atol=1e-6)
+
+
 def test_rows_that_do_not_share_draw_their_own_and_appended_ones_have_them_again() -> None:
     strategy = bpr(negatives=2, shared=False).strategy
     assert strategy is not None

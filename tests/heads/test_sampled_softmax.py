@@ -31,9 +31,10 @@ class Case:
         self.learner = Learner({}, (), Catalogue(SEEN, EVENTS, {}), NONE)
         self.loss = jax.jit(lambda hidden, batch: self.rows(hidden, batch))
 
-    def rows(self, hidden: Any, batch: Batch) -> Any:
-        outputs = Outputs(hidden, hidden @ self.table.T + self.bias)
-        return sampled_softmax().loss(Items(jnp.asarray(self.table), jnp.asarray(self.bias)), outputs, batch)
+    def rows(self, hidden: Any, batch: Batch, table: Any = None) -> Any:
+        table = jnp.asarray(self.table) if table is None else table
+        outputs = Outputs(hidden, hidden @ table.T + self.bias)
+        return sampled_softmax().loss(Items(table, jnp.asarray(self.bias)), outputs, batch)
 
     def drawn(self, number: int, hidden: Any, key: Any) -> Any:
         """The losses [B] with `number` negatives that the head's own strategy draws."""
@@ -96,14 +97,24 @@ def test_gradient_is_that_of_the_refined_correction(case: Case) -> None:
     negatives: Any = np.array([3, 5, 1, 1], np.int32)
     log_q: Any = np.array([-0.5, 0.3, -1.0, -1.0], np.float32)
     batch = case.batch._replace(negatives=negatives, log_q=log_q)
+    tiled: Any = {"negatives": np.tile(negatives, (B, 1)), "log_q": np.tile(log_q, (B, 1))}
+    own = batch._replace(**tiled)
 
-    def refined(hidden: Any) -> Any:
-        scores = hidden @ case.table.T + case.bias
+    def refined(hidden: Any, table: Any) -> Any:
+        scores = hidden @ table.T + case.bias
         own = scores[jnp.arange(B), LABELS]
         hits = negatives[None] == LABELS[:, None]
         others = jax.nn.logsumexp(jnp.where(hits, -jnp.inf, scores[:, negatives] - log_q), axis=1)
         weight = jax.lax.stop_gradient(1 - jnp.exp(own) / (jnp.exp(own) + jnp.exp(others)))
         return (weight * (others - own)).sum()
 
-    found = jax.jit(jax.grad(lambda hidden: case.rows(hidden, batch).sum()))(case.hidden)
-    np.testing.assert_allclose(found, jax.jit(jax.grad(refined))(case.hidden), rtol=1e-4, atol=1e-6)
+    @jax.jit
+    def slopes(hidden: Any, table: Any) -> Any:
+        """Of the formula, and of the loss with negatives that rows share and that each has of its own."""
+        losses = refined, *(lambda h, t, batch=batch: case.rows(h, batch, t).sum() for batch in (batch, own))
+        return [jax.grad(loss, (0, 1))(hidden, table) for loss in losses]
+
+    truth, *found = slopes(case.hidden, case.table)
+    for each in found:
+        for slope, expected in zip(each, truth, strict=True):
+            np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-6)
