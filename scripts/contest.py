@@ -89,7 +89,7 @@ def compared(
     quality: dict[str, float],
     measured: str = "Recall@20, %",
 ) -> None:
-    """Prints the table of a contest; the first contestant is ours."""
+    """Prints the table of a contest; the first contestant is ours. What has a quality only has no speed in it."""
     from rich.console import Console
     from rich.table import Table
 
@@ -104,6 +104,8 @@ def compared(
         ratio = statistics.median(a / b for a, b in zip(first, rate, strict=True))
         recall = f"{100 * quality[name]:.2f}" if name in quality else ""
         table.add_row(name, f"{statistics.median(rate):,.0f}", "" if rate is first else f"{ratio:.2f}", recall)
+    for name in [name for name in quality if name not in rates]:
+        table.add_row(name, "", "", f"{100 * quality[name]:.2f}")
     for name, reason in missing.items():
         table.add_row(name, "-", "-", f"not measured: {reason}")
     Console().print(table)
