@@ -1,4 +1,4 @@
-"""Contests with other libraries: this project's side, their environments and processes, the table of their speeds."""
+"""Contests with other libraries: their environments and processes, the table of their speeds."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,7 +89,7 @@ def compared(
     quality: dict[str, float],
     measured: str = "Recall@20, %",
 ) -> None:
-    """Prints the table of a contest; the first contestant is ours."""
+    """Prints the table of a contest; the first contestant is ours. What has a quality only has no speed in it."""
     from rich.console import Console
     from rich.table import Table
 
@@ -105,6 +104,8 @@ def compared(
         ratio = statistics.median(a / b for a, b in zip(first, rate, strict=True))
         recall = f"{100 * quality[name]:.2f}" if name in quality else ""
         table.add_row(name, f"{statistics.median(rate):,.0f}", "" if rate is first else f"{ratio:.2f}", recall)
+    for name in [name for name in quality if name not in rates]:
+        table.add_row(name, "", "", f"{100 * quality[name]:.2f}")
     for name, reason in missing.items():
         table.add_row(name, "-", "-", f"not measured: {reason}")
     Console().print(table)
@@ -127,69 +128,3 @@ def met(
 def timed(peer: Peer, method: str, **arguments: Any) -> tuple[float, int]:
     answer = peer.ask(method, **arguments)
     return answer["seconds"], answer["examples"]
-
-
-class Ours:
-    """One configuration of this project, at the capacities of increment `t`."""
-
-    def __init__(self, t: int, *overrides: str) -> None:
-        import hydra
-        import jax
-
-        from incremental.app.assemble import assemble
-        from incremental.app.cli import config_folder, resolved
-        from incremental.run.alone import Alone
-        from incremental.run.feed import Feed
-
-        with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-            self.config = resolved(hydra.compose("config", ["tracking=disabled", *overrides]))
-        parts = assemble(self.config)
-        self.stream = parts.stream
-        self.feed, self.policy, way = Feed(parts.stream), parts.update, Alone(parts.build)
-        self.functions = way.at(self.feed.sizes(t, way.inputs(self.feed.sizes(0)))).functions
-        self.jax = jax
-        self.afresh(0)
-
-    def afresh(self, seed: int) -> None:
-        self.state = self.functions.init(self.jax.random.key(seed))
-
-    def data(self, t: int) -> tuple[Any, Any]:
-        """What increment t's own update trains and validates on."""
-        plan = self.policy.plan(t, [*range(t)], {}, 0)
-        return self.feed.update(self.functions.program, t, plan, self.jax.device_put)[:2]
-
-    def begin(self, data: Any) -> None:
-        self.state = self.functions.begin(self.state, data)
-
-    def epochs(self, data: Any, number: int = 1) -> tuple[float, int]:
-        """Seconds and examples of so many epochs."""
-        self.functions.run_epoch.program(self.state, data)
-        self.jax.block_until_ready(self.state)
-        start, examples = time.perf_counter(), 0
-        for _ in range(number):
-            self.state, info = self.functions.run_epoch(self.state, data)
-            examples += int(info.examples)
-        self.jax.block_until_ready(self.state)
-        return time.perf_counter() - start, examples
-
-    def update(self, data: Any, validation: Any) -> tuple[float, int]:
-        """Seconds and examples of an update of one epoch, with what its strategies do before and after it."""
-        start, compiled = time.perf_counter(), self.functions.spent.seconds
-        self.begin(data)
-        _, examples = self.epochs(data)
-        self.state = self.functions.end(self.functions.validate(self.state, validation, None), data)
-        self.jax.block_until_ready(self.state)
-        return time.perf_counter() - start - (self.functions.spent.seconds - compiled), examples
-
-    def test_examples(self, seen: Any) -> Any:
-        """Of increment 1, for a model trained until the base part that knows the items `seen`."""
-        known = {"item": seen} if "history" in self.functions.program.inputs else {}
-        return self.stream.test_examples(
-            1, heldout=False, trained_until=0, known=known, inputs=self.functions.program.inputs
-        )
-
-
-def sliced(data: Any, first: int, rows: int, ours: Ours) -> Any:
-    """The same update on `rows` of its examples."""
-    cut = ours.jax.tree.map(lambda leaf: leaf[first : first + rows], data.rows)
-    return data._replace(rows=cut, size=ours.jax.numpy.int32(rows))

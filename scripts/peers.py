@@ -92,6 +92,11 @@ class Torch:
         self.adam = self.torch.optim.Adam(self.model.parameters(), lr=self.setting["learning_rate"], fused=True)
         return {}
 
+    def write_weights(self, path: str) -> dict[str, Any]:
+        """Writes the model's weights by name."""
+        np.savez(path, **{name: each.detach().numpy() for name, each in self.model.named_parameters()})
+        return {}
+
     def train(self, rows: int) -> dict[str, Any]:
         """One pass over the first `rows` examples."""
         self.model.train()
@@ -135,7 +140,7 @@ class OnePass:
         self.weights = torch.from_numpy(data["weights"].astype(np.float32))  # of items 1.., as negatives
         self.afresh(0)
 
-    afresh = Torch.afresh
+    afresh, write_weights = Torch.afresh, Torch.write_weights
 
     def states(self, sequence: Any) -> Any:
         longest = int((sequence > 0).sum(1).max()) if self.cut else sequence.shape[1]

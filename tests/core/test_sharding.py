@@ -159,7 +159,7 @@ def test_a_step_reduces_gradients_and_gathers_no_table(rows: int, tmp_path: Path
     # A device's part of the gradients at most; where tables are split, also the rows that they are asked for.
     assert max(moved["all-reduce"]) == (capacity // rows) * width
     shares = {tuple(map(int, dims.split(","))) for dims in re.findall(r"= f32\[([\d,]+)\]\S* dot\(", compiled)}
-    assert (size * rows // 8, drawn) in shares  # each device scores its part of the batch
+    assert (drawn, size * rows // 8) in shares  # each device scores its part of the batch
     assert not any(size in shape for shape in shares)
 
 
