@@ -63,7 +63,8 @@ def pisa(
     on with its optimizer's moments, and keep all items; here the forward model has a fixed number of epochs and moments
     of its own, and its examples are not in the run's count. Of a model on a graph f, p and h are computed over the
     present increment's graph. It needs a model that reads the user alone, for a user of others has no output. Compact
-    rows are refused. A step costs B² · `neighbours` · D multiplications. State: P + (W + V) (2 D + 1) +
+    rows are refused. A step costs B · D multiplications for each pair of a batch's user and item, at
+    most 2 `neighbours` of them a user. State: P + (W + V) (2 D + 1) +
     W (2 `neighbours` + 1) + K D numbers.
     """
 
@@ -152,12 +153,22 @@ def contrast(anchors: Array, hidden: Array, weights: Array, real: Array, tempera
     """C of the pairs of `anchors` [n, m, D] and their users' `hidden` [n, D] that are `real` [n, m] bool, with the
     users' `weights` [n].
 
-    The rows of one user have one vector, so that the denominator sums over users, each as often as it has rows.
+    The rows of one user have one vector, so that the denominator sums over users, each as often as it has rows. The
+    pairs that are real come first, n at a time; where none of n is real nothing is computed.
     """
-    x, z = unit(anchors), unit(hidden)
-    logits = jnp.einsum("umd,vd->umv", x, z) / temperature
-    number = real.sum(1)
+    n, m = real.shape
+    x, z = unit(anchors).reshape(n * m, -1), unit(hidden)
+    number, valid = real.sum(1), real.reshape(-1)
     often = jnp.where(number > 0, jnp.log(jnp.maximum(number, 1).astype(jnp.float32)), NEVER)
-    own = (x * z[:, None]).sum(2) / temperature
-    told = jnp.where(real, weights[:, None] * (jax.nn.logsumexp(logits + often, axis=2) - own), 0.0)
-    return told.sum() / jnp.maximum(number.sum(), 1)
+
+    @jax.checkpoint  # else the backward pass has the logits of all n * m pairs in memory
+    def told(pairs: Array) -> Array:
+        user = pairs // m
+        all_of, own = x[pairs] @ z.T / temperature, (x[pairs] * z[user]).sum(1) / temperature
+        return jnp.where(valid[pairs], weights[user] * (jax.nn.logsumexp(all_of + often, axis=1) - own), 0.0).sum()
+
+    def added(total: Array, pairs: Array) -> tuple[Array, None]:
+        return total + jax.lax.cond(valid[pairs[0]], told, lambda _: jnp.zeros_like(total), pairs), None
+
+    total, _ = jax.lax.scan(added, jnp.float32(0.0), jnp.argsort(~valid, stable=True).reshape(m, n))
+    return total / jnp.maximum(number.sum(), 1)
