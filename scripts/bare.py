@@ -74,11 +74,11 @@ class Bare:
 
     def start(self, seed: int) -> Carry:
         keys = jax.random.split(jax.random.key(seed))
-        tables = (
+        user, item = (
             jax.random.uniform(key, (rows, self.width), minval=-LIMIT, maxval=LIMIT)
             for key, rows in zip(keys, self.shape, strict=True)
         )
-        made = Tables(*tables, jnp.zeros(self.shape[1]))
+        made = Tables(user, item, jnp.zeros(self.shape[1]))
         return Carry(made, jax.tree.map(lambda table: jnp.full_like(table, START), made))
 
     def trained(self, carry: Carry, seed: Array, user: Array, item: Array, negatives: Array) -> Carry:

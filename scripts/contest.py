@@ -125,6 +125,7 @@ def met(
     return found, missing
 
 
-def timed(peer: Peer, method: str, **arguments: Any) -> tuple[float, int]:
+def timed(peer: Peer, method: str, _turn: int = 0, /, **arguments: Any) -> tuple[float, int]:
+    """Seconds and examples of a peer's turn, which is the same in each."""
     answer = peer.ask(method, **arguments)
     return answer["seconds"], answer["examples"]

@@ -72,7 +72,29 @@ def sasrec(items: int, length: int, width: int, blocks: int, rate: float, limit:
     return SASRec()
 
 
-class Torch:
+class Started:
+    """SASRec and its Adam."""
+
+    torch: Any
+    setting: dict[str, Any]
+    cut: bool
+
+    def afresh(self, seed: int) -> dict[str, Any]:
+        self.torch.manual_seed(seed)
+        names = ("items", "length", "width", "blocks", "rate", "limit")
+        chosen: Any = {name: self.setting[name] for name in names}
+        self.model = sasrec(**chosen, cut=self.cut)
+        self.adam = self.torch.optim.Adam(self.model.parameters(), lr=self.setting["learning_rate"], fused=True)
+        return {}
+
+    def write_weights(self, path: str) -> dict[str, Any]:
+        """Writes the model's weights by name."""
+        weights: Any = {name: each.detach().numpy() for name, each in self.model.named_parameters()}
+        np.savez(path, **weights)
+        return {}
+
+
+class Torch(Started):
     """A PyTorch SASRec and its training."""
 
     def __init__(self, data: Any, cores: int, cut: bool = True) -> None:
@@ -84,18 +106,6 @@ class Torch:
         self.tested = {name: torch.from_numpy(data[f"test_{name}"].astype(np.int64)) for name in ("history", "label")}
         self.setting = json.loads(str(data["setting"]))
         self.afresh(0)
-
-    def afresh(self, seed: int) -> dict[str, Any]:
-        self.torch.manual_seed(seed)
-        chosen = ("items", "length", "width", "blocks", "rate", "limit")
-        self.model = sasrec(*(self.setting[name] for name in chosen), self.cut)
-        self.adam = self.torch.optim.Adam(self.model.parameters(), lr=self.setting["learning_rate"], fused=True)
-        return {}
-
-    def write_weights(self, path: str) -> dict[str, Any]:
-        """Writes the model's weights by name."""
-        np.savez(path, **{name: each.detach().numpy() for name, each in self.model.named_parameters()})
-        return {}
 
     def train(self, rows: int) -> dict[str, Any]:
         """One pass over the first `rows` examples."""
@@ -123,7 +133,7 @@ class Torch:
         return {"recall": hits / len(self.tested["label"])}
 
 
-class OnePass:
+class OnePass(Started):
     """PyTorch's SASRec in one pass, as its users write it: a batch of users' sequences, padded on the right to L or to
     the batch's longest with `cut`, the loss at every position; sampled softmax over shared negatives. A position's
     labels are several where a user's events have one time, none of which is another's history: targets [n, L, M]."""
@@ -139,8 +149,6 @@ class OnePass:
         self.setting = json.loads(str(data["setting"]))
         self.weights = torch.from_numpy(data["weights"].astype(np.float32))  # of items 1.., as negatives
         self.afresh(0)
-
-    afresh, write_weights = Torch.afresh, Torch.write_weights
 
     def states(self, sequence: Any) -> Any:
         longest = int((sequence > 0).sum(1).max()) if self.cut else sequence.shape[1]
