@@ -40,6 +40,12 @@ from incremental import shell  # noqa: E402
 from tests import errors  # noqa: E402
 
 
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays until the end: no later collection looks at it again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with the real data sets, or a skip."""
