@@ -180,7 +180,7 @@ def test_fifty_kills_of_any_part_change_nothing(tmp_path: Path) -> None:
         learners = [folder / "learners" / name for name in ("champion", "finetune")]
         while not all(settled(each, log, COUNT) for each in learners):
             assert time.monotonic() < until, made.said.read_text()[-3000:]
-            assert made.parts()
+            made.parts()  # the supervisor runs; each of its parts may be between two lives
             time.sleep(0.5)
         newest = versions.newest(learners[0])
         while (found := recommended(port))["version"] != newest:
