@@ -63,9 +63,8 @@ def pisa(
     on with its optimizer's moments, and keep all items; here the forward model has a fixed number of epochs and moments
     of its own, and its examples are not in the run's count. Of a model on a graph f, p and h are computed over the
     present increment's graph. It needs a model that reads the user alone, for a user of others has no output. Compact
-    rows are refused. A step costs B · D multiplications for each pair of a batch's user and item, at
-    most 2 `neighbours` of them a user. State: P + (W + V) (2 D + 1) +
-    W (2 `neighbours` + 1) + K D numbers.
+    rows are refused. A step costs B · D multiplications for each pair of a batch's user and item, at most
+    2 `neighbours` of them a user. State: P + (W + V) (2 D + 1) + W (2 `neighbours` + 1) + K D numbers.
     """
 
     def init(learner: Learner) -> Balanced:

@@ -50,8 +50,8 @@ def away_from_start(shapes: Any) -> Any:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_value_and_gradient_are_those_of_separate_histories(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Users of 1 to 60 events; run by run, mixed (few runs: padded), and with a draw of a memory behind them."""
-    monkeypatch.setattr(prefixes, "layouts", lambda _rows, _length: (20,))  # fewer to compile
+    """Users of 1 to 60 events; run by run, mixed (few runs), and with a draw of a memory behind them."""
+    monkeypatch.setattr(prefixes, "layouts", lambda _rows, _length: (3, 20))  # fewer to compile
     made = problem(MODELS[name], full_softmax(), next_item(L), SIZES, sharing="prefix")
     module = MODELS[name].module(SIZES, next_item(L).inputs)
     params = away_from_start(jax.eval_shape(made.init, jax.random.key(0)))
