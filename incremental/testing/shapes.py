@@ -11,7 +11,7 @@ from jax import Array
 
 from incremental.core.spec import Sizes
 from incremental.core.types import Data, Memory, PyTree, State
-from incremental.run.capacity import grow
+from incremental.run.capacity import grow, into_corner
 from incremental.testing.looks import differs, first_line, gap_between
 from incremental.testing.subject import EPOCHS, LARGE, SMALL, Path, Subject
 
@@ -101,14 +101,12 @@ def _through_small_lanes(subject: Subject, state: State) -> State:
     for epoch in range(EPOCHS):  # not a loop inside: under vmap it would be traced several times
         ended = run(_twice(subject.floats), ended, np.int32(epoch))
 
-    def grown(like: Any, fresh: Any, leaf: Any) -> Any:
-        if jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
-            return leaf[0]
-        whole = np.array(fresh)
-        whole[_corner(like)] = np.asarray(leaf)[0]
-        return whole
+    @jax.jit
+    def grown(fresh: State, lanes: State) -> State:
+        return jax.tree.map(lambda new, lane: into_corner(new, lane[0]), fresh, lanes)
 
-    return jax.tree.map(grown, small, init(subject.floats, np.uint32(0)), ended)
+    whole: State = grown(init(subject.floats, np.uint32(0)), ended)
+    return whole
 
 
 def _corner(leaf: Any) -> tuple[slice, ...]:
