@@ -176,9 +176,9 @@ async def command(service: Service, request: Request, kind: type[Any]) -> Any:
     body = await body_of(service, request)
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except events.NO_JSON as error:
         keys = ", ".join(kind.__struct_fields__)
-        raise Refused(400, str(error), f"a JSON object with {keys}", "correct the body") from None
+        raise Refused(400, events.reason(error, body), f"a JSON object with {keys}", "correct the body") from None
 
 
 # -- routes ------------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ NORMAL = re.compile(r"[A-Za-z_][A-Za-z0-9_:-]*|0|-?[1-9][0-9]{0,14}").fullmatch 
 T = TypeVar("T")
 LARGEST = 256 << 10  # bytes of an event in the log: a broker's message holds several
 PLAIN = re.compile(r"[!-~]+").fullmatch  # visible ASCII
+NO_JSON = (msgspec.DecodeError, UnicodeDecodeError)  # the second is of msgspec before 0.23, for what is not UTF-8
 
 
 class Fault(NamedTuple):
@@ -48,13 +49,24 @@ class Form(Generic[T]):
         """One of a body, or what is wrong with it."""
         try:
             return self.one(raw)
-        except (msgspec.ValidationError, UnicodeDecodeError) as error:
-            return Fault(str(error), self.expected)
+        except NO_JSON as error:
+            return Fault(reason(error, bytes(raw)), self.expected)
 
 
 EVENTS = Form(Event, "event", '"event_id", "user", "item", "type"?, "time"?, "fields"?, "served"?')
 TITLES = Form(Title, "title", '"item", "title"')
 parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def reason(error: Exception, text: bytes) -> str:
+    """What is wrong with `text`, of which a decoder said `error`."""
+    if isinstance(error, RecursionError):
+        return "it nests too deep"
+    try:
+        text.decode()
+    except UnicodeDecodeError as place:
+        return f"byte {place.start} is not UTF-8"
+    return str(error)
 
 
 def decoded(body: bytes, most: int, form: Form[T]) -> tuple[bool, list[T | Fault]]:
@@ -71,15 +83,16 @@ def decoded(body: bytes, most: int, form: Form[T]) -> tuple[bool, list[T | Fault
             msgspec.json.decode(body)
         else:
             raw = parts(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(400, f"the body is no JSON in UTF-8 ({error})", form.expected, "correct the body") from None
+    except (*NO_JSON, RecursionError) as error:
+        why = reason(error, body)
+        raise Refused(400, f"the body is no JSON in UTF-8 ({why})", form.expected, "correct the body") from None
     if not raw:
         raise Refused(400, "the list is empty", form.expected, f"send at least one {form.noun}")
     if len(raw) > most:
         raise Refused(413, f"{len(raw):,} {form.noun}s", f"at most {most:,} in one request", "send several requests")
     try:
         return start == b"[", [*form.several(body)] if start == b"[" else [form.one(body)]
-    except (msgspec.ValidationError, UnicodeDecodeError):
+    except NO_JSON:
         return start == b"[", [form.read(each) for each in raw]
 
 
