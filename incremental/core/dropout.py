@@ -18,8 +18,9 @@ def multipliers(key: Array | None, rate: float | Array, shapes: Sequence[tuple[i
     if key is None or (isinstance(rate, float) and rate == 0.0):
         return [1.0] * len(shapes)
     sizes = [math.prod(shape) for shape in shapes]
-    # Not "uint16", which draws a word for each.
-    words = jax.random.bits(key, ((sum(sizes) + 1) // 2,), "uint32")
+    # Not "uint16", which draws a word for each. A partitionable draw computes two words for each that it gives.
+    with jax.threefry_partitionable(False):
+        words = jax.random.bits(key, ((sum(sizes) + 1) // 2,), "uint32")
     bits = jnp.concatenate([words & 0xFFFF, words >> 16]).astype(jnp.float32)
     kept = jnp.where(bits >= rate * 65536.0, 1.0 / (1.0 - rate), 0.0)
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]

@@ -23,8 +23,8 @@ from incremental.core.types import Batch
 
 Sharing = Literal["none", "prefix"]
 
-ROOM = 1.25  # tokens an example that the least layout has room for
-GROWTH = 3  # from one layout's blocks to the next's
+# Tokens an example that there is a layout for: two about what a base part has, two about what later increments have.
+ROOMS = (1.17, 1.6, 4.0, 8.0)
 
 
 def goes_on(history: Array, lengths: Array) -> Array:
@@ -40,12 +40,8 @@ def goes_on(history: Array, lengths: Array) -> Array:
 
 def layouts(rows: int, length: int) -> tuple[int, ...]:
     """Blocks of L tokens that a batch of b histories is laid out in, ascending."""
-    blocks = -(-int(ROOM * rows) // length)
-    found = []
-    while 4 * blocks < rows:
-        found.append(blocks)
-        blocks *= GROWTH
-    return tuple(found)
+    found = {-(-int(room * rows) // length) for room in ROOMS}
+    return tuple(sorted(blocks for blocks in found if 4 * blocks < rows))
 
 
 def by_prefix(encode: Callable[[Tokens, Array | None], Array], history: Array, key: Array | None) -> Array:
