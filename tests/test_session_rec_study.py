@@ -70,3 +70,6 @@ def test_the_authors_lists(real_data: Path, tmp_path: Path) -> None:
     metrics = said.partition("Published, measured, difference:")[2]
     assert metrics.count("+0.0000") == 10 * 4
     assert "-0." not in metrics
+    in_time = study.compare(folder, tmp_path, ["AR", "SR"], in_time=True)
+    assert "| AR | 387 | 187 | " in in_time
+    assert "| SR | 387 | 273 | " in in_time
