@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.mixing import uniform
 from incremental.core.problem import Items
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Catalogue, Data, Learner, Outputs
@@ -47,14 +48,15 @@ def proposal(weight: Array, candidates: Array, last: Proposal) -> Proposal:
     return Proposal(items, jnp.log(weight) - jnp.log(blocks[-1]), size, within, blocks)
 
 
-def draw(proposal: Proposal, number: int, key: Array) -> tuple[Array, Array]:
+def draw(proposal: Proposal, number: int, key: Array, *, ones: bool = False) -> tuple[Array, Array]:
     """`number` items [number] int32 with replacement, and their log q [number] float32: a block, then a place in it.
 
-    The place is found by a binary search, all draws at once: how many of the block's running sums are at most the
-    target. On a CPU it is a loop, for of its steps one behind the other XLA computes the earlier ones anew in the later
-    ones; elsewhere a loop would be a launch a step.
+    The place is how many of the block's running sums are at most the target. Where it is known that all weights are 1
+    (`ones`) this is the target's whole part. Else it is found by a binary search, all draws at once. On a CPU it is a
+    loop, for of its steps one behind the other XLA computes the earlier ones anew in the later ones; elsewhere a loop
+    would be a launch a step.
     """
-    of_block, of_place = jax.random.uniform(key, (2, number))
+    of_block, of_place = jnp.split(uniform(key, 2 * number), 2)
     block = jnp.searchsorted(proposal.blocks, of_block * proposal.blocks[-1], side="right")
     target = of_place * proposal.within[block, -1]
     sums, first = proposal.within.reshape(-1), block * BLOCK
@@ -66,7 +68,9 @@ def draw(proposal: Proposal, number: int, key: Array) -> tuple[Array, Array]:
         return jnp.where(below, place + step, place)
 
     place = jnp.zeros_like(block)
-    if jax.default_backend() == "cpu":
+    if ones:
+        place = target.astype(place.dtype)
+    elif jax.default_backend() == "cpu":
         place = jax.lax.fori_loop(0, levels, halve, place)
     else:
         place = functools.reduce(lambda place, level: halve(jnp.int32(level), place), range(levels), place)
@@ -120,17 +124,19 @@ def powers(events: Array, power: Array | float) -> Array:
     return jax.lax.cond((events == count).all(), lambda: table[count], lambda: computed(events))
 
 
-def drawn(number: int, power: float, *, shared: bool = True) -> Strategy:
+def drawn(number: int, power: float | Array, *, shared: bool = True) -> Strategy:
     """A strategy that draws `number` negatives, with replacement, from the items seen so far.
 
     Item i is drawn with probability q_i proportional to (its training events)^power: 0 is uniform, 1 popularity
     (word2vec's 0.75 is Mikolov et al. 2013). The rest is as in `drawn_by`.
     """
-    return drawn_by(number, lambda catalogue: powers(catalogue.events, power), shared=shared)
+    ones = isinstance(power, int | float) and power == 0  # it may be traced
+    return drawn_by(number, lambda catalogue: powers(catalogue.events, power), shared=shared, ones=ones)
 
 
-def drawn_by(number: int, weigh: Callable[[Catalogue], Array], *, shared: bool = True) -> Strategy:
-    """A strategy that draws `number` negatives, with replacement: items seen so far, by their weights [V].
+def drawn_by(number: int, weigh: Callable[[Catalogue], Array], *, shared: bool = True, ones: bool = False) -> Strategy:
+    """A strategy that draws `number` negatives, with replacement: items seen so far, by their weights [V]; `ones`: all
+    weights are 1.
 
     It fills `negatives` [N] and `log_q` [N] = log(N q) for a batch, or [B, N] for rows that do not share them. Its
     state is the `Proposal`, taken anew from the catalogue at the start of each increment.
@@ -145,7 +151,7 @@ def drawn_by(number: int, weigh: Callable[[Catalogue], Array], *, shared: bool =
 
     def batch(state: Proposal, batch: Batch, key: Array) -> Batch:
         shape = (number,) if shared else (len(batch.labels), number)
-        negatives, log_q = (each.reshape(shape) for each in draw(state, math.prod(shape), key))
+        negatives, log_q = (each.reshape(shape) for each in draw(state, math.prod(shape), key, ones=ones))
         return batch._replace(negatives=negatives, log_q=jnp.log(float(number)) + log_q)
 
     return Strategy(init=init, begin=begin, batch=batch)

@@ -1,8 +1,13 @@
-"""Orders by one sort of 64-bit numbers."""
+"""Orders: by one sort of 64-bit numbers, and random ones."""
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from incremental.core.mixing import mixed
+
+LEAST = 4096  # fewer are shuffled by a sort
+ROUNDS = 8
 
 
 def ordered(keys: Array) -> Array:
@@ -24,5 +29,41 @@ def inverse(order: Array) -> Array:
 
 
 def shuffled(key: Array, size: Array, capacity: int) -> Array:
-    """[capacity] int32: a uniform permutation of 0..size-1, then the padding rows."""
-    return ordered(jnp.where(jnp.arange(capacity) < size, jax.random.uniform(key, (capacity,)), 2.0))
+    """[capacity] int32: a random permutation of 0..size-1, then the padding rows. The capacity changes nothing else."""
+
+    def by_sort() -> Array:
+        return ordered(jnp.where(jnp.arange(capacity) < size, jax.random.uniform(key, (capacity,)), 2.0))
+
+    if capacity < LEAST:
+        return by_sort()
+    return jax.lax.cond(size < LEAST, by_sort, lambda: permuted(key, size, capacity))
+
+
+def permuted(key: Array, size: Array, capacity: int) -> Array:
+    """`shuffled`, in a fifth of the time of a sort on a CPU; of a small `size` it would reach few of the permutations.
+
+    The numbers stand in a table of about √size columns. A Feistel network (Luby & Rackoff 1988) moves them: in turn a
+    number's row by a hash of its column, and its column by one of its row. Each round has a key. A number that goes
+    behind the last one moves again until it does not (Black & Rogaway 2002).
+    """
+    limit = jnp.uint32(size)
+    shift = (32 - jax.lax.clz(limit - 1)) // 2  # 2^shift columns
+    columns = jnp.uint32(1) << shift
+    rows = (limit + columns - 1) >> shift
+    number = jnp.arange(capacity + (1 << (capacity - 1).bit_length() // 2), dtype=jnp.uint32)  # all of the table
+    row, column = number >> shift, number & (columns - 1)
+    for i, own in enumerate(jax.random.bits(key, (ROUNDS,))):
+        if i % 2:
+            column ^= mixed(row + own) & (columns - 1)
+        else:
+            row += ((mixed(column + own) >> 16) * rows) >> 16
+            row = jnp.minimum(row, row - rows)  # modulo `rows`, for a number below 0 is a large one
+    moved = (row << shift) | column
+
+    own = number[:capacity]
+    found = jax.lax.while_loop(
+        lambda found: ((found >= limit) & (own < limit)).any(),
+        lambda found: jnp.where(found < limit, found, moved[found]),
+        moved[:capacity],
+    )
+    return jnp.where(own < limit, found, own).astype(jnp.int32)

@@ -94,7 +94,7 @@ def test_a_draw_is_the_first_item_whose_running_sum_is_above_it(size: int, monke
             monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
             found.append(draw(made, NUMBER, key)[0])
         monkeypatch.undo()
-        return jax.random.uniform(key, (2, NUMBER)), made.within, made.blocks, found
+        return negatives.uniform(key, 2 * NUMBER).reshape(2, -1), made.within, made.blocks, found
 
     weight = np.arange(1, size + 1, dtype=np.float32)
     (of_block, of_place), sums, blocks, found = jax.tree.map(np.asarray, by_both(weight))
@@ -103,6 +103,25 @@ def test_a_draw_is_the_first_item_whose_running_sum_is_above_it(size: int, monke
     assert len(found) == 2
     for items in found:
         np.testing.assert_array_equal(items, np.minimum(block * BLOCK + np.array(place), size - 1))
+
+
+@pytest.mark.parametrize("size", [1, 3, 64, 2049, BLOCK, 2 * BLOCK + 3])
+def test_of_equal_weights_the_search_and_the_whole_part_are_one(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit, for a power that a sweep traces is searched for; also at the ends of what may be drawn."""
+    ends = np.array([0.0, 1 - 2.0**-24, 0.5, 0.5 - 2.0**-25, 1 / 3], np.float32)
+    several = np.concatenate(
+        [np.stack(np.meshgrid(ends, ends)).reshape(2, -1), np.random.default_rng(0).random((2, 999))], 1
+    )
+    monkeypatch.setattr(negatives, "uniform", lambda _key, number: jax.numpy.float32(several.reshape(-1)[:number]))
+    seen: Any = np.arange(size + 5) < size
+
+    @jax.jit
+    def both(power: Any) -> Any:
+        made = proposal(powers(5.0 * seen, power), seen, nothing(len(seen)))
+        return [draw(made, several.shape[1], jax.random.key(0), ones=ones) for ones in (False, True)]
+
+    for found, wanted in zip(*both(0.0), strict=True):
+        np.testing.assert_array_equal(found, wanted)
 
 
 def test_what_the_last_proposal_was_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
