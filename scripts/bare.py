@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.mixing import mixed
+
 RATE, START, LEAST = 0.1, 0.1, 1e-7  # AdaGrad's, as in `incremental.core.optimizers`
 LIMIT = 0.05  # of the tables' uniform start
 BATCH = 4096  # or the next size that divides the examples
@@ -33,13 +35,6 @@ class Carry(NamedTuple):
 
     tables: Tables
     squares: Tables  # AdaGrad's sums
-
-
-def mixed(number: Array) -> Array:
-    """[n] uint32 -> [n] uint32: two rounds of multiplication and shift, about the cheapest draw that serves."""
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        number = (number ^ (number >> shift)) * jnp.uint32(factor)
-    return number ^ (number >> 16)
 
 
 def below(number: Array, size: int) -> Array:

@@ -64,3 +64,9 @@ def test_keys_of_near_first_words_have_nothing_in_common(first: int) -> None:
     words: Any = np.array([[7, 9], [7 + first, 10]], np.uint32)
     one, other = (np.asarray(uniform(jax.random.wrap_key_data(each), NUMBER)) for each in words)
     assert np.isin(one, other).sum() < 10  # by chance about one
+
+
+def test_all_words_of_a_key_count_whatever_its_kind() -> None:
+    keys = [jax.random.wrap_key_data(np.array(data, np.uint32), impl="rbg") for data in ([1, 2, 3, 4], [1, 2, 3, 5])]
+    one, other = (np.asarray(uniform(key, 100)) for key in keys)
+    assert (one != other).mean() > 0.9
