@@ -24,11 +24,11 @@ FLAGS = (
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 # As the workers have the cores, threads of a small table's columns would wait for one another.
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
-# Programs that tests have in common are compiled once, and kept for the next time; a folder a worker, for JAX does
-# not write entries atomically.
+# Of the processes that tests start as users do, which compile otherwise than the tests. Programs are kept for the next
+# time, in a folder a worker, for JAX does not write entries atomically.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "programs" / WORKER
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(PROGRAMS)
+OWN = Path(__file__).parents[1] / ".pytest_cache" / "programs" / WORKER
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(OWN)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 # No law depends on how fast the machine is.
 hypothesis.settings.register_profile("laws", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -57,11 +57,11 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _short_draws() -> None:
-    """What a test compiles draws its random bits in C."""
-    from tests import threefry
+def _compiled_once() -> None:
+    """What a test compiles draws its random bits in C, and is there for the others."""
+    from tests import programs
 
-    threefry.install()
+    programs.install(write=False)
 
 
 @pytest.fixture(scope="session", autouse=True)

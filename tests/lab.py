@@ -1,7 +1,6 @@
 """One tiny problem for all laws, and its compiled programs: what is compiled once serves every test of a process."""
 
 import functools
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,13 +48,6 @@ from incremental.run.stopping import restored
 from incremental.strategies.ewc import ewc
 from incremental.strategies.online_ewc import online_ewc
 from incremental.strategies.replay import replay
-
-# What one test compiled the next one of the process reads back. A folder for each process: JAX writes the entries in
-# place, so that a second process could read half of one.
-_cache = tempfile.TemporaryDirectory(prefix="incremental-tests-")
-jax.config.update("jax_compilation_cache_dir", _cache.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 HISTORY = 8  # L
 SIZES = Sizes(item=128, user=128)  # of the tiny stream; no part of it has more examples than that either

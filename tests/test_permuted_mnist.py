@@ -91,9 +91,9 @@ def test_a_row_that_was_stopped_goes_on_where_it_was(
 
 def test_the_fisher_runs_over_tens_of_steps_and_is_scaled_at_the_end() -> None:
     part = variants.running_ewc(NONE, weight=10.0)
-    params = {"a": jnp.array([1.0, -1.0]), "b": jnp.zeros(1)}
+    params = {"a": np.array([1.0, -1.0], np.float32), "b": np.zeros(1, np.float32)}
     learner = Learner(params, (), NONE, NONE)
-    state = part.init(learner)
+    state = jax.jit(part.init)(learner)
     rng = np.random.default_rng(1)
     data, own = rng.normal(size=(20, 3)).astype(np.float32), rng.normal(size=(20, 3)).astype(np.float32)
     record = jax.jit(lambda state, grads, own: part.record(state, step_of(grads, own), NONE))
@@ -102,11 +102,12 @@ def test_the_fisher_runs_over_tens_of_steps_and_is_scaled_at_the_end() -> None:
     first, second = (data[:10] ** 2).sum(0), (data[10:] ** 2).sum(0)
     fisher = 0.1 * 0.9 * first / 10 + 0.9 * second / 10
     np.testing.assert_allclose(joined(state.fisher), fisher, rtol=1e-4)
-    state, _ = part.end(state, learner, NONE, NONE)
+    end = jax.jit(lambda state, learner: part.end(state, learner, NONE, NONE))
+    state, _ = end(state, learner)
     scaled = (fisher - fisher.min()) / (fisher.max() - fisher.min())
     np.testing.assert_allclose(joined(state.importance), scaled, rtol=1e-4, atol=1e-6)
     moved = split(joined(params) + np.array([0.5, 1.0, 2.0]))
-    value = part.loss(state, moved, NONE, NONE)
+    value = jax.jit(lambda state, moved: part.loss(state, moved, NONE, NONE))(state, moved)
     np.testing.assert_allclose(value, 10 * (scaled * np.array([0.25, 1.0, 4.0])).sum(), rtol=1e-4)
 
 

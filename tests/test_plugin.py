@@ -17,6 +17,7 @@ TINY = [
     "data.source.items=80",
     "data.cut.increments=2",
     "model=matrix_factorization",
+    "optimizer=sgd",
     "training.epochs=2",
     "training.patience=0",
     "training.batch_size=64",

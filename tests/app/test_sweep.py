@@ -22,7 +22,6 @@ from incremental.core.strategy import Strategy
 from incremental.core.types import Problem
 from incremental.errors import UserError
 from incremental.run.feed import Feed
-from tests import lab
 from tests.app.test_experiment import SMALL, composed
 
 POPULARITY = {"_target_": "incremental.models.popularity.popularity"}
@@ -163,12 +162,12 @@ def assert_same_table(one: str, other: str, atol: float = 1e-6) -> None:
 
 
 KILLED = """
-import os, signal, threading
+import os, signal
 from incremental.run import checkpoint
 from incremental.app import cli
-from tests import threefry
+from tests import programs
 
-threefry.install()
+programs.install()
 checkpoint.SECONDS_BETWEEN, checkpoint.SHARE = 0.0, 1e9
 original, saves = checkpoint.Checkpoints.save, 0
 
@@ -176,9 +175,6 @@ def killed(self, *args):
     global saves
     saves += 1
     if saves == 8:  # the first lane's fourth save is done: it is ahead of the other one
-        for thread in threading.enumerate():
-            if thread.name == "compiling ahead":  # its program may be half written where the other process reads it
-                thread.join()
         os.kill(os.getpid(), signal.SIGKILL)
     original(self, *args)
 
@@ -192,9 +188,7 @@ def test_a_killed_sweep_ends_with_the_table_of_the_runs_alone(
 ) -> None:
     wanted = ["seed=0,1", "optimizer.learning_rate=0.01,1e38"]
     line = [sys.executable, "-c", KILLED, *command(tmp_path / "packed", *wanted)[1:]]
-    with monkeypatch.context() as patch:  # what it compiles is read below
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", lab._cache.name)
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    with monkeypatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]))
         assert subprocess.run(line, capture_output=True).returncode == -signal.SIGKILL
     assert not summaries(tmp_path / "packed")

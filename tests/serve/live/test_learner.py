@@ -1,11 +1,7 @@
 """The law: what a learner has learnt live, a run on its log learns again, bit for bit."""
 
 import json
-import os
-import shutil
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -25,7 +21,7 @@ from incremental.serve.live import configuring, versions
 from incremental.serve.live.learner import learn
 from incremental.serve.live.model import Loader
 from incremental.serve.live.people import People
-from tests import lab
+from tests import lab, programs
 
 TINY = [
     "experiment=live",
@@ -189,21 +185,16 @@ def test_a_run_on_the_log_is_the_live_run_again(tmp_path: Path) -> None:
 
 
 def killed(given: list[str], after: int) -> None:
-    """A learner in a process of its own, which is killed while it learns what comes after this version.
-
-    It has a copy of what this process compiled: it may leave half an entry there.
-    """
+    """A learner in a process of its own, which is killed while it learns what comes after this version."""
     _, live = configuring.composed_of(given)
-    command = [sys.executable, "-m", "incremental.serve.live", "--part", "learner:champion", *given]
-    with tempfile.TemporaryDirectory() as cache:
-        shutil.copytree(lab._cache.name, cache, dirs_exist_ok=True)
-        with subprocess.Popen(command, env={**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}) as process:
-            until = time.monotonic() + 120
-            while (versions.newest(live.at("champion")) or 0) < after and process.poll() is None:
-                assert time.monotonic() < until
-                time.sleep(0.01)
-            assert process.poll() is None
-            process.kill()
+    command = [*programs.command("incremental.serve.live"), "--part", "learner:champion", *given]
+    with subprocess.Popen(command) as process:
+        until = time.monotonic() + 120
+        while (versions.newest(live.at("champion")) or 0) < after and process.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert process.poll() is None
+        process.kill()
 
 
 @pytest.mark.parametrize("kills", [pytest.param(1), pytest.param(3, marks=pytest.mark.slow)])
