@@ -95,17 +95,17 @@ def train(
         measured.start[:, t, FIRST] = right(t)
         descend(t, FIRST, made.everywhere(piece(data, FIRST * BATCH, int(data.size))))
         executor.end(lanes, data)
-        for j in range(tasks if method.joint else t + 1):
-            measured.accuracy[:, tasks - 1 if method.joint else t, j] = right(j)
+        last = tasks - 1 if method.joint else t  # of the tasks that are trained on by now
+        for j in range(last + 1):
+            measured.accuracy[:, last, j] = right(j)
         compiling = executor.way.compiling()
         took = time.perf_counter() - began - compiling.waited
         measured = measured._replace(
             seconds=measured.seconds + took, compile_seconds=measured.compile_seconds + compiling.seconds
         )
         keep(executor, half, t + 1, measured)
-        print(
-            f"{half.stem}: task {t + 1}: {100 * np.nanmean(measured.accuracy[:, t]):.2f} % ({took:.0f} s)", flush=True
-        )
+        mean = 100 * measured.accuracy[:, last, : last + 1].mean()
+        print(f"{half.stem}: task {last + 1}: {mean:.2f} % ({took:.0f} s)", flush=True)
     return measured
 
 

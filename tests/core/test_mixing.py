@@ -1,6 +1,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -67,6 +68,6 @@ def test_keys_of_near_first_words_have_nothing_in_common(first: int) -> None:
 
 
 def test_all_words_of_a_key_count_whatever_its_kind() -> None:
-    keys = [jax.random.wrap_key_data(np.array(data, np.uint32), impl="rbg") for data in ([1, 2, 3, 4], [1, 2, 3, 5])]
+    keys = [jax.random.wrap_key_data(jnp.array(data, jnp.uint32), impl="rbg") for data in ([1, 2, 3, 4], [1, 2, 3, 5])]
     one, other = (np.asarray(uniform(key, 100)) for key in keys)
     assert (one != other).mean() > 0.9
