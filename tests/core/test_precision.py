@@ -172,19 +172,13 @@ def test_models_without_gradients_multiply_exactly_too() -> None:
 
 
 def test_scores_are_exact_products_of_rounded_numbers() -> None:
-    rng = np.random.default_rng(0)
-    given = [rng.normal(size=(n, 64)).astype(np.float32) for n in (5, 7)]
-
-    @jax.jit
-    def all_of(hidden: Any, table: Any) -> Any:
-        scores, pull = jax.vjp(product, hidden, table)
-        return scores, pull(jnp.ones_like(scores)), [low(each).astype(jnp.float32) for each in (hidden, table)]
-
-    scores, pulled, lower = jax.tree.map(np.asarray, all_of(*given))
-    rounded = [np.asarray(each, np.float64) for each in lower]
+    """Operation by operation: within a program XLA may leave out that a number is rounded and widened again."""
+    hidden, table = (jax.random.normal(jax.random.key(i), (n, 64)) for i, n in enumerate((5, 7)))
+    rounded = [np.asarray(low(each).astype(jnp.float32), np.float64) for each in (hidden, table)]
+    scores, pull = jax.vjp(product, hidden, table)
     np.testing.assert_allclose(scores, rounded[0] @ rounded[1].T, rtol=1e-5, atol=1e-5)
     assert len(np.unique(scores)) == scores.size  # bfloat16 would tie
-    for got, wanted in zip(pulled, (rounded[1].sum(0), rounded[0].sum(0)), strict=True):
+    for got, wanted in zip(pull(jnp.ones_like(scores)), (rounded[1].sum(0), rounded[0].sum(0)), strict=True):
         np.testing.assert_allclose(got, np.broadcast_to(wanted, got.shape), rtol=1e-5, atol=1e-5)
 
 
