@@ -13,18 +13,18 @@ W, V, D = 6, 4, 2
 RNG = np.random.default_rng(0)
 OLD, NEW = (
     {
-        "user": jnp.array(RNG.normal(size=(W, D)).astype(np.float32)),
-        "item": jnp.array(RNG.normal(size=(V, D)).astype(np.float32)),
+        "user": RNG.normal(size=(W, D)).astype(np.float32),
+        "item": RNG.normal(size=(V, D)).astype(np.float32),
     }
     for _ in range(2)
 )
-USERS = jnp.array([0, 1, 1, 1, 0, 0], bool)
-SEEN = jnp.array([0, 1, 1, 0], bool)
+USERS: Any = np.array([0, 1, 1, 1, 0, 0], bool)
+SEEN: Any = np.array([0, 1, 1, 0], bool)
 
 
 def apply(params: Any, inputs: Any, *, key: Any = None) -> Outputs:
     assert key is None  # no dropout
-    hidden = params["user"][inputs["user"]]
+    hidden = jnp.asarray(params["user"])[inputs["user"]]
     return Outputs(hidden, hidden @ params["item"].T)
 
 
@@ -36,13 +36,20 @@ def learner(params: Any) -> Learner:
 
 
 def batch(users: Any, valid: Any) -> Batch:
-    return Batch({"user": jnp.array(users)}, NONE, NONE, jnp.array(valid, bool), NONE)
+    given: Any = np.array(users, np.int32), np.array(valid, bool)
+    return Batch({"user": given[0]}, NONE, NONE, given[1], NONE)
 
 
 def appended(rows: Batch) -> Batch:
     """The batch with two replayed rows."""
-    users = jnp.concatenate([rows.inputs["user"], jnp.array([3, 2])])
+    users = jnp.concatenate([rows.inputs["user"], jnp.array([3, 2], jnp.int32)])
     return rows._replace(inputs={"user": users}, valid=jnp.concatenate([rows.valid, jnp.ones(2, bool)]))
+
+
+@jax.jit
+def begun() -> Any:
+    """The state after an update has ended with the old parameters."""
+    return taught(untaught(learner(NEW)), learner(OLD), NONE, NONE)[0]
 
 
 @jax.jit
@@ -56,16 +63,16 @@ def of(state: Any, rows: Batch, replayed: bool) -> Any:
 
 
 def test_a_lesson_is_on_the_rows_that_were_here_and_by_the_old_model() -> None:
-    state, _ = taught(untaught(learner(NEW)), learner(OLD), NONE, NONE)
+    state = begun()
     student, teacher, share = of(state, batch([1, 3, 2], [1, 1, 1]), True)
-    np.testing.assert_allclose(student.hidden, NEW["user"][jnp.array([1, 3, 2])])
-    np.testing.assert_allclose(teacher.hidden, OLD["user"][jnp.array([1, 3, 2])])
-    np.testing.assert_allclose(teacher.scores, OLD["user"][jnp.array([1, 3, 2])] @ OLD["item"].T, rtol=1e-5)
+    np.testing.assert_allclose(student.hidden, NEW["user"][[1, 3, 2]])
+    np.testing.assert_allclose(teacher.hidden, OLD["user"][[1, 3, 2]])
+    np.testing.assert_allclose(teacher.scores, OLD["user"][[1, 3, 2]] @ OLD["item"].T, rtol=1e-5)
     np.testing.assert_allclose(share, 1 / 3)
 
 
 def test_padding_and_users_the_teacher_did_not_know_have_no_share() -> None:
-    state, _ = taught(untaught(learner(NEW)), learner(OLD), NONE, NONE)
+    state = begun()
     _, _, share = of(state, batch([1, 4, 3, 2], [1, 1, 1, 0]), False)
     np.testing.assert_allclose(share, [0.5, 0.0, 0.5, 0.0])
     _, _, share = of(state, batch([5, 4, 4, 5], [1, 1, 1, 1]), False)
@@ -73,13 +80,13 @@ def test_padding_and_users_the_teacher_did_not_know_have_no_share() -> None:
 
 
 def test_nothing_is_taught_before_the_first_end() -> None:
-    state = untaught(learner(OLD))._replace(known=taught(untaught(learner(OLD)), learner(OLD), NONE, NONE)[0].known)
+    state = jax.jit(lambda: untaught(learner(OLD)))()._replace(known=begun().known)
     _, _, share = of(state, batch([1, 3, 2], [1, 1, 1]), False)
     np.testing.assert_array_equal(share, 0.0)
 
 
 def test_the_teacher_receives_no_gradient() -> None:
-    state, _ = taught(untaught(learner(NEW)), learner(OLD), NONE, NONE)
+    state = begun()
 
     def read(params: Any) -> Any:
         rows = marked(state, batch([1, 3], [1, 1]), NONE)
@@ -93,9 +100,12 @@ def test_the_teacher_receives_no_gradient() -> None:
 @pytest.mark.parametrize("known", [0, 1])
 def test_models_without_users_are_taught_on_all_rows(known: int) -> None:
     problem = PROBLEM._replace(apply=lambda params, inputs: apply(params, {"user": inputs["history"][:, -1]}))
-    state, _ = taught(untaught(learner(NEW)), learner(OLD), NONE, NONE)
-    state = state._replace(known=jax.tree.map(lambda ids: jnp.full_like(ids, known), state.known))
-    rows = Batch({"history": jnp.array([[0, 5], [1, 4]])}, NONE, NONE, jnp.ones(2, bool), NONE)
-    rows = marked(state, rows, NONE)
-    _, _, share = lesson(problem, state, rows, Outputs(jnp.zeros((2, D)), jnp.zeros((2, V))))
-    np.testing.assert_allclose(share, 0.5)
+    state = begun()
+    state = state._replace(known=jax.tree.map(lambda ids: np.full(ids.shape, known, ids.dtype), state.known))
+
+    @jax.jit
+    def share(state: Any, history: Any) -> Any:
+        rows = marked(state, Batch({"history": history}, NONE, NONE, jnp.ones(2, bool), NONE), NONE)
+        return lesson(problem, state, rows, Outputs(jnp.zeros((2, D)), jnp.zeros((2, V))))[2]
+
+    np.testing.assert_allclose(share(state, np.array([[0, 5], [1, 4]], np.int32)), 0.5)

@@ -1,7 +1,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from incremental.core.ids import Ids, nobody, rows_of, trained
@@ -42,10 +41,18 @@ def test_the_sets_are_the_catalogues_and_nothing() -> None:
 def test_a_candidate_without_an_event_is_not_trained() -> None:
     """With data.unseen_items=known every item is a candidate, so that all are `seen` from the base part on."""
     of_all: Any = np.arange(4) > 0
-    data = Data(NONE, NONE, NONE, jnp.array([2, 0]), {"user": jnp.array([1, 0])}, listed=of_all)
-    catalogue = count_arrivals(empty_catalogue(Sizes(item=4, user=3)), data)
-    np.testing.assert_array_equal(catalogue.seen, [False, True, True, True])
-    np.testing.assert_array_equal(trained(Learner(PARAMS, (), catalogue, NONE)).labels, [False, False, True, False])
+    items: Any = np.array([2, 0], np.int32)
+    users: Any = np.array([1, 0], np.int32)
+    data = Data(NONE, NONE, NONE, items, {"user": users}, listed=of_all)
+
+    @jax.jit
+    def counted(data: Data) -> Any:
+        catalogue = count_arrivals(empty_catalogue(Sizes(item=4, user=3)), data)
+        return catalogue.seen, trained(Learner(PARAMS, (), catalogue, NONE)).labels
+
+    seen, labels = counted(data)
+    np.testing.assert_array_equal(seen, [False, True, True, True])
+    np.testing.assert_array_equal(labels, [False, False, True, False])
 
 
 def test_the_rows_of_the_labels_are_those_of_their_kind_whatever_it_is() -> None:

@@ -19,6 +19,10 @@ def draws() -> Any:
     )
 
 
+numbers = jax.jit(uniform, static_argnums=1)
+mix = jax.jit(mixed)
+
+
 def even(counts: Any) -> bool:
     return bool(stats.chisquare(counts.reshape(-1)).pvalue > 1e-5)
 
@@ -47,14 +51,14 @@ def test_draws_of_two_places_or_keys_say_nothing_of_one_another(draws: Any, keys
 
 def test_a_draw_hangs_on_key_and_place_only(draws: Any) -> None:
     key = jax.random.fold_in(jax.random.key(0), 3)
-    np.testing.assert_array_equal(uniform(key, 100), draws[3, :100])
+    np.testing.assert_array_equal(numbers(key, 100), draws[3, :100])
 
 
 def test_mixing_is_one_to_one_and_a_changed_bit_changes_half_of_all() -> None:
     words: Any = np.random.default_rng(0).integers(0, 2**32, 1 << 14, dtype=np.uint32)
-    assert len(np.unique(mixed(words))) == len(np.unique(words))
+    assert len(np.unique(mix(words))) == len(np.unique(words))
     for bit in range(32):
-        changed = np.unpackbits(np.asarray(mixed(words) ^ mixed(words ^ np.uint32(1 << bit))).view(np.uint8))
+        changed = np.unpackbits((np.asarray(mix(words)) ^ np.asarray(mix(words ^ np.uint32(1 << bit)))).view(np.uint8))
         share = changed.reshape(-1, 32).mean(0)
         assert np.abs(share - 0.5).max() < 0.05
 
@@ -63,11 +67,11 @@ def test_mixing_is_one_to_one_and_a_changed_bit_changes_half_of_all() -> None:
 def test_keys_of_near_first_words_have_nothing_in_common(first: int) -> None:
     """Neither the same numbers nor the same ones some places on."""
     words: Any = np.array([[7, 9], [7 + first, 10]], np.uint32)
-    one, other = (np.asarray(uniform(jax.random.wrap_key_data(each), NUMBER)) for each in words)
+    one, other = (np.asarray(numbers(jax.random.wrap_key_data(each), NUMBER)) for each in words)
     assert np.isin(one, other).sum() < 10  # by chance about one
 
 
 def test_all_words_of_a_key_count_whatever_its_kind() -> None:
     keys = [jax.random.wrap_key_data(jnp.array(data, jnp.uint32), impl="rbg") for data in ([1, 2, 3, 4], [1, 2, 3, 5])]
-    one, other = (np.asarray(uniform(key, 100)) for key in keys)
+    one, other = (np.asarray(numbers(key, 100)) for key in keys)
     assert (one != other).mean() > 0.9

@@ -174,8 +174,8 @@ def test_lanes_and_devices_train_as_one_alone(monkeypatch: pytest.MonkeyPatch) -
         return lambda key: program.run_epoch(program.begin(program.init(key), data), data)[0].learner.params
 
     by_itself = jax.jit(run(program))
-    alone = [by_itself(key) for key in keys]
-    together = jax.jit(jax.vmap(run(program)))(keys)
+    alone = [lab.on_host(by_itself(key)) for key in keys]
+    together = lab.on_host(jax.jit(jax.vmap(run(program)))(keys))
     for lane, own in enumerate(alone):
         lab.assert_close(jax.tree.map(lambda leaf, lane=lane: leaf[lane], together), own, rtol=1e-5, atol=1e-6)
     spread = sharded(program, Layout(mesh_of(devices(batch=2)), rules_of(CAUSAL.tables)))

@@ -38,11 +38,12 @@ def head(shrink: int = 3) -> Head:
 
 def table(size: int) -> Any:
     """The model's items; a larger catalogue begins with the same."""
-    return jax.random.uniform(jax.random.key(2), (64, D), minval=-1.0)[:size]
+    return np.random.default_rng(2).uniform(-1.0, 1.0, (64, D)).astype(np.float32)[:size]
 
 
 def items(params: Params) -> Items:
-    return Items(params["table"], 0.1 * jnp.arange(len(params["table"]), dtype=jnp.float32) % 0.7)
+    bias: Any = np.float32(0.1) * np.arange(len(params["table"]), dtype=np.float32) % np.float32(0.7)
+    return Items(params["table"], bias)
 
 
 def learner_of(own: Params, counts: Any, seen: Any = SEEN, rows: Any = None) -> Learner:
@@ -76,18 +77,29 @@ def begin(shrink: int = 3) -> Any:
 
 
 @functools.cache
+def fresh(size: int = V) -> Params:
+    """The head's own parameters, as they start."""
+    init = head().init
+    assert init is not None
+    own: Params = jax.jit(lambda key: init(key, Sizes(item=size, user=8), D))(jax.random.key(0))
+    return own
+
+
+def spread(shape: tuple[int, ...]) -> Any:
+    return np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+
+@functools.cache
 def started(shrink: int = 3, size: int = V) -> tuple[State, Learner]:
     """The first increment has begun; then every parameter gets random values."""
-    made, strategy = head(shrink), strategy_of(shrink)
-    assert made.init is not None
-    own = made.init(jax.random.key(0), Sizes(item=size, user=8), D)
+    strategy, own = strategy_of(shrink), fresh(size)
     pad = (0, size - V)
     counts, seen = np.pad(events(0), pad), np.pad(SEEN, pad)
     everything = np.repeat(np.arange(size), counts.astype(int))
     learner = learner_of(own, counts, seen)
     state, learner = begin(shrink)(strategy.init(learner), learner, arrivals(everything), NONE)
     shapes = {"bias": (64,), "clusters": (2, D), "cluster_bias": (2,)}  # a larger catalogue begins with the same
-    own = {name: jax.random.normal(jax.random.key(1), shape)[: len(own[name])] for name, shape in shapes.items()}
+    own = {name: spread(shape)[: len(own[name])] for name, shape in shapes.items()}
     return state, learner._replace(params={**learner.params, "head": own})
 
 
@@ -135,6 +147,23 @@ def test_probability_is_the_written_formula() -> None:
     np.testing.assert_allclose([found[i] for i in expected], list(expected.values()), rtol=1e-4, atol=1e-5)
 
 
+@jax.jit
+def gathered_and_full(own: Any, hidden: Any, slots: Any, batch: Batch, slope: Any) -> Any:
+    """The gradient and the rows of the loss, and those of the full softmax."""
+    made, scores = head(), head().scores
+    assert scores is not None
+
+    def gathered(own: Any, hidden: Any) -> Any:
+        rows = made.loss({**own, "slots": slots}, Outputs(hidden, NONE), batch)
+        return (slope * rows).sum(), rows
+
+    def full(own: Any, hidden: Any) -> Any:
+        rows = -scores({**own, "slots": slots}, hidden)[jnp.arange(B), batch.labels]
+        return (slope * rows).sum(), rows
+
+    return [jax.grad(each, argnums=(0, 1), has_aux=True)(own, hidden) for each in (gathered, full)]
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_gathered_loss_and_gradient_are_the_full_ones(seed: int) -> None:
     """More rows than one round takes lie in the last tail; padding rows lie nowhere."""
@@ -146,22 +175,7 @@ def test_gathered_loss_and_gradient_are_the_full_ones(seed: int) -> None:
     valid: Any = np.arange(B) < B - 3
     slope = rng.normal(size=B).astype(np.float32) * valid
     batch = Batch({}, labels, NONE, valid, NONE, candidates=SEEN)  # type: ignore[arg-type]
-    made, scores = head(), head().scores
-    assert scores is not None
-
-    @jax.jit
-    def both(own: Any, hidden: Any) -> Any:
-        def gathered(own: Any, hidden: Any) -> Any:
-            rows = made.loss({**own, "slots": state.slots}, Outputs(hidden, NONE), batch)
-            return (slope * rows).sum(), rows
-
-        def full(own: Any, hidden: Any) -> Any:
-            rows = -scores({**own, "slots": state.slots}, hidden)[jnp.arange(B), labels]
-            return (slope * rows).sum(), rows
-
-        return [jax.grad(each, argnums=(0, 1), has_aux=True)(own, hidden) for each in (gathered, full)]
-
-    (gradient, rows), (expected, expected_rows) = both(own_of(learner), HIDDEN)
+    (gradient, rows), (expected, expected_rows) = gathered_and_full(own_of(learner), HIDDEN, state.slots, batch, slope)
     np.testing.assert_allclose(rows[valid], expected_rows[valid], atol=1e-5)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=2e-5), gradient, expected)
 
@@ -226,10 +240,7 @@ def test_later_known_items_are_sorted_anew_and_new_ones_come_last() -> None:
 
 def test_the_start_is_the_items_share_of_the_events() -> None:
     """Rows of 0 leave the biases."""
-    made = head()
-    assert made.init is not None
-    none = jnp.zeros((V, D))
-    learner = learner_of(made.init(jax.random.key(0), Sizes(item=V, user=8), D), events(0), rows=none)
+    learner = learner_of(fresh(), events(0), rows=np.zeros((V, D), np.float32))
     everything = np.repeat(np.arange(V), events(0).astype(int))
     ends = begin()(strategy_of().init(learner), learner, arrivals(everything), NONE)
     share = events(0) / events(0).sum()
@@ -282,11 +293,8 @@ def test_grown_is_allocated_beforehand() -> None:
     large = 48
     (state, learner), (whole, whole_learner) = started(), started(3, large)
     np.testing.assert_allclose(log_p(whole, whole_learner)[:, :V], log_p(state, learner), atol=1e-6)
-    made = head()
-    assert made.init is not None
-    own = made.init(jax.random.key(0), Sizes(item=large, user=8), D)
-    own["bias"] = jax.random.normal(jax.random.key(1), (64,))[:large]
-    new = learner_of(own, jnp.zeros(large), jnp.zeros(large, bool))
+    own = {**fresh(large), "bias": jnp.asarray(spread((64,))[:large])}
+    new = learner_of(own, np.zeros(large), np.zeros(large, bool))
     grown = jax.tree.map(into_corner, (strategy_of().init(new), own), (state, learner.params["head"]))
     counts: Any = np.pad(events(1), (0, large - V))
     counts[[34, 45]] = 3.0

@@ -1,3 +1,4 @@
+import functools
 from typing import Any
 
 import jax
@@ -19,11 +20,13 @@ HIDDEN, TABLE, BIAS, SLOPE = (RNG.normal(size=shape).astype(np.float32) for shap
 NONE: Any = None
 
 
-def value_and_gradients(head: Head, candidates: Any, scale: float = 1.0) -> Any:
-    """The rows' losses, and the gradient of a sum with unequal weights by hidden vectors, table and biases."""
+@functools.cache
+def compiled(chunk: int | None) -> Any:
+    """One program a kind of candidates; without a chunk, of the full softmax."""
+    head = full_softmax() if chunk is None else chunked_softmax(chunk=chunk)
 
     @jax.jit
-    def both(hidden: Any, table: Any, bias: Any) -> Any:
+    def both(hidden: Any, table: Any, bias: Any, candidates: Any) -> Any:
         def total(*given: Any) -> Any:
             hidden, table, bias = given
             outputs = Outputs(hidden, hidden @ table.T + bias)
@@ -33,33 +36,42 @@ def value_and_gradients(head: Head, candidates: Any, scale: float = 1.0) -> Any:
         gradients, rows = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(hidden, table, bias)
         return rows, gradients
 
-    return both(HIDDEN * np.float32(scale), TABLE, BIAS)
+    return both
+
+
+def value_and_gradients(chunk: int | None, candidates: Any, scale: float = 1.0) -> Any:
+    """The rows' losses, and the gradient of a sum with unequal weights by hidden vectors, table and biases."""
+    return compiled(chunk)(HIDDEN * np.float32(scale), TABLE, BIAS, candidates)
 
 
 @pytest.mark.parametrize("candidates", [SEEN, None], ids=["seen", "all"])
 @pytest.mark.parametrize("chunk", [16, 103, 4096])  # 103 is no multiple of 16: the last chunk reaches back
 def test_it_equals_the_full_softmax_in_value_and_gradient(chunk: int, candidates: Any) -> None:
-    found = value_and_gradients(chunked_softmax(chunk=chunk), candidates)
-    full = value_and_gradients(full_softmax(), candidates)
+    found = value_and_gradients(chunk, candidates)
+    full = value_and_gradients(None, candidates)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-5), found, full)
 
 
 def test_large_scores_stay_finite() -> None:
-    found = value_and_gradients(chunked_softmax(chunk=16), SEEN, scale=1e3)
-    full = value_and_gradients(full_softmax(), SEEN, scale=1e3)
+    found = value_and_gradients(16, SEEN, scale=1e3)
+    full = value_and_gradients(None, SEEN, scale=1e3)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-2), found, full)
 
 
 def test_rows_beyond_a_number_cost_nothing_and_say_nothing() -> None:
-    def rows(number: Any) -> Any:
-        return cross_entropy(16, 8, HIDDEN, TABLE, BIAS, SEEN, LABELS, number)
+    def rows(hidden: Any, number: Any) -> Any:
+        return cross_entropy(16, 8, hidden, TABLE, BIAS, SEEN, LABELS, number)
 
-    some, gradient = jax.jit(lambda number: (rows(number), jax.grad(lambda h: cross_entropy(
-        16, 8, h, TABLE, BIAS, SEEN, LABELS, number).sum())(jnp.asarray(HIDDEN))))(jnp.int32(11))  # fmt: skip
-    np.testing.assert_allclose(some[:11], rows(B)[:11], rtol=1e-6)
+    @jax.jit
+    def of(hidden: Any, number: Any) -> Any:
+        gradient = jax.grad(lambda hidden: rows(hidden, number).sum())(hidden)
+        return rows(hidden, number), rows(hidden, B), gradient
+
+    some, every, gradient = map(np.asarray, of(HIDDEN, np.int32(11)))
+    np.testing.assert_allclose(some[:11], every[:11], rtol=1e-6)
     np.testing.assert_array_equal(some[11:], 0.0)
     np.testing.assert_array_equal(gradient[11:], 0.0)
-    assert np.abs(np.asarray(gradient[:11])).min() > 0
+    assert np.abs(gradient[:11]).min() > 0
 
 
 def temporary_bytes(head: Head, size: int) -> int:

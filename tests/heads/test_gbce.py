@@ -1,3 +1,4 @@
+import functools
 from typing import Any
 
 import jax
@@ -21,25 +22,31 @@ def log_sigmoid(x: Any) -> Any:
     return -np.log1p(np.exp(-x))
 
 
-def batch_of(items: int, negatives: Any) -> Batch:
-    """With `items` seen: the head's own strategy says what a draw's log q is."""
-    seen: Any = (np.arange(V) > 0) & (np.arange(V) <= items)
+@jax.jit
+def drawn(seen: Any, key: Any) -> Batch:
+    """By the head's own strategy."""
     strategy = gbce(negatives=K).strategy
     assert strategy is not None
     learner = Learner({}, (), Catalogue(seen, seen.astype(np.float32), {}), NONE)
+    state, _ = strategy.begin(strategy.init(learner), learner, NONE, key)
+    return strategy.batch(state, Batch({}, LABELS, NONE, NONE, NONE, candidates=seen), key)
 
-    @jax.jit
-    def drawn(key: Any) -> Batch:
-        state, _ = strategy.begin(strategy.init(learner), learner, NONE, key)
-        return strategy.batch(state, Batch({}, LABELS, NONE, NONE, NONE, candidates=seen), key)
 
-    return drawn(jax.random.key(0))._replace(negatives=jnp.asarray(negatives, jnp.int32))
+def batch_of(items: int, negatives: Any) -> Batch:
+    """With `items` seen: the head's own strategy says what a draw's log q is."""
+    seen: Any = (np.arange(V) > 0) & (np.arange(V) <= items)
+    return drawn(seen, jax.random.key(0))._replace(negatives=np.asarray(negatives, np.int32))
+
+
+@functools.cache
+def compiled(calibration: float) -> Any:
+    outputs = Outputs(jnp.asarray(HIDDEN), jnp.asarray(HIDDEN @ TABLE.T + BIAS))
+    head = gbce(negatives=K, calibration=calibration)
+    return jax.jit(lambda batch: head.loss(Items(jnp.asarray(TABLE), jnp.asarray(BIAS)), outputs, batch))
 
 
 def loss(batch: Batch, calibration: float = 0.75) -> Any:
-    outputs = Outputs(jnp.asarray(HIDDEN), jnp.asarray(HIDDEN @ TABLE.T + BIAS))
-    head = gbce(negatives=K, calibration=calibration)
-    return jax.jit(lambda batch: head.loss(Items(jnp.asarray(TABLE), jnp.asarray(BIAS)), outputs, batch))(batch)
+    return np.asarray(compiled(calibration)(batch))
 
 
 @pytest.mark.parametrize("items", [10, 39])  # alpha follows the catalogue

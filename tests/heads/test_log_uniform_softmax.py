@@ -30,6 +30,6 @@ def test_an_item_of_rank_r_is_drawn_with_log_uniform_probability() -> None:
 
 
 def test_ranks_of_equal_counts_are_distinct() -> None:
-    weights = np.asarray(log_uniform(Catalogue(SEEN, np.ones_like(EVENTS), {})))
+    weights = np.asarray(jax.jit(log_uniform)(Catalogue(SEEN, np.ones_like(EVENTS), {})))
     assert len(set(weights[SEEN])) == SEEN.sum()
     assert weights[SEEN].min() > weights[~SEEN].max()
