@@ -21,7 +21,7 @@ L, D, V = 60, 8, 40
 SIZES = Sizes(item=V, user=9)
 EVENTS = [1, 2, 60, 3, 17, 1, 29, 9]  # of each user; a history for each event, the whole one included
 MODELS: dict[str, Model] = {
-    "sasrec": sasrec(width=D, blocks=1, heads=2, dropout=0.0, positions="left"),
+    "sasrec": sasrec(width=D, heads=2, dropout=0.0, positions="left"),
     "gru4rec": gru4rec(width=D, dropout=0.0),
 }
 
