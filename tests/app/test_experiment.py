@@ -41,7 +41,7 @@ from tests import lab
 SMALL = [
     "data.source.users=60",
     "data.source.items=80",
-    "data.source.events=2400",
+    "data.source.events=2000",  # parts of at most 1,024 examples: one program serves them all
     "data.source.days=20",
     "data.cut.increments=2",
     "data.history=8",
