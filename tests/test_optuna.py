@@ -121,7 +121,7 @@ def test_a_trial_that_fails_has_no_value_and_stops_no_other(tmp_path: Path) -> N
 def test_what_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: Any, arguments: list[str], message: str
 ) -> None:
-    searched(tmp_path, Launcher(quality))
+    searched(tmp_path, Launcher(quality), trials=1)
     with pytest.raises(SystemExit):
         searched(tmp_path, Launcher(quality), *arguments, **settings)
     assert message in capsys.readouterr().err
@@ -137,9 +137,9 @@ def test_where_no_trial_has_a_value_the_search_stops_and_may_go_on(
 
 
 def written(path: Path, *, spoilt: bool) -> None:
-    """2,400 events, three increments of 400 after the base part; the last one may be other users' with other items."""
-    frame = simulate(users=60, items=80, events=2400, days=20).frame.select("user", "item", "time")
-    late = pl.int_range(pl.len()) >= 2000
+    """2,000 events, half of them in three increments; the last one may be other users' with other items."""
+    frame = simulate(users=60, items=80, events=2000, days=20).frame.select("user", "item", "time")
+    late = pl.int_range(pl.len()) >= 1667
     if spoilt:
         frame = frame.with_columns(pl.when(late).then(pl.col(key) + "x").otherwise(key) for key in ("user", "item"))
     frame.write_csv(path)
