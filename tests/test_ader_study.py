@@ -57,12 +57,12 @@ def rows(periods: Path) -> list[running.Job]:
 
 
 @pytest.fixture
-def _compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def _shared_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row takes the compiled functions of the row before, where they are the same."""
     monkeypatch.setattr(running, "execute", partial(execute, store=Store()))
 
 
-@pytest.mark.usefixtures("_compiled_once")
+@pytest.mark.usefixtures("_shared_functions")
 def test_rows_share_a_base_and_a_finished_run_is_not_run_again(periods: Path, tmp_path: Path) -> None:
     small = ("memory.capacity=100", "memory.rows.exact=16")
     planned = study.jobs(read(periods, tmp_path, *small, "++increments=2", "rows=[Dropout, ADER, Finetune]"))
@@ -88,7 +88,7 @@ def test_rows_share_a_base_and_a_finished_run_is_not_run_again(periods: Path, tm
     assert imread(table.draw(found, tmp_path, table.published())).shape[2] == 4
 
 
-@pytest.mark.usefixtures("_compiled_once")
+@pytest.mark.usefixtures("_shared_functions")
 def test_a_stopped_row_goes_on_and_is_marked_until_then(
     periods: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
