@@ -6,11 +6,17 @@ from typing import Any
 import pytest
 
 from incremental.metrics.continual import Evaluation, summarise
-from incremental.report import Run
+from incremental.report import Run, pictures
 
 NDCG = "ndcg@10"
 
 Write = Callable[..., Path]
+
+
+@pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page's pictures are drawn and not written as SVG, for a test of what stands beside them."""
+    monkeypatch.setattr(pictures, "data_uri", lambda _figure: "data:image/svg+xml;base64,")
 
 
 @pytest.fixture

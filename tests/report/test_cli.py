@@ -38,6 +38,7 @@ def test_formats_go_to_a_file_or_to_stdout(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_metric_baseline_and_page_are_chosen(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = tmp_path / "page.html"
     assert main([str(study), "--metric", "ndcg@10", "--baseline", "replay", "--html", str(place)]) == 0
@@ -46,6 +47,7 @@ def test_metric_baseline_and_page_are_chosen(study: Path, tmp_path: Path, capsys
     assert not (study / "report.html").exists()
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_factors_are_chosen(write_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for model in ("sasrec", "gru4rec"):
         for weight in (0.1, 1.0):
@@ -67,6 +69,7 @@ def test_the_first_increments_may_be_left_out(write_run: Any, capsys: pytest.Cap
     assert "| ewc | 1 | 0.1000 |" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_unfinished_runs_are_named(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (killed := study / "killed").mkdir()
     (killed / "config.yaml").write_text("seed: 0\n")

@@ -182,6 +182,7 @@ def test_a_row_that_was_not_measured_comes_last() -> None:
     assert compared.rows[1].comparisons[NDCG].p is None
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_what_was_chosen_on_is_left_out(write_run: Any, tmp_path: Path) -> None:
     for seed in range(2):
         R = [[0.9, 0.1, 0.1, 0.1], [0.3, 0.8, 0.1, 0.2], [0.2, 0.1, 0.7, 0.3], [0.1, 0.05, 0.6, 0.5]]

@@ -37,6 +37,7 @@ def test_one_seed_has_differences_and_no_mark(sweep: list[Run]) -> None:
     ]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_page_begins_with_it_where_there_are_columns(sweep: list[Run]) -> None:
     text = page(table(runs(sweep), columns=["model"]))
     assert text.index("difference to finetune") < text.index("Table of strategies")
