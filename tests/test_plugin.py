@@ -37,64 +37,76 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def python(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Python with `site` and the libraries but not the checkout on its path."""
+COMMANDS = {
+    "target": ["+strategies.mine._target_=example_plugin.damped.damped"],
+    "name": [SEARCH, "+strategy@strategies.mine=damped"],
+    "plain": [],
+    "taken": ["hydra.searchpath=[file://HERE/mine]", "+strategy@strategies.mine=replay"],
+    "overridden": ["method=popularity"],
+}
+SCRIPT = f"""if True:
+    import contextlib, io, json, os, sys
+    from incremental.app.cli import main
+    told = {{}}
+    for runs, given in {COMMANDS}.items():
+        sys.argv[1:] = [*{TINY}, *(one.replace("HERE", os.getcwd()) for one in given), "runs=" + runs]
+        said, code = io.StringIO(), 0
+        with contextlib.redirect_stderr(said):
+            try:
+                main()
+            except SystemExit as stopped:
+                code = stopped.code
+        told[runs] = code, said.getvalue()
+    with open("told.json", "w") as file:
+        json.dump(told, file)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all commands ran, in one process, which imports the libraries once: Python with `site` and the libraries
+    but not the checkout on its path. `told.json` has their exit codes and what they said."""
+    folder = tmp_path_factory.mktemp("commands")
+    (folder / "mine" / "strategy").mkdir(parents=True)
+    (folder / "mine" / "strategy" / "replay.yaml").write_text("_target_: example_plugin.damped.damped\n")
     path = os.pathsep.join([str(site), *{sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}])
-    return subprocess.run(
-        [sys.executable, "-S", *arguments],
-        cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": path,
-            "JAX_PLATFORMS": "cpu",
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # what one command compiled the next one reads
-        },
-        capture_output=True,
-        text=True,
-    )
-
-
-def incremental(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command."""
-    return python(site, folder, "-m", "incremental", *TINY, *arguments)
-
-
-def test_a_strangers_strategy_runs_by_target_and_by_name(site: Path, tmp_path: Path) -> None:
-    """Three commands in one process, which imports the libraries once."""
-    commands = {
-        "target": ["+strategies.mine._target_=example_plugin.damped.damped"],
-        "name": [SEARCH, "+strategy@strategies.mine=damped"],
-        "plain": [],
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # what one command compiled the next one reads
     }
-    script = f"""if True:
-        import sys
-        from incremental.app.cli import main
-        shared = sys.argv[1:]
-        for runs, given in {commands}.items():
-            sys.argv[1:] = [*shared, *given, "runs=" + runs]
-            main()
-    """
-    done = python(site, tmp_path, "-c", script, *TINY)
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", SCRIPT], cwd=folder, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
-    target, name, plain = (json.loads(next(tmp_path.glob(f"{runs}/*/summary.json")).read_text()) for runs in commands)
+    return folder
+
+
+def told(folder: Path, command: str) -> tuple[int, str]:
+    """Its exit code, and what it said of errors."""
+    code, said = json.loads((folder / "told.json").read_text())[command]
+    return code, said
+
+
+def test_a_strangers_strategy_runs_by_target_and_by_name(folder: Path) -> None:
+    runs = ("target", "name", "plain")
+    assert [told(folder, command)[0] for command in runs] == [0, 0, 0]
+    target, name, plain = (json.loads(next(folder.glob(f"{each}/*/summary.json")).read_text()) for each in runs)
     assert target["metrics"] == name["metrics"] != plain["metrics"]
     assert target["row"] == "mine"
 
 
-def test_a_file_by_a_taken_name_is_refused(site: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "mine" / "strategy"
-    folder.mkdir(parents=True)
-    (folder / "replay.yaml").write_text("_target_: example_plugin.damped.damped\n")
-    search = f"hydra.searchpath=[file://{tmp_path / 'mine'}]"
-    done = incremental(site, tmp_path, search, "+strategy@strategies.mine=replay")
-    assert done.returncode == 2
-    assert "strategy/replay.yaml have the same name" in done.stderr
-    assert "rename the one that is yours" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_file_by_a_taken_name_is_refused(folder: Path) -> None:
+    code, said = told(folder, "taken")
+    assert code == 2
+    assert "strategy/replay.yaml have the same name" in said
+    assert "rename the one that is yours" in said
+    assert "Traceback" not in said
 
 
-def test_a_row_whose_own_choice_is_overridden_is_refused(site: Path, tmp_path: Path) -> None:
-    done = incremental(site, tmp_path, "method=popularity")
-    assert done.returncode == 2
-    assert "method=popularity means model=popularity, the command line says model=matrix_factorization" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_row_whose_own_choice_is_overridden_is_refused(folder: Path) -> None:
+    code, said = told(folder, "overridden")
+    assert code == 2
+    assert "method=popularity means model=popularity, the command line says model=matrix_factorization" in said
+    assert "Traceback" not in said
