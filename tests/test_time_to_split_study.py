@@ -1,6 +1,7 @@
 """The study's path on a small file: its commands, what is shared and resumed, its table by hand."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from experiments import running
 from experiments.time_to_split import study, table
+from incremental.app.bases import Store
+from incremental.app.experiment import execute
 from incremental.errors import UserError
 
 SMALL = [
@@ -42,8 +45,9 @@ def read(reviews: Path, runs: Path, *more: str) -> dict[str, Any]:
 
 
 def test_updates_begin_with_the_rows_base_part_and_a_finished_run_is_not_run_again(
-    reviews: Path, tmp_path: Path
+    reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(running, "execute", partial(execute, store=Store()))  # of one program, compiled once
     more = ("splits=[last_train_item,leave_one_out]", "rows=[gru4rec-32]", "updates=[finetune]", "increments=2")
     planned = study.jobs(read(reviews, tmp_path, *more))
     assert [(job.row.split, job.row.update) for job in planned] == [
