@@ -1,6 +1,7 @@
 """Many random numbers for little: Threefry makes the key, and a number is a hash of the key and its place.
 
-JAX's own draws are Threefry place by place, which on a CPU took a tenth of a step of matrix factorisation.
+JAX's own draws are Threefry place by place, which takes a CPU longer. The hash serves where a step has
+thousands of draws: negatives and dropout. It does not keep an adversary from guessing them.
 """
 
 import jax

@@ -40,7 +40,7 @@ def shuffled(key: Array, size: Array, capacity: int) -> Array:
 
 
 def permuted(key: Array, size: Array, capacity: int) -> Array:
-    """`shuffled`, in a fifth of the time of a sort on a CPU; of a small `size` it would reach few of the permutations.
+    """`shuffled`, in less time than a sort takes on a CPU; of a small `size` it would reach few of the permutations.
 
     The numbers stand in a table of about √size columns. A Feistel network (Luby & Rackoff 1988) moves them: in turn a
     number's row by a hash of its column, and its column by one of its row. Each round has a key. A number that goes
