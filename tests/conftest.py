@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import functools
 import gc
 import os
 import sys
@@ -79,6 +80,16 @@ def shared_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests import lab
 
     monkeypatch.setattr(alone, "Functions", lab.functions)
+
+
+@pytest.fixture
+def shared_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study's runs of one program share its compiled functions."""
+    from experiments import running
+    from incremental.app.bases import Store
+    from incremental.app.experiment import execute
+
+    monkeypatch.setattr(running, "execute", functools.partial(execute, store=Store()))
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 import json
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ from matplotlib.image import imread
 
 from experiments import running
 from experiments.ader import study, table
-from incremental.app.bases import Store
-from incremental.app.experiment import execute
 from incremental.app.tracking import Curves
 from incremental.errors import UserError
 from incremental.run import checkpoint as saves
@@ -56,13 +53,7 @@ def rows(periods: Path) -> list[running.Job]:
     return study.jobs(read(periods, periods / "runs", "overrides=[]"))
 
 
-@pytest.fixture
-def _shared_functions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row takes the compiled functions of the row before, where they are the same."""
-    monkeypatch.setattr(running, "execute", partial(execute, store=Store()))
-
-
-@pytest.mark.usefixtures("_shared_functions")
+@pytest.mark.usefixtures("shared_store")
 def test_rows_share_a_base_and_a_finished_run_is_not_run_again(periods: Path, tmp_path: Path) -> None:
     small = ("memory.capacity=100", "memory.rows.exact=16")
     planned = study.jobs(read(periods, tmp_path, *small, "++increments=2", "rows=[Dropout, ADER, Finetune]"))
@@ -88,7 +79,7 @@ def test_rows_share_a_base_and_a_finished_run_is_not_run_again(periods: Path, tm
     assert imread(table.draw(found, tmp_path, table.published())).shape[2] == 4
 
 
-@pytest.mark.usefixtures("_shared_functions")
+@pytest.mark.usefixtures("shared_store")
 def test_a_stopped_row_goes_on_and_is_marked_until_then(
     periods: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,7 +121,7 @@ def test_every_text_file_says_its_encoding() -> None:
         for folder in folders
         for file in sorted((ROOT.parent / folder).rglob("*"))
         if file.suffix == ".py"
-        or (file.parent.name == "scripts" and file.read_bytes().startswith(b"#!/usr/bin/env py"))
+        or (file.parent.name == "scripts" and file.is_file() and file.read_bytes().startswith(b"#!/usr/bin/env py"))
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and of_text(node) and "encoding" not in {word.arg for word in node.keywords}
     ]

@@ -1,7 +1,6 @@
 """The study's path on a small stream: its commands, what is shared and resumed, its table."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,6 @@ import pytest
 
 from experiments import running
 from experiments.pisa import study, table
-from incremental.app.bases import Store
-from incremental.app.experiment import execute
 from incremental.errors import UserError
 
 SMALL = ["model.width=4", "training.batch_size=16", "training.epochs=4", "training.patience=1"]
@@ -33,10 +30,10 @@ def read(folder: Path, runs: Path, *more: str) -> dict[str, Any]:
     return study.read([f"path={folder}", f"runs={runs}", f"overrides={json.dumps(SMALL)}", "seeds=[0]", *more])
 
 
+@pytest.mark.usefixtures("shared_store")
 def test_rows_begin_with_the_static_ones_base_part_and_a_finished_run_is_not_run_again(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(running, "execute", partial(execute, store=Store()))  # of one program, compiled once
     planned = study.jobs(read(folder, tmp_path, "rows=[finetune]"))
     assert [job.row for job in planned] == ["static", "finetune"]
     running.run(planned)

@@ -1,7 +1,6 @@
 """The study's path on a small file: its commands, what is shared and resumed, its table by hand."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,6 @@ import pytest
 
 from experiments import running
 from experiments.time_to_split import study, table
-from incremental.app.bases import Store
-from incremental.app.experiment import execute
 from incremental.errors import UserError
 
 SMALL = [
@@ -44,10 +41,10 @@ def read(reviews: Path, runs: Path, *more: str) -> dict[str, Any]:
     return study.read([f"path={reviews}", f"runs={runs}", f"overrides={json.dumps(SMALL)}", "seeds=[0]", *more])
 
 
+@pytest.mark.usefixtures("shared_store")
 def test_updates_begin_with_the_rows_base_part_and_a_finished_run_is_not_run_again(
-    reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reviews: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(running, "execute", partial(execute, store=Store()))  # of one program, compiled once
     more = ("splits=[last_train_item,leave_one_out]", "rows=[gru4rec-32]", "updates=[finetune]", "increments=2")
     planned = study.jobs(read(reviews, tmp_path, *more))
     assert [(job.row.split, job.row.update) for job in planned] == [

@@ -176,8 +176,12 @@ def test_samples_are_uniform_over_the_filled_slots(end: Any) -> None:
 def test_chunks_are_the_whole(n: int) -> None:
     number: Any = np.arange(n, dtype=np.int32)
     rows = Batch({"id": number}, number, NONE, NONE, NONE)
-    stacked = lambda rows: jnp.stack([rows.labels, 2 * rows.inputs["id"]], 1)  # noqa: E731
-    found = jax.jit(lambda rows: exemplars.chunked(stacked, rows))(rows)
+
+    @jax.jit
+    def stacked(rows: Batch) -> Any:
+        return exemplars.chunked(lambda rows: jnp.stack([rows.labels, 2 * rows.inputs["id"]], 1), rows)
+
+    found = stacked(rows)
     np.testing.assert_array_equal(found, np.stack([np.arange(n), 2 * np.arange(n)], 1))
 
 
