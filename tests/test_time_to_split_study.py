@@ -154,4 +154,4 @@ def test_what_the_study_does_not_know_is_refused(reviews: Path, tmp_path: Path, 
 def test_points_count_the_widths_slowest_and_the_rates_fastest() -> None:
     assert study.point("sasrec-47")[1:] == ["model.width=64", "model.blocks=3", "model.heads=1", "model.dropout=0.5"]
     assert study.point("sasrec-65")[1:] == ["model.width=128", "model.blocks=2", "model.heads=1", "model.dropout=0.5"]
-    assert study.point("gru4rec-112") == ["model=gru4rec_tied", "model.width=96"]
+    assert study.point("gru4rec-112") == ["model=gru4rec_tied", "model.width=96", f"model.cell_limit={96**-0.5}"]

@@ -42,7 +42,7 @@ def point(row: str) -> list[str]:
     >>> point("sasrec-29")
     ['model=sasrec_plus', 'model.width=64', 'model.blocks=1', 'model.heads=1', 'model.dropout=0.5']
     >>> point("gru4rec-32")
-    ['model=gru4rec_tied', 'model.width=64']
+    ['model=gru4rec_tied', 'model.width=64', 'model.cell_limit=0.125']
     """
     found = re.fullmatch(r"(sasrec|gru4rec)-(\d+)", row)
     number = int(found[2]) if found else -1
@@ -53,7 +53,7 @@ def point(row: str) -> list[str]:
         return ["model=sasrec_plus", *own.split()]
     size, layers = divmod(number // GRU_RATES, LAYERS)
     if found and found[1] == "gru4rec" and size < len(STATES) and layers == 0:
-        return ["model=gru4rec_tied", f"model.width={STATES[size]}"]
+        return ["model=gru4rec_tied", f"model.width={STATES[size]}", f"model.cell_limit={STATES[size] ** -0.5}"]
     raise UserError(
         f"rows: {row!r} is no point of the paper's grids; expected sasrec-0 to sasrec-107, or gru4rec-0, 16, 32, … 112 "
         "(one layer; its dropout lies between layers, so the next three are the same)"

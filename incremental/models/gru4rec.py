@@ -13,11 +13,14 @@ from incremental.core.pure import pure
 from incremental.core.spec import Sizes
 from incremental.domains import Count, NotNegative, ShareBelow1, checked
 
+STARTS = "kernel_init", "recurrent_kernel_init", "bias_init"
+
 
 class Cell(nn.Module):
     """One step of the recurrence: padding leaves the carry as it was, a history's first event starts from 0."""
 
     width: int
+    limit: float | None
 
     @nn.compact
     def __call__(self, carry: Array, step: tuple[Array, ...]) -> tuple[Array, Array]:
@@ -25,7 +28,8 @@ class Cell(nn.Module):
         x, real, *first = step
         for begins in first:
             carry = jnp.where(begins[:, None], 0.0, carry)
-        new, _ = nn.GRUCell(self.width)(carry, x)
+        starts = {} if self.limit is None else dict.fromkeys(STARTS, uniform_rows(self.limit))
+        new, _ = nn.GRUCell(self.width, **starts)(carry, x)
         carry = jnp.where(real[:, None], new, carry)
         return carry, carry
 
@@ -37,6 +41,7 @@ class GRU4Rec(nn.Module):
     width: int
     dropout: float
     limit: float
+    cell_limit: float | None
     bias: bool
 
     def setup(self) -> None:
@@ -44,7 +49,7 @@ class GRU4Rec(nn.Module):
         if self.bias:
             self.item_bias = self.param("item_bias", nn.initializers.zeros, (self.sizes["item"],))
         self.cell = nn.scan(Cell, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1)(
-            self.width
+            self.width, self.cell_limit
         )
 
     def encode(self, tokens: Tokens, key: Array | None) -> Array:
@@ -73,11 +78,22 @@ class GRU4Rec(nn.Module):
 
 
 @checked
-def gru4rec(*, width: Count = 64, dropout: ShareBelow1 = 0.2, limit: NotNegative = 0.05, bias: bool = True) -> Model:
+def gru4rec(
+    *,
+    width: Count = 64,
+    dropout: ShareBelow1 = 0.2,
+    limit: NotNegative = 0.05,
+    cell_limit: NotNegative | None = None,
+    bias: bool = True,
+) -> Model:
     """`width` D of item vectors and of the recurrent state; `limit` of the uniform start of the item table; with `bias`
-    each item's score has one."""
+    each item's score has one.
+
+    `cell_limit` is that of the uniform start of all weights and biases of the recurrence, 1/√D in PyTorch's `nn.GRU`;
+    None: Flax's start, which is LeCun-normal for what enters, orthogonal for the state, and 0 for biases.
+    """
     return Model(
-        lambda sizes, _inputs: GRU4Rec(sizes, width, dropout, limit, bias),
+        lambda sizes, _inputs: GRU4Rec(sizes, width, dropout, limit, cell_limit, bias),
         ("history",),
         {"item/embedding": "item", **({"item_bias": "item"} if bias else {})},
         labels="item",

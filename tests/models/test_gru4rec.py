@@ -131,3 +131,13 @@ def test_scores_without_a_bias_are_products_with_the_item_table(params: Any) -> 
     outputs = made.apply(own, {"history": np.array([[0] * (L - 2) + [3, 7]], np.int32)})
     expected = hidden_of([3, 7], jax.tree.map(np.float64, own)) @ own["item"]["embedding"].T
     np.testing.assert_allclose(outputs.scores[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_recurrence_starts_uniform_within_its_limit() -> None:
+    model = gru4rec(width=64, limit=0.05, cell_limit=0.125)
+    started = jax.jit(problem(model, full_softmax(), next_item(4), Sizes(item=9, user=3)).init)(jax.random.key(0))
+    leaves = [*started["cell"]["GRUCell_0"].values()]
+    for leaf in jax.tree.leaves(leaves):
+        assert 0.9 * 0.125 < np.abs(leaf).max() <= 0.125
+        np.testing.assert_allclose(np.std(leaf), 0.125 / 3**0.5, rtol=0.25)
+    assert np.abs(started["item"]["embedding"]).max() <= 0.05
