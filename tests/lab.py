@@ -113,6 +113,8 @@ PARTS: dict[str, Callable[[Problem], Strategy]] = {
     "online_ewc": lambda problem: online_ewc(problem, weight=30.0, samples=16),
 }
 STRATEGIES = ("plain", "replay+ewc")
+EVERY = sorted({path.stem for path in (config_folder() / "strategy").glob("*.yaml")} - {"lora_boundary"})
+"""all strategies but the one that needs an encoder's LoRA matrices, which no model here has"""
 TINY = {
     "capacity": 96,
     "rows": 16,
@@ -364,3 +366,8 @@ def differs(one: Any, other: Any) -> bool:
     """Whether any leaf differs in any bit of its value."""
     pairs = zip(jax.tree.leaves(on_host(one)), jax.tree.leaves(on_host(other)), strict=True)
     return any(not np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs)
+
+
+def rows_of(stream: Stream, *increments: int) -> int:
+    """How many examples an update on these increments trains on."""
+    return len(stream.training_examples(increments, validation=False))

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from incremental.app import cli
 from incremental.data.simulator import simulate
 from incremental.report import read_runs
-from tests.app.test_experiment import SMALL
+from tests.app.small import SMALL
 
 optuna = pytest.importorskip("optuna")
 _core = pytest.importorskip("hydra_plugins.incremental_optuna._core")

@@ -15,7 +15,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from incremental.app.cli import config_folder
 from incremental.core.gradient_free import gradient_free
 from incremental.core.problem import Baseline
 from incremental.data import interactions
@@ -131,12 +130,11 @@ def lawful(builds: Builds, policy: Update = lab.FINETUNE, protocol: dict[str, An
 # -- every strategy, model, head, baseline and policy -----------------------------------------------------------------
 
 
-EVERY = sorted(path.stem for path in (config_folder() / "strategy").glob("*.yaml"))
 ON_KERNELS = ("gpm", "orthogonal_updates", "packnet", "peso", "spectral_norm")
 
 
 @pytest.mark.parametrize(
-    "strategy", [*lab.STRATEGIES, *(pytest.param(strategy, marks=pytest.mark.slow) for strategy in EVERY)]
+    "strategy", [*lab.STRATEGIES, *(pytest.param(strategy, marks=pytest.mark.slow) for strategy in lab.EVERY)]
 )
 def test_strategies(strategy: str) -> None:
     model = "sasrec" if strategy in ON_KERNELS else "mf"

@@ -18,7 +18,7 @@ from incremental.app.console import Console
 from incremental.app.sweep import Job
 from incremental.errors import UserError
 from incremental.run.progress import Cost, Epoch, EpochDone, Record, Trained
-from tests.app.test_experiment import composed
+from tests.app.small import composed
 
 POPULARITY = {"_target_": "incremental.models.popularity.popularity"}
 

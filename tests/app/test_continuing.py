@@ -24,7 +24,7 @@ from incremental.run import checkpoint
 from incremental.serve import recommend
 from incremental.serve.export import export
 from incremental.serve.model import load
-from tests.app.test_experiment import Stopped, only, stop_after_first_save
+from tests.app.small import Stopped, only, stop_after_first_save
 
 Documented = Callable[[str, object], None]
 ROWS, FIRST = 240, 160

@@ -10,7 +10,7 @@ import pytest
 
 from incremental.app import assemble, environment
 from incremental.errors import UserError
-from tests.app.test_experiment import composed
+from tests.app.small import composed
 
 
 @pytest.mark.parametrize(

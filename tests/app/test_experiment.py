@@ -1,116 +1,32 @@
-"""Whole runs in small: their files, resuming, refusals."""
+"""Whole runs in small: their files, what they refuse, what is read from them."""
 
-import copy
 import json
-import re
-import shutil
 import sys
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import hydra
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from incremental.app import cli, experiment
-from incremental.app.assemble import OWN, Parts, assemble, stream_of
-from incremental.app.bases import Store, base_of
-from incremental.app.continuing import find
-from incremental.app.experiment import execute, named
+from incremental.app.assemble import assemble
+from incremental.app.bases import Store
+from incremental.app.experiment import execute
 from incremental.app.rundir import identity
 from incremental.app.tracking import Tracker, tracked
 from incremental.core.strategy import Strategy
 from incremental.core.types import Problem
 from incremental.errors import UserError
 from incremental.report import read_runs
-from incremental.run import alone, checkpoint
-from incremental.run.alone import Build
-from incremental.run.feed import Capacities, Feed
-from incremental.run.progress import Cost, Epoch, EpochDone, Paused, Progress, Record, Resumed, Trained
+from incremental.run.progress import Cost, Epoch, EpochDone, Progress, Record, Resumed, Trained
 from incremental.serve.export import export
 from incremental.serve.model import load
-from tests import lab
+from tests.app.small import BOTH, composed, only
 
-SMALL = [
-    "data.source.users=60",
-    "data.source.items=80",
-    "data.source.events=2000",  # parts of at most 1,024 examples: one program serves them all
-    "data.source.days=20",
-    "data.cut.increments=2",
-    "data.history=8",
-    "model=matrix_factorization",
-    "model.width=8",
-    "training.batch_size=64",
-    "training.epochs=3",
-    "evaluation.metrics=[ndcg@10]",
-    "tracking=disabled",
-    "name=small",
-]
-BOTH = ["+strategy@strategies.memory=replay", "strategies.memory.rows=16", "+strategy@strategies.anchor=ewc",
-        "strategies.anchor.samples=16"]  # fmt: skip
-
-
-@cache
-def chosen(*choices: str) -> Any:
-    """The config of these choices, whose values may still be set: Hydra composes it once."""
-    with hydra.initialize_config_dir(str(cli.config_folder()), version_base="1.3"):
-        return hydra.compose("config", [*choices])
-
-
-def composed(runs: Path, *overrides: str) -> dict[str, Any]:
-    """The resolved config of a command line, later overrides winning."""
-    given = {override.split("=")[0]: override for override in (*SMALL, *overrides)}
-    values = [key for key in given if re.fullmatch(rf"\w+(\.\w+)+|{'|'.join(OWN)}", key)]
-    config = copy.deepcopy(chosen(*(given[key] for key in given if key not in values)))
-    for value in OverridesParser.create().parse_overrides([given[key] for key in values]):
-        OmegaConf.update(config, value.key_or_group, value.value())
-    config.runs = str(runs)
-    resolved: Any = OmegaConf.to_container(config, resolve=True)
-    return named(resolved, {"model": "matrix_factorization", "update": "finetune"})
-
-
-def only(folder: Path) -> Path:
-    """The folder's one run directory."""
-    (found,) = folder.iterdir()
-    return found
-
-
-class Stopped(Exception):
-    """Stands for a kill."""
-
-
-BUILDS: dict[str, Build] = {}  # by all that says what is built, and on which data
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_program() -> Iterator[None]:
-    """Runs that build the same share its compiled functions, from test to test."""
-
-    def assembled(config: Any, *stream: Any) -> Parts:
-        parts = assemble(config, *stream)
-        apart = ("runs", "name", "row", "seed", "base", "update", "devices")  # tables' sizes are arguments
-        own = {name: node for name, node in config.items() if name not in apart}
-        return parts._replace(build=BUILDS.setdefault(json.dumps(own), cache(parts.build)))
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(experiment, "assemble", assembled)
-        patched.setattr(alone, "Functions", lab.functions)
-        yield
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with replay and EWC."""
-    runs = tmp_path_factory.mktemp("runs")
-    execute(composed(runs, *BOTH, "evaluation.matrix=true"))
-    return only(runs)
+pytestmark = pytest.mark.usefixtures("one_program")
 
 
 def test_a_run_leaves_its_config_summary_evaluations_and_checkpoint(finished: Path) -> None:
@@ -184,262 +100,6 @@ def test_a_finished_run_is_not_run_again(finished: Path, capsys: pytest.CaptureF
     assert execute({**config, "runs": str(finished.parent)}) is not None
     assert "finished" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
-
-
-def test_a_run_stopped_after_saves_continues_bit_for_bit(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Stopped five times: after the saves 1, 3, 4, 5 and 7."""
-    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
-    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
-    left, where = 0, set[tuple[int, bool]]()
-    original = checkpoint.Checkpoints.save
-
-    def stopping(self: Any, snapshot: Any) -> None:
-        nonlocal left
-        original(self, snapshot)
-        left -= 1
-        if left == 0:
-            where.add((snapshot.progress.increment, snapshot.progress.begun))
-            raise Stopped
-
-    config = composed(tmp_path, *BOTH, "evaluation.matrix=true")
-    monkeypatch.setattr(checkpoint.Checkpoints, "save", stopping)
-    for saves in (1, 2, 1, 1, 2):
-        left = saves
-        with pytest.raises(Stopped):
-            execute(config)
-        assert not (only(tmp_path) / "summary.json").exists()
-    assert where == {(0, True), (1, False), (1, True)}
-    execute(config)
-    summaries = [json.loads((run / "summary.json").read_text()) for run in (finished, only(tmp_path))]
-    assert summaries[0]["metrics"] == summaries[1]["metrics"]
-    assert [s["cost"]["examples"] for s in summaries[:1]] == [s["cost"]["examples"] for s in summaries[1:]]
-    for name in ("evaluations.csv", "epochs.csv"):  # no row twice, none lost
-        assert (finished / name).read_bytes() == (only(tmp_path) / name).read_bytes()
-
-
-def test_saves_take_a_twentieth_of_the_time_and_the_first_and_the_last_are_made(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Increments of a second, each after an epoch of half of it, and saves of 0.18 s: one in four seconds."""
-    now = 0.0
-    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)
-    saved: list[tuple[int, bool]] = []
-
-    class Saves:
-        def save(self, snapshot: tuple[int, bool]) -> None:
-            nonlocal now
-            saved.append(snapshot)
-            now += 0.18
-
-    consume = experiment.saving([Saves()], 12)  # type: ignore[list-item]
-    for t in range(12):
-        for over in (False, True):
-            now += 0.5
-            consume(Paused(over, {0: Progress(t + over, not over)}, {0: (t, over)}.__getitem__))
-    assert saved == [(0, True), (4, True), (8, True), (11, True)]
-
-
-@pytest.fixture(scope="module")
-def lent(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base part alone: its stream ends with the first increment, which is not trained on."""
-    runs = tmp_path_factory.mktemp("base")
-    execute(composed(runs, "update.window=0"))
-    return only(runs)
-
-
-ANCHOR = BOTH[2:]
-
-
-def test_a_base_part_trained_by_another_run_gives_the_same_results(lent: Path, tmp_path: Path) -> None:
-    alone, shared = tmp_path / "alone", tmp_path / "shared"
-    execute(composed(alone, *ANCHOR))
-    execute(composed(shared, *ANCHOR, f"base={lent}"))
-    one, other = ((only(runs) / "evaluations.csv").read_text() for runs in (alone, shared))
-    assert one == other
-    costs = [json.loads((run / "summary.json").read_text())["cost"] for run in (lent, only(alone), only(shared))]
-    assert len({cost["base_examples"] for cost in costs}) == 1
-    assert costs[0]["base_seconds"] <= costs[2]["base_seconds"]
-    assert costs[1]["examples"] == costs[2]["examples"]
-
-
-def test_updates_may_have_another_number_of_epochs_than_the_base_part_had(lent: Path, tmp_path: Path) -> None:
-    config = composed(tmp_path, "training.epochs=1")
-    stream = assemble(config).stream
-    base = base_of(lent, config, stream, Feed(stream).sizes(0))
-    assert (base.cost.increment, base.cost.epochs) == (0, 3)
-
-
-def test_a_base_part_is_refused_where_a_strategy_or_the_head_follows_its_steps(lent: Path, tmp_path: Path) -> None:
-    """EMA's mean, a reservoir, SI's path and a head's frequencies would begin empty."""
-    for name in ("ema", "replay", "si"):
-        with pytest.raises(UserError, match=rf"base: the base part's steps are followed, or changed, by {name}"):
-            execute(composed(tmp_path, f"+strategy@strategies.{name}={name}", f"base={lent}"))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        (["seed=1"], "its seed is another"),
-        (["training.batch_size=32"], "its training is another"),
-        (["data.validation=0.2"], "its base part trained on, or stopped"),
-        (
-            ["data.exclude_seen=true"],
-            "its base part trained on, or stopped",
-        ),  # its validation would rank others
-        (["evaluation.new_users=model"], "its evaluation.new_users is another"),
-    ],
-)
-def test_a_base_part_that_does_not_fit_is_refused(lent: Path, tmp_path: Path, wrong: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=rf"base=.*: {message}"):
-        execute(composed(tmp_path, f"base={lent}", *wrong))
-
-
-@pytest.mark.parametrize(
-    ("both", "theirs", "own", "message"),
-    [
-        (
-            ["data.validate_on=next"],
-            [],
-            ["data.cut.increments=3"],
-            "its base part trained on, or stopped",
-        ),
-        (
-            ["data.unseen_items=known", "data.source.items=400"],
-            ["data.until=1"],
-            [],
-            r"its data has \d+ items, and this run's \d+; with data\.unseen_items=known all are candidates",
-        ),
-    ],
-)
-def test_a_base_part_that_read_another_future_is_refused(
-    tmp_path: Path, both: list[str], theirs: list[str], own: list[str], message: str
-) -> None:
-    config = composed(tmp_path, *both, *theirs)
-    found = find(config)
-    found.open(config)
-    assert found.directory.lock is not None
-    found.directory.lock.close()
-    config = composed(tmp_path, *both, *own)
-    stream = stream_of(config)
-    with pytest.raises(UserError, match=rf"base=.*: {message}"):
-        base_of(found.directory.path, config, stream, Feed(stream).sizes(0))
-
-
-@pytest.mark.parametrize("tables", ["grow", "whole"])
-def test_a_base_part_in_other_tables(tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tight = Capacities(table=8)  # so that there are others
-    monkeypatch.setattr(experiment, "feed_of", lambda parts: Feed(parts.stream, whole=parts.whole, capacities=tight))
-    theirs, items = {"grow": "whole", "whole": "grow"}[tables], "data.source.items=400"
-    execute(composed(tmp_path / "lent", items, "update.window=0", f"devices.tables={theirs}"))
-    given = items, f"base={only(tmp_path / 'lent')}", f"devices.tables={tables}"
-    if tables == "grow":
-        with pytest.raises(UserError, match=r"its tables are made for more ids .*; set devices.tables=whole here too"):
-            execute(composed(tmp_path / "shared", *given))
-        return
-    execute(composed(tmp_path / "shared", *given))
-    execute(composed(tmp_path / "alone", items, f"devices.tables={tables}"))
-    one, other = (pl.read_csv(only(tmp_path / runs) / "evaluations.csv")["value"] for runs in ("alone", "shared"))
-    np.testing.assert_allclose(one, other, atol=1e-5)
-
-
-def test_a_run_that_went_on_or_has_strategies_lends_no_base_part(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"it has strategies \(anchor, memory\); name one without"):
-        execute(composed(tmp_path, f"base={finished}", *ANCHOR))
-    went_on = tmp_path / "on"
-    execute(composed(went_on))
-    with pytest.raises(UserError, match="it has gone on training after its base part; make one with update=static"):
-        execute(composed(tmp_path, f"base={only(went_on)}"))
-    with pytest.raises(UserError, match=r"nowhere: not a run directory \(there is no such folder\)"):
-        execute(composed(tmp_path, "base=nowhere"))
-
-
-def test_a_corrupt_checkpoint_is_refused_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = composed(tmp_path)
-    stop_after_first_save(monkeypatch)
-    with pytest.raises(Stopped):
-        execute(config)
-    monkeypatch.undo()
-    first = only(tmp_path) / "checkpoint" / "1"
-    last = shutil.copytree(first, first.with_name("2"))
-    for path in last.rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"not a checkpoint")
-    with pytest.raises(
-        UserError, match=r"/2: the checkpoint cannot be read .*; move this folder away to go on from .* \(1\)"
-    ):
-        execute(config)
-    last.rename(tmp_path / "away")
-    broken = [path for path in first.rglob("*") if path.is_file()]
-    for path in broken:
-        path.write_bytes(b"not a checkpoint")
-    with pytest.raises(UserError, match=r"checkpoint cannot be read .*; start a run of its own in another folder"):
-        execute(config)
-    assert all(path.read_bytes() == b"not a checkpoint" for path in broken)
-
-
-def test_a_foreign_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stop_after_first_save(monkeypatch)
-    for window in (1, 2):
-        with pytest.raises(Stopped):
-            execute(composed(tmp_path / str(window), f"update.window={window}"))
-    monkeypatch.undo()
-    ours, other = only(tmp_path / "1"), only(tmp_path / "2")
-    (ours / "checkpoint").rename(ours / "own")
-    (other / "checkpoint").rename(ours / "checkpoint")
-    with pytest.raises(UserError, match=r"made with update.window=2, .* says update.window=1; set it back"):
-        execute(composed(tmp_path / "1", "update.window=1"))
-
-
-def test_a_checkpoint_of_another_version_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = composed(tmp_path)
-    stop_after_first_save(monkeypatch)
-    monkeypatch.setattr(checkpoint, "VERSION", 1)
-    with pytest.raises(Stopped):
-        execute(config)
-    monkeypatch.undo()
-    with pytest.raises(
-        UserError, match=r"has the format of version 1, this code reads version 4; start a run of its own"
-    ):
-        execute(config)
-
-
-def stop_after_first_save(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every run stops after its first save."""
-    original = checkpoint.Checkpoints.save
-
-    def stopping(self: Any, *args: Any) -> None:
-        original(self, *args)
-        raise Stopped
-
-    monkeypatch.setattr(checkpoint.Checkpoints, "save", stopping)
-
-
-def test_the_same_run_twice_at_once_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = composed(tmp_path)
-    refused: list[str] = []
-
-    def again(self: Any, *args: Any) -> None:
-        del self, args
-        with pytest.raises(UserError, match="executed by another process") as error:
-            execute(config)
-        refused.append(str(error.value))
-        raise Stopped
-
-    monkeypatch.setattr(checkpoint.Checkpoints, "save", again)
-    with pytest.raises(Stopped):
-        execute(config)
-    assert str(only(tmp_path)) in refused[0]
-
-
-def test_a_full_disk_stops_with_the_last_checkpoint_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Usage:
-        free = 10
-
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _path: Usage)
-    with pytest.raises(UserError, match="disk is full"):
-        execute(composed(tmp_path))
 
 
 def test_an_unwritable_run_directory_is_named(tmp_path: Path) -> None:

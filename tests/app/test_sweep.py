@@ -22,7 +22,7 @@ from incremental.core.strategy import Strategy
 from incremental.core.types import Problem
 from incremental.errors import UserError
 from incremental.run.feed import Feed
-from tests.app.test_experiment import SMALL, composed
+from tests.app.small import SMALL, composed
 
 POPULARITY = {"_target_": "incremental.models.popularity.popularity"}
 EWC = ["+strategy@strategies.anchor=ewc", "strategies.anchor.samples=16"]

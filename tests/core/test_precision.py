@@ -27,7 +27,7 @@ from incremental.strategies.gpm import gpm
 from incremental.strategies.lwf import lwf
 from incremental.testing.subject import HISTORY, NAME, Subject
 from tests import lab
-from tests.app.test_experiment import composed
+from tests.app.small import composed
 
 SIZES = Sizes(item=24, user=24)
 MODELS = {

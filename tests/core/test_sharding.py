@@ -16,7 +16,6 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from incremental.app import cli
 from incremental.app.assemble import assemble
 from incremental.app.experiment import execute
 from incremental.core.gradient import make
@@ -37,11 +36,10 @@ from incremental.run.feed import Capacities
 from incremental.serve.model import Trained, load
 from incremental.testing.subject import Subject
 from tests import lab
-from tests.app.test_experiment import Stopped, composed, only
+from tests.app.small import Stopped, composed, only
 
 ROOT = Path(__file__).parents[2]
 FAMILIES = ("replay", "ewc", "lwf", "gpm", "spectral_norm", "packnet")  # one of each
-STRATEGIES = sorted(path.stem for path in (cli.config_folder() / "strategy").glob("*.yaml"))
 TOLERANCE = 2e-4  # of weights of size 1 under Adam at a rate of 0.05, 36 steps: sums are in another order
 
 
@@ -82,7 +80,7 @@ def test_families_of_strategies_do_on_eight_devices_what_they_do_on_one(names: t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", lab.EVERY)
 def test_every_strategy_does_on_eight_devices_what_it_does_on_one(strategy: str) -> None:
     assert_same_run(together((strategy,)), lab.dense(), 8, 1)
 
@@ -237,7 +235,7 @@ PROCESS = """
 import sys
 from pathlib import Path
 from incremental.app.experiment import execute
-from tests.app.test_experiment import composed
+from tests.app.small import composed
 execute(composed(Path(sys.argv[1]), *sys.argv[2:]))
 """
 

@@ -40,7 +40,7 @@ from incremental.run.progress import Result
 from incremental.serve.export import export
 from incremental.serve.model import load
 from tests import lab
-from tests.app.test_experiment import SMALL, only
+from tests.app.small import SMALL, only
 from tests.core.test_sharding import layout
 from tests.loopless import assert_lane_is_alone
 from tests.test_prefix import evaluation_differences

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from incremental.data import cutting, features
-from incremental.data.choosing import Sample, share_of_each
 from incremental.data.cleaning import cleaning
 from incremental.data.features import Examples
 from incremental.data.interactions import Interactions, Table, encode
@@ -446,28 +445,7 @@ def test_histories_cut_by_runs_are_prefixes_of_one_another_and_none_is_lost(leng
     assert later == by_run[-len(later) :]
 
 
-# -- random parts ---------------------------------------------------------------------------------------------------
-
-
-@given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.floats(0, 0.99), st.integers(0, 5))
-def test_share_of_each_increment(counts: list[int], share: float, seed: int) -> None:
-    increment = np.repeat(np.arange(len(counts) + 1), [1, *counts]).astype(np.int32)
-    chosen = share_of_each(increment, share, seed, 1)
-    for t, count in enumerate([1, *counts]):
-        assert chosen[increment == t].sum() == round(count * share)
-    for last in range(1, len(counts) + 1):
-        short = increment[increment < last]
-        np.testing.assert_array_equal(share_of_each(short, share, seed, 1), chosen[: len(short)])
-
-
-def test_draws_are_uniform_and_their_own_for_seed_and_name() -> None:
-    increment = np.repeat(np.arange(2), 20).astype(np.int32)
-    draws = np.array([share_of_each(increment, 0.25, seed, 1) for seed in range(2000)])
-    # Each of 40 places is chosen 500 ± 19 times (one standard deviation).
-    assert np.abs(draws.sum(0) - 500).max() < 5 * 19.4
-    assert len({draw.tobytes() for draw in draws[:50]}) == 50
-    assert (share_of_each(increment, 0.25, 0, 1) != share_of_each(increment, 0.25, 0, 2)).any()
-    assert (draws[0][:20] != draws[0][20:]).any()
+# -- parts -------------------------------------------------------------------------------------------------------------
 
 
 def test_held_out_and_validation_never_overlap() -> None:
@@ -588,29 +566,3 @@ def test_an_event_without_an_id_of_a_kind_stays_history() -> None:
         last, whole = stream.latest(users, known), stream.latest(users, {})
         same = np.array_equal(rows.past, everything.past), np.array_equal(last.past, whole.past)
         assert same == ((True, True) if known["shop"].any() else (False, False))
-
-
-def test_a_sample_of_tests_is_uniform_the_same_for_all_and_of_a_part_what_the_whole_has_of_it() -> None:
-    tests = np.arange(100, 120, dtype=np.int32)
-    drawn = Sample(5, seed=1).of(tests, 3, 100, 120)
-    assert len(drawn) == 5
-    np.testing.assert_array_equal(drawn, np.unique(drawn))
-    np.testing.assert_array_equal(Sample(5, seed=1).of(tests, 3, 100, 120), drawn)
-    np.testing.assert_array_equal(Sample(50).of(tests, 3, 100, 120), tests)
-    kept = tests[::2]  # what a protocol leaves over
-    assert {*drawn} & {*kept} <= {*Sample(5, seed=1).of(kept, 3, 100, 120)}
-    draws = [Sample(5, seed).of(tests, t, 100, 120) for seed in range(200) for t in range(5)]
-    counts = np.bincount(np.concatenate(draws) - 100, minlength=20)  # 250 expected of each, deviation about 13.7
-    assert abs(counts - 250).max() < 70
-
-
-def test_sampled_tests_are_some_of_all_tests_with_the_same_history() -> None:
-    stream = lab.stream(heldout=0.2)
-    known = {"item": np.ones(len(stream.labels), bool)}
-    for heldout in (False, True):
-        ask: dict[str, Any] = {"heldout": heldout, "trained_until": 0, "known": known, "inputs": ["history"]}
-        every, some = stream.test_examples(1, **ask), stream.test_examples(1, **ask, sample=Sample(7))
-        assert (every.of, some.of, len(some)) == (None, len(every), 7)
-        place = np.searchsorted(every.event, some.event)
-        np.testing.assert_array_equal(every.event[place], some.event)
-        np.testing.assert_array_equal(every.past[place], some.past)

@@ -36,7 +36,7 @@ from incremental.run.policy import Plan
 from incremental.run.progress import Paused, Result
 from incremental.serve.model import load
 from tests import lab
-from tests.app.test_experiment import SMALL, only
+from tests.app.small import SMALL, only
 from tests.loopless import assert_lane_is_alone
 
 pytestmark = pytest.mark.usefixtures("shared_programs")

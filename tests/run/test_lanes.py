@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 
-from incremental.app import cli
 from incremental.core.gradient import make, training
 from incremental.core.optimizers import adam
 from incremental.core.problem import problem
@@ -28,7 +27,6 @@ from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 ROOM = {"capacities": Capacities(table=128, examples=512)}  # updates of one increment and of all share a program
-STRATEGIES = sorted(path.stem for path in (cli.config_folder() / "strategy").glob("*.yaml"))
 
 
 def build(names: tuple[str, ...], sizes: Sizes, own: Mapping[str, Any]) -> Program:
@@ -247,7 +245,7 @@ def test_lanes_are_split_where_the_compiled_programs_need_more_than_is_free(monk
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", lab.EVERY)
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 def test_every_strategys_lane_is_its_run_alone(strategy: str, platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mapped = lanes.mapped_on(platform)  # one after the other, or under jax.vmap

@@ -1,7 +1,6 @@
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -12,34 +11,23 @@ import pytest
 from incremental.core.program import Program
 from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy
-from incremental.core.types import Anchor, Batch, Learner, bytes_of
-from incremental.data.choosing import Sample
+from incremental.core.types import Batch, Learner
 from incremental.data.stream import Stream
 from incremental.errors import UserError
-from incremental.metrics.per_user import per_user
 from incremental.metrics.ranking import per_event
-from incremental.metrics.user_sets import user_sets
 from incremental.models.popularity import popularity
-from incremental.run import alone, loop
-from incremental.run.alone import Bound, Build
-from incremental.run.check import check, holds_anchor, untrained
+from incremental.run import loop
+from incremental.run.alone import Bound
 from incremental.run.executor import Executor
-from incremental.run.feed import BYTES_AN_INTERACTION, Capacities, Feed
-from incremental.run.policy import Plan, Update, update
+from incremental.run.feed import Capacities, Feed
+from incremental.run.policy import Plan, Update
 from incremental.run.progress import EpochDone, Evaluated, Event, Finished, Paused, Result, Trained
 from tests import lab
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
+pytestmark = pytest.mark.usefixtures("shared_programs", "one_shape")
 PLAIN = lab.Spec()
 FULL = lab.Spec(epochs=40, patience=0)  # trains to the end
 METRICS = ("recall@1", "ndcg@5", "mrr@10")
-ROOM = Capacities(table=128, examples=512)  # for all of the tiny stream's examples
-
-
-@pytest.fixture(autouse=True)
-def _one_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Updates of one increment, of a window and of all share a program."""
-    monkeypatch.setattr(lab, "feed_of", functools.partial(lab.feed_of, capacities=ROOM))
 
 
 def value(result: Result, trained_until: int, on: int, metric: str) -> float:
@@ -216,23 +204,13 @@ def test_an_epochs_event_has_each_term_of_the_loss_and_each_report() -> None:
         assert epoch.terms.get("mine", 0.0) == pytest.approx(0.5 * epoch.increment)
         assert epoch.loss == pytest.approx(sum(epoch.terms.values()), rel=1e-5)
         # An update ends with its best epoch's count, from which the next one goes on.
-        ran = -(-rows_of(stream, epoch.increment) // 32)
+        ran = -(-lab.rows_of(stream, epoch.increment) // 32)
         assert (epoch.reports["mine/steps"] - steps == ran) or epoch.epoch == 1
         steps = int(epoch.reports["mine/steps"])
         assert epoch.reports["mine/finished"] == epoch.increment
 
 
-def test_a_report_of_anything_but_scalars_is_refused() -> None:
-    wide = Strategy(report=lambda _: {"all": jnp.zeros(3)})
-    build = functools.cache(lambda sizes: lab.make(lab.problem_of(PLAIN, sizes), {"wide": wide}, sizes, PLAIN))
-    refused(r"strategies\.wide: the hook `report` gives 'all' of shape \[3\], expected a scalar", build, lab.stream())
-
-
-# -- costs ----------------------------------------------------------------------------------------------------------
-
-
-def rows_of(stream: Stream, *increments: int) -> int:
-    return len(stream.training_examples(increments, validation=False))
+# -- an update --------------------------------------------------------------------------------------------------------
 
 
 def test_an_executor_that_has_run_begins_again_with_small_tables() -> None:
@@ -245,41 +223,6 @@ def test_an_executor_that_has_run_begins_again_with_small_tables() -> None:
     assert sizes[0] == sizes[1] != executor.sizes
 
 
-def test_costs_of_the_policies() -> None:
-    stream = lab.stream()
-    results = {name: lab.run(lab.build(PLAIN), stream, policy) for name, policy in lab.POLICIES.items()}
-    first = {"static": 9, "finetune": 0, "window": -1, "retrain": -9}  # relative to t
-    for name, result in results.items():
-        assert [cost.increment for cost in result.costs] == [0, 1, 2, 3]
-        base = result.costs[0]
-        assert base.examples == base.epochs * rows_of(stream, 0) > 0
-        for cost in result.costs[1:]:
-            t = cost.increment
-            used = range(max(t + first[name], 0), t + 1)
-            assert cost.examples == cost.epochs * rows_of(stream, *used)
-            past = [
-                e for e in range(len(stream.increment)) if stream.increment[e] in used[:-1] and not stream.heldout[e]
-            ]
-            assert cost.memory_bytes == BYTES_AN_INTERACTION * len(past)
-            assert (cost.parameters_written > 0) == (name != "static")
-            assert (cost.epochs > 0) == (name != "static")
-            assert cost.seconds >= 0
-    for one in results.values():
-        assert one.costs[0][5:] == results["static"].costs[0][5:]  # all rows of a table share the base part
-    weights = sum(leaf.size for leaf in jax.tree.leaves(results["retrain"].state.learner.params))
-    assert results["retrain"].costs[1].parameters_written > 0.9 * weights
-
-
-def test_replayed_rows_and_memories_are_charged() -> None:
-    result = lab.run(lab.build(lab.Spec("replay+ewc")), lab.stream())
-    steps = [cost.epochs * -(-rows_of(lab.stream(), t) // 32) for t, cost in enumerate(result.costs)]
-    for t, (cost, number) in enumerate(zip(result.costs, steps, strict=True)):
-        replayed = cost.examples - cost.epochs * rows_of(lab.stream(), t)
-        assert replayed == (16 * number if t else 0)  # the base part is plain training
-        assert cost.memory_bytes == bytes_of(result.state.strategy)
-    assert bytes_of(result.state.strategy["replay"]) == 96 * (4 + 4 + 4 + 1 + 4 + 4) + 4
-
-
 def test_training_stops_by_the_newest_increments_validation_part() -> None:
     """Under a window and a retraining too; nothing trains on the older increments' validation parts either."""
     stream = lab.stream()
@@ -288,34 +231,6 @@ def test_training_stops_by_the_newest_increments_validation_part() -> None:
         data, validation, _ = lab.feed_of(stream).update(program, 2, plan, jax.device_put)
         assert set(np.asarray(validation.rows.increment)[: int(validation.size)].tolist()) == {2}
         assert len(set(np.asarray(data.rows.increment)[: int(data.size)].tolist())) > 1
-
-
-def test_parameters_written_are_those_that_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream, sums, taken = lab.stream(), Bound.sums, []
-
-    def noted(bound: Bound, state: Any) -> Any:
-        if isinstance(state.key, jax.Array):  # and not a shape, to compile ahead
-            taken.append(bound.program.sizes)
-        return sums(bound, state)
-
-    monkeypatch.setattr(Bound, "sums", noted)
-    result = lab.run(lab.baseline_build("popularity"), stream)
-    items = stream.interactions.item[~stream.heldout]
-    increment = stream.increment[~stream.heldout]
-
-    def weight(until: int) -> np.ndarray:
-        total = np.zeros(200)
-        for i in range(until + 1):
-            total += 0.5 ** (until - i) * np.bincount(items[increment == i], minlength=200)
-        return total
-
-    for t, cost in enumerate(result.costs):
-        # Decay halves what an item had; a weight whose new events exactly replace what it lost stays.
-        old, new = weight(t - 1), weight(t)
-        assert cost.parameters_written == (old != new).sum()
-        assert cost.examples == (increment == t).sum()  # all that arrived: it needs no validation part
-    # Once an update, for what one leaves is where the next one starts, and once at the start of each size.
-    assert len(taken) == len(result.costs) + len(set(taken))
 
 
 def test_a_best_epoch_is_copied_only_where_another_one_changes_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,134 +363,6 @@ def test_contradicting_labels_replace_the_old() -> None:
     assert probed("contradicting", lab.POLICIES["static"]) == (1, 0, 0, 1)
 
 
-# -- refusals -------------------------------------------------------------------------------------------------------
-
-
-def refused(message: str, build: Build, stream: Stream, policy: Update = lab.FINETUNE, **run: Any) -> None:
-    with pytest.raises(UserError, match=message):
-        lab.run(build, stream, policy, **run)
-
-
-def test_what_cannot_work_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop.Run, "events", None)  # nothing may run
-    plain, stream = lab.build(PLAIN), lab.stream()
-    pairs = [(str(i % 5), str(i % 13)) for i in range(100)]
-    uneven = lab.written([pairs, pairs[:40]])
-    refused("no increment after the base part", plain, stream.prefix(0))
-    refused(r"evaluation\.matrix=true needs held-out parts", plain, lab.stream(heldout=0.0), matrix=True)
-    refused(r"ask for the K's \(5, 10\).*counts \(10,\)", plain, stream, metrics=("mrr@10", "mrr@5"))
-    refused(r"K=500 is larger than the catalogue of the base part \(\d+ items\)", plain, stream, metrics=("mrr@500",))
-    refused(
-        r"training\.batch_size=50 is larger than increment 1 \(\d+ training events, the fewest\)",
-        plain,
-        uneven,
-        batch_size=50,
-    )
-    check(
-        Feed(lab.written([pairs, pairs, pairs[:40]])),
-        Executor.alone(plain),
-        lab.FINETUNE,
-        ("mrr@10",),
-        matrix=False,
-        batch_size=50,
-    )
-    refused(
-        r"training\.batch_size=1000 is larger than increment \d \(\d+ training events, the fewest\)",
-        plain,
-        stream,
-        batch_size=1000,
-    )
-    for strategy in ("ewc", "replay+online_ewc"):
-        refused(
-            rf"strategies\.{strategy.split('+')[-1]} pulls towards earlier weights, but update\.start=afresh",
-            lab.build(lab.Spec(strategy)),
-            stream,
-            lab.POLICIES["retrain"],
-        )
-
-
-def test_what_can_work_is_not_refused() -> None:
-    stream = lab.stream()
-    replay = Executor(alone.Alone(lab.build(lab.Spec("replay"))))
-    check(Feed(stream), replay, lab.POLICIES["retrain"], ("ndcg@10",), matrix=True, batch_size=32)
-    # The base part's catalogue is just large enough; a static model has no later batches.
-    items = int(stream.interactions.item[: stream.bounds(0)[1]].max())
-    build = lab.build(replace(PLAIN, cutoffs=(items,)))
-    static, metrics = Executor(alone.Alone(build)), (f"mrr@{items}",)
-    check(Feed(stream), static, lab.POLICIES["static"], metrics, matrix=True, batch_size=rows_of(stream, 0))
-    assert holds_anchor({"a": {"b": Anchor(jnp.zeros(2))}})
-    assert not holds_anchor({"a": {"b": jnp.zeros(2)}})
-
-
-@pytest.mark.parametrize("hook", ["begin", "record", "end"])
-def test_a_state_that_changes_its_type_is_refused_before_training(hook: str) -> None:
-    def begun(state: jax.Array, learner: Learner, _data: Any, _key: Any) -> Any:
-        return state.astype(jnp.float32), learner
-
-    hooks: dict[str, Any] = {hook: begun}
-    if hook == "record":
-        hooks = {hook: lambda state, _step, _key: state.astype(jnp.float32)}
-    changing = Strategy(init=lambda _: jnp.zeros(2, jnp.int32), **hooks)
-
-    def build(sizes: Sizes) -> Program:
-        return lab.make(lab.problem_of(PLAIN, sizes), {"sound": Strategy(), "changing": changing}, sizes, PLAIN)
-
-    trained: list[Any] = []
-    where = "type of its state" if hook == "record" else rf"strategies\.changing: its state changes in `{hook}`.*init"
-    with pytest.raises(UserError, match=where):
-        trained += [each for each in lab.events(functools.cache(build), lab.stream()) if isinstance(each, EpochDone)]
-    assert not trained
-
-
-def test_an_increment_without_a_history_is_refused_for_sequence_models() -> None:
-    parts = [[(f"u{i % 3}", f"i{i % 12}") for i in range(30)], [(f"new{i}", f"i{i}") for i in range(10)]]
-    stream = lab.written(parts, heldout=0.0, validation=0.0)
-    refused("increment 1 has no training example with an earlier event", lab.baseline_build("cooccurrence"), stream)
-
-
-@pytest.mark.parametrize(
-    ("quiet", "policy", "counting", "expected"),
-    [
-        ([2], lab.FINETUNE, False, [2]),
-        ([1, 3], lab.FINETUNE, False, [1, 3]),
-        ([2], update(window=2), False, []),
-        ([2], update(window="all"), False, []),
-        ([1], update(window=0), False, []),
-        ([2], update(window=2), True, [2]),  # counts only what has arrived since
-        ([2], update(every=2), True, []),
-        ([2], update(drop=0.1), False, []),  # nobody knows yet whether it trains there
-        ([0, 1, 2, 3], update(drop=0.1), False, [0]),
-        ([0, 1, 2, 3], lab.FINETUNE, False, [0, 1, 2, 3]),
-    ],
-)
-def test_updates_without_a_pair_are_known_before_anything_runs(
-    quiet: list[int], policy: Update, counting: bool, expected: list[int], documented: Callable[[str, object], None]
-) -> None:
-    single = [[(f"once{t}-{i}", f"i{i}") for i in range(10)] for t in range(4)]
-    pairs = [[(f"u{t}-{i % 3}", f"i{i}") for i in range(10)] for t in range(4)]
-    parts = [single[t] if t in quiet else pairs[t] for t in range(4)]
-    feed = Feed(lab.written(parts, heldout=0.0, validation=0.0))
-    program: Any = SimpleNamespace(inputs={"history": None}, counting=counting)
-    assert untrained(feed, policy, program) == expected
-    if not expected:
-        return
-    said = str(feed.untrainable(program, expected))
-    if expected == [2] and not counting:
-        assert "train on several increments at once (update=window), or cut coarser (data.cut)" in said
-        documented("an increment of single events only, and a sequence model", said)
-    if expected[0] == 0:
-        assert said.startswith("the base part has no training example with an earlier event of its user")
-        if len(expected) == 4:
-            documented("single events only, and a sequence model", said)
-
-
-def test_drift_is_not_judged_by_what_was_not_measured() -> None:
-    policy, nan = update(drop=0.1), float("nan")
-    for measured in ({1: 0.5, 2: nan}, {1: nan, 2: 0.5}, {1: nan, 2: nan}, {1: 0.5, 2: 0.4}):
-        assert policy.plan(2, [0], measured, 0).increments
-    assert not policy.plan(2, [0], {1: 0.5, 2: 0.5}, 0).increments
-
-
 def fragile(sizes: Sizes) -> Program:
     """Its penalty is no number at increment 2, from the second step on."""
     problem = lab.problem_of(PLAIN, sizes)
@@ -618,25 +405,6 @@ def test_a_snapshot_is_never_of_a_later_state() -> None:
     assert first.progress[0].increment == 1
     with pytest.raises(RuntimeError, match="deleted"):
         np.asarray(first.snapshot(0).state.learner.increment)
-
-
-def test_a_log_that_goes_on_has_no_next_increment_to_validate_on(documented: Callable[[str, object], None]) -> None:
-    feed = lab.feed_of(lab.stream(validate_on="next"))
-    feed.endless = True
-    executor = Executor(alone.Alone(lab.build(lab.Spec())))
-    with pytest.raises(UserError, match=r"data\.validate_on=next") as error:
-        check(feed, executor, lab.FINETUNE, ("ndcg@10",), matrix=False, batch_size=None)
-    documented("a live log validated on its next increment", error.value)
-
-
-def test_means_over_users_of_a_sample_of_events_are_refused(documented: Callable[[str, object], None]) -> None:
-    """Of ranks 0 to 3 of one user's four items one drawn event has ndcg@2 0.41 on average, the set 1."""
-    feed = Feed(lab.stream(), sample=Sample(10))
-    executor = Executor(alone.Alone(lab.build(lab.Spec())))
-    metrics = "ndcg@10", per_user(of="ndcg@10", target="last"), user_sets(of="ndcg@10")
-    with pytest.raises(UserError, match=r"last-ndcg@10, sets-ndcg@10 goes by all .*evaluation\.events=10") as error:
-        check(feed, executor, lab.FINETUNE, metrics, matrix=False, batch_size=None)
-    documented("a metric of users beside a sample of events", error.value)
 
 
 def test_who_is_to_come_has_row_0_in_a_validation_on_the_next_increment() -> None:

@@ -135,3 +135,10 @@ def test_no_later_update_trains_on_what_is_older_than_the_oldest(keys: dict[str,
             assert plan.increments.start >= oldest
             updated.append(t)
     assert oldest >= min(updated[-1] - 4, 11)
+
+
+def test_drift_is_not_judged_by_what_was_not_measured() -> None:
+    policy, nan = update(drop=0.1), float("nan")
+    for measured in ({1: 0.5, 2: nan}, {1: nan, 2: 0.5}, {1: nan, 2: nan}, {1: 0.5, 2: 0.4}):
+        assert policy.plan(2, [0], measured, 0).increments
+    assert not policy.plan(2, [0], {1: 0.5, 2: 0.5}, 0).increments
