@@ -118,7 +118,7 @@ class Checkpoints:
         try:
             sizes, progress = Sizes(**about["sizes"]), from_json(about["progress"])
             state, best, before = like(sizes)
-            best = best if about.get("best", True) else None
+            best = best if about["best"] else None
             wanted: dict[str, Any] = {"learner": state.learner, "strategy": state.strategy, "key": state.key}
             if progress.begun:
                 wanted |= {"fit": state.fit, "before": before, **({} if best is None else {"best": best})}
