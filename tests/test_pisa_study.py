@@ -4,13 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import running
-from experiments.pisa import study, table
+from experiments.pisa import negatives, study, table
+from incremental.app.assemble import stream_of
+from incremental.core.types import Batch, Catalogue, Learner
 from incremental.errors import UserError
 
+NONE: Any = None
 SMALL = ["model.width=4", "training.batch_size=16", "training.epochs=4", "training.patience=1"]
 
 
@@ -95,6 +100,41 @@ def test_what_is_missing_is_said(arguments: list[str], message: str) -> None:
         study.read(arguments)
 
 
-def test_an_unknown_row_is_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"rows: 'gem' is not one of static, finetune"):
-        read(folder, tmp_path, "rows=[gem]")
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("rows=[gem]", "rows: 'gem' is not one of static, finetune"),
+        ("negatives=own", "negatives=own: expected one of seen, whole_log"),
+    ],
+)
+def test_an_unknown_choice_is_named(folder: Path, tmp_path: Path, argument: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read(folder, tmp_path, argument)
+
+
+def test_the_authors_negatives_are_none_of_the_users_items_by_the_ids_of_the_stream(
+    folder: Path, tmp_path: Path
+) -> None:
+    config = study.jobs(read(folder, tmp_path, "negatives=whole_log"))[0].config
+    assert config["head"]["_target_"] == "experiments.pisa.negatives.bpr"
+    events = stream_of(config).interactions
+    owned = negatives.items_of(folder / "interactions.csv")
+    for user in range(1, 31):
+        np.testing.assert_array_equal(owned[user][owned[user] > 0], events.item[events.user == user])
+
+    head, users = negatives.bpr(log=str(folder / "interactions.csv"), negatives=8), np.repeat(np.arange(1, 31), 20)
+    assert head.strategy is not None
+    strategy, rest = head.strategy, dict.fromkeys(("valid", "increment"), NONE)
+    items = int(events.item.max()) + 1
+    catalogue = Catalogue(jnp.arange(items) > 0, jnp.ones(items), {})
+    learner = Learner(NONE, NONE, catalogue, jnp.int32(0))
+    state, _ = strategy.begin(strategy.init(learner), learner, NONE, NONE)
+    batch = Batch({"user": users}, jnp.ones(len(users), int), NONE, **rest)
+    drawn = np.asarray(jax.jit(lambda key: strategy.batch(state, batch, key).negatives)(jax.random.key(0)))
+    assert drawn.shape == (600, 8)
+    own = (owned[users][:, None, :] == drawn[:, :, None]).any(2)
+    shares = np.array([len({*row[row > 0].tolist()}) / (items - 1) for row in owned[1:]])
+    left = np.mean(shares ** (negatives.REDRAWS + 1))  # each draw anew meets the user's items again
+    assert left < 0.02 * shares.mean()
+    assert abs(own.mean() - left) < 5 * np.sqrt(left / own.size)
+    assert len(np.unique(drawn)) == items - 1

@@ -23,12 +23,14 @@ def read(arguments: Sequence[str]) -> dict[str, Any]:
     for row in config.rows:
         if row not in config.table:
             raise UserError(f"rows: {row!r} is not one of {', '.join(config.table)}")
+    if config.negatives not in config.heads:
+        raise UserError(f"negatives={config.negatives}: expected one of {', '.join(config.heads)}")
     return cli.resolved(config)
 
 
 def job(study: dict[str, Any], row: str, seed: int, *own: str) -> Job:
     """A run; later overrides win."""
-    given = [study["common"], study["table"][row]["as"], own, study["overrides"]]
+    given = [study["common"], study["heads"][study["negatives"]], study["table"][row]["as"], own, study["overrides"]]
     return running.job(row, seed, [*given, f"row={row}", f"runs={study['runs']}"])
 
 
