@@ -65,7 +65,7 @@ class BERT4Rec(nn.Module):
         """{"history": [B, L] int32, left-padded with 0} -> [B, D]."""
         history = inputs["history"]
         rows, n = history.shape[0], history.shape[1] + 1  # a history may come with less padding than L
-        hole = (history == 0) & (jnp.cumsum(history, 1) > 0)
+        hole = (history == 0) & (jnp.cumsum(history > 0, 1) > 0)
         inside = hole.any(1)
         x, hides = self.item(history), hole
         if key is not None:
