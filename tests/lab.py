@@ -113,8 +113,8 @@ PARTS: dict[str, Callable[[Problem], Strategy]] = {
     "online_ewc": lambda problem: online_ewc(problem, weight=30.0, samples=16),
 }
 STRATEGIES = ("plain", "replay+ewc")
-EVERY = sorted({path.stem for path in (config_folder() / "strategy").glob("*.yaml")} - {"cloze", "lora_boundary"})
-"""all strategies but those that need a mask or an encoder's LoRA matrices, which no model here has"""
+EVERY = sorted({path.stem for path in (config_folder() / "strategy").glob("*.yaml")} - {"lora_boundary"})
+"""all strategies but the one that needs an encoder's LoRA matrices, which no model here has"""
 TINY = {
     "capacity": 96,
     "rows": 16,

@@ -1,5 +1,5 @@
-"""BERT4Rec: attention in both directions over a history, one item of which is a mask (Sun et al. 2019, arXiv
-1904.06690)."""
+"""BERT4Rec for the next item: attention in both directions over a history that ends in a mask (Sun et al. 2019,
+arXiv 1904.06690)."""
 
 import flax.linen as nn
 import jax
@@ -16,16 +16,17 @@ from incremental.errors import UserError
 
 
 class Block(nn.Module):
-    """Attention over all real positions and feed-forward, each normalised behind its residual."""
+    """Attention over all real positions and feed-forward, each normalised behind its residual; `last` computes the last
+    position only."""
 
     width: int
     heads: int
 
     @nn.compact
-    def __call__(self, x: Array, real: Array, kept: list[Array | float], at: Array | None = None) -> Array:
+    def __call__(self, x: Array, real: Array, kept: list[Array | float], *, last: bool) -> Array:
         """x [B, n, D], real [B, n] bool, kept: dropout of attention, its output and the feed-forward -> [B, n, D], or
-        [B, 1, D] of the positions `at` [B] int32 alone."""
-        asked = x if at is None else jnp.take_along_axis(x, at[:, None, None], 1)
+        [B, 1, D] with `last`."""
+        asked = x[:, -1:] if last else x
 
         def heads(name: str, values: Array) -> Array:
             projected = nn.Dense(self.width, name=name)(values)
@@ -65,16 +66,13 @@ class BERT4Rec(nn.Module):
         """{"history": [B, L] int32, left-padded with 0} -> [B, D]."""
         history = inputs["history"]
         rows, n = history.shape[0], history.shape[1] + 1  # a history may come with less padding than L
-        hole = (history == 0) & (jnp.cumsum(history > 0, 1) > 0)
-        inside = hole.any(1)
-        x, hides = self.item(history), hole
+        x = self.item(history)
         if key is not None:
-            hides |= jax.random.uniform(named_key(key, "cloze"), history.shape) < self.masked
-        x = jnp.where(hides[..., None], self.mask.astype(x.dtype), x)
+            hidden = jax.random.uniform(named_key(key, "cloze"), history.shape) < self.masked
+            x = jnp.where(hidden[..., None], self.mask.astype(x.dtype), x)
         x = jnp.concatenate([x, jnp.broadcast_to(self.mask, (rows, 1, self.width)).astype(x.dtype)], 1)
         x = x + self.position[self.history + 1 - n :].astype(x.dtype)
-        real = jnp.concatenate([(history > 0) | hole, ~inside[:, None]], 1)
-        at = jnp.where(inside, hole.argmax(1), n - 1)
+        real = jnp.pad(history > 0, ((0, 0), (0, 1)), constant_values=True)
         shapes: list[tuple[int, ...]] = [(rows, n, self.width)]
         for i in range(self.blocks):
             asked = 1 if i == self.blocks - 1 else n
@@ -82,8 +80,8 @@ class BERT4Rec(nn.Module):
         kept = multipliers(key, self.dropout, shapes)
         x = x * kept[0]
         for i, block in enumerate(self.layers):
-            x = block(x, real, kept[3 * i + 1 : 3 * i + 4], at if i == self.blocks - 1 else None)
-        return nn.gelu(self.top(x[:, 0]), approximate=False)
+            x = block(x, real, kept[3 * i + 1 : 3 * i + 4], last=i == self.blocks - 1)
+        return nn.gelu(self.top(x[:, -1]), approximate=False)
 
     def items(self) -> tuple[Array, Array]:
         return self.item.embedding, self.item_bias
@@ -104,14 +102,14 @@ def bert4rec(
 
     The input is the history and, behind it, a mask in place of the label. A block is x <- LN(x + attention(x)),
     x <- LN(x + W₂ GELU(W₁ x)), W₁ four times as wide; all real positions look at each other. The scores are
-    E · GELU(W h + b) + bias, h the mask's vector, E the item table. A 0 behind an item is a hole: the mask stands there
-    and not at the end, and the item in the hole is asked for, from both sides (`strategies.cloze`).
+    E · GELU(W h + b) + bias, h the mask's vector, E the item table.
 
-    Alone it learns the next item only: an item is predicted once, as the label of its own event, from what came before;
-    what training hides of a history, each item with probability `masked`, is noise. The paper hides a share ρ of a
-    sequence and predicts all that is hidden: with `strategies.cloze` each batch has examples of one such item, of which
-    `masked` hides the others. The paper's weights all start in ±0.02; here dense layers have Linen's start. Attention
-    in both directions cannot share a run among prefixes (`training.sharing=prefix`) and computes padded histories.
+    Deviation: this is next-item BERT4Rec. The paper hides a share ρ of a whole sequence and predicts every hidden item
+    from both sides; an example here has one label, so the loss is that at the last mask. Items of the history that
+    training hides are noise, drawn anew in each step with probability `masked`, and no loss is taken there: an item is
+    predicted once, as the label of its own event, from what came before. The paper's weights all start in ±0.02; here
+    dense layers have Linen's start. Attention in both directions cannot share a run among prefixes
+    (`training.sharing=prefix`) and computes padded histories.
     """
     if width % heads:
         raise UserError(f"model.width={width}: expected a multiple of model.heads={heads}")

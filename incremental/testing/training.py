@@ -59,25 +59,21 @@ def learns(subject: Subject, paths: Sequence[Path], off: Mapping[str, Any] | Non
 
 
 def fill(subject: Subject, paths: Sequence[Path]) -> Iterator[str]:
-    """What an appended row weighs beside a whole batch, and beside one with a single row.
-
-    That is the fullest one: a strategy may make its rows of the batch's own, and of one that holds little none.
-    """
+    """What an appended row weighs beside a whole batch, and beside one with a single row."""
     strategy, begun = subject.strategy(subject.floats), paths[2].begun
     if strategy.batch is Strategy().batch:
         return
     own = begun.strategy[NAME]
 
     @jax.jit
-    def weights(all_of: Array) -> Array:
+    def weights(rows: Array) -> Array:
         new = jax.tree.map(lambda leaf: leaf[:BATCH], subject.data[2].rows)
-        held = sum((leaf.reshape(BATCH, -1) != 0).sum(1) for leaf in new.inputs.values())
-        valid = new.valid & (all_of | (jnp.arange(BATCH) == jnp.argmax(jnp.where(new.valid, held, -1))))
+        valid = new.valid & (jnp.arange(BATCH) < rows)
         new = new._replace(candidates=begun.learner.catalogue.seen, step=jnp.int32(0), valid=valid, own=BATCH)
         batch = strategy.batch(own, new, jax.random.key(0))
         return jnp.where(batch.valid, batch.weight, 0.0)[BATCH:]
 
-    whole, single = np.asarray(weights(jnp.array(True))), np.asarray(weights(jnp.array(False)))
+    whole, single = np.asarray(weights(jnp.int32(BATCH))), np.asarray(weights(jnp.int32(1)))
     if whole.shape == single.shape and not np.allclose(whole.sum(), single.sum(), rtol=1e-3):
         yield (
             f"the rows that it appends weigh {whole.sum():.4g} beside {BATCH} new rows, {single.sum():.4g} beside one: "

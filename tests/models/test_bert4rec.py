@@ -17,8 +17,6 @@ from tests.models.layers import dense, norm
 L, D, HEADS, BLOCKS = 5, 6, 2, 2
 SIZES = Sizes(item=20, user=3)
 HISTORIES = np.array([[0, 0, 3, 9, 4], [1, 2, 3, 4, 5], [0, 0, 0, 0, 7], [0] * L], np.int32)
-HOLES = np.array([[0, 0, 3, 0, 4], [1, 0, 3, 4, 5], [0, 2, 3, 4, 0], [0, 0, 3, 9, 4]], np.int32)  # the last has none
-PLACES = 1, 1, 3, None
 
 # -- BERT4Rec of one history without padding, in numpy, from the paper's formulas -------------------------------------
 
@@ -40,22 +38,19 @@ def block_of(x: Any, p: Any) -> Any:
     return norm(x + dense(gelu(dense(x, p["inner"])), p["outer"]), p["norm"])
 
 
-def hidden_of(items: Any, p: Any, hides: tuple[int, ...] = (), hole: int | None = None) -> Any:
-    """items [l], the history without padding; training `hides` some places; a `hole` is asked for, or what follows."""
+def hidden_of(items: Any, p: Any, hides: tuple[int, ...] = ()) -> Any:
+    """items [l], the history without padding; training `hides` some places."""
     x = p["item"]["embedding"][items]
     x[list(hides)] = p["mask"]
     x = np.concatenate([x, p["mask"][None]]) + p["position"][-len(items) - 1 :]
-    if hole is not None:
-        x = x[:-1]
-        x[hole] = p["mask"] + p["position"][-len(items) - 1 + hole]
     for i in range(BLOCKS):
         x = block_of(x, p[f"layers_{i}"])
-    return gelu(dense(x[-1 if hole is None else hole], p["top"]))
+    return gelu(dense(x[-1], p["top"]))
 
 
 @pytest.fixture(scope="module")
 def computed() -> Any:
-    """Parameters away from their start, outputs, and hidden vectors in training with nothing, all and some hidden."""
+    """Parameters away from their start, outputs, and hidden vectors in training with nothing, all and half hidden."""
 
     def made(masked: Any) -> Any:
         model = bert4rec(width=D, heads=HEADS, blocks=BLOCKS, dropout=0.0, masked=masked)
@@ -69,8 +64,7 @@ def computed() -> Any:
     def compute(params: Any, masked: Any) -> Any:
         apply, rows = made(masked).apply, jnp.tile(HISTORIES[:1], (4000, 1))
         inputs = {"history": HISTORIES}
-        holes = apply(params, {"history": HOLES}), apply(params, {"history": HOLES}, key=jax.random.key(0))
-        return holes, apply(params, inputs), apply(params, inputs, key=jax.random.key(0)).hidden, apply(
+        return apply(params, inputs), apply(params, inputs, key=jax.random.key(0)).hidden, apply(
             params, {"history": rows}, key=jax.random.key(1)
         ).hidden  # fmt: skip
 
@@ -79,7 +73,7 @@ def computed() -> Any:
 
 
 def test_hidden_is_the_papers_without_any_padding(computed: Any) -> None:
-    p, (_, outputs, trained, _), *_ = computed
+    p, (outputs, trained, _), *_ = computed
     expected = np.array([hidden_of(row[row > 0], p) for row in HISTORIES])
     np.testing.assert_allclose(outputs.hidden, expected, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(trained, expected, rtol=1e-3, atol=1e-4)  # with a key, where nothing is hidden
@@ -89,7 +83,7 @@ def test_hidden_is_the_papers_without_any_padding(computed: Any) -> None:
 
 
 def test_training_hides_items_and_only_training(computed: Any) -> None:
-    p, (_, whole, *_), (_, outputs, hidden, _), (*_, draws) = computed
+    p, (whole, *_), (outputs, hidden, _), (_, _, draws) = computed
     np.testing.assert_array_equal(outputs.hidden, whole.hidden)
     expected = np.array([hidden_of(row[row > 0], p, (*range((row > 0).sum()),)) for row in HISTORIES])
     np.testing.assert_allclose(hidden, expected, rtol=1e-3, atol=1e-4)
@@ -98,17 +92,6 @@ def test_training_hides_items_and_only_training(computed: Any) -> None:
     for hides, share in (((), 0.7**3), ((0,), 0.3 * 0.7**2), ((1, 2), 0.3**2 * 0.7), ((0, 1, 2), 0.3**3)):
         met = np.abs(draws - hidden_of(items, p, hides)).max(1) < 1e-3
         assert abs(met.mean() - share) < 4 * np.sqrt(share * (1 - share) / len(draws))
-
-
-def test_a_hole_is_asked_for_from_both_sides(computed: Any) -> None:
-    p, ((outputs, trained), *_), ((_, hidden), *_), _ = computed
-    rows = [row[np.flatnonzero(row)[0] :] for row in HOLES]
-    expected = np.array([hidden_of(row, p, hole=place) for row, place in zip(rows, PLACES, strict=True)])
-    for found in (outputs, trained):
-        np.testing.assert_allclose(found.hidden, expected, rtol=1e-3, atol=1e-4)
-    # Where training hides all, the asked place is a mask among masks.
-    every = [hidden_of(row, p, (*range(len(row)),), hole=place) for row, place in zip(rows, PLACES, strict=True)]
-    np.testing.assert_allclose(hidden.hidden, np.array(every), rtol=1e-3, atol=1e-4)
 
 
 def test_lanes_on_compact_rows_under_replay_and_ewc() -> None:
