@@ -1,9 +1,12 @@
 """Choosing events: a random share of each increment, a sample of a test, those whose ids are among others."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from incremental.data.interactions import Interactions
 
 Ints = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
@@ -61,6 +64,11 @@ class Sample(NamedTuple):
         chosen = np.argsort(draws[tests - first], kind="stable")[: self.events]
         found: Ints = tests[np.sort(chosen)]
         return found
+
+
+def occurring(log: Interactions, kinds: Collection[str | None], events: Ints) -> dict[str, Bools]:
+    """[ids] bool: those of these kinds that the events have; what is no kind of ids is left out."""
+    return {kind: np.bincount(log.ids(kind)[events], minlength=1) > 0 for kind in log.kinds if kind in kinds}
 
 
 def belongs(members: Bools, ids: Ints) -> Bools:

@@ -24,6 +24,12 @@ class CleaningStep(NamedTuple):
     remaining: int  # rows
     uses_future: bool
 
+    @property
+    def note(self) -> str:
+        """What it did, in a line."""
+        done = f"cleaning: {self.name} removed {self.removed:,} rows, {self.remaining:,} are left"
+        return f"{done} (uses the future)" if self.uses_future else done
+
 
 Cleaning = Callable[[Table], tuple[Table, tuple[CleaningStep, ...]]]
 

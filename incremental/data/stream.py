@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from incremental.core.spec import Input, Spec
 from incremental.data import ties as tie_rules
-from incremental.data.choosing import Sample, belongs
+from incremental.data.choosing import Sample, belongs, occurring
 from incremental.data.cleaning import CleaningStep
 from incremental.data.cutting import in_parts
 from incremental.data.features import Examples, Feature, event
@@ -135,10 +135,17 @@ class Stream:
         self, increments: Sequence[int], *, validation: bool | None, inputs: Iterable[str] = (), by_run: bool = False
     ) -> Examples:
         """The examples to train on, to validate on, or (None) both; where one of the `inputs` needs what was before,
-        those without are left out. `by_run`: histories are cut so that a user's are prefixes of one another."""
+        those without are left out. `by_run`: histories are cut so that a user's are prefixes of one another. Validation
+        on the next increment reads as its test does: events of ids that no training event has had are no past."""
         events = self.trained_on(increments, validation=validation, inputs=inputs)
         read = any(self.features[name].past != "unread" for name in inputs)
-        return self._examples(events, ~self.heldout, read, by_run)
+        visible = ~self.heldout
+        if validation and self.validate_on == "next":
+            lists = {self.features[name].input.kind for name in inputs if self.features[name].input.shape}
+            lists -= {self.task.labels} if self.unseen_items == "known" else set()
+            trained = self.training_events(range(max(increments, default=-1) + 1))
+            visible &= self._visible(occurring(self.interactions, lists, trained))
+        return self._examples(events, visible, read, by_run)
 
     def tested_on(self, t: int, *, heldout: bool, trained_until: int) -> Ints:
         """[N] the test events of increment t, all of it or its held-out part only. With `unseen_items=drop` those are
@@ -213,12 +220,10 @@ class Stream:
     @property
     def all_notes(self) -> tuple[str, ...]:
         """What loading, cleaning and cutting had to say."""
-        cleaned = (
-            f"cleaning: {step.name} removed {step.removed:,} rows, {step.remaining:,} are left"
-            + (" (uses the future)" if step.uses_future else "")
-            for step in self.cleaning
-        )
-        return (*self.interactions.notes, *cleaned, *self._note_of_ties, *self.notes)
+        cleaned = (step.note for step in self.cleaning)
+        _, _, first = self._by_user
+        tied = tie_rules.note(int(self._tied.sum()), int((np.arange(len(first)) > first).sum()), self.ties)
+        return (*self.interactions.notes, *cleaned, *tied, *self.notes)
 
     # -- the order by user, then time --------------------------------------------------------------------------------
 
@@ -244,11 +249,6 @@ class Stream:
     def _repeated(self) -> Bools:
         """Events whose user had the same item before."""
         return tie_rules.repeated(self.interactions.user, self.label, self.interactions.moment, self.ties)
-
-    @property
-    def _note_of_ties(self) -> tuple[str, ...]:
-        _, _, first = self._by_user
-        return tie_rules.note(int(self._tied.sum()), int((np.arange(len(first)) > first).sum()), self.ties)
 
     def _visible(self, known: Mapping[str, Bools]) -> Bools:
         """[events] bool: those whose ids the model knows; `known` [capacity] bool by kind."""

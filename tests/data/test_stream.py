@@ -379,6 +379,22 @@ def test_an_update_may_stop_by_the_first_events_of_the_increment_after_it() -> N
     assert rows.label.tolist() == [9]
 
 
+def test_a_validation_on_the_next_increment_reads_of_a_history_what_its_test_reads() -> None:
+    """User 0 has items 0, 1, 2 and then, in the increment to come, the new 3, the known 1 and 4."""
+    pairs = [(0, 0), (0, 1), (0, 2), (1, 2), (0, 3), (0, 1), (0, 4), (1, 4), (1, 0), (1, 1)]
+    given: dict[str, Any] = {"source": table(pairs), "cut": cut_at([0] * 4 + [1] * 6), "validation": 0.5, "history": 4}
+    events = make_stream(**given, validate_on="next")
+    assert np.flatnonzero(events.validation).tolist() == [4, 5, 6]
+    rows = events.training_examples(range(1), validation=True, inputs=["history"])
+    known = {"item": np.bincount(events.label[:4], minlength=6) > 0}
+    tested = make_stream(**given).test_examples(1, heldout=False, trained_until=0, known=known, inputs=["history"])
+    assert histories_of(events, rows) == histories_of(events, tested)[:3] == [[0, 1, 2, 3], [0, 1, 2, 3], [1, 2, 3, 2]]
+    # Where all items are known there is nothing to leave out.
+    events = make_stream(**given, validate_on="next", unseen_items="known")
+    rows = events.training_examples(range(1), validation=True, inputs=["history"])
+    assert histories_of(events, rows) == [[0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 2]]
+
+
 def test_what_was_had_in_the_tested_increment_may_stay_in_its_rankings() -> None:
     pairs = [(0, 0), (1, 1), (0, 2), (0, 3), (1, 4), (0, 5), (1, 6)]
     given: dict[str, Any] = {"source": table(pairs), "cut": cut_at([0, 0, 1, 1, 1, 2, 2]), "validation": 0.0}
