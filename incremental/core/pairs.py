@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.types import Data
+from incremental.errors import UserError
 
 LAST = jnp.iinfo(jnp.int32).max  # sorts behind every id
 
@@ -50,6 +51,11 @@ def absorbed(pairs: Pairs, data: Data, window: int, counted: Counted) -> tuple[P
     real = (jnp.arange(rows) < data.size)[:, None] & (history > 0)
     ends = jnp.cumsum(real.sum(1))  # pairs up to each event
     room = len(pairs.left)
+    if room + rows * length >= 2**31:
+        raise UserError(
+            f"model: {rows:,} events with histories of {length} may make more pairs of items than an update can number "
+            "(2^31); cut the stream finer (data.cut), or shorten data.history or the model's window"
+        )
     together = min(room, rows * length)  # pairs of a block: sorted with all that are kept
 
     def add(n: Array, carry: tuple[Pairs, Array]) -> tuple[Pairs, Array]:

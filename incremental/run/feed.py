@@ -131,6 +131,7 @@ class Feed:
         if not len(rows):
             raise self.untrainable(program, [t])
         new = stream.training_events(plan.arrived)
+        met = new if program.counting else stream.trained_on(plan.arrived, validation=False)
         newest = stream.training_examples(plan.newest, validation=True, inputs=inputs)
         seen = self.seen(newest.event, heldout=False) if stream.exclude_seen else None
         checked = every = self.known_ids(self.examples(newest, inputs, t), program)
@@ -138,7 +139,8 @@ class Feed:
         if kept != plan.newest:
             older = stream.training_examples(kept, validation=True, inputs=inputs)
             every = self.examples(older, inputs, t)
-        data = self.examples(rows, inputs, t, new)._replace(validation=every.rows, listed=self.known(program.sizes))
+        data = self.examples(rows, inputs, t, new, met)
+        data = data._replace(validation=every.rows, listed=self.known(program.sizes))
         have_rows(data.rows.inputs, inputs, program.sizes)
         data, validation, seen = place((data, checked, seen))
         side = self.side(t, program, place)
@@ -254,9 +256,15 @@ class Feed:
         return Seen(padded(log, log_length), first, last, window)
 
     def examples(
-        self, rows: Examples, inputs: Iterable[str], increment: int, new: np.ndarray = np.zeros(0, np.int32)
+        self,
+        rows: Examples,
+        inputs: Iterable[str],
+        increment: int,
+        new: np.ndarray = np.zeros(0, np.int32),
+        met: np.ndarray = np.zeros(0, np.int32),
     ) -> Data:
-        """Examples as `Data` on the host, padded to a capacity; `new` [E] are the events not yet in the catalogue."""
+        """Examples as `Data` on the host, padded to a capacity; `new` [E] are the events not yet in the catalogue,
+        `met` those of them whose users, and other ids that are no labels, are trained on."""
         stream, size, events = self.stream, self.capacities.rows(len(rows)), self.capacities.rows(len(new))
         log, labels = stream.interactions, stream.task.labels
         whole: Any = (np.ones(size, np.float32), np.arange(size) < len(rows), np.int32(len(rows)), np.int32(increment))
@@ -269,7 +277,7 @@ class Feed:
             increment=padded(rows.increment, size),
             owner=padded(rows.user, size),
         )
-        arrived = {kind: padded(log.ids(kind)[new], events) for kind in log.kinds if kind != labels}
+        arrived = {kind: padded(log.ids(kind)[met], events) for kind in log.kinds if kind != labels}
         return Data(batch, number, now, padded(log.ids(labels)[new], events), arrived)
 
 

@@ -39,9 +39,10 @@ def peso(problem: Problem, *, weight: NotNegative = 2.0, tables: bool = False) -
     with a gradient of 0, where w = w*. The paper's code adds 1e-8 to both softmaxes, renormalises, and clamps the sum
     at 0; this form needs neither. The term does not see a constant that is added to all of vec W. Of N small numbers it
     is about half the variance of d, and its gradient is 1/N of d's size: a weight beyond 2 may be right for large
-    matrices. The report's "gradient_ratio" is the length of the penalties' gradient (other strategies' too) over that
-    of the rest of the loss, on these matrices, summed over the increment's steps. The code also cuts the learning rate
-    to a tenth after its first block; set `optimizer.learning_rate` for that. State: 1 float a parameter.
+    matrices. The report's "gradient_ratio" is the length of the penalties' gradient (other strategies' too, where they
+    are of parameters and not of outputs) over that of the rest of the loss, on these matrices, summed over the
+    increment's steps. The code also cuts the learning rate to a tenth after its first block; set
+    `optimizer.learning_rate` for that. State: 1 float a parameter.
     """
     adapted = pairs(jax.eval_shape(problem.init, jax.random.key(0)))
     modules = [[f"{path}/a", f"{path}/b"] for path in adapted] or [[path] for path in kernels(problem)]

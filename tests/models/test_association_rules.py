@@ -1,13 +1,19 @@
 from collections import defaultdict
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
+from incremental.core.pairs import absorbed, empty
 from incremental.core.spec import Sizes
+from incremental.core.types import Batch, Data
+from incremental.errors import UserError
 from incremental.models.association_rules import association_rules
 from tests.models.sessions import Event, Made, drawn
 
 SIZES = Sizes(item=12, user=16)
+NONE: Any = None
 
 
 def counts(events: list[Event]) -> dict[int, dict[int, float]]:
@@ -76,3 +82,12 @@ def test_with_too_little_room_the_heaviest_pairs_stay() -> None:
 
 def test_packed_lanes_are_runs_alone(made: Made) -> None:
     made.assert_packed_lanes_are_runs_alone()
+
+
+def test_more_pairs_than_can_be_numbered_are_refused() -> None:
+    many: Any = jax.ShapeDtypeStruct((1 << 24,), np.int32)
+    rows = Batch({"history": jax.ShapeDtypeStruct((1 << 24, 128), np.int32)}, many, many, many, many)
+    one: Any = jax.ShapeDtypeStruct((), np.int32)
+    data = Data(rows, one, one, many, {})
+    with pytest.raises(UserError, match=r"model: 16,777,216 events with histories of 128 .*data\.history"):
+        jax.eval_shape(lambda data: absorbed(empty(12), data, 128, NONE), data)

@@ -416,3 +416,18 @@ def test_who_is_to_come_has_row_0_in_a_validation_on_the_next_increment() -> Non
     validated = feed.update(program, 0, plan, jax.device_put).validation
     users = np.asarray(validated.rows.inputs["user"])[: int(validated.size)]
     assert {*users.tolist()} == {0, 1}
+
+
+@pytest.mark.parametrize("counting", [False, True])
+def test_a_user_of_validation_events_alone_has_not_arrived(counting: bool) -> None:
+    parts = [[("a", "x"), ("b", "y")] * 8, [(f"new{i}", "x") for i in range(8)]]
+    stream = lab.written(parts, validation=0.5)
+    program: Any = lab.build(PLAIN)(lab.sizes_at(stream, 1))
+    plan = Plan(range(1, 2), range(1, 2), range(2), False)
+    data = lab.feed_of(stream).update(program._replace(counting=counting), 1, plan, jax.device_put).data
+    events = stream.training_events(range(2))
+    read = events if counting else events[~stream.validation[events]]
+    met, every = ({*stream.interactions.user[of].tolist()} for of in (read, events))
+    assert {*np.asarray(data.arrived["user"]).tolist()} - {0} == met
+    assert (met == every) == counting
+    np.testing.assert_array_equal(np.asarray(data.events)[: len(events)], stream.label[events])  # as candidates
