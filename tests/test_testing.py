@@ -465,3 +465,12 @@ def test_all_broken_laws_are_told_at_once() -> None:
 
     with pytest.raises(LawBroken, match=r"lazy breaks \d law\(s\)[^§]*does nothing[^§]*no `Memory`"):
         check_strategy(lazy, kind="memory")
+
+
+def test_a_key_that_is_not_there_is_told_as_what_it_is() -> None:
+    def mistyped(problem: Any) -> Strategy:
+        del problem
+        return Strategy(loss=lambda _state, params, _batch, _outputs: params["itms"]["embedding"].sum())
+
+    (said,) = broken_laws(mistyped)
+    assert said == "`run_epoch` fails: KeyError: 'itms'"

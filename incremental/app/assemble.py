@@ -174,7 +174,13 @@ def assemble(config: Mapping[str, Any], stream: Stream | None = None) -> Parts:
         environment.device()
     factory = schema.partial(config["model"], "model")
     # The oracle takes the stream, whose law it knows; a learned model must not.
-    model = factory(stream) if "stream" in inspect.signature(factory.func).parameters else factory()
+    takes = inspect.signature(factory.func).parameters
+    if "problem" in takes:
+        raise UserError(
+            f"model: {config['model']['_target_']} takes a problem, as a strategy's factory does; give it as "
+            f"+strategies.NAME._target_={config['model']['_target_']}, and a model here"
+        )
+    model = factory(stream) if "stream" in takes else factory()
     schema.of_kind(model, (Model, Baseline), config["model"], "model")
     read(model, stream.spec)
     names = sorted(config["strategies"] or {})

@@ -175,6 +175,10 @@ def problem(
     def of(params: Params) -> nn.Module:
         """The module at the capacities of these tables: a compact step has fewer rows (`core.compaction`)."""
         named = flatten_dict(params, sep="/")
+        if wrong := [path for path in tables if path not in named]:
+            raise UserError(
+                f"model: tables names {wrong[0]!r}, which is none of its parameters: {', '.join(sorted(named))}"
+            )
         return model.module(sizes.replace(**{kind: len(named[path]) for path, kind in tables.items()}), given)
 
     untied = head.init is not None and head.tied is None

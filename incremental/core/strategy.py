@@ -125,6 +125,15 @@ HOOKS = {
     "scores": ("S", "scores", "inputs", "training"),
 }
 
+
+def scalar(what: str, value: Any) -> Array:
+    """What a strategy gives, as an array; a UserError where it is no scalar."""
+    given = jnp.asarray(value)
+    if given.shape:
+        raise UserError(f"strategies.{what} shape {list(given.shape)}, expected a scalar; give its sum or its mean")
+    return given
+
+
 FITTING = "begin", "end"  # the hooks that may name the argument `fit`
 
 
@@ -160,8 +169,15 @@ def chain(**parts: Strategy) -> Strategy:
         for hook, takes in HOOKS.items():
             _refuse_hook(f"strategies.{name}: the hook `{hook}`", getattr(part, hook), takes, hook in FITTING)
 
-    def kept(part: Strategy, learner: Learner, own: PyTree, changed: Learner) -> tuple[PyTree, Learner]:
+    def kept(name: str, hook: str, learner: Learner, returned: Any) -> tuple[PyTree, Learner]:
         """What `begin` or `end` returned, without what it did to the learner of the base part."""
+        pair = isinstance(returned, tuple) and len(returned) == 2
+        if not pair or not isinstance(returned[1], Learner):
+            raise UserError(
+                f"strategies.{name}: the hook `{hook}` returned {type(returned).__name__}, expected (S, learner): its "
+                "state and the learner that it was given, changed or not"
+            )
+        (own, changed), part = returned, parts[name]
         if part.early or changed is learner:
             return own, changed
         return own, after_base(learner.increment, changed, learner)
@@ -178,8 +194,8 @@ def chain(**parts: Strategy) -> Strategy:
         new = {}
         for name, part in parts.items():
             more = {"fit": fit} if asks(part.begin) else {}
-            changed = part.begin(state[name], learner, data, named_key(key, name), **more)
-            new[name], learner = kept(part, learner, *changed)
+            returned = part.begin(state[name], learner, data, named_key(key, name), **more)
+            new[name], learner = kept(name, "begin", learner, returned)
         return new, learner
 
     def prepare(state: Any, learner: Learner, data: Data, key: Array) -> dict[str, PyTree]:
@@ -204,11 +220,15 @@ def chain(**parts: Strategy) -> Strategy:
         return params
 
     def loss(state: Any, params: Params, batch: Batch, outputs: Outputs) -> dict[str, Any]:
-        return {
+        terms = {
             name: part.loss(state[name], params, own(batch, name), outputs)
             for name, part in parts.items()
             if part.loss is not Strategy().loss
         }
+        for name, term in terms.items():
+            for each in jax.tree.leaves(term):  # a chain's own are several
+                scalar(f"{name}: the hook `loss` gives", each)
+        return terms
 
     def grads(state: Any, grads: Params, params: Params, grad_fn: Any, batch: Batch, key: Array) -> Params:
         for name, part in parts.items():
@@ -232,8 +252,8 @@ def chain(**parts: Strategy) -> Strategy:
         new = {}
         for name, part in parts.items():
             more = {"fit": fit} if asks(part.end) else {}
-            changed = part.end(state[name], learner, data, named_key(key, name), **more)
-            new[name], learner = kept(part, learner, *changed)
+            returned = part.end(state[name], learner, data, named_key(key, name), **more)
+            new[name], learner = kept(name, "end", learner, returned)
         for name, rebase in rebasing.items():
             new, learner = mirrors.rebased(rebase, new, learner, named_key(key, name))
         return new, learner
@@ -242,12 +262,7 @@ def chain(**parts: Strategy) -> Strategy:
         said = {}
         for name, part in parts.items():
             for key, value in part.report(state[name]).items():
-                said[f"{name}/{key}"] = scalar = jnp.asarray(value)
-                if scalar.shape:
-                    raise UserError(
-                        f"strategies.{name}: the hook `report` gives {key!r} of shape {list(scalar.shape)}, expected a "
-                        "scalar; give its sum or its mean"
-                    )
+                said[f"{name}/{key}"] = scalar(f"{name}: the hook `report` gives {key!r} of", value)
         return said
 
     early = all(part.early for part in parts.values())

@@ -225,7 +225,7 @@ def _traced(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Excepti
 def _told(hook: str, error: Exception) -> str:
     """An exception of a hook as a broken law."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-    outside = (jax.errors.UnexpectedTracerError, KeyError, UnboundLocalError, AttributeError)
+    outside = (jax.errors.UnexpectedTracerError, UnboundLocalError)
     if isinstance(error, outside):
         return (
             f"`{hook}` keeps or needs something that is not in its arguments ({type(error).__name__}: {first}): state "

@@ -293,3 +293,10 @@ def test_not_a_run_directory(tmp_path: Path) -> None:
     for path, why in ((tmp_path, "it has no config.yaml"), (tmp_path / "run-*", "there is no such folder")):
         with pytest.raises(UserError, match=rf"not a run directory \({why}\)"):
             load(path)
+
+
+def test_a_strategys_factory_in_a_models_place_is_told(tmp_path: Path) -> None:
+    config = composed(tmp_path)
+    config["model"] = {"_target_": "incremental.strategies.l2_to_last.l2_to_last"}
+    with pytest.raises(UserError, match=r"model: .*l2_to_last takes a problem, as a strategy's factory does; give it"):
+        execute(config)

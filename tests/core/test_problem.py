@@ -130,3 +130,12 @@ def test_a_table_of_the_labels_is_one_of_their_kind() -> None:
     assert params["item"]["embedding"].shape == (3, 2)
     with pytest.raises(UserError, match=r"of shape \[4\], the data makes \[9\]"):
         problem(behaviour(features=4), full_softmax(), replace(spec, inputs=dict.fromkeys(spec.inputs, NINE)), sizes)
+
+
+def test_a_table_that_is_no_parameter_is_refused_by_name() -> None:
+    model = matrix_factorization(width=4)
+    wrong = model._replace(tables={"items/embedding": "item"})
+    made = problem(wrong, full_softmax(), next_item(3), Sizes(item=9, user=5))
+    params = made.init(jax.random.key(0))
+    with pytest.raises(UserError, match=r"model: tables names 'items/embedding', which .*: item/embedding, item_bias"):
+        made.apply(params, {"user": jnp.ones(2, int)})

@@ -174,7 +174,7 @@ def test_a_key_depends_on_the_name_alone() -> None:
 
 def test_the_empty_chain_and_the_empty_strategy_change_nothing() -> None:
     step: Any = Step(*[ANY] * 8)
-    key, learner = jax.random.key(0), ANY
+    key, learner = jax.random.key(0), Learner(ANY, ANY, ANY, ANY)
     for strategy in (Strategy(), chain(), chain(quiet=Strategy())):
         state = strategy.init(learner)
         assert strategy.begin(state, learner, ANY, key) == (state, learner)
@@ -210,3 +210,19 @@ def test_what_is_no_strategy_is_refused_by_name() -> None:
     factory: Any = used
     with pytest.raises(UserError, match=r"strategies\.ewc: expected a Strategy, got function.*takes the problem"):
         chain(ewc=factory)
+
+
+@pytest.mark.parametrize("hook", ["begin", "end"])
+@pytest.mark.parametrize("returned", [jnp.zeros(2), (jnp.zeros(2), jnp.zeros(2))], ids=["state", "pair"])
+def test_a_hook_that_returns_no_learner_is_refused_by_name(hook: str, returned: Any) -> None:
+    hooks: dict[str, Any] = {hook: lambda *_: returned}
+    learner = Learner(jnp.float32(0.0), (), ANY, jnp.int32(1))
+    with pytest.raises(UserError, match=rf"strategies\.mine: the hook `{hook}` returned .*expected \(S, learner\)"):
+        getattr(chain(mine=Strategy(**hooks)), hook)({"mine": ()}, learner, ANY, jax.random.key(0))
+
+
+def test_a_loss_that_is_no_scalar_is_refused_by_name() -> None:
+    strategy = chain(mine=Strategy(loss=lambda *_: jnp.zeros(3)))
+    batch = BATCH._replace(memory={"mine": None})
+    with pytest.raises(UserError, match=r"strategies\.mine: the hook `loss` gives shape \[3\], expected a scalar"):
+        strategy.loss({"mine": ()}, {}, batch, ANY)
