@@ -7,7 +7,7 @@ from incremental.report.direction import direction, is_quality
 from incremental.report.factors import Group, mixed
 from incremental.report.front import front
 from incremental.report.grid import APART, COSTS, EXPLAINED_BY
-from incremental.report.settings import differing
+from incremental.report.settings import differing, shown
 from incremental.report.statistics import Estimate
 
 RULES = (
@@ -15,6 +15,9 @@ RULES = (
     *("data.validate_on", "evaluation.events", "evaluation.new_users"),
 )
 """the keys that say which events are tested, and against what"""
+TRAINED = ("data.heldout", "data.validation", "data.history", "data.features", "data.roles")
+"""the keys beside these that say which examples are trained on; features and roles are nodes"""
+NAMED = 5  # rows of one value; of more their number is told
 
 NONE = Estimate(None, None, 0)
 AHEAD = {"data.cleaning.duplicates": "last", "data.unseen_items": "known", "data.validate_on": "next"}
@@ -150,7 +153,7 @@ def _ahead(rows: Sequence[Row]) -> list[str]:
 
 
 def _measured_otherwise(rows: Sequence[Row], baseline: str, factors: Sequence[str]) -> list[str]:
-    """Which rows of a column have not the increments, or were not tested by the rules, of the others."""
+    """Which rows of a column have not the increments, the rules of the tests or the examples of the others."""
     first = next((row for row in rows if row.label == baseline), rows[0])
     data = {run.seed: run.data for run in first.runs}
 
@@ -164,11 +167,32 @@ def _measured_otherwise(rows: Sequence[Row], baseline: str, factors: Sequence[st
             f"Other data than {_name(first)}'s: {', '.join(others)}. Their increments have other events, so that a "
             "difference to it, and its p, is not of the method alone."
         )
-    differ = differing([run.settings for row in rows for run in row.runs])
-    if rules := [f"{key} ({', '.join(values)})" for key, values in differ.items() if key in {*RULES} - {*factors}]:
-        where = f" of {rows[0].column}" if rows[0].column else ""
-        found.append(f"The runs{where} were not tested by the same rules: {'; '.join(rules)}.")
+    where = f" of {rows[0].column}" if rows[0].column else ""
+    if rules := _differ(rows, RULES, factors):
+        found.append(f"The rows{where} were not tested by the same rules: {rules}.")
+    if examples := _differ(rows, TRAINED, factors):
+        found.append(f"The rows{where} did not train on the same examples: {examples}.")
     return found
+
+
+def _differ(rows: Sequence[Row], keys: Sequence[str], factors: Sequence[str]) -> str:
+    """In which of the keys, and of those below them, the rows differ, and which rows have which value.
+
+    Without the factors, which the labels show.
+    """
+    found = []
+    for key in differing([run.settings for row in rows for run in row.runs]):
+        if key in factors or not any(f"{key}.".startswith(f"{above}.") for above in keys):
+            continue
+        labels: dict[str, list[str]] = {}
+        for row in rows:
+            for value in {shown(run.settings[key]) if key in run.settings else "absent": None for run in row.runs}:
+                labels.setdefault(value, []).append(row.label)
+        values = [
+            f"{value:.40}: {', '.join(of) if len(of) <= NAMED else f'{len(of)} rows'}" for value, of in labels.items()
+        ]
+        found.append(f"{key} ({'; '.join(values)})")
+    return ", ".join(found)
 
 
 def _best(rows: Sequence[Row], metrics: Sequence[str], *, in_columns: bool) -> list[str]:

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -317,9 +318,35 @@ def test_rows_of_other_data_or_rules_are_told(write_run: Any, tmp_path: Path) ->
         (run / "data" / "data.json").write_text(json.dumps({"parts": [{"digest": base}, {"digest": "c"}]}))
     said = table(read_runs([tmp_path / "runs"]).finished).notes
     assert [note for note in said if note.startswith("Other data than finetune's: replay. Their increments")]
-    assert "The runs were not tested by the same rules: data.unseen_items (absent, drop)." in said
+    values = "absent: ewc, finetune; drop: replay"
+    assert f"The rows were not tested by the same rules: data.unseen_items ({values})." in said
     kept = table([run for run in read_runs([tmp_path / "runs"]).finished if run.row != "replay"]).notes
     assert not [note for note in kept if "Other data" in note or "rules" in note]
+
+
+def test_rows_of_other_examples_are_told(write_run: Any, tmp_path: Path) -> None:
+    """Also where the events and the rules of the tests are the same; but not of what a row or a column is made of."""
+    for row, model, heldout, history in (
+        ("finetune", "sasrec", 0.1, 50),
+        ("replay", "sasrec", 0.1, 50),
+        ("ewc", "sasrec", 0.0, 50),
+        ("ewc", "gru4rec", 0.0, 20),
+    ):
+        kept = f"data: {{heldout: {heldout}, history: {history}}}\nmodel: {{_target_: models.{model}}}"
+        write_run(row, 0, [0.2, 0.3], config=kept, folder=model)
+    runs = read_runs([tmp_path / "runs"]).finished
+
+    def told(**options: Any) -> list[str]:
+        return [note for note in table(runs, **options).notes if "the same examples" in note]
+
+    values = "0: ewc; 0.1: finetune, replay"
+    said = f"The rows of sasrec did not train on the same examples: data.heldout ({values})."
+    assert told(columns=["model"]) == [said]
+    assert told(rows=["row", "data.heldout"], columns=["data.history"]) == []
+    runs = [*runs, *(replace(runs[1], row=f"finetune {number}") for number in range(4))]
+    assert told(rows=["row", "model"])[0].endswith(
+        "data.heldout (0: 6 rows; 0.1: finetune sasrec, replay sasrec), data.history (20: ewc gru4rec; 50: 7 rows)."
+    )
 
 
 def test_what_looks_into_the_future_is_told(write_run: Any, tmp_path: Path) -> None:
