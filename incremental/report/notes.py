@@ -17,6 +17,8 @@ RULES = (
 """the keys that say which events are tested, and against what"""
 TRAINED = ("data.heldout", "data.validation", "data.history", "data.features", "data.roles")
 """the keys beside these that say which examples are trained on; features and roles are nodes"""
+LEARNING = ("model", "head", "optimizer", "training")
+"""the nodes that say what is trained by gradients, and how; a baseline without gradients has no use for them"""
 NAMED = 5  # rows of one value; of more their number is told
 
 NONE = Estimate(None, None, 0)
@@ -100,7 +102,7 @@ def notes(table: Table) -> list[str]:
         found.append(f"The runs do not have the same number of increments: {', '.join(lengths)}.")
     found += _ahead(rows)
     for column in columns:
-        found += _measured_otherwise([row for row in rows if row.column == column], baseline, table.row_factors)
+        found += _made_otherwise([row for row in rows if row.column == column], baseline, table.row_factors)
     groups = [Group(row.label, row.column, row.factors, row.runs) for row in rows]
     for label, keys in mixed(groups).items():
         differ = "; ".join(f"{key} ({', '.join(values)})" for key, values in keys.items())
@@ -152,8 +154,8 @@ def _ahead(rows: Sequence[Row]) -> list[str]:
     return [f"The runs look into the future: {', '.join(said)}."] if said else []
 
 
-def _measured_otherwise(rows: Sequence[Row], baseline: str, factors: Sequence[str]) -> list[str]:
-    """Which rows of a column have not the increments, the rules of the tests or the examples of the others."""
+def _made_otherwise(rows: Sequence[Row], baseline: str, factors: Sequence[str]) -> list[str]:
+    """Which rows of a column have other increments, rules of the tests, examples or settings than the others."""
     first = next((row for row in rows if row.label == baseline), rows[0])
     data = {run.seed: run.data for run in first.runs}
 
@@ -172,17 +174,23 @@ def _measured_otherwise(rows: Sequence[Row], baseline: str, factors: Sequence[st
         found.append(f"The rows{where} were not tested by the same rules: {rules}.")
     if examples := _differ(rows, TRAINED, factors):
         found.append(f"The rows{where} did not train on the same examples: {examples}.")
+    learned = [row for row in rows if any("loss" in epoch for run in row.runs for epoch in run.epochs)]
+    nodes = [node for node in LEARNING if node != "model" or "name" not in factors]  # a run's name has its model
+    if settings := _differ(learned, nodes, factors):
+        found.append(f"Beside the method the rows{where} differ in {settings}.")
     return found
 
 
 def _differ(rows: Sequence[Row], keys: Sequence[str], factors: Sequence[str]) -> str:
     """In which of the keys, and of those below them, the rows differ, and which rows have which value.
 
-    Without the factors, which the labels show.
+    Without the factors, which the labels show, and without what every row's own name says, as a study's rows do.
     """
     found = []
     for key in differing([run.settings for row in rows for run in row.runs]):
         if key in factors or not any(f"{key}.".startswith(f"{above}.") for above in keys):
+            continue
+        if all(f" {key.rpartition('.')[2]}=" in run.row for row in rows for run in row.runs):
             continue
         labels: dict[str, list[str]] = {}
         for row in rows:

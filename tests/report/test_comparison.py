@@ -349,6 +349,32 @@ def test_rows_of_other_examples_are_told(write_run: Any, tmp_path: Path) -> None
     )
 
 
+def test_rows_of_other_settings_are_told(write_run: Any, tmp_path: Path) -> None:
+    """What the table is made of, and what a study's rows say by themselves, is no news; a baseline has no settings."""
+    trained = "increment,epoch,loss\n1,1,0.5\n"
+    for row, model, rate, epochs in (
+        ("finetune", "sasrec", 0.001, trained),
+        ("replay", "sasrec", 0.01, trained),
+        ("ewc", "gru4rec", 0.001, trained),
+        ("popularity", "popularity", 0.5, "increment,epoch,loss\n1,1,\n"),
+    ):
+        kept = f"model: {{_target_: models.{model}}}\noptimizer: {{_target_: adam, learning_rate: {rate}}}"
+        write_run(row, 0, [0.2, 0.3], config=kept, epochs=epochs)
+    runs = read_runs([tmp_path / "runs"]).finished
+
+    def told(chosen: list[Run], **options: Any) -> list[str]:
+        return [note for note in table(chosen, **options).notes if note.startswith("Beside the method")]
+
+    models, rates = "gru4rec: ewc; sasrec: finetune, replay", "0.001: ewc, finetune; 0.01: replay"
+    said = f"model ({models}), optimizer.learning_rate ({rates})"
+    assert told(runs) == [f"Beside the method the rows differ in {said}."]
+    assert told(runs, rows=["row", "optimizer.learning_rate"], columns=["model"]) == []
+    assert told(runs, rows=["name"], columns=["optimizer.learning_rate"]) == []  # a name has the model
+    study = [replace(run, row=f"{run.row} learning_rate={run.settings['optimizer.learning_rate']}") for run in runs]
+    assert [note for note in told(study) if "learning_rate (" in note] == []
+    assert [note for note in told([runs[0], *study[1:]]) if "learning_rate (" in note] != []
+
+
 def test_what_looks_into_the_future_is_told(write_run: Any, tmp_path: Path) -> None:
     write_run("finetune", 0, [0.2], config="data: {unseen_items: known, cleaning: {k_core: 1}}")
     write_run("ewc", 0, [0.2], config="data: {unseen_items: known, cleaning: {k_core: 5, duplicates: first}}")
