@@ -122,23 +122,21 @@ def _name(row: Row) -> str:
 def _tests(rows: Sequence[Row], metric: str, baseline: str) -> list[str]:
     """How the rows of a column were tested."""
     compared = {row.label: row.comparisons[metric] for row in rows if row.label != baseline}
-    pairs = {label: comparison.pairs for label, comparison in compared.items() if comparison.p is not None}
-    if not pairs:
-        return []
-    counts = {count: [label for label in pairs if pairs[label] == count] for count in pairs.values()}
-    if len(counts) == 1:
-        seeds = f"the {next(iter(counts))} shared seeds"
-    else:
-        seeds = "the shared seeds (" + "; ".join(f"{n}: {', '.join(of)}" for n, of in counts.items()) + ")"
-    found = [
-        f"paired t-test against {baseline} over {seeds}, Holm-corrected for {len(pairs)} "
-        f"comparison{'s' * (len(pairs) > 1)}."
-    ]
-    same = [label for label in pairs if compared[label].same]
-    if same:
+    found = []
+    if pairs := {label: comparison.pairs for label, comparison in compared.items() if comparison.p is not None}:
+        counts = {count: [label for label in pairs if pairs[label] == count] for count in pairs.values()}
+        if len(counts) == 1:
+            seeds = f"the {next(iter(counts))} shared seeds"
+        else:
+            seeds = "the shared seeds (" + "; ".join(f"{n}: {', '.join(of)}" for n, of in counts.items()) + ")"
         found.append(
-            f"every seed gives {', '.join(same)} the same difference to {baseline}, so that p is the limit "
-            "of the test: 1 if the difference is zero, 0 if not."
+            f"paired t-test against {baseline} over {seeds}, Holm-corrected for {len(pairs)} "
+            f"comparison{'s' * (len(pairs) > 1)}."
+        )
+    if same := [label for label, comparison in compared.items() if comparison.same]:
+        found.append(
+            f"no test of {', '.join(same)} against {baseline} (–): every seed gives the same difference, as where "
+            "neither row draws anything. Such seeds are no sample."
         )
     return found
 

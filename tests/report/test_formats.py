@@ -204,7 +204,8 @@ def test_names_are_no_markup_in_any_format(write_run: Any, tmp_path: Path) -> No
     """Brackets, formulas, stars, bars, HTML and line breaks, also in the page and its pictures."""
     for number, name in enumerate(NAMES):
         for seed in (0, 1):
-            write_run(name, seed, [0.1 + number / 50 + seed / 100] * 3, folder=str(number), name=name)
+            quality = 0.1 + number / 50 + seed / 100 + seed * number / 10_000
+            write_run(name, seed, [quality] * 3, folder=str(number), name=name)
     found = table(read_runs([tmp_path]).finished)
     assert {row.label for row in found.rows} == {*NAMES[:-1], "li ne"}
     shown = {style: render(found, style) for style in ("terminal", "markdown", "latex", "csv")}
