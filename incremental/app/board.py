@@ -155,7 +155,7 @@ class Board:
         over = sum(share == 1.0 for share in self.share)
         failures = f", {self.failures} failed" if self.failures else ""
         caption = f"{over} of {len(self.jobs)} jobs over{failures}; {self.left()}"
-        table = Table("group", "running", "at", "best so far", caption=caption, expand=False)
+        table = Table("group", "running", "at", "best mean so far", caption=caption, expand=False)
         for group in self.groups[-ROWS:]:
             running = sum(part < len(group.events) for part in group.parts.values())
             cells = group.title, f"{running}/{len(group.jobs)}", group.at(), self.best(group)
@@ -168,7 +168,7 @@ class Board:
             part = next(iter(group.parts.values())) - 1
             where = "base part" if part == 0 else f"increment {part}/{len(group.events) - 1}"
             best = self.best(group)
-            self.say(f"  {where}{f': best so far {best}' if best else ''}; {self.left()}")
+            self.say(f"  {where}{f': best mean so far {best}' if best else ''}; {self.left()}")
 
 
 def clock(seconds: float) -> str:

@@ -23,7 +23,7 @@ TIMES = ("seconds_per_update", "waited_per_update", "wall_per_update", "compile_
 class Comparison(NamedTuple):
     """A row against the baseline, over the seeds that both have: mean difference, raw p and Holm's p.
 
-    ``same`` says that every seed gives the same difference, where p is only the limit of the test.
+    ``same`` says that every seed gives the same difference, where there is no test.
     """
 
     difference: float | None

@@ -14,14 +14,15 @@ def differences(table: Table, metric: str) -> Grid:
     for label in table.labels:
         own = {row.column: row for row in table.rows if row.label == label}
         lines.append([Cell(label), *(_cell(own.get(column), metric, table.baseline) for column in table.columns)])
-    return Grid([Head(f"{metric}, difference to {table.baseline}"), *map(Head, table.columns)], lines)
+    return Grid([Head(f"{table.title(metric)}, difference to {table.baseline}"), *map(Head, table.columns)], lines)
 
 
 def explained(table: Table, metric: str) -> str:
     """What the table of differences shows."""
     return (
-        f"Difference in {metric} to {table.baseline}, whose line is its mean; bold and * where significant, up or down "
-        f"(paired t-test over the seeds, p < {SIGNIFICANT} after Holm's correction over the rows of a column)."
+        f"Difference in {table.title(metric)} to {table.baseline}, whose line is its mean; bold and * where "
+        f"significant, up or down (paired t-test over the seeds, p < {SIGNIFICANT} after Holm's correction over the "
+        "rows of a column)."
     )
 
 

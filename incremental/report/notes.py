@@ -1,13 +1,13 @@
 """What a reader must know to read the table, and what is unusual about these runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from incremental.report.comparison import BOUNDS, SIGNIFICANT, Row, Table, prequential
+from incremental.report.comparison import BOUNDS, SIGNIFICANT, TIMES, Row, Table, prequential
 from incremental.report.direction import direction, is_quality
 from incremental.report.factors import Group, mixed
 from incremental.report.front import front
 from incremental.report.grid import APART, COSTS, EXPLAINED_BY
-from incremental.report.settings import differing
+from incremental.report.settings import differing, shown
 from incremental.report.statistics import Estimate
 
 RULES = (
@@ -15,6 +15,17 @@ RULES = (
     *("data.validate_on", "evaluation.events", "evaluation.new_users"),
 )
 """the keys that say which events are tested, and against what"""
+TRAINED = ("data.heldout", "data.validation", "data.history", "data.features", "data.roles")
+"""the keys beside these that say which examples are trained on; features and roles are nodes"""
+LEARNING = ("model", "head", "optimizer", "training")
+"""the nodes that say what is trained by gradients, and how; a baseline without gradients has no use for them"""
+OVER = {
+    "the mean of": ("seconds_per_update", "waited_per_update", "wall_per_update", "parameters_written"),
+    "the sum of": ("examples",),
+    "the most of": ("memory_bytes",),
+}
+"""what of a run's updates stands in a column of costs"""
+NAMED = 5  # rows of one value; of more their number is told
 
 NONE = Estimate(None, None, 0)
 AHEAD = {"data.cleaning.duplicates": "last", "data.unseen_items": "known", "data.validate_on": "next"}
@@ -22,91 +33,108 @@ AHEAD = {"data.cleaning.duplicates": "last", "data.unseen_items": "known", "data
 CORES = ("data.cleaning.k_core", "data.cleaning.minimum_session")
 
 
-def notes(table: Table) -> list[str]:
-    """The notes of a table, one sentence or two each."""
-    rows, metrics, baseline, sensitivity = table.rows, table.metrics, table.baseline, table.sensitivity
+def notes(table: Table, show: Sequence[str] = ()) -> list[str]:
+    """The notes of a table, one sentence or two each; with ``show`` without those on other columns than these."""
+    rows, baseline, sensitivity = table.rows, table.baseline, table.sensitivity
+
+    def stands(name: str) -> bool:
+        return not show or name in show
+
+    metrics = [metric for metric in table.metrics if stands(metric)]
+    measures = [name for name in EXPLAINED_BY if stands(name)]
     columns = list(dict.fromkeys(row.column for row in rows))
-    ordered = f"by {metrics[0]}{', its mean over the columns' * (len(columns) > 1)}, highest first"
+    first = table.title(table.metrics[0])
+    ordered = f"by {first}{', its mean over the columns' * (len(columns) > 1)}, highest first"
     if sensitivity:
         ordered = f"by the value of {sensitivity}"
-    found = [
-        f"{', '.join(metrics)}: prequential, tested on each increment before training on it. Mean over seeds "
-        f"± half-width of the 95 % t-interval; rows ordered {ordered}."
-    ]
-    if len(metrics) > 1 and len(columns) == 1:
-        found.append(f"What is not named after a metric, such as the slope, is of {metrics[0]}.")
-    if any("standard_error" in row.quality[metric] for row in rows for metric in metrics):
+    named = f"{', '.join(map(table.title, metrics))}: prequential, tested on each increment before training on it. "
+    found = [f"{named * bool(metrics)}Mean over seeds ± half-width of the 95 % t-interval; rows ordered {ordered}."]
+    if len(table.metrics) > 1 and len(columns) == 1 and measures:
+        found.append(f"What is not named after a metric, such as the slope, is of {first}.")
+    if any("standard_error" in row.quality[metric] for row in rows for metric in table.metrics):
         found.append(
             "Tests are samples of each increment's events (evaluation.events), the same for every row and seed of one "
-            f"stream. {EXPLAINED_BY['standard_error']}: the standard error of a run's mean, against the mean over all "
-            "events; the interval over seeds does not contain it. Differences of rows are on the same events: most of "
-            "it is not in them."
+            "stream."
         )
+        if stands("standard_error"):
+            found[-1] += (
+                f" {table.titles.get('standard_error', EXPLAINED_BY['standard_error'])}: the standard error of a run's "
+                "mean, against the mean over all events; the interval over seeds does not contain it. Differences of "
+                "rows are on the same events: most of it is not in them."
+            )
     if single := [_name(row) for row in rows if len(row.runs) == 1]:
-        found.append(f"One seed, so no interval and no test (–): {', '.join(single)}.")
+        found.append(f"One seed, so no interval{' and no test (–)' * stands('p')}: {', '.join(single)}.")
     for metric in metrics:
+        title = table.title(metric)
         empty: dict[bool, list[str]] = {True: [], False: []}  # by whether a run of the row measured it
         for row in rows:
             if prequential(row, metric) is None:
                 empty[any(metric in run.metrics for run in row.runs)].append(_name(row))
         if unasked := empty[False]:
-            found.append(f"No {metric} (–): {', '.join(unasked)}. These runs did not measure it (evaluation.metrics).")
+            found.append(f"No {title} (–): {', '.join(unasked)}. These runs did not measure it (evaluation.metrics).")
         if silent := empty[True]:
             why = (
                 "of none was the item known before (data.unseen_items=drop leaves such events out, miss counts them)"
                 if is_quality(metric)
                 else "when the metric says nothing of an event, its docstring tells"
             )
-            found.append(f"No {metric} (–): {', '.join(silent)}. No test event counted: {why}.")
+            found.append(f"No {title} (–): {', '.join(silent)}. No test event counted: {why}.")
         measured = {_name(row): (row.quality[metric].get("prequential", NONE).n, len(row.runs)) for row in rows}
         if fewer := [f"{name} {n} of {runs}" for name, (n, runs) in measured.items() if 0 < n < runs]:
-            found.append(f"{metric} is a mean over fewer runs than the row has: {', '.join(fewer)} measured it.")
+            found.append(f"{title} is a mean over fewer runs than the row has: {', '.join(fewer)} measured it.")
     if len({tuple(run.seed for run in row.runs) for row in rows}) > 1:
-        found.append(
-            "The rows do not all have the same seeds: a mean is over the row's own, a test over the shared ones."
-        )
+        tested = ", a test over the shared ones" * stands("p")
+        found.append(f"The rows do not all have the same seeds: a mean is over the row's own{tested}.")
     tests: dict[str, list[str]] = {}
     fronts: dict[str, list[str]] = {}
-    for metric in metrics:
+    for metric in table.metrics:
         for column in columns:
-            where = f"{metric}, {column}" if column else metric
+            where = f"{table.title(metric)}, {column}" if column else table.title(metric)
             of = [row for row in rows if row.column == column]
             for note in _tests(of, metric, baseline):
                 tests.setdefault(note, []).append(where)
-            if names := ", ".join(point.row.label for point in front(of, metric)):
+            names = ", ".join(point.row.label for point in front(of, metric))
+            if names and metric in metrics:
                 fronts.setdefault(names, []).append(where)
-    found += [f"p ({'; '.join(of)}): {note}" for note, of in tests.items()]
-    if without := [column for column in columns if baseline not in {row.label for row in rows if row.column == column}]:
-        found.append(f"No tests in {', '.join(without)}: the baseline {baseline} is not there.")
-    if tests:
-        found += _best(rows, metrics, in_columns=len(columns) > 1)
-    found += [
-        f"Front of {'; '.join(of)} against seconds an increment (by the means): {names}. Every other row has one of "
-        "these that is at least as good and costs no more."
-        for names, of in fronts.items()
-    ]
+    without = [column for column in columns if baseline not in {row.label for row in table.of(column)}]
+    if stands("p"):
+        found += [f"{table.title('p')} ({'; '.join(of)}): {note}" for note, of in tests.items()]
+        if without:
+            found.append(f"No tests in {', '.join(without)}: the baseline {baseline} is not there.")
+    if tests and (stands("p") or any(row.best & {*metrics} for row in rows)):
+        found += _best(table, metrics)
+    if stands(TIMES[0]):
+        found += [
+            f"Front of {'; '.join(of)} against seconds an increment (by the means): {names}. Every other row has one "
+            "of these that is at least as good and costs no more."
+            for names, of in fronts.items()
+        ]
     early = {name: None for row in rows for run in row.runs for name in run.early}
     if early:
         found.append(
             f"The rows of {', '.join(early)} do not start level: by its nature it acts in the base part too, which is "
             "plain training for all others."
         )
-    found += _costs(rows, metrics[0], baseline)
+    found += _costs(table, stands)
     if len({run.increments for row in rows for run in row.runs}) > 1:
         lengths = [f"{_name(row)} {'/'.join(_lengths(row))}" for row in rows]
         found.append(f"The runs do not have the same number of increments: {', '.join(lengths)}.")
     found += _ahead(rows)
     for column in columns:
-        found += _measured_otherwise([row for row in rows if row.column == column], baseline, table.row_factors)
+        found += _made_otherwise([row for row in rows if row.column == column], baseline, table.row_factors)
     groups = [Group(row.label, row.column, row.factors, row.runs) for row in rows]
     for label, keys in mixed(groups).items():
         differ = "; ".join(f"{key} ({', '.join(values)})" for key, values in keys.items())
         found.append(f"{label} is a mean over runs that differ in more than the seed: {differ}.")
     if table.after:
-        found.append(
-            f"Only increments after {table.after} count. What is of the matrix R (forgetting, transfer) is of the part "
-            f"of it that begins with increment {table.after + 1}. Seconds, examples and memory are of all updates."
-        )
+        found.append(f"Only increments after {table.after} count.")
+        if {*measures} - {"standard_error", "slope"}:
+            found[-1] += (
+                " What is of the matrix R (forgetting, transfer) is of the part of it that begins with increment "
+                f"{table.after + 1}."
+            )
+        if any(map(stands, COSTS)):
+            found[-1] += " Seconds, examples and memory are of all updates."
     return found
 
 
@@ -117,23 +145,21 @@ def _name(row: Row) -> str:
 def _tests(rows: Sequence[Row], metric: str, baseline: str) -> list[str]:
     """How the rows of a column were tested."""
     compared = {row.label: row.comparisons[metric] for row in rows if row.label != baseline}
-    pairs = {label: comparison.pairs for label, comparison in compared.items() if comparison.p is not None}
-    if not pairs:
-        return []
-    counts = {count: [label for label in pairs if pairs[label] == count] for count in pairs.values()}
-    if len(counts) == 1:
-        seeds = f"the {next(iter(counts))} shared seeds"
-    else:
-        seeds = "the shared seeds (" + "; ".join(f"{n}: {', '.join(of)}" for n, of in counts.items()) + ")"
-    found = [
-        f"paired t-test against {baseline} over {seeds}, Holm-corrected for {len(pairs)} "
-        f"comparison{'s' * (len(pairs) > 1)}."
-    ]
-    same = [label for label in pairs if compared[label].same]
-    if same:
+    found = []
+    if pairs := {label: comparison.pairs for label, comparison in compared.items() if comparison.p is not None}:
+        counts = {count: [label for label in pairs if pairs[label] == count] for count in pairs.values()}
+        if len(counts) == 1:
+            seeds = f"the {next(iter(counts))} shared seeds"
+        else:
+            seeds = "the shared seeds (" + "; ".join(f"{n}: {', '.join(of)}" for n, of in counts.items()) + ")"
         found.append(
-            f"every seed gives {', '.join(same)} the same difference to {baseline}, so that p is the limit "
-            "of the test: 1 if the difference is zero, 0 if not."
+            f"paired t-test against {baseline} over {seeds}, Holm-corrected for {len(pairs)} "
+            f"comparison{'s' * (len(pairs) > 1)}."
+        )
+    if same := [label for label, comparison in compared.items() if comparison.same]:
+        found.append(
+            f"no test of {', '.join(same)} against {baseline} (–): every seed gives the same difference, as where "
+            "neither row draws anything. Such seeds are no sample."
         )
     return found
 
@@ -149,8 +175,8 @@ def _ahead(rows: Sequence[Row]) -> list[str]:
     return [f"The runs look into the future: {', '.join(said)}."] if said else []
 
 
-def _measured_otherwise(rows: Sequence[Row], baseline: str, factors: Sequence[str]) -> list[str]:
-    """Which rows of a column have not the increments, or were not tested by the rules, of the others."""
+def _made_otherwise(rows: Sequence[Row], baseline: str, factors: Sequence[str]) -> list[str]:
+    """Which rows of a column have other increments, rules of the tests, examples or settings than the others."""
     first = next((row for row in rows if row.label == baseline), rows[0])
     data = {run.seed: run.data for run in first.runs}
 
@@ -164,45 +190,70 @@ def _measured_otherwise(rows: Sequence[Row], baseline: str, factors: Sequence[st
             f"Other data than {_name(first)}'s: {', '.join(others)}. Their increments have other events, so that a "
             "difference to it, and its p, is not of the method alone."
         )
-    differ = differing([run.settings for row in rows for run in row.runs])
-    if rules := [f"{key} ({', '.join(values)})" for key, values in differ.items() if key in {*RULES} - {*factors}]:
-        where = f" of {rows[0].column}" if rows[0].column else ""
-        found.append(f"The runs{where} were not tested by the same rules: {'; '.join(rules)}.")
+    where = f" of {rows[0].column}" if rows[0].column else ""
+    if rules := _differ(rows, RULES, factors):
+        found.append(f"The rows{where} were not tested by the same rules: {rules}.")
+    if examples := _differ(rows, TRAINED, factors):
+        found.append(f"The rows{where} did not train on the same examples: {examples}.")
+    learned = [row for row in rows if any("loss" in epoch for run in row.runs for epoch in run.epochs)]
+    nodes = [node for node in LEARNING if node != "model" or "name" not in factors]  # a run's name has its model
+    if settings := _differ(learned, nodes, factors):
+        found.append(f"Beside the method the rows{where} differ in {settings}.")
     return found
 
 
-def _best(rows: Sequence[Row], metrics: Sequence[str], *, in_columns: bool) -> list[str]:
+def _differ(rows: Sequence[Row], keys: Sequence[str], factors: Sequence[str]) -> str:
+    """In which of the keys, and of those below them, the rows differ, and which rows have which value.
+
+    Without the factors, which the labels show, and without what every row's own name says, as a study's rows do.
+    """
+    found = []
+    for key in differing([run.settings for row in rows for run in row.runs]):
+        if key in factors or not any(f"{key}.".startswith(f"{above}.") for above in keys):
+            continue
+        if all(f" {key.rpartition('.')[2]}=" in run.row for row in rows for run in row.runs):
+            continue
+        labels: dict[str, list[str]] = {}
+        for row in rows:
+            for value in {shown(run.settings[key]) if key in run.settings else "absent": None for run in row.runs}:
+                labels.setdefault(value, []).append(row.label)
+        values = [
+            f"{value:.40}: {', '.join(of) if len(of) <= NAMED else f'{len(of)} rows'}" for value, of in labels.items()
+        ]
+        found.append(f"{key} ({'; '.join(values)})")
+    return ", ".join(found)
+
+
+def _best(table: Table, metrics: Sequence[str]) -> list[str]:
     """What bold means, and for which metrics nothing is bold."""
-    rule = (
-        f"significantly above every other row{' of its column' * in_columns} (paired t-test, p < {SIGNIFICANT}, Holm)"
-    )
+    of_its_column = " of its column" * (len(table.columns) > 1)
+    rule = f"significantly above every other row{of_its_column} (paired t-test, p < {SIGNIFICANT}, Holm)"
     apart = f"; bounds ({', '.join(sorted(BOUNDS))}) apart."
     found = []
     if any(map(is_quality, metrics)):
-        marked = any(row.best for row in rows)
+        marked = any(row.best & {*metrics} for row in table.rows)
         found.append(f"* and bold: {rule}{apart}" if marked else f"No row is marked as best: none is {rule}{apart}")
-    if others := [metric for metric in metrics if not is_quality(metric)]:
+    if others := [table.title(metric) for metric in metrics if not is_quality(metric)]:
         found.append(f"{', '.join(others)}: more is not better, so no row is marked as best.")
     return found
 
 
-def _costs(rows: Sequence[Row], metric: str, baseline: str) -> list[str]:
+def _costs(table: Table, stands: Callable[[str], bool]) -> list[str]:
     """What the costs are of, of what less is better, and which seconds cannot be compared."""
-    found = []
-    measured = {name for row in rows for name in (*row.cost, *row.quality[metric])}
+    rows, baseline, found = table.rows, table.baseline, []
+    measured = {name for row in rows for name in (*row.cost, *row.quality[table.metrics[0]]) if stands(name)}
     titles = {**EXPLAINED_BY, **{name: title for name, (title, _) in COSTS.items()}}
-    if less := [title for name, title in titles.items() if name in measured and direction(name) < 0]:
+    titles = {name: table.titles.get(name, title) for name, title in titles.items() if name in measured}
+    if less := [title for name, title in titles.items() if direction(name) < 0]:
         found.append(f"Less is better: {', '.join(less)}.")
-    if measured & {*COSTS}:
-        found.append(
-            "s/update and params written are means over the updates that a run made, examples are their sum, memory is "
-            "the most that was kept after any."
-        )
+    said = {what: " and ".join(titles[name] for name in names if name in titles) for what, names in OVER.items()}
+    if costs := [f"{what} {names}" for what, names in said.items() if names]:
+        found.append(f"Over the updates that a run made: {', '.join(costs)}.")
     updates = {_name(row): row.cost["updates"].mean for row in rows if "updates" in row.cost}
     if len({number for number in updates.values() if number}) > 1:
         numbers = ", ".join(f"{name} {number:g}" for name, number in updates.items())
         found.append(f"The runs do not make the same number of updates: {numbers}.")
-    if apart := [_name(row) for row in rows if row.apart]:
+    if measured & {*TIMES} and (apart := [_name(row) for row in rows if row.apart]):
         lanes = ", ".join(f"{_name(row)} {'/'.join(map(str, row.lanes))}" for row in rows)
         found.append(
             f"{APART}: runs of other lanes than {baseline}. Seconds are a program's wall time divided by its lanes, so "

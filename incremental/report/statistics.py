@@ -42,19 +42,16 @@ def same_difference(differences: Sequence[float]) -> bool:
 def paired_p(differences: Sequence[float]) -> float | None:
     """Two-sided p of the paired t-test (Student 1908) from ``differences`` [n], one a seed.
 
-    None for n < 2. Where every seed gives the same difference the test takes its limit: p = 1 for no
-    difference, p = 0 for any other.
+    None for n < 2, and where every seed gives the same difference: then the seeds are no sample of it.
 
     >>> round(paired_p([1.0, 2.0, 3.0]), 4)
     0.0742
-    >>> paired_p([0.5, 0.5]), paired_p([0.0, 0.0]), paired_p([0.5])
-    (0.0, 1.0, None)
+    >>> paired_p([0.5, 0.5]), paired_p([0.5])
+    (None, None)
     """
     n = len(differences)
-    if n < 2:
+    if n < 2 or same_difference(differences):
         return None
-    if same_difference(differences):
-        return 0.0 if np.any(differences) else 1.0
     from scipy.special import stdtr
 
     t = float(np.mean(differences)) / (float(np.std(differences, ddof=1)) / n**0.5)

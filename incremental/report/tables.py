@@ -82,6 +82,8 @@ def text(
     ``slope`` or ``seconds_per_update`` (by default those of docs/reports.md). ``width`` (letters) and ``bold`` are of
     the terminal's format.
     """
+    if show:
+        made = replace(made, notes=notes(made, show))
     if style == "terminal":
         return formats.terminal(made, show=show, width=width, styled=bold)
     render = {"markdown": formats.markdown, "latex": formats.latex, "csv": formats.csv_table}[style]

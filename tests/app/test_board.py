@@ -40,6 +40,19 @@ def test_names_are_no_markup_on_the_board() -> None:
     assert "ndcg@10 0.5000 (row=[/b])" in out.getvalue()
 
 
+def test_the_best_is_called_a_mean_for_it_may_fall(capsys: pytest.CaptureFixture[str]) -> None:
+    board = Board(["row=a"])
+    consume = board.seats(board.open("1 lane", [0], [10, 10], "ndcg@10"))
+    consume(trained(0.5))
+    consume(trained(0.3))
+    first, second = [line for line in capsys.readouterr().out.splitlines() if "best" in line]
+    assert "best mean so far ndcg@10 0.5000 (row=a);" in first
+    assert "best mean so far ndcg@10 0.4000 (row=a);" in second
+    out = io.StringIO()
+    Terminal(file=out, width=200).print(board.table())
+    assert "best mean so far" in out.getvalue()
+
+
 def test_a_quality_that_was_not_measured_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     Console(2, 1, "ndcg@10")(trained(math.nan))
     assert "increment 1/2: ndcg@10 not measured before its update" in capsys.readouterr().out

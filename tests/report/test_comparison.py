@@ -1,5 +1,6 @@
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +80,26 @@ def test_equal_differences_are_explained() -> None:
     shifted = {seed: value + 0.1 for seed, value in FINETUNE.items()}
     compared = table(runs_of({"finetune": FINETUNE, "shifted": shifted, "same": FINETUNE, "replay": REPLAY}))
     p = {row.label: row.comparisons[NDCG].p for row in compared.rows if row.comparisons}
-    assert p["shifted"] == 0.0
-    assert p["same"] == 1.0
-    assert any("every seed gives shifted, same the same difference" in note for note in compared.notes)
+    assert (p["shifted"], p["same"]) == (None, None)
+    assert p["replay"] == pytest.approx(scipy.stats.ttest_rel(list(REPLAY.values()), list(FINETUNE.values())).pvalue)
+    assert any("1 comparison." in note for note in compared.notes)
+    assert any("no test of shifted, same against finetune (–): every seed" in note for note in compared.notes)
     plain = table(runs_of({"finetune": FINETUNE, "replay": REPLAY}))
     assert not any("the same difference" in note for note in plain.notes)
+
+
+def test_rows_that_draw_nothing_have_no_test() -> None:
+    """Seeds are no sample of them: no p and no bold between two such rows; against a row that draws there is a test."""
+    fixed = {"ease": dict.fromkeys(range(3), 0.7), "item_knn": dict.fromkeys(range(3), 0.6)}
+    compared = table(runs_of(fixed))
+    assert [row.comparisons[NDCG].p_holm for row in compared.rows if row.comparisons] == [None]
+    assert best(compared) == {}
+    assert any("no test of item_knn against ease (–): every seed" in note for note in compared.notes)
+    beside = table(runs_of({"finetune": FINETUNE, **fixed}))
+    expected = scipy.stats.ttest_1samp(list(FINETUNE.values()), 0.7).pvalue
+    assert next(row.comparisons[NDCG].p for row in beside.rows if row.label == "ease") == pytest.approx(expected)
+    assert best(beside) == {}  # ease is above finetune by a test, and not above item_knn
+    assert best(table(runs_of({"finetune": FINETUNE, "ease": fixed["ease"]}))) == {NDCG: "ease"}
 
 
 def test_one_seed_says_so() -> None:
@@ -122,10 +138,10 @@ def test_a_bound_is_never_the_best() -> None:
 
 
 def test_a_lucky_seed_that_others_lack_makes_no_best() -> None:
-    lucky = {seed: value - 0.1 for seed, value in FINETUNE.items()} | {9: 5.0}
+    lucky = {seed: value - 0.1 - 0.001 * seed for seed, value in FINETUNE.items()} | {9: 5.0}
     compared = table(runs_of({"finetune": FINETUNE, "lucky": lucky}))
     assert compared.rows[0].label == "lucky"
-    assert compared.rows[0].comparisons[NDCG].p == 0.0
+    assert (compared.rows[0].comparisons[NDCG].p or 1.0) < 0.001
     assert best(compared) == {}
 
 
@@ -317,9 +333,61 @@ def test_rows_of_other_data_or_rules_are_told(write_run: Any, tmp_path: Path) ->
         (run / "data" / "data.json").write_text(json.dumps({"parts": [{"digest": base}, {"digest": "c"}]}))
     said = table(read_runs([tmp_path / "runs"]).finished).notes
     assert [note for note in said if note.startswith("Other data than finetune's: replay. Their increments")]
-    assert "The runs were not tested by the same rules: data.unseen_items (absent, drop)." in said
+    values = "absent: ewc, finetune; drop: replay"
+    assert f"The rows were not tested by the same rules: data.unseen_items ({values})." in said
     kept = table([run for run in read_runs([tmp_path / "runs"]).finished if run.row != "replay"]).notes
     assert not [note for note in kept if "Other data" in note or "rules" in note]
+
+
+def test_rows_of_other_examples_are_told(write_run: Any, tmp_path: Path) -> None:
+    """Also where the events and the rules of the tests are the same; but not of what a row or a column is made of."""
+    for row, model, heldout, history in (
+        ("finetune", "sasrec", 0.1, 50),
+        ("replay", "sasrec", 0.1, 50),
+        ("ewc", "sasrec", 0.0, 50),
+        ("ewc", "gru4rec", 0.0, 20),
+    ):
+        kept = f"data: {{heldout: {heldout}, history: {history}}}\nmodel: {{_target_: models.{model}}}"
+        write_run(row, 0, [0.2, 0.3], config=kept, folder=model)
+    runs = read_runs([tmp_path / "runs"]).finished
+
+    def told(**options: Any) -> list[str]:
+        return [note for note in table(runs, **options).notes if "the same examples" in note]
+
+    values = "0: ewc; 0.1: finetune, replay"
+    said = f"The rows of sasrec did not train on the same examples: data.heldout ({values})."
+    assert told(columns=["model"]) == [said]
+    assert told(rows=["row", "data.heldout"], columns=["data.history"]) == []
+    runs = [*runs, *(replace(runs[1], row=f"finetune {number}") for number in range(4))]
+    assert told(rows=["row", "model"])[0].endswith(
+        "data.heldout (0: 6 rows; 0.1: finetune sasrec, replay sasrec), data.history (20: ewc gru4rec; 50: 7 rows)."
+    )
+
+
+def test_rows_of_other_settings_are_told(write_run: Any, tmp_path: Path) -> None:
+    """What the table is made of, and what a study's rows say by themselves, is no news; a baseline has no settings."""
+    trained = "increment,epoch,loss\n1,1,0.5\n"
+    for row, model, rate, epochs in (
+        ("finetune", "sasrec", 0.001, trained),
+        ("replay", "sasrec", 0.01, trained),
+        ("ewc", "gru4rec", 0.001, trained),
+        ("popularity", "popularity", 0.5, "increment,epoch,loss\n1,1,\n"),
+    ):
+        kept = f"model: {{_target_: models.{model}}}\noptimizer: {{_target_: adam, learning_rate: {rate}}}"
+        write_run(row, 0, [0.2, 0.3], config=kept, epochs=epochs)
+    runs = read_runs([tmp_path / "runs"]).finished
+
+    def told(chosen: list[Run], **options: Any) -> list[str]:
+        return [note for note in table(chosen, **options).notes if note.startswith("Beside the method")]
+
+    models, rates = "gru4rec: ewc; sasrec: finetune, replay", "0.001: ewc, finetune; 0.01: replay"
+    said = f"model ({models}), optimizer.learning_rate ({rates})"
+    assert told(runs) == [f"Beside the method the rows differ in {said}."]
+    assert told(runs, rows=["row", "optimizer.learning_rate"], columns=["model"]) == []
+    assert told(runs, rows=["name"], columns=["optimizer.learning_rate"]) == []  # a name has the model
+    study = [replace(run, row=f"{run.row} learning_rate={run.settings['optimizer.learning_rate']}") for run in runs]
+    assert [note for note in told(study) if "learning_rate (" in note] == []
+    assert [note for note in told([runs[0], *study[1:]]) if "learning_rate (" in note] != []
 
 
 def test_what_looks_into_the_future_is_told(write_run: Any, tmp_path: Path) -> None:

@@ -186,6 +186,26 @@ def test_the_columns_of_a_paper_are_chosen_and_named(compared: Table, study: Pat
     assert "paired t-test against Fine-tuning" in named.notes[1] + named.notes[2]
 
 
+def test_notes_are_of_the_columns_that_stand_there_by_their_names(study: Path) -> None:
+    labels = {NDCG: "NDCG", "seconds_per_update": "seconds", "memory_bytes": "kept"}
+    made = table(read_runs([study]).finished, labels=labels, after=1)
+
+    def comments(*show: str) -> str:
+        return "".join(line for line in render(made, "latex", show=show).splitlines(True) if line.startswith("%"))
+
+    whole, few, cost = comments(), comments(NDCG, "seeds"), comments("seconds_per_update")
+    for said in ("% p (NDCG): ", "NDCG: prequential", "Front of NDCG", "seconds, examples, kept.", "the most of kept"):
+        assert said in whole
+    assert NDCG not in whole + few + cost
+    assert "NDCG: prequential" in few
+    for left_out in ("p (", "Front", "Less is better", "the mean of", "matrix R", "Seconds"):
+        assert left_out not in few
+    assert "the mean of seconds." in cost
+    assert "prequential" not in cost
+    assert "Front" not in cost
+    assert "Seconds, examples" in cost
+
+
 def test_unknown_names_and_columns_say_what_there_is(compared: Table, study: Path) -> None:
     with pytest.raises(UserError, match="--show accuracy: no such column; there is seeds, ndcg@10, p, "):
         render(compared, "csv", show=["accuracy"])
@@ -204,7 +224,8 @@ def test_names_are_no_markup_in_any_format(write_run: Any, tmp_path: Path) -> No
     """Brackets, formulas, stars, bars, HTML and line breaks, also in the page and its pictures."""
     for number, name in enumerate(NAMES):
         for seed in (0, 1):
-            write_run(name, seed, [0.1 + number / 50 + seed / 100] * 3, folder=str(number), name=name)
+            quality = 0.1 + number / 50 + seed / 100 + seed * number / 10_000
+            write_run(name, seed, [quality] * 3, folder=str(number), name=name)
     found = table(read_runs([tmp_path]).finished)
     assert {row.label for row in found.rows} == {*NAMES[:-1], "li ne"}
     shown = {style: render(found, style) for style in ("terminal", "markdown", "latex", "csv")}
