@@ -108,10 +108,15 @@ def test_titles_from_a_second_file_beside_the_first(write: Write) -> None:
     refused(
         lambda: columns(path=path, items_path="items.csv", text="title"),
         "items.csv",
-        "column 'item' is missing",
+        "column 'item' is missing; there is 'id', 'title'.",
         "data.source.items_id",
     )
-    refused(lambda: columns(path=path, items_path="no.csv", text="title"), "no.csv", "data.source.items_path")
+    write("items.csv", "items,sku,title\n1,x,Ex\n")
+    path = write("events.csv", "user,sku,time\na,x,1\nb,y,2\n")
+    refused(lambda: columns(path=path, items_path="items.csv", text="title", item="sku"), "did you mean 'sku'?")
+    refused(
+        lambda: columns(path=path, items_path="no.csv", item="sku", text="title"), "no.csv", "data.source.items_path"
+    )
 
 
 @pytest.mark.parametrize(
@@ -354,7 +359,7 @@ def test_bad_ratings_dat_is_refused(write: Write, tmp_path: Path, content: str, 
 
 def test_a_folder_without_ratings_is_refused(write: Write, tmp_path: Path) -> None:
     write("ratings.csv", "1")
-    refused(lambda: ratings_dat(path=str(tmp_path)), "ratings.dat", "did you mean 'ratings.csv'")
+    refused(lambda: ratings_dat(path=str(tmp_path)), "ratings.dat", "there is 'ratings.csv'")
     refused(lambda: u_data(path=str(tmp_path)), "u.data: there is no such file", "data.source.path")
 
 
