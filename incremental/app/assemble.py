@@ -16,6 +16,7 @@ from jax import Array
 from incremental.app import config as schema
 from incremental.app import environment
 from incremental.app.contents import within
+from incremental.app.overrides import PLACES
 from incremental.core.gradient import Training, make
 from incremental.core.graph import EDGES, no_edges, on_edges
 from incremental.core.problem import Baseline, Head, Model, problem, read
@@ -42,8 +43,6 @@ OWN = ("name", "row", "label", "study", "seed", "runs", "base", "continue", "deb
 KEYS = ("data", *NODES, "strategies", *OWN)
 LIVE = "live"
 """the node of `incremental-serve`, which no run has"""
-PLACES = {"strategy": "strategies.{}", "text": "data.text", "task": "data.task"}
-"""where a group's choice belongs that Hydra puts at the top level"""
 HELDOUT = 0.1
 """share of each increment for the matrix R"""
 TRACED = ("model", "head", "optimizer", "strategies")  # the nodes whose floats may be traced

@@ -16,6 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from incremental.errors import UserError
 
+PLACES = {"strategy": "strategies.{}", "feature": "data.features.{}", "text": "data.text", "task": "data.task"}
+"""where a group's choice belongs that Hydra puts at the top level"""
+NESTED = ("data.cut", "hydra.launcher", "hydra.sweeper")
+"""the places of groups whose name is the place's"""
+
 
 def quoted(text: str, quote: Quote = Quote.single) -> str:
     """A text as a value in Hydra's grammar."""
@@ -62,6 +67,8 @@ def check(arguments: Sequence[str], *, multirun: bool) -> list[Override]:
     """All overrides; a UserError says which one Hydra would refuse, and what to write."""
     found = [parsed(argument) for argument in arguments]
     for one in found:
+        if right := chosen(str(one.input_line)):
+            raise UserError(f"{one.input_line}: a choice is given to its group, and not to a key; write {right}")
         if one.is_sweep_override() and not multirun:
             key, _, text = str(one.input_line).partition("=")
             raise UserError(
@@ -69,6 +76,22 @@ def check(arguments: Sequence[str], *, multirun: bool) -> list[Override]:
                 f"{shlex.quote(f'{key}=[{text}]')}; one text is {pasted(key, text)}"
             )
     return found
+
+
+def chosen(argument: str) -> str | None:
+    """The right form of a group's choice that is given as the value of its place; None for every other override.
+
+    These places take nodes, so that a word there is no value.
+    """
+    key, _, text = argument.lstrip("+").partition("=")
+    words = [word.strip() for word in text.split(",")]
+    if not all(re.fullmatch(r"[A-Za-z]\w*", word) and word.lower() != "null" for word in words):
+        return None
+    place = key.replace("/", ".")
+    for group, where in PLACES.items():
+        if re.fullmatch(re.escape(where).replace(r"\{\}", r"\w+"), place):
+            return f"+{group}@{place}={text}"
+    return f"{key.replace('.', '/')}={text}" if key in NESTED else None
 
 
 def command(arguments: Sequence[str]) -> tuple[list[str], bool]:

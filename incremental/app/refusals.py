@@ -9,6 +9,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from incremental.app import config as schema
+from incremental.app.overrides import PLACES
 
 
 def refusal(error: Exception, overrides: Sequence[str], compose: Callable[[list[str]], Any]) -> str:
@@ -16,7 +17,7 @@ def refusal(error: Exception, overrides: Sequence[str], compose: Callable[[list[
     if (said := choices(error)) is not None:
         return said
     lines = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()]
-    from incremental.app.assemble import KEYS, PLACES  # what it imports takes seconds
+    from incremental.app.assemble import KEYS  # what it imports takes seconds
 
     added = next((one for one in overrides if one[0] == "+" and re.match(r"\+[^.@=]+=", one)), None)
     if added is not None and re.match(r"Multiple values for|.* appears more than once", " ".join(lines)):

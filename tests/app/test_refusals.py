@@ -26,6 +26,12 @@ from incremental.app import cli
             "strategy=replay: its place is missing; give it as +strategy@strategies.replay=replay",
         ),
         ("text=encoded", "text=encoded: its place is missing; give it as +text@data.text=encoded"),
+        ("feature=times", "feature=times: its place is missing; give it as +feature@data.features.times=times"),
+        (
+            "evaluation.metrics=ndcg@10",
+            "evaluation.metrics: expected list[str or a node whose _target_ makes a Metric], got 'ndcg@10' (str); a "
+            "list is given in brackets: 'evaluation.metrics=[ndcg@10]'",
+        ),
         (
             "evaluation.metrics=[]",
             "evaluation.metrics=[]: expected one metric or more, such as [ndcg@10]; the first leads",
@@ -63,7 +69,11 @@ def test_one_line_says_what_to_write(
 
 @pytest.mark.parametrize(
     ("situation", "given"),
-    [("a key that there is not", "training.epoch=2"), ("a key that is given with a plus", "data.cleaning.after=x")],
+    [
+        ("a key that there is not", "training.epoch=2"),
+        ("a key that is given with a plus", "data.cleaning.after=x"),
+        ("a choice that is given to a key", "data.cut=weekly"),
+    ],
 )
 def test_keys_are_documented(
     situation: str,
