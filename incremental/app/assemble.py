@@ -113,10 +113,7 @@ def refuse_unknown(config: Mapping[str, Any]) -> None:
         )
     for name, node in (strategies or {}).items():
         if isinstance(node, Mapping) and "_target_" not in node:
-            raise UserError(
-                f"strategies.{name}: no strategy of this name is chosen, so that strategies.{name}."
-                f"{next(iter(node), 'KEY')} has no meaning; add +strategy@strategies.{name}=CHOICE, or leave it out"
-            )
+            raise UserError(unchosen(name, f"strategies.{name}.{next(iter(node), 'KEY')}"))
     for key, value in config.items():
         if key in (*KEYS, LIVE):
             continue
@@ -126,6 +123,14 @@ def refuse_unknown(config: Mapping[str, Any]) -> None:
         else:
             hint = schema.meant(str(key), KEYS, schema.keys({name: config.get(name) for name in KEYS}))
         raise UserError(f"{key}: unknown key; the configuration has {', '.join(KEYS)}{hint}")
+
+
+def unchosen(name: str, key: str) -> str:
+    """What is wrong with a key of a strategy that is not chosen."""
+    return (
+        f"strategies.{name}: no strategy of this name is chosen, so that {key} has no meaning; add "
+        f"+strategy@strategies.{name}=CHOICE, or leave it out"
+    )
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
