@@ -165,8 +165,9 @@ def refuse_contradictions(runtime: Any) -> None:
                 taken = runtime.choices.get(name, wanted)
                 if taken != wanted:
                     raise UserError(
-                        f"method={choice} means {name}={wanted}, the command line says {name}={taken}; leave one out "
-                        "(beside rows that need it, in a study's rows: study=FILE, docs/sweeps.md)"
+                        f"method={choice} means {name}={wanted}, the command line says {name}={taken}; leave one out. "
+                        f"In a sweep, run method={choice} by a second command into the same runs=FOLDER, or give "
+                        f"{name}= in the rows that need it (study=FILE, docs/sweeps.md)"
                     )
 
 
