@@ -3,6 +3,7 @@
 A value in quotes is a text to Hydra's parser, whatever is in it, and `\\${` is a text to OmegaConf.
 """
 
+import itertools
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -96,7 +97,13 @@ def chosen(argument: str) -> str | None:
 
 def command(arguments: Sequence[str]) -> tuple[list[str], bool]:
     """The overrides among the `incremental` command's arguments, and whether it sweeps."""
-    options = get_args_parser().parse_args(list(arguments))
+    options, unknown = get_args_parser().parse_known_args(list(arguments))
+    if unknown:
+        option, _, value = unknown[0].partition("=")
+        after = dict(itertools.pairwise(arguments)).get(unknown[0], "")
+        value = value or (after if re.fullmatch(r"[^-=][^=]*", after) else "…")
+        key = option.lstrip("-").replace("-", "_")
+        raise UserError(f"{unknown[0]}: there is no such option (see --help); did you mean {key}={value}?")
     return list(options.overrides), bool(options.multirun)
 
 

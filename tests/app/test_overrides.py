@@ -180,3 +180,19 @@ def test_a_choice_that_is_given_to_a_key_is_answered_with_its_group(argument: st
 )
 def test_other_overrides_are_left_alone(argument: str) -> None:
     assert overrides.check([argument], multirun=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--seed", "3"], "--seed: there is no such option (see --help); did you mean seed=3?"),
+        (["--seed=3", "model=x"], "--seed=3: there is no such option (see --help); did you mean seed=3?"),
+        (["--dry-run", "model=x"], "--dry-run: there is no such option (see --help); did you mean dry_run=…?"),
+        (["-x"], "-x: there is no such option (see --help); did you mean x=…?"),
+    ],
+)
+def test_an_option_of_another_form_is_answered_with_an_override(arguments: list[str], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        overrides.command(arguments)
+    assert str(caught.value) == said
+    assert overrides.command(["-m", "seed=3", "--cfg", "job"]) == (["seed=3"], True)

@@ -265,6 +265,17 @@ def test_inter(write: Write) -> None:
     refused(lambda: inter(path=path, user="uid"), path, "column 'uid' is missing", "data.source.user")
 
 
+def test_a_folder_of_recbole_is_answered_with_its_inter_file(write: Write, tmp_path: Path) -> None:
+    inside = write("ml.inter", "user_id:token\titem_id:token\ttimestamp:float\nb\ty\t2\na\tx\t1\n")
+    write(".hidden", "x")
+    assert inter(path=str(tmp_path)).frame.height == 2
+    write("ml.item", "item_id:token\ttitle:token_seq\nx\tThe X\n")
+    refused(lambda: inter(path=str(tmp_path)), f"name the .inter file: data.source.path={inside}")
+    write("other.inter", "user_id:token\titem_id:token\ttimestamp:float\nb\ty\t2\n")
+    refused(lambda: inter(path=str(tmp_path)), f"data.source.path={tmp_path}/*.inter")
+    assert inter(path=f"{tmp_path}/*.inter").frame.height == 3
+
+
 def test_items_of_inter_may_lie_elsewhere(write: Write) -> None:
     path = write("ml.inter", "user_id:token\titem_id:token\ttimestamp:float\n1\tx\t1000\n2\ty\t2000\n")
     items = write("other.item", "item_id:token\tname:token\nx\tThe X\n")
