@@ -16,6 +16,7 @@ from jax import Array
 from incremental.app import config as schema
 from incremental.app import environment
 from incremental.app.contents import within
+from incremental.app.overrides import PLACES
 from incremental.core.gradient import Training, make
 from incremental.core.graph import EDGES, no_edges, on_edges
 from incremental.core.problem import Baseline, Head, Model, problem, read
@@ -42,8 +43,6 @@ OWN = ("name", "row", "label", "study", "seed", "runs", "base", "continue", "deb
 KEYS = ("data", *NODES, "strategies", *OWN)
 LIVE = "live"
 """the node of `incremental-serve`, which no run has"""
-PLACES = {"strategy": "strategies.{}", "text": "data.text", "task": "data.task"}
-"""where a group's choice belongs that Hydra puts at the top level"""
 HELDOUT = 0.1
 """share of each increment for the matrix R"""
 TRACED = ("model", "head", "optimizer", "strategies")  # the nodes whose floats may be traced
@@ -114,10 +113,7 @@ def refuse_unknown(config: Mapping[str, Any]) -> None:
         )
     for name, node in (strategies or {}).items():
         if isinstance(node, Mapping) and "_target_" not in node:
-            raise UserError(
-                f"strategies.{name}: no strategy of this name is chosen, so that strategies.{name}."
-                f"{next(iter(node), 'KEY')} has no meaning; add +strategy@strategies.{name}=CHOICE, or leave it out"
-            )
+            raise UserError(unchosen(name, f"strategies.{name}.{next(iter(node), 'KEY')}"))
     for key, value in config.items():
         if key in (*KEYS, LIVE):
             continue
@@ -127,6 +123,14 @@ def refuse_unknown(config: Mapping[str, Any]) -> None:
         else:
             hint = schema.meant(str(key), KEYS, schema.keys({name: config.get(name) for name in KEYS}))
         raise UserError(f"{key}: unknown key; the configuration has {', '.join(KEYS)}{hint}")
+
+
+def unchosen(name: str, key: str) -> str:
+    """What is wrong with a key of a strategy that is not chosen."""
+    return (
+        f"strategies.{name}: no strategy of this name is chosen, so that {key} has no meaning; add "
+        f"+strategy@strategies.{name}=CHOICE, or leave it out"
+    )
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,11 +21,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from incremental.app.keys import taken
-from incremental.app.methods import defaults, names
+from incremental.app.methods import defaults, model_name, names
 from incremental.app.names import typed
 from incremental.app.overrides import check, command, pasted, with_places
 from incremental.app.refusals import refusal
-from incremental.app.replaced import replaced
+from incremental.app.replaced import at, replaced
 from incremental.errors import UserError
 from incremental.shell import cache_folder, enter, once, reported, translated
 
@@ -67,13 +67,31 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, str]]:
             config: Any = hydra.compose("config", [*map(typed, overrides)], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from None
-    choices = dict(config.hydra.runtime.choices)
+    choices = chosen(config.hydra.runtime, config)
     given: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # they may hold references
     OmegaConf.set_readonly(config, False)
     OmegaConf.set_struct(config, False)
     del config["hydra"]
     replaced(config, given, choices)
     return config, choices
+
+
+def chosen(runtime: Any, config: Any) -> dict[str, str]:
+    """What was chosen for each group; a model by a factory in place of the chosen one's is called as the factory."""
+    choices, factory = dict(runtime.choices), (at(config, "model") or {}).get("_target_")
+    if isinstance(factory, str):
+        addresses = [f"{one.schema}://{one.path}" for one in own(runtime)]
+        choices["model"] = model_name(choices["model"], factory, addresses)
+    return choices
+
+
+def own(runtime: Any) -> list[Any]:
+    """Where the configs come from, without Hydra's own."""
+    return [
+        source
+        for source in runtime.config_sources
+        if source.schema in ("file", "pkg") and not source.path.startswith("hydra.")
+    ]
 
 
 def refuse_nameless(overrides: Sequence[Override]) -> None:
@@ -119,11 +137,7 @@ def items(folder: Any) -> list[Any]:
 
 def refuse_contradictions(runtime: Any) -> None:
     """What Hydra would settle without a word: one name in two folders or in none, a row whose choice is overridden."""
-    sources = [
-        source
-        for source in runtime.config_sources
-        if source.schema in ("file", "pkg") and not source.path.startswith("hydra.")
-    ]
+    sources = own(runtime)
     roots: list[Any] = [files(one.path) if one.schema == "pkg" else Path(one.path) for one in sources]
     for group, choice in runtime.choices.items():
         file = f"{group.partition('@')[0]}/{choice}.yaml"
@@ -151,8 +165,9 @@ def refuse_contradictions(runtime: Any) -> None:
                 taken = runtime.choices.get(name, wanted)
                 if taken != wanted:
                     raise UserError(
-                        f"method={choice} means {name}={wanted}, the command line says {name}={taken}; leave one out "
-                        "(beside rows that need it, in a study's rows: study=FILE, docs/sweeps.md)"
+                        f"method={choice} means {name}={wanted}, the command line says {name}={taken}; leave one out. "
+                        f"In a sweep, run method={choice} by a second command into the same runs=FOLDER, or give "
+                        f"{name}= in the rows that need it (study=FILE, docs/sweeps.md)"
                     )
 
 
@@ -202,7 +217,7 @@ def read(config: DictConfig) -> dict[str, Any]:
     compilation_cache()
     from incremental.app.experiment import named
 
-    values = named(values, HydraConfig.get().runtime.choices)
+    values = named(values, chosen(HydraConfig.get().runtime, values))
     if HydraConfig.get().mode == RunMode.MULTIRUN and values["tracking"].get("group", "") is None:
         values["tracking"]["group"] = Path(values["runs"]).name
     return values

@@ -131,7 +131,7 @@ def meant(word: str, words: Sequence[str], places: Iterable[str]) -> str:
     same = [place for place in places if place.endswith(f".{word}")]
     if same:
         return f"; did you mean {' or '.join(same[:3])}?"
-    close = difflib.get_close_matches(word, [*words, *by_end], n=1)
+    close = difflib.get_close_matches(word, [*words, *by_end], n=1, cutoff=0.8)
     return f"; did you mean {close[0] if close[0] in words else by_end[close[0]]}?" if close else ""
 
 
@@ -204,6 +204,8 @@ def _check(value: Any, kind: Any, where: str) -> Any:
         guess = _guess(str(value), [word for word in _choices(kind) if isinstance(word, str)])
         if isinstance(value, int | float) and any(each in (str, Path) for each in (kind, *typing.get_args(kind))):
             guess = f"; a text that looks like a number is given in quotes: '{where}=\"{str(value).lower()}\"'"
+        if isinstance(value, str) and any(typing.get_origin(each) in _LISTS for each in (kind, *typing.get_args(kind))):
+            guess = f"; a list is given in brackets: '{where}=[{value}]'"
         raise UserError(f"{where}: expected {describe(kind)}, got {value!r} ({type(value).__name__}){guess}") from None
 
 

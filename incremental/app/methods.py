@@ -31,6 +31,15 @@ def defaults(name: str, addresses: Sequence[str]) -> list[dict[str, str]]:
     return []
 
 
+def model_name(choice: str, factory: str, addresses: Sequence[str]) -> str:
+    """The name of a run's model: that of the chosen file, or of the factory where it stands in place of the file's."""
+    for source in sources(addresses):
+        if source.is_config(f"model/{choice}"):
+            config: Any = source.load_config(f"model/{choice}").config
+            return choice if config.get("_target_", factory) == factory else factory.rpartition(".")[2]
+    return choice
+
+
 def names(addresses: Sequence[str]) -> list[str]:
     """Every method."""
     found: set[str] = set()

@@ -3,6 +3,7 @@
 A value in quotes is a text to Hydra's parser, whatever is in it, and `\\${` is a text to OmegaConf.
 """
 
+import itertools
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -15,6 +16,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from incremental.errors import UserError
+
+PLACES = {"strategy": "strategies.{}", "feature": "data.features.{}", "text": "data.text", "task": "data.task"}
+"""where a group's choice belongs that Hydra puts at the top level"""
+NESTED = ("data.cut", "hydra.launcher", "hydra.sweeper")
+"""the places of groups whose name is the place's"""
 
 
 def quoted(text: str, quote: Quote = Quote.single) -> str:
@@ -62,6 +68,8 @@ def check(arguments: Sequence[str], *, multirun: bool) -> list[Override]:
     """All overrides; a UserError says which one Hydra would refuse, and what to write."""
     found = [parsed(argument) for argument in arguments]
     for one in found:
+        if right := chosen(str(one.input_line)):
+            raise UserError(f"{one.input_line}: a choice is given to its group, and not to a key; write {right}")
         if one.is_sweep_override() and not multirun:
             key, _, text = str(one.input_line).partition("=")
             raise UserError(
@@ -71,9 +79,31 @@ def check(arguments: Sequence[str], *, multirun: bool) -> list[Override]:
     return found
 
 
+def chosen(argument: str) -> str | None:
+    """The right form of a group's choice that is given as the value of its place; None for every other override.
+
+    These places take nodes, so that a word there is no value.
+    """
+    key, _, text = argument.lstrip("+").partition("=")
+    words = [word.strip() for word in text.split(",")]
+    if not all(re.fullmatch(r"[A-Za-z]\w*", word) and word.lower() != "null" for word in words):
+        return None
+    place = key.replace("/", ".")
+    for group, where in PLACES.items():
+        if re.fullmatch(re.escape(where).replace(r"\{\}", r"\w+"), place):
+            return f"+{group}@{place}={text}"
+    return f"{key.replace('.', '/')}={text}" if key in NESTED else None
+
+
 def command(arguments: Sequence[str]) -> tuple[list[str], bool]:
     """The overrides among the `incremental` command's arguments, and whether it sweeps."""
-    options = get_args_parser().parse_args(list(arguments))
+    options, unknown = get_args_parser().parse_known_args(list(arguments))
+    if unknown:
+        option, _, value = unknown[0].partition("=")
+        after = dict(itertools.pairwise(arguments)).get(unknown[0], "")
+        value = value or (after if re.fullmatch(r"[^-=][^=]*", after) else "…")
+        key = option.lstrip("-").replace("-", "_")
+        raise UserError(f"{unknown[0]}: there is no such option (see --help); did you mean {key}={value}?")
     return list(options.overrides), bool(options.multirun)
 
 

@@ -9,6 +9,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from incremental.app import config as schema
+from incremental.app.overrides import PLACES
 
 
 def refusal(error: Exception, overrides: Sequence[str], compose: Callable[[list[str]], Any]) -> str:
@@ -16,7 +17,7 @@ def refusal(error: Exception, overrides: Sequence[str], compose: Callable[[list[
     if (said := choices(error)) is not None:
         return said
     lines = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()]
-    from incremental.app.assemble import KEYS, PLACES  # what it imports takes seconds
+    from incremental.app.assemble import KEYS, unchosen  # what it imports takes seconds
 
     added = next((one for one in overrides if one[0] == "+" and re.match(r"\+[^.@=]+=", one)), None)
     if added is not None and re.match(r"Multiple values for|.* appears more than once", " ".join(lines)):
@@ -33,7 +34,7 @@ def refusal(error: Exception, overrides: Sequence[str], compose: Callable[[list[
         known = compose([one for one in overrides if one != given])
     except HydraException:  # another one is wrong too
         known = compose([])
-    above = key.rpartition(".")[0]
+    above, _, last = key.rpartition(".")
     if key.startswith("hydra."):
         node = OmegaConf.select(known, above)
         there = [str(name) for name in node if name != "_target_"] if isinstance(node, DictConfig) else []
@@ -42,7 +43,13 @@ def refusal(error: Exception, overrides: Sequence[str], compose: Callable[[list[
     places = schema.keys({name: top.get(name) for name in KEYS})
     if key in places:
         return f"{given}: the configuration leaves this key of its factory out; give it with a plus: +{given}"
-    return f"{given}: there is no such key{schema.meant(key.rpartition('.')[2], KEYS, places)}"
+    if above.startswith("strategies.") and above not in places:
+        guess = schema.meant(last, (), [place for place in places if place.startswith("strategies.")])
+        return f"{unchosen(above.split('.')[1], key)}{guess}"
+    above = above if above.split(".")[0] in KEYS else ""
+    there = [name for where, _, name in (place.rpartition(".") for place in places) if where == above]
+    listed = f"; {above or 'the configuration'} has {', '.join(there)}" if there else ""
+    return f"{given}: there is no such key{listed}{schema.meant(last, KEYS, places)}"
 
 
 def choices(error: Exception) -> str | None:

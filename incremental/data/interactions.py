@@ -135,14 +135,14 @@ def _first(kind: Kind, n: int) -> Kind:
     return Kind(kind.ids[:n], kind.names[: int(kind.ids[:n].max(initial=0)) + 1])
 
 
-def suggestion(name: str, present: Collection[str]) -> str:
-    """A sentence for an unknown name: the closest one that is present, else all of them (at most 12)."""
+def suggestion(name: str, present: Collection[str], *, likely: str = "") -> str:
+    """Sentences for an unknown name: the one that was meant, `likely` or a close one, and all that are there (12)."""
     spelled = {p.lower(): p for p in present}
-    close = difflib.get_close_matches(name.lower(), spelled, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {spelled[close[0]]!r}?"
-    listed = [repr(p) for p in present][:12]
-    return f"there is {', '.join(listed)}{', …' if len(present) > 12 else ''}." if listed else "there is none."
+    close = difflib.get_close_matches(name.lower(), spelled, n=1, cutoff=0.75)
+    meant = likely if likely in present else spelled[close[0]] if close else ""
+    listed = ", ".join([repr(p) for p in present][:12]) or "none"
+    there = f"here is {listed}{', …' if len(present) > 12 else ''}."
+    return f"did you mean {meant!r}? T{there}" if meant else f"t{there}"
 
 
 def refuse(bad: pl.Series, values: pl.Series, place: str | pl.Series, lines: pl.Series, expected: str) -> None:

@@ -83,6 +83,14 @@ class Trained:
         hint = f"; similar: {shown}" if close else f"; users are, e.g., {shown}"
         raise UserError(f"user {user!r} does not occur in the run's stream{hint}")
 
+    def numbers(self, users: Sequence[str]) -> list[int]:
+        """The number of each of at most 256 users."""
+        if isinstance(users, str):
+            raise UserError(f"users={users!r}: expected a list of users; give [{users!r}]")
+        if len(users) > BATCH:
+            raise UserError(f"users: at most {BATCH} at once, got {len(users)}")
+        return [self.number(user) for user in users]
+
     def inputs(self, users: Sequence[int]) -> dict[str, np.ndarray]:
         """The model's inputs for these users at the end of the stream, padded to `BATCH` rows."""
         padded = np.zeros(BATCH, np.int32)
@@ -94,9 +102,7 @@ class Trained:
 
     def scores(self, users: Sequence[str], *, exclude_seen: bool = True) -> np.ndarray:
         """[users, V] float32, at most 256 users: -inf for items that are no candidates, or were had before."""
-        if len(users) > BATCH:
-            raise UserError(f"scores: at most {BATCH} users at once, got {len(users)}")
-        numbers = [self.number(user) for user in users]
+        numbers = self.numbers(users)
         values = np.array(self._scores(self.state, self.inputs(numbers)))[: len(users)]
         if exclude_seen:
             for row, number in zip(values, numbers, strict=True):
@@ -120,8 +126,7 @@ class Trained:
         """[users, D] float32, at most 256 users; None for a model without any."""
         if self._represent is None:
             return None
-        numbers = [self.number(user) for user in users]
-        return np.asarray(self._represent(self.state, self.inputs(numbers)))[: len(users)]
+        return np.asarray(self._represent(self.state, self.inputs(self.numbers(users))))[: len(users)]
 
 
 def load(run: str | Path, *, plugins: Sequence[str] = (), data: str | None = None) -> Trained:

@@ -109,7 +109,12 @@ def test_unknown_key_names_it_and_what_is_taken() -> None:
             3,
             "expected a path, got 3 (int); a text that looks like a number is given in quotes: 'a.b.path=\"3\"'",
         ),
-        ("source", "columns", "user", "expected list[str] or null, got 'user' (str)"),
+        (
+            "source",
+            "columns",
+            "user",
+            "expected list[str] or null, got 'user' (str); a list is given in brackets: 'a.b.columns=[user]'",
+        ),
         ("source", "columns", ["user", 1], "expected list[str] or null, got ['user', 1] (list)"),
         ("source", "order", "tmie", "expected time or file, got 'tmie' (str); did you mean time?"),
         ("stream", "cut", 3, "expected a node with _target_, got 3 (int)"),

@@ -272,6 +272,11 @@ def test_scores_are_the_models_own(finished: Path) -> None:
     scores = model.scores([user], exclude_seen=False)[0]
     np.testing.assert_allclose(scores[model.seen], np.asarray(expected)[model.seen], rtol=1e-5)
     assert np.isneginf(scores[~model.seen]).all()
+    for asked in (model.scores, model.representations):
+        with pytest.raises(UserError, match=r"users='u1': expected a list of users; give \['u1'\]"):
+            asked("u1")
+        with pytest.raises(UserError, match="users: at most 256 at once, got 257"):
+            asked([user] * 257)
 
 
 def test_export_writes_embeddings_and_scores_and_overwrites_nothing(finished: Path, tmp_path: Path) -> None:

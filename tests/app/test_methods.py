@@ -78,8 +78,13 @@ def test_a_plugins_strategy_update_and_baseline_are_methods(plugin: str) -> None
 
 
 def test_a_method_whose_choice_is_overridden_is_refused() -> None:
-    with pytest.raises(UserError, match="method=popularity means model=popularity, the command line says model=sasrec"):
+    with pytest.raises(UserError) as caught:
         refuse("method=popularity", "model=sasrec")
+    assert str(caught.value) == (
+        "method=popularity means model=popularity, the command line says model=sasrec; leave one out. In a sweep, run "
+        "method=popularity by a second command into the same runs=FOLDER, or give model= in the rows that need it "
+        "(study=FILE, docs/sweeps.md)"
+    )
 
 
 @pytest.mark.parametrize("group", ["method", "experiment", "sweep"])

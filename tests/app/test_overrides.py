@@ -139,3 +139,60 @@ def test_so_does_that_of_a_swept_method_and_model() -> None:
     for group, fixed in (("method=ewc,si", "strategies.si.damping=0.1"), ("model=gru4rec,popularity", "model.decay=1")):
         assert cli.swept([group, fixed]) == [group, f"++{fixed}"]
     assert cli.swept(["method=glob(*ewc)", "strategies.ewc.weight=2"])[1] == "++strategies.ewc.weight=2"
+
+
+@pytest.mark.parametrize(
+    ("argument", "right"),
+    [
+        ("data.cut=weekly", "data/cut=weekly"),
+        ("data.cut=weekly,daily", "data/cut=weekly,daily"),
+        ("++data.cut=weekly", "data/cut=weekly"),
+        ("hydra.launcher=packed", "hydra/launcher=packed"),
+        ("data.text=hashed_words", "+text@data.text=hashed_words"),
+        ("+data.text=hashed_words", "+text@data.text=hashed_words"),
+        ("+data/text=hashed_words", "+text@data.text=hashed_words"),
+        ("data.task=click", "+task@data.task=click"),
+        ("data.features.times=times", "+feature@data.features.times=times"),
+        ("strategies.memory=replay", "+strategy@strategies.memory=replay"),
+        ("+strategies.replay=replay", "+strategy@strategies.replay=replay"),
+    ],
+)
+def test_a_choice_that_is_given_to_a_key_is_answered_with_its_group(argument: str, right: str) -> None:
+    with pytest.raises(UserError) as caught:
+        overrides.check(["seed=1", argument], multirun=True)
+    assert str(caught.value) == f"{argument}: a choice is given to its group, and not to a key; write {right}"
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "data/cut=weekly",
+        "+text@data.text=hashed_words",
+        "data.text=null",
+        "data.cut=${other}",
+        "+strategies.mine={_target_:my_package.mine}",
+        "+strategies.mine._target_=my_package.mine",
+        "strategies.replay.capacity=3",
+        "data.source.text=title",
+        "hydra.mode=MULTIRUN",
+        "~strategies.replay",
+    ],
+)
+def test_other_overrides_are_left_alone(argument: str) -> None:
+    assert overrides.check([argument], multirun=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--seed", "3"], "--seed: there is no such option (see --help); did you mean seed=3?"),
+        (["--seed=3", "model=x"], "--seed=3: there is no such option (see --help); did you mean seed=3?"),
+        (["--dry-run", "model=x"], "--dry-run: there is no such option (see --help); did you mean dry_run=…?"),
+        (["-x"], "-x: there is no such option (see --help); did you mean x=…?"),
+    ],
+)
+def test_an_option_of_another_form_is_answered_with_an_override(arguments: list[str], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        overrides.command(arguments)
+    assert str(caught.value) == said
+    assert overrides.command(["-m", "seed=3", "--cfg", "job"]) == (["seed=3"], True)

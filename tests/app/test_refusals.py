@@ -6,13 +6,33 @@ from collections.abc import Callable
 import pytest
 
 from incremental.app import cli
+from incremental.app.assemble import KEYS
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("trainng.epochs=2", "trainng.epochs=2: there is no such key; did you mean training.epochs?"),
-        ("data.source.user=2", "data.source.user=2: there is no such key; did you mean data.source.users?"),
+        (
+            "trainng.epochs=2",
+            f"trainng.epochs=2: there is no such key; the configuration has {', '.join(KEYS)}; did you mean "
+            "training.epochs?",
+        ),
+        (
+            "data.cut.increment=2",
+            "data.cut.increment=2: there is no such key; data.cut has increments, base; did you mean "
+            "data.cut.increments?",
+        ),
+        (
+            "optimizer.lr=0.1",
+            "optimizer.lr=0.1: there is no such key; optimizer has learning_rate, b1, b2, weight_decay, l2, clip, "
+            "schedule, warmup, decay, accumulate, span",
+        ),
+        ("model.path=x", "model.path=x: there is no such key; model has decay"),
+        (
+            "strategies.teacher.temperature=-1",
+            "strategies.teacher: no strategy of this name is chosen, so that strategies.teacher.temperature has no "
+            "meaning; add +strategy@strategies.teacher=CHOICE, or leave it out",
+        ),
         ("seed.x=1", "seed.x=1: there is no such key"),
         (
             "data.cleaning.behaviours=[cart]",
@@ -26,6 +46,12 @@ from incremental.app import cli
             "strategy=replay: its place is missing; give it as +strategy@strategies.replay=replay",
         ),
         ("text=encoded", "text=encoded: its place is missing; give it as +text@data.text=encoded"),
+        ("feature=times", "feature=times: its place is missing; give it as +feature@data.features.times=times"),
+        (
+            "evaluation.metrics=ndcg@10",
+            "evaluation.metrics: expected list[str or a node whose _target_ makes a Metric], got 'ndcg@10' (str); a "
+            "list is given in brackets: 'evaluation.metrics=[ndcg@10]'",
+        ),
         (
             "evaluation.metrics=[]",
             "evaluation.metrics=[]: expected one metric or more, such as [ndcg@10]; the first leads",
@@ -63,7 +89,11 @@ def test_one_line_says_what_to_write(
 
 @pytest.mark.parametrize(
     ("situation", "given"),
-    [("a key that there is not", "training.epoch=2"), ("a key that is given with a plus", "data.cleaning.after=x")],
+    [
+        ("a key that there is not", "training.epoch=2"),
+        ("a key that is given with a plus", "data.cleaning.after=x"),
+        ("a choice that is given to a key", "data.cut=weekly"),
+    ],
 )
 def test_keys_are_documented(
     situation: str,
@@ -86,3 +116,15 @@ def test_a_choice_that_there_is_not(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     said = capsys.readouterr().err
     assert said.startswith("error: model=sasrecs: there is ")
     assert said.endswith("did you mean sasrec?\n")
+
+
+def test_a_key_of_a_strategy_that_is_not_chosen_names_the_close_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["incremental", "method=replay", "strategies.relay.capacity=3"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err == (
+        "error: strategies.relay: no strategy of this name is chosen, so that strategies.relay.capacity has no "
+        "meaning; add +strategy@strategies.relay=CHOICE, or leave it out; did you mean strategies.replay.capacity?\n"
+    )

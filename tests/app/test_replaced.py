@@ -84,3 +84,19 @@ def test_weeks_of_an_own_file_and_a_module_beside_it_in_one_line(tmp_path: Path)
     assert summary["increments"] == 4  # 55 days from a Thursday: nine weeks, five of them the base part
     written: Any = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
     assert written["model"] == {"_target_": "mine.forgetful"}
+    assert (written["name"], written["row"]) == ("forgetful", "forgetful")
+    assert directory.name.startswith("forgetful-seed0-")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "model"),
+    [
+        ([], "sasrec"),
+        (["model=sasrec_small"], "sasrec_small"),
+        (["model._target_=incremental.models.sasrec.sasrec"], "sasrec"),
+        (["model._target_=incremental.models.gru4rec.gru4rec"], "gru4rec"),
+        (["method=popularity", "model._target_=mine.newest"], "newest"),
+    ],
+)
+def test_a_model_by_another_factory_has_the_factorys_name(overrides: list[str], model: str) -> None:
+    assert cli.composed(overrides)[1]["model"] == model

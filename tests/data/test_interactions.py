@@ -151,9 +151,12 @@ def test_a_prefix_longer_than_the_stream_is_the_stream() -> None:
     np.testing.assert_array_equal(cut.law.events, [0, 1, 2])
 
 
-def test_suggestions_list_what_is_there_if_nothing_is_close() -> None:
+def test_suggestions_list_what_is_there_and_name_only_what_is_close() -> None:
     assert suggestion("user", ["abc", "xyz"]) == "there is 'abc', 'xyz'."
-    assert suggestion("user", ["User_ID", "xyz"]) == "did you mean 'User_ID'?"
+    assert suggestion("item", ["sku", "title"]) == "there is 'sku', 'title'."
+    assert suggestion("user", ["Users", "xyz"]) == "did you mean 'Users'? There is 'Users', 'xyz'."
+    assert suggestion("item", ["items", "sku"], likely="sku") == "did you mean 'sku'? There is 'items', 'sku'."
+    assert suggestion("item", ["items", "id"], likely="sku") == "did you mean 'items'? There is 'items', 'id'."
     assert suggestion("user", []) == "there is none."
 
 

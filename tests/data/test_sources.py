@@ -108,10 +108,15 @@ def test_titles_from_a_second_file_beside_the_first(write: Write) -> None:
     refused(
         lambda: columns(path=path, items_path="items.csv", text="title"),
         "items.csv",
-        "column 'item' is missing",
+        "column 'item' is missing; there is 'id', 'title'.",
         "data.source.items_id",
     )
-    refused(lambda: columns(path=path, items_path="no.csv", text="title"), "no.csv", "data.source.items_path")
+    write("items.csv", "items,sku,title\n1,x,Ex\n")
+    path = write("events.csv", "user,sku,time\na,x,1\nb,y,2\n")
+    refused(lambda: columns(path=path, items_path="items.csv", text="title", item="sku"), "did you mean 'sku'?")
+    refused(
+        lambda: columns(path=path, items_path="no.csv", item="sku", text="title"), "no.csv", "data.source.items_path"
+    )
 
 
 @pytest.mark.parametrize(
@@ -260,6 +265,17 @@ def test_inter(write: Write) -> None:
     refused(lambda: inter(path=path, user="uid"), path, "column 'uid' is missing", "data.source.user")
 
 
+def test_a_folder_of_recbole_is_answered_with_its_inter_file(write: Write, tmp_path: Path) -> None:
+    inside = write("ml.inter", "user_id:token\titem_id:token\ttimestamp:float\nb\ty\t2\na\tx\t1\n")
+    write(".hidden", "x")
+    assert inter(path=str(tmp_path)).frame.height == 2
+    write("ml.item", "item_id:token\ttitle:token_seq\nx\tThe X\n")
+    refused(lambda: inter(path=str(tmp_path)), f"name the .inter file: data.source.path={inside}")
+    write("other.inter", "user_id:token\titem_id:token\ttimestamp:float\nb\ty\t2\n")
+    refused(lambda: inter(path=str(tmp_path)), f"data.source.path={tmp_path}/*.inter")
+    assert inter(path=f"{tmp_path}/*.inter").frame.height == 3
+
+
 def test_items_of_inter_may_lie_elsewhere(write: Write) -> None:
     path = write("ml.inter", "user_id:token\titem_id:token\ttimestamp:float\n1\tx\t1000\n2\ty\t2000\n")
     items = write("other.item", "item_id:token\tname:token\nx\tThe X\n")
@@ -354,7 +370,7 @@ def test_bad_ratings_dat_is_refused(write: Write, tmp_path: Path, content: str, 
 
 def test_a_folder_without_ratings_is_refused(write: Write, tmp_path: Path) -> None:
     write("ratings.csv", "1")
-    refused(lambda: ratings_dat(path=str(tmp_path)), "ratings.dat", "did you mean 'ratings.csv'")
+    refused(lambda: ratings_dat(path=str(tmp_path)), "ratings.dat", "there is 'ratings.csv'")
     refused(lambda: u_data(path=str(tmp_path)), "u.data: there is no such file", "data.source.path")
 
 

@@ -47,7 +47,8 @@ def test_what_cannot_work_is_refused_before_anything_runs(monkeypatch: pytest.Mo
     refused(r"ask for the K's \(5, 10\).*counts \(10,\)", plain, stream, metrics=("mrr@10", "mrr@5"))
     refused(r"K=500 is larger than the catalogue of the base part \(\d+ items\)", plain, stream, metrics=("mrr@500",))
     refused(
-        r"training\.batch_size=50 is larger than increment 1 \(\d+ training events, the fewest\)",
+        r"training\.batch_size=50 is larger than increment 1 \(\d+ training events, the fewest\); "
+        r"set training\.batch_size=32, or have fewer increments \(data\.cut\)",
         plain,
         uneven,
         batch_size=50,
@@ -73,6 +74,17 @@ def test_what_cannot_work_is_refused_before_anything_runs(monkeypatch: pytest.Mo
             stream,
             lab.POLICIES["retrain"],
         )
+
+
+def test_a_batch_size_that_fits_is_named(documented: Callable[[str, object], None]) -> None:
+    pairs = [(str(i % 5), str(i % 13)) for i in range(100)]
+    # A thin increment is trained on in one short batch, so that it does not lower the size.
+    uneven = Feed(lab.written([pairs, pairs[:3], pairs[:40], pairs[:41]]))
+    executor = Executor.alone(lab.build(PLAIN))
+    with pytest.raises(UserError) as caught:
+        check(uneven, executor, lab.FINETUNE, ("mrr@10",), matrix=False, batch_size=64)
+    documented("a batch that is larger than most increments", caught.value)
+    check(uneven, executor, lab.FINETUNE, ("mrr@10",), matrix=False, batch_size=32)
 
 
 def test_what_can_work_is_not_refused() -> None:

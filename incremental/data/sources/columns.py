@@ -89,7 +89,8 @@ def columns(
         dialect = dialect._replace(separator=separator_of(items_separator, option))
     dialect = dialect._replace(option="data.source.items_separator")
     catalogue = parts.sheet(str(beside), dialect, key)
-    require_named(catalogue, items_id=items_id, text=text)
+    require_named(catalogue, item, items_id=items_id)
+    require_named(catalogue, text=text)
     table = table._replace(notes=(*table.notes, *catalogue.notes))
     return titles.joined(table, reading.titles(catalogue, items_id, text), catalogue.origin, key)
 

@@ -119,7 +119,7 @@ def file_in(folder: Path, name: str) -> Path:
     if found is None:
         present = sorted(path.name for path in listed(folder))
         raise UserError(
-            f"{folder / name}: there is no such file, "
+            f"{folder / name}: there is no such file; "
             f"{interactions.suggestion(name, present) if present else 'the folder is empty.'} "
             f"Set {PATH} to the folder with {name}."
         )

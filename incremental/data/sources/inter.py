@@ -1,11 +1,13 @@
 """RecBole's atomic files: `.inter` with the interactions, `.item` with the items."""
 
+import os
 from pathlib import Path
 
 from incremental.data.interactions import Table
 from incremental.data.sources import files, parts, reading, titles
 from incremental.data.sources.delimited import separator_of
 from incremental.data.sources.sheet import require_named
+from incremental.errors import UserError
 
 
 def inter(
@@ -37,6 +39,7 @@ def inter(
 
     Raises UserError that names file, row and column for a missing file or field and for unreadable values.
     """
+    _refuse_others(files.local(path, files.PATH))
     option = "data.source.separator"
     dialect = parts.Dialect(separator_of(separator, option), encoding=encoding, name=_without_type, option=option)
     sheet = parts.sheet(path, dialect)
@@ -58,6 +61,19 @@ def inter(
     require_named(items, item=item, text=text)
     table = table._replace(notes=(*table.notes, *items.notes))
     return titles.joined(table, reading.titles(items, item, text), items.origin, key)
+
+
+def _refuse_others(folder: Path) -> None:
+    """A UserError for the folder of a data set, whose other files have no interactions."""
+    names = [file.name for file in files.listed(folder) if file.is_file()] if os.path.isdir(folder) else []
+    names = [name for name in names if name[0] not in "_."]  # they do not count (parts.sheet)
+    found = [name for name in names if ".inter" in name]
+    if others := [name for name in names if name not in found] if found else []:
+        one = found[0] if len(found) == 1 else "*.inter"
+        raise UserError(
+            f"{folder}: {others[0]} beside the .inter file has no interactions; name the .inter file: "
+            f"{files.PATH}={folder / one}"
+        )
 
 
 def _without_type(field: str) -> str:

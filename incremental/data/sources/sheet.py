@@ -39,8 +39,11 @@ def lines(sheet: Sheet) -> pl.Series:
     return pl.int_range(1, sheet.frame.height + 1, dtype=pl.Int64, eager=True).alias("line")
 
 
-def require(sheet: Sheet, *columns: str, remedy: str = "Rename the column.") -> None:
-    """Raise UserError unless the sheet has the columns, each once and by a name that is no datum."""
+def require(sheet: Sheet, *columns: str, remedy: str = "Rename the column.", likely: str = "") -> None:
+    """Raise UserError unless the sheet has the columns, each once and by a name that is no datum.
+
+    `likely` is the name that a missing column probably has.
+    """
     present = sheet.frame.columns
     for column in columns:
         if column in sheet.lacking:
@@ -49,7 +52,7 @@ def require(sheet: Sheet, *columns: str, remedy: str = "Rename the column.") -> 
                 "the files of one log need the same columns (a pattern such as *.csv leaves others out)"
             )
         if column not in present:
-            known = interactions.suggestion(column, [name for name in present if AGAIN not in name])
+            known = interactions.suggestion(column, [name for name in present if AGAIN not in name], likely=likely)
             raise UserError(f"{sheet.origin}: column '{column}' is missing; {known} {_doubt(sheet, column) or remedy}")
         if f"{column}{AGAIN}1" in present:
             raise UserError(f"{sheet.origin}: the header names '{column}' more than once; rename or delete one of them")
@@ -57,11 +60,11 @@ def require(sheet: Sheet, *columns: str, remedy: str = "Rename the column.") -> 
             raise UserError(f"{sheet.origin}: '{column}' cannot be a column's name. {_headerless(sheet)}")
 
 
-def require_named(sheet: Sheet, **columns: str | None) -> None:
+def require_named(sheet: Sheet, likely: str = "", /, **columns: str | None) -> None:
     """The same for columns that the config names: config key = column (None: not used)."""
     for key, column in columns.items():
         if column is not None:
-            require(sheet, column, remedy=f"Set data.source.{key} to the name of the column.")
+            require(sheet, column, remedy=f"Set data.source.{key} to the name of the column.", likely=likely)
 
 
 TAB = "\\t"  # as it is written on a command line
