@@ -293,8 +293,8 @@ class Data(NamedTuple):
         size: [] int32, real rows
         increment: [] int32
         events: [E] int32, ids of the labels' kind, 0 = padding: the training events not yet in the catalogue
-        arrived: [E] int32, the ids of each other kind that those of them have which gradients see: not those of
-            validation, unless the model counts
+        arrived: [E] int32, the ids of each other kind that gradients see: where histories do not hold the kind, as of
+            users, not those of validation events, unless the model counts
         side: frozen tables by name [capacity, ...], of the ids that have occurred
         listed: [V] bool: items that are candidates though they were not seen, of a ranking or from this update on
         validation: validation rows of all its increments [M, ...], padding not valid; for `end`

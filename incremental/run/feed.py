@@ -264,7 +264,7 @@ class Feed:
         met: np.ndarray = np.zeros(0, np.int32),
     ) -> Data:
         """Examples as `Data` on the host, padded to a capacity; `new` [E] are the events not yet in the catalogue,
-        `met` those of them whose users, and other ids that are no labels, are trained on."""
+        `met` those of them that are examples. The others are read in histories, and nowhere else."""
         stream, size, events = self.stream, self.capacities.rows(len(rows)), self.capacities.rows(len(new))
         log, labels = stream.interactions, stream.task.labels
         whole: Any = (np.ones(size, np.float32), np.arange(size) < len(rows), np.int32(len(rows)), np.int32(increment))
@@ -277,7 +277,9 @@ class Feed:
             increment=padded(rows.increment, size),
             owner=padded(rows.user, size),
         )
-        arrived = {kind: padded(log.ids(kind)[met], events) for kind in log.kinds if kind != labels}
+        lists = {stream.features[name].input.kind for name in inputs if stream.features[name].input.shape}
+        come = {kind: new if kind in lists else met for kind in log.kinds if kind != labels}
+        arrived = {kind: padded(log.ids(kind)[of], events) for kind, of in come.items()}
         return Data(batch, number, now, padded(log.ids(labels)[new], events), arrived)
 
 
