@@ -1,6 +1,6 @@
 """What the data says of an example: its inputs, the kinds of ids, how many there are of each. It needs no jax."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -84,6 +84,11 @@ class Spec:
 
     def __hash__(self) -> int:
         return hash((*self.inputs.items(), self.labels, self.kinds, *self.side.items()))
+
+
+def listed(inputs: Iterable[Input]) -> set[str]:
+    """The kinds of ids of which an example holds lists."""
+    return {each.kind for each in inputs if each.shape and each.kind is not None}
 
 
 def of_kinds(inputs: Mapping[str, Input], kinds: Collection[str]) -> dict[str, Input]:

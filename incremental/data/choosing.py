@@ -66,7 +66,7 @@ class Sample(NamedTuple):
         return found
 
 
-def occurring(log: Interactions, kinds: Collection[str | None], events: Ints) -> dict[str, Bools]:
+def occurring(log: Interactions, kinds: Collection[str], events: Ints) -> dict[str, Bools]:
     """[ids] bool: those of these kinds that the events have; what is no kind of ids is left out."""
     return {kind: np.bincount(log.ids(kind)[events], minlength=1) > 0 for kind in log.kinds if kind in kinds}
 

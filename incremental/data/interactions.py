@@ -140,9 +140,9 @@ def suggestion(name: str, present: Collection[str], *, likely: str = "") -> str:
     spelled = {p.lower(): p for p in present}
     close = difflib.get_close_matches(name.lower(), spelled, n=1, cutoff=0.75)
     meant = likely if likely in present else spelled[close[0]] if close else ""
-    listed = ", ".join([repr(p) for p in present][:12]) or "none"
-    there = f"here is {listed}{', …' if len(present) > 12 else ''}."
-    return f"did you mean {meant!r}? T{there}" if meant else f"t{there}"
+    there = ", ".join([repr(p) for p in present][:12]) or "none"
+    there += ", …" if len(present) > 12 else ""
+    return f"did you mean {meant!r}? There is {there}." if meant else f"there is {there}."
 
 
 def refuse(bad: pl.Series, values: pl.Series, place: str | pl.Series, lines: pl.Series, expected: str) -> None:

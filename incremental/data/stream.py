@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from incremental.core.spec import Input, Spec
+from incremental.core.spec import Input, Spec, listed
 from incremental.data import ties as tie_rules
 from incremental.data.choosing import Sample, belongs, occurring
 from incremental.data.cleaning import CleaningStep
@@ -141,7 +141,7 @@ class Stream:
         read = any(self.features[name].past != "unread" for name in inputs)
         visible = ~self.heldout
         if validation and self.validate_on == "next":
-            lists = {self.features[name].input.kind for name in inputs if self.features[name].input.shape}
+            lists = listed(self.features[name].input for name in inputs)
             lists -= {self.task.labels} if self.unseen_items == "known" else set()
             trained = self.training_events(range(max(increments, default=-1) + 1))
             visible &= self._visible(occurring(self.interactions, lists, trained))

@@ -7,7 +7,7 @@ import numpy as np
 
 from incremental.core.graph import EDGES, Window
 from incremental.core.program import Program
-from incremental.core.spec import Input, Sizes
+from incremental.core.spec import Input, Sizes, listed
 from incremental.core.types import Batch, Data, PyTree, Seen
 from incremental.data.choosing import Sample
 from incremental.data.features import Examples, Feature
@@ -277,7 +277,7 @@ class Feed:
             increment=padded(rows.increment, size),
             owner=padded(rows.user, size),
         )
-        lists = {stream.features[name].input.kind for name in inputs if stream.features[name].input.shape}
+        lists = listed(stream.features[name].input for name in inputs)
         come = {kind: new if kind in lists else met for kind in log.kinds if kind != labels}
         arrived = {kind: padded(log.ids(kind)[of], events) for kind, of in come.items()}
         return Data(batch, number, now, padded(log.ids(labels)[new], events), arrived)
@@ -301,7 +301,7 @@ def values_of(name: str, feature: Feature, log: Interactions, rows: Examples) ->
 
 def read_by(inputs: Mapping[str, Input], known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Of the ids that a model knows, by kind, those of the kinds that its inputs list: others are no past to it."""
-    kinds = {*known} & {each.kind for each in inputs.values() if each.shape}
+    kinds = {*known} & listed(inputs.values())
     return {kind: known[kind] for kind in kinds}
 
 

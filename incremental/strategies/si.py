@@ -26,8 +26,8 @@ def si(problem: Problem, *, weight: NotNegative = 0.1, damping: Positive = 1e-3)
 
     After each step, every epoch: ω_i <- ω_i - g_i Δ_i, with g the gradient of the data loss (over all rows of the
     batch; the strategies' terms of parameters are subtracted, those of outputs, as a distillation's, are not) and Δ the
-    update as added. Σ_i ω_i is then the drop of the data loss,
-    up to the step size and the noise of batches. At the end of each increment t
+    update as added. Σ_i ω_i is then the drop of the data loss, up to the step size and the noise of batches. At the end
+    of each increment t
 
         Ω_i <- Ω_i + max(ω_i, 0) / ((θ_ti - θ*_i)² + damping),    θ* <- θ_t,    ω <- 0.
 

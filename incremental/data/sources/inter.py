@@ -68,7 +68,8 @@ def _refuse_others(folder: Path) -> None:
     names = [file.name for file in files.listed(folder) if file.is_file()] if os.path.isdir(folder) else []
     names = [name for name in names if name[0] not in "_."]  # they do not count (parts.sheet)
     found = [name for name in names if ".inter" in name]
-    if others := [name for name in names if name not in found] if found else []:
+    others = [name for name in names if name not in found]
+    if found and others:
         one = found[0] if len(found) == 1 else "*.inter"
         raise UserError(
             f"{folder}: {others[0]} beside the .inter file has no interactions; name the .inter file: "
