@@ -118,7 +118,7 @@ CHAINS: dict[str, tuple[Callable[[Any], Strategy], dict[str, Any]]] = {
         lambda problem: chain(
             anchor=mas(problem, samples=16),
             teacher=feature_distillation(problem),
-            memory=exemplar_replay(problem, **SMALL),
+            memory=exemplar_replay(problem, capacity=24, rows=4),  # with 8 the loss is that of the rows it draws
         ),
         {"kind": ("penalty", "memory"), "keeps": "quota"},
     ),

@@ -97,6 +97,8 @@ def of_kinds(inputs: Mapping[str, Input], kinds: Collection[str]) -> dict[str, I
 
 
 def next_item(history: int) -> Spec:
-    """Examples of a user, the items of the last `history` events and the next item, as every log has them."""
+    """Examples of a user, the items of the last `history` events and the next item, as every log has them; and in
+    training the items after it."""
     whole = np.dtype(np.int32)
-    return Spec({"user": Input((), whole, "user"), "history": Input((history,), whole, "item")})
+    items = Input((history,), whole, "item")
+    return Spec({"user": Input((), whole, "user"), "history": items, "following": items})

@@ -25,6 +25,8 @@ class Examples:
         label: [N]
         increment: [N]
         of: how many events these are a sample of; None: they are no sample
+        following: [N, L] places of the user's next events among those that the update trains on, the next one first,
+            -1: none; None: not asked for, or nothing is trained on these
     """
 
     event: Ints
@@ -33,6 +35,7 @@ class Examples:
     label: Ints
     increment: Ints
     of: int | None = None
+    following: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.event)
@@ -43,13 +46,15 @@ class Feature(NamedTuple):
 
     Attributes:
         input: what one example holds of it
-        of: (log, examples) -> [N, ...]; it may read the examples' own events and their past, and nothing later
+        of: (log, examples) -> [N, ...]; it may read the examples' own events, their past and what is `following` them
         past: whether it reads what was before; where that is needed, examples without are left out of training
+        following: whether it reads what comes next in the same update
     """
 
     input: Input
     of: Callable[[Interactions, Examples], np.ndarray]
     past: Literal["unread", "read", "needed"] = "unread"
+    following: bool = False
 
 
 def before(ids: np.ndarray, examples: Examples) -> Ints:
@@ -70,6 +75,20 @@ def history(*, length: Count, kind: str = "item") -> Feature:
         return before(log.ids(kind), examples)
 
     return Feature(Input((length,), np.dtype(np.int32), kind), of, past="needed")
+
+
+@checked
+def following(*, length: Count, kind: str = "item") -> Feature:
+    """[length] int32: the ids of a kind of the user's next events in the same update, the next one first, padded with 0
+    behind. Validation and held-out events are none of them, nor is what comes in a later increment; an example that is
+    not trained on has zeros."""
+
+    def of(log: Interactions, examples: Examples) -> np.ndarray:
+        if examples.following is None:
+            return np.zeros((len(examples), length), np.int32)
+        return np.where(examples.following >= 0, log.ids(kind)[examples.following], 0).astype(np.int32)
+
+    return Feature(Input((length,), np.dtype(np.int32), kind), of, past="read", following=True)
 
 
 @checked

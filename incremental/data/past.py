@@ -1,4 +1,4 @@
-"""What was before an event, and what is left of increments whose events a stream has let go."""
+"""What was before an event and after it, and what is left of increments whose events a stream has let go."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -63,3 +63,14 @@ def windows(log: Ints, start: Ints, end: Ints, length: int, gone: Ints | None = 
         start = start - np.minimum(length - (end - start + gone), 0) // turn * turn - gone
     inside = index >= start[:, None]
     return np.where(inside, log[np.where(inside, index, 0)] if len(log) else -1, -1).astype(np.int32)
+
+
+def after(events: Ints, end: Ints, user: Ints, length: int) -> Ints:
+    """[N, L] int32: the next L of these `events` [N] of the same `user` [N] that have the event in their past, the next
+    one first; -1 where there are fewer. `end` [N] orders them by user and time: where each one's past ends."""
+    order = np.argsort(end, kind="stable")
+    first = np.searchsorted(end[order], end, side="right")
+    behind = np.searchsorted(user[order], user, side="right")
+    index = first[:, None] + np.arange(length)
+    inside = index < behind[:, None]
+    return np.where(inside, events[order][np.where(inside, index, 0)], -1).astype(np.int32)

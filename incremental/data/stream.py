@@ -17,11 +17,11 @@ from incremental.data import ties as tie_rules
 from incremental.data.choosing import Sample, belongs, occurring
 from incremental.data.cleaning import CleaningStep
 from incremental.data.cutting import in_parts
-from incremental.data.features import Examples, Feature, event
+from incremental.data.features import Examples, Feature, event, following
 from incremental.data.features import history as past_items
 from incremental.data.features import user as own_user
 from incremental.data.interactions import Interactions, Table, encode
-from incremental.data.past import NOTHING, Summary, plus, windows
+from incremental.data.past import NOTHING, Summary, after, plus, windows
 from incremental.data.roles import Roles, Shares, Split, Targets, looks_ahead, parts
 from incremental.data.task import Make, Task, next_item
 from incremental.data.text import with_texts
@@ -145,7 +145,10 @@ class Stream:
             lists -= {self.task.labels} if self.unseen_items == "known" else set()
             trained = self.training_events(range(max(increments, default=-1) + 1))
             visible &= self._visible(occurring(self.interactions, lists, trained))
-        return self._examples(events, visible, read, by_run)
+        found = self._examples(events, visible, read, by_run)
+        if validation is False and any(self.features[name].following for name in inputs):
+            found = replace(found, following=after(events, self._now[events], found.user, self.history))
+        return found
 
     def tested_on(self, t: int, *, heldout: bool, trained_until: int) -> Ints:
         """[N] the test events of increment t, all of it or its held-out part only. With `unseen_items=drop` those are
@@ -220,10 +223,9 @@ class Stream:
     @property
     def all_notes(self) -> tuple[str, ...]:
         """What loading, cleaning and cutting had to say."""
-        cleaned = (step.note for step in self.cleaning)
         _, _, first = self._by_user
         tied = tie_rules.note(int(self._tied.sum()), int((np.arange(len(first)) > first).sum()), self.ties)
-        return (*self.interactions.notes, *cleaned, *tied, *self.notes)
+        return (*self.interactions.notes, *(step.note for step in self.cleaning), *tied, *self.notes)
 
     # -- the order by user, then time --------------------------------------------------------------------------------
 
@@ -260,28 +262,26 @@ class Stream:
 
     def _before(self, events: Ints, visible: Bools) -> Ints:
         """[N] how many `visible` events of its user are before each."""
-        order, _, first = self._by_user
-        kept = visible[order]
-        before: Ints = np.cumsum(kept) - kept
-        place = self._now[events]
-        return before[place] - before[first[place]]
+        _, start, end = self._pasts(events, visible)
+        return end - start
 
     def _examples(self, events: Ints, visible: Bools, past: bool, by_run: bool = False) -> Examples:
         """Examples of the events; their past, where it is asked for, are the last L events of the user before them that
         are `visible`."""
-        before_them = np.zeros((len(events), 0), np.int32)
-        if past:
-            before_them = self.past(events, visible, by_run)
+        before_them = self.past(events, visible, by_run) if past else np.zeros((len(events), 0), np.int32)
         return Examples(events, self.interactions.user[events], before_them, self.label[events], self.increment[events])
 
     def past(self, events: Ints, visible: Bools, by_run: bool = False) -> Ints:
         """[N, L] int32, places of the last visible events before each; -1: none. `by_run`: see `windows`."""
-        order, _, first = self._by_user
-        kept = visible[order]
-        before: Ints = np.cumsum(kept) - kept  # visible events before each place
-        place = self._now[events]
         gone = self.summary.gone_of(self.interactions.user[events]) if by_run else None
-        return windows(order[kept], before[first[place]], before[place], self.history, gone)
+        return windows(*self._pasts(events, visible), self.history, gone)
+
+    def _pasts(self, events: Ints, visible: Bools) -> tuple[Ints, Ints, Ints]:
+        """log [E], start [N], stop [N]: `log[start:stop]` are the `visible` events of its user before each."""
+        order, _, first = self._by_user
+        kept, place = visible[order], self._now[events]
+        before: Ints = np.cumsum(kept) - kept
+        return order[kept], before[first[place]], before[place]
 
 
 @checked
@@ -313,14 +313,13 @@ def make_stream(
     `seed`. `ties`: events of one user at the same time are no history of one another (strict), or are in the order of
     the file, of the item ids or of a hash (`incremental.data.ties`). `text` turns titles into numbers [items, ...],
     each title on its own. `task` says what is predicted (`incremental.data.task`; by default the next item); `features`
-    are inputs for models by name, beside "user", "history" and what the task brings (`incremental.data.features`).
+    are further inputs for models by name (`incremental.data.features`).
     `roles`: what of the base part trains and validates, in place of a share; `targets`: which event of a user after it
     is tested (`incremental.data.roles`). `validate_on` "next": an update stops by the first events of the increment
     after it; they train with that one. `exclude_seen` "earlier": items of the tested increment itself are not left out.
 
     `until`: the stream ends with this increment, as `prefix` has it. Of what comes later the cut alone reads anything:
-    how many events the source has, once it is cleaned, and its last time, so that the increments before are the same
-    ones. A cleaning that reads on is refused.
+    how many events there are, once cleaned, and the last time. A cleaning that reads on is refused.
     """
     if minimum_history > history:
         raise UserError(f"data.minimum_history={minimum_history}: expected 0 to data.history={history}")
@@ -390,7 +389,8 @@ def stream_of(
     _, own = (task or next_item())(log, history)
     if own.classes and exclude_seen:
         raise UserError("data.task with data.exclude_seen=true: such a label may come again; set it to false")
-    given = {"user": own_user(), "history": past_items(length=history), "event": event(), **own.features}
+    given = {"user": own_user(), "history": past_items(length=history), "following": following(length=history)}
+    given |= {"event": event(), **own.features}
     if taken := [name for name in features or {} if name in given]:
         there = ", ".join(given)
         raise UserError(f"data.features.{taken[0]}: examples hold this already ({there}); choose another name")

@@ -1,5 +1,5 @@
-"""BERT4Rec for the next item: attention in both directions over a history that ends in a mask (Sun et al. 2019,
-arXiv 1904.06690)."""
+"""BERT4Rec: attention in both directions over a sequence with masks, one of them the item that is predicted (Sun et al.
+2019, arXiv 1904.06690)."""
 
 import flax.linen as nn
 import jax
@@ -16,17 +16,16 @@ from incremental.errors import UserError
 
 
 class Block(nn.Module):
-    """Attention over all real positions and feed-forward, each normalised behind its residual; `last` computes the last
-    position only."""
+    """Attention over all real positions and feed-forward, each normalised behind its residual."""
 
     width: int
     heads: int
 
     @nn.compact
-    def __call__(self, x: Array, real: Array, kept: list[Array | float], *, last: bool) -> Array:
+    def __call__(self, x: Array, real: Array, kept: list[Array | float], place: Array | None) -> Array:
         """x [B, n, D], real [B, n] bool, kept: dropout of attention, its output and the feed-forward -> [B, n, D], or
-        [B, 1, D] with `last`."""
-        asked = x[:, -1:] if last else x
+        [B, 1, D] at one `place` [B] int32 of each."""
+        asked = x if place is None else jnp.take_along_axis(x, place[:, None, None], 1)
 
         def heads(name: str, values: Array) -> Array:
             projected = nn.Dense(self.width, name=name)(values)
@@ -51,6 +50,7 @@ class BERT4Rec(nn.Module):
     heads: int
     dropout: float
     masked: float
+    cloze: bool
     limit: float
 
     def setup(self) -> None:
@@ -63,25 +63,34 @@ class BERT4Rec(nn.Module):
         self.top = nn.Dense(self.width)
 
     def __call__(self, inputs: dict[str, Array], key: Array | None) -> Array:
-        """{"history": [B, L] int32, left-padded with 0} -> [B, D]."""
+        """{"history": [B, L] int32, left-padded with 0, "following": [B, L] int32, right-padded, with `cloze`} ->
+        [B, D]."""
         history = inputs["history"]
         rows, n = history.shape[0], history.shape[1] + 1  # a history may come with less padding than L
-        x = self.item(history)
+        items, place = jnp.pad(history, ((0, 0), (0, 1))), jnp.full(rows, n - 1)  # the mask's place holds 0
+        if self.cloze:
+            behind = jnp.minimum((inputs["following"] > 0).sum(1), n - 1)
+            if key is not None:
+                behind = jnp.minimum(behind, jax.random.randint(named_key(key, "window"), (rows,), 0, n))
+            whole = jnp.concatenate([items, inputs["following"]], 1)
+            items = jnp.take_along_axis(whole, behind[:, None] + jnp.arange(n), 1)
+            place = place - behind
+        asked = jnp.arange(n) == place[:, None]
+        hidden, real = asked, asked | (items > 0)
         if key is not None:
-            hidden = jax.random.uniform(named_key(key, "cloze"), history.shape) < self.masked
-            x = jnp.where(hidden[..., None], self.mask.astype(x.dtype), x)
-        x = jnp.concatenate([x, jnp.broadcast_to(self.mask, (rows, 1, self.width)).astype(x.dtype)], 1)
+            hidden = asked | (jax.random.uniform(named_key(key, "cloze"), items.shape) < self.masked)
+        x = self.item(items)
+        x = jnp.where(hidden[..., None], self.mask.astype(x.dtype), x)
         x = x + self.position[self.history + 1 - n :].astype(x.dtype)
-        real = jnp.pad(history > 0, ((0, 0), (0, 1)), constant_values=True)
         shapes: list[tuple[int, ...]] = [(rows, n, self.width)]
         for i in range(self.blocks):
-            asked = 1 if i == self.blocks - 1 else n
-            shapes += [(rows, self.heads, asked, n), (rows, asked, self.width), (rows, asked, self.width)]
+            number = 1 if i == self.blocks - 1 else n
+            shapes += [(rows, self.heads, number, n), (rows, number, self.width), (rows, number, self.width)]
         kept = multipliers(key, self.dropout, shapes)
         x = x * kept[0]
         for i, block in enumerate(self.layers):
-            x = block(x, real, kept[3 * i + 1 : 3 * i + 4], last=i == self.blocks - 1)
-        return nn.gelu(self.top(x[:, -1]), approximate=False)
+            x = block(x, real, kept[3 * i + 1 : 3 * i + 4], place if i == self.blocks - 1 else None)
+        return nn.gelu(self.top(x[:, 0]), approximate=False)
 
     def items(self) -> tuple[Array, Array]:
         return self.item.embedding, self.item_bias
@@ -95,27 +104,36 @@ def bert4rec(
     heads: Count = 2,
     dropout: ShareBelow1 = 0.2,
     masked: ShareBelow1 = 0.2,
+    cloze: bool = True,
     limit: NotNegative = 0.02,
 ) -> Model:
-    """`width` D, a multiple of `heads`; `masked` the share of a history's items that training hides; `limit` of the
+    """`width` D, a multiple of `heads`; `masked` the share of the other items that training hides; `limit` of the
     uniform start of items, positions and mask.
 
-    The input is the history and, behind it, a mask in place of the label. A block is x <- LN(x + attention(x)),
+    A sequence of at most L items, and a mask in place of the label. A block is x <- LN(x + attention(x)),
     x <- LN(x + W₂ GELU(W₁ x)), W₁ four times as wide; all real positions look at each other. The scores are
     E · GELU(W h + b) + bias, h the mask's vector, E the item table.
 
-    Deviation: this is next-item BERT4Rec. The paper hides a share ρ of a whole sequence and predicts every hidden item
-    from both sides; an example here has one label, so the loss is that at the last mask. Items of the history that
-    training hides are noise, drawn anew in each step with probability `masked`, and no loss is taken there: an item is
-    predicted once, as the label of its own event, from what came before. The paper's weights all start in ±0.02; here
-    dense layers have Linen's start. Attention in both directions cannot share a run among prefixes
+    `cloze`: training predicts an item from both sides. Each training event is hidden once an epoch, between what came
+    before it and what its user does next in the same update ("following"); each other item of the sequence is hidden
+    with probability `masked`, anew in each step. Of n following items min(n, u) are read, u uniform in 0..L, so that
+    a long sequence is seen in windows which end anywhere. The paper hides a share ρ of a sequence, and predicts every
+    hidden item in one pass: an item is then predicted with probability ρ an epoch, here always, and one example has one
+    label, as strategies and memories need it. No validation event, and none that another update trains on, is ever
+    predicted; a user's first event is not, for it has no history. A test has nothing behind the mask. Without `cloze`
+    nothing behind the label is read.
+
+    Deviations: the paper's weights all start in ±0.02; here dense layers have Linen's start. The paper trains each
+    sequence once more with its last item hidden alone. Attention in both directions cannot share a run among prefixes
     (`training.sharing=prefix`) and computes padded histories.
     """
     if width % heads:
         raise UserError(f"model.width={width}: expected a multiple of model.heads={heads}")
     return Model(
-        lambda sizes, inputs: BERT4Rec(sizes, inputs["history"].shape[0], width, blocks, heads, dropout, masked, limit),
-        ("history",),
+        lambda sizes, inputs: BERT4Rec(
+            sizes, inputs["history"].shape[0], width, blocks, heads, dropout, masked, cloze, limit
+        ),
+        ("history", "following") if cloze else ("history",),
         {"item/embedding": "item", "item_bias": "item"},
         labels="item",
         looked_up=("position",),

@@ -53,7 +53,7 @@ def _rows(model: Model, t: int, first: int) -> Batch:
     history[:n] = np.where(np.arange(HISTORY) >= HISTORY - lengths[:, None], past, 0)[:n]
     real = np.arange(CAPACITY) < n
     weight = np.where(real, 1.0 + (first + np.arange(CAPACITY)) / 4096, 0.0).astype(np.float32)
-    inputs = {name: {"user": user, "history": history}[name] for name in model.inputs}
+    inputs = {name: {"user": user, "history": history, "following": history[:, ::-1]}[name] for name in model.inputs}
     fields: list[Any] = [inputs, labels, weight, real, np.where(real, t, 0).astype(np.int32), user]
     return Batch(*fields)
 

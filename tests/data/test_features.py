@@ -66,6 +66,17 @@ def test_a_history_of_a_further_kind_holds_its_ids_where_events_have_none_0() ->
     assert stream.spec.kinds == ("item", "user", "category")
 
 
+def test_what_is_following_is_of_the_same_update() -> None:
+    stream = made(events=[*EVENTS, ("u", "b", "tea"), ("v", "c", "hat"), ("u", "c", None)], worn=of.history(length=2))
+    feature = of.following(length=2)
+    rows = stream.training_examples([0, 1], validation=False, inputs=("following",))
+    ids = stream.interactions.ids("item")
+    a, b, c = (ids[place] for place in (0, 2, 1))
+    assert feature.of(stream.interactions, rows).tolist() == [[b, c], [a, 0], [c, a], [a, 0], [0, 0], [0, 0]]
+    other = stream.training_examples([1], validation=None, inputs=("following",))
+    assert not feature.of(stream.interactions, other).any()
+
+
 def test_the_events_own_id_is_current() -> None:
     stream = made(shelf=of.current(kind="category"))
     assert read("shelf", stream) == [1, 0, 1, 2, 3, 0]  # none is left out: it needs no history
@@ -136,6 +147,7 @@ FEATURES = {
     "said": lambda: of.tokens(TITLES, 2),
     "user": of.user,
     "history": lambda: of.history(length=2),
+    "following": lambda: of.following(length=2),
     "times": lambda: of.times(length=2),
     "event": of.event,
     "peeking": peeking,

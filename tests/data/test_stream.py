@@ -89,7 +89,10 @@ def assembled(events: list[Event], ties: Ties = "strict", **protocol: Any) -> St
             "unseen_items": "miss",
             "minimum_history": 0,
             "ties": ties,
-            "features": {"history": features.history(length=protocol.get("history", 3))},
+            "features": {
+                name: of(length=protocol.get("history", 3))
+                for name, of in (("history", features.history), ("following", features.following))
+            },
             **protocol,
         },
     )
@@ -131,7 +134,8 @@ def histories_of(stream: Stream, rows: Examples) -> list[list[int]]:
 def test_training_rows(stream: Stream, data: st.DataObject) -> None:
     increments = data.draw(st.lists(st.integers(0, len(stream) - 1), unique=True).map(sorted))
     validation, history = data.draw(st.sampled_from([False, True, None])), data.draw(st.booleans())
-    rows = stream.training_examples(increments, validation=validation, inputs=("history",) * history)
+    inputs = ("history", "following") if history else ()
+    rows = stream.training_examples(increments, validation=validation, inputs=inputs)
 
     histories = {e: history_of(stream, e, lambda i: not stream.heldout[i]) for e in range(len(stream.increment))}
     expected = [
@@ -147,6 +151,13 @@ def test_training_rows(stream: Stream, data: st.DataObject) -> None:
     assert rows.label.tolist() == stream.interactions.item[expected].tolist()
     assert rows.increment.tolist() == stream.increment[expected].tolist()
     assert histories_of(stream, rows) == [histories[e] if history else [] for e in expected]
+    if history and validation is False:  # what follows are the other examples that have the event in their past
+        following = [[other for other in expected if e in past_of(stream, other)][: stream.history] for e in expected]
+        assert rows.following is not None
+        assert [[e for e in row if e >= 0] for row in rows.following.tolist()] == following
+        assert (rows.following[:, 1:][rows.following[:, :-1] < 0] < 0).all()  # padding is behind
+    else:
+        assert rows.following is None
     assert {leaf.dtype for leaf in vars(rows).values() if leaf is not None} == {np.dtype(np.int32)}
     events = stream.training_events(increments)
     held = [e for e in range(len(stream.increment)) if stream.increment[e] in increments and not stream.heldout[e]]

@@ -25,8 +25,8 @@ def part(t: int, spec: Spec, names: tuple[str, ...]) -> Data:
     history = np.where(np.arange(HISTORY) >= rng.integers(0, HISTORY, (ROWS, 1)), rng.integers(1, 40, (ROWS, 4)), 0)
     labels, users = (rng.integers(1, 40, ROWS).astype(np.int32) for _ in range(2))
     inputs = {
-        name: history.astype(np.int32)
-        if name == "history"
+        name: {"history": history, "following": history[:, ::-1]}[name].astype(np.int32)
+        if name in ("history", "following")
         else rng.integers(0, 1000, (ROWS, *spec.inputs[name].shape)).astype(np.int32)
         for name in names
     }

@@ -2,7 +2,6 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,6 +16,7 @@ from tests.models.layers import dense, norm
 L, D, HEADS, BLOCKS = 5, 6, 2, 2
 SIZES = Sizes(item=20, user=3)
 HISTORIES = np.array([[0, 0, 3, 9, 4], [1, 2, 3, 4, 5], [0, 0, 0, 0, 7], [0] * L], np.int32)
+FOLLOWING = np.array([[7, 8, 0, 0, 0], [6, 7, 8, 9, 10], [3, 0, 0, 0, 0], [0] * L], np.int32)
 
 # -- BERT4Rec of one history without padding, in numpy, from the paper's formulas -------------------------------------
 
@@ -38,19 +38,22 @@ def block_of(x: Any, p: Any) -> Any:
     return norm(x + dense(gelu(dense(x, p["inner"])), p["outer"]), p["norm"])
 
 
-def hidden_of(items: Any, p: Any, hides: tuple[int, ...] = ()) -> Any:
-    """items [l], the history without padding; training `hides` some places."""
+def hidden_of(items: Any, p: Any, hides: tuple[int, ...] = (), behind: int = 0) -> Any:
+    """items [l], the sequence without padding and label, of which the last ones are `behind` the label; training
+    `hides` some places."""
     x = p["item"]["embedding"][items]
     x[list(hides)] = p["mask"]
-    x = np.concatenate([x, p["mask"][None]]) + p["position"][-len(items) - 1 :]
+    place = len(items) - behind
+    x = np.insert(x, place, p["mask"], 0) + p["position"][-len(items) - 1 :]
     for i in range(BLOCKS):
         x = block_of(x, p[f"layers_{i}"])
-    return gelu(dense(x[-1], p["top"]))
+    return gelu(dense(x[place], p["top"]))
 
 
 @pytest.fixture(scope="module")
 def computed() -> Any:
-    """Parameters away from their start, outputs, and hidden vectors in training with nothing, all and half hidden."""
+    """Parameters away from their start; for tests, for what is in the middle, and for training with nothing, all and a
+    third hidden: outputs, hidden vectors, and those of many draws of one history, alone and in the middle."""
 
     def made(masked: Any) -> Any:
         model = bert4rec(width=D, heads=HEADS, blocks=BLOCKS, dropout=0.0, masked=masked)
@@ -62,18 +65,21 @@ def computed() -> Any:
 
     @jax.jit
     def compute(params: Any, masked: Any) -> Any:
-        apply, rows = made(masked).apply, jnp.tile(HISTORIES[:1], (4000, 1))
-        inputs = {"history": HISTORIES}
-        return apply(params, inputs), apply(params, inputs, key=jax.random.key(0)).hidden, apply(
-            params, {"history": rows}, key=jax.random.key(1)
-        ).hidden  # fmt: skip
+        apply, many = made(masked).apply, np.repeat([0, 1], 4000)
+        alone, middle = ({"history": HISTORIES, "following": ids} for ids in (0 * FOLLOWING, FOLLOWING))
+        said, trained = apply(params, alone), apply(params, alone, key=jax.random.key(0))
+        draws = [
+            apply(params, {name: ids[many] for name, ids in of.items()}, key=jax.random.key(1))
+            for of in (alone, middle)
+        ]
+        return said, trained.hidden, [each.hidden.reshape(2, 4000, D) for each in draws], apply(params, middle).hidden
 
     doubles = jax.tree.map(np.float64, params)
     return doubles, *(jax.tree.map(np.asarray, compute(params, np.float32(masked))) for masked in (0.0, 0.999999, 0.3))
 
 
 def test_hidden_is_the_papers_without_any_padding(computed: Any) -> None:
-    p, (outputs, trained, _), *_ = computed
+    p, (outputs, trained, *_), *_ = computed
     expected = np.array([hidden_of(row[row > 0], p) for row in HISTORIES])
     np.testing.assert_allclose(outputs.hidden, expected, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(trained, expected, rtol=1e-3, atol=1e-4)  # with a key, where nothing is hidden
@@ -83,7 +89,7 @@ def test_hidden_is_the_papers_without_any_padding(computed: Any) -> None:
 
 
 def test_training_hides_items_and_only_training(computed: Any) -> None:
-    p, (whole, *_), (outputs, hidden, _), (_, _, draws) = computed
+    p, (whole, *_), (outputs, hidden, *_), (_, _, ((draws, _), _), _) = computed
     np.testing.assert_array_equal(outputs.hidden, whole.hidden)
     expected = np.array([hidden_of(row[row > 0], p, (*range((row > 0).sum()),)) for row in HISTORIES])
     np.testing.assert_allclose(hidden, expected, rtol=1e-3, atol=1e-4)
@@ -92,6 +98,27 @@ def test_training_hides_items_and_only_training(computed: Any) -> None:
     for hides, share in (((), 0.7**3), ((0,), 0.3 * 0.7**2), ((1, 2), 0.3**2 * 0.7), ((0, 1, 2), 0.3**3)):
         met = np.abs(draws - hidden_of(items, p, hides)).max(1) < 1e-3
         assert abs(met.mean() - share) < 4 * np.sqrt(share * (1 - share) / len(draws))
+
+
+def test_what_is_behind_the_mask_is_read_as_what_is_before(computed: Any) -> None:
+    p, (*_, hidden), *_ = computed
+    sequences = [([3, 9, 4, 7, 8], 2), ([6, 7, 8, 9, 10], 5), ([7, 3], 1), ([], 0)]  # of at most L items
+    expected = np.array([hidden_of(np.array(items, int), p, (), behind) for items, behind in sequences])
+    np.testing.assert_allclose(hidden, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_training_ends_a_window_anywhere_behind_the_mask(computed: Any) -> None:
+    p, (_, _, (_, draws), _), *_ = computed
+    for row, shares in enumerate(((1 / 6, 1 / 6, 4 / 6), [1 / 6] * 6)):
+        for behind, share in enumerate(shares):
+            items = np.concatenate([HISTORIES[row][HISTORIES[row] > 0], FOLLOWING[row, :behind]])[-L:]
+            met = np.abs(draws[row] - hidden_of(items, p, (), behind)).max(1) < 1e-3
+            assert abs(met.mean() - share) < 4 * np.sqrt(share * (1 - share) / 4000)
+
+
+@pytest.mark.parametrize("cloze", [True, False])
+def test_without_cloze_nothing_behind_the_label_is_read(cloze: bool) -> None:
+    assert ("following" in bert4rec(cloze=cloze).inputs) == cloze
 
 
 def test_lanes_on_compact_rows_under_replay_and_ewc() -> None:
