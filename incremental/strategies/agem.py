@@ -18,7 +18,7 @@ class References(NamedTuple):
     """What the gradient is held against."""
 
     memory: Memory
-    increment: Array  # [] int32, the one that is being trained on
+    until: Array  # [] int32, the last increment that an earlier update trained on
 
 
 @checked
@@ -27,19 +27,15 @@ def agem(problem: Problem, *, capacity: Count = 5000, rows: Count = 128) -> Stra
 
     If g·r < 0: g ← g - (g·r / r·r) r, over all parameters at once; g is the gradient of the total loss, r that of the
     weighted mean data loss on the past rows (same dropout, no penalties). Past rows are those of a reservoir of
-    `capacity` that belong to earlier increments: rows of the running increment are in the reservoir too, but are not
-    drawn; without a past row nothing changes. The promise g·r ≥ 0 is about the gradient: what an optimizer with
+    `capacity` that belong to increments of earlier updates: rows of the running update are in the reservoir too, but
+    are not drawn; without a past row nothing changes. The promise g·r ≥ 0 is about the gradient: what an optimizer with
     moments makes of it can still raise the past loss. State: the reservoir, [capacity] rows. Cost: a second gradient,
     on `rows` rows, from the second increment on.
     """
 
-    def begin(state: References, learner: Learner, data: Data, key: Array) -> tuple[References, Learner]:
-        del data, key
-        return state._replace(increment=learner.increment), learner
-
     def batch(state: References, batch: Batch, key: Array) -> Batch:
         kept = state.memory.rows
-        slot, some = buffer.among(kept.valid & (kept.increment < state.increment), rows, key)
+        slot, some = buffer.among(kept.valid & (kept.increment <= state.until), rows, key)
         drawn = buffer.drawn(state.memory, slot)
         return batch._replace(memory=drawn._replace(valid=drawn.valid & some))
 
@@ -64,10 +60,14 @@ def agem(problem: Problem, *, capacity: Count = 5000, rows: Count = 128) -> Stra
             state,
         )
 
+    def end(state: References, learner: Learner, data: Data, key: Array) -> tuple[References, Learner]:
+        del data, key
+        return state._replace(until=learner.increment), learner
+
     return Strategy(
-        init=lambda _learner: References(buffer.empty(problem.example, capacity), jnp.int32(0)),
-        begin=begin,
+        init=lambda _learner: References(buffer.empty(problem.example, capacity), jnp.int32(-1)),
         batch=batch,
         grads=grads,
         record=record,
+        end=end,
     )

@@ -17,25 +17,27 @@ SWEEPS = 50  # of coordinate descent; a step whose constraints hold already make
 
 
 class Episodes(NamedTuple):
-    """Rows of past increments, each increment's in slots of its own."""
+    """Rows of past updates, each one's in slots of its own."""
 
     memory: Memory  # [increments * capacity]
-    finished: Array  # [] int32, increments so far
+    finished: Array  # [] int32, updates so far
+    until: Array  # [] int32, the last increment that they trained on
 
 
 @checked
 def gem(problem: Problem, *, increments: Count = 10, capacity: Count = 64, margin: NotNegative = 0.5) -> Strategy:
-    """The gradient nearest to g that raises the loss of none of the last `increments` increments.
+    """The gradient nearest to g that raises the loss of none of the last `increments` updates' new examples.
 
-    With G's rows G_k the gradients of the weighted mean data loss on the rows kept of increment k: where Gg ≥ 0, g
+    With G's rows G_k the gradients of the weighted mean data loss on the rows kept of update k: where Gg ≥ 0, g
     stays; otherwise g ← g + Gᵀv with v = argmin ½ vᵀGGᵀv + vᵀGg over v_k ≥ `margin`. That is the dual of
     min ½|z - g|² with Gz ≥ 0; a margin above 0, as in the paper, adds at least that share of each past gradient. So
     Gz ≥ 0, v ≥ margin and (v - margin)·Gz = 0. Solved by coordinate descent, 50 sweeps over the Gram matrix. As in
     A-GEM the promise is about gradients, not about what an optimizer with moments makes of them.
 
-    At each increment's end `capacity` of its rows, uniform without replacement, are kept (the paper keeps the last
-    ones); when `increments` of them are kept, the oldest one's make room. State: increments · capacity rows. Cost: a
-    gradient for each past increment, on all its kept rows, and `increments` · P floats while a step lasts.
+    At each update's end `capacity` of its rows of new increments, uniform without replacement, are kept (the paper
+    keeps the last ones); when those of `increments` updates are, the oldest one's make room. State: increments ·
+    capacity rows. Cost: a gradient for each past update, on all its kept rows, and `increments` · P floats while a step
+    lasts.
     """
 
     def batch(state: Episodes, batch: Batch, key: Array) -> Batch:
@@ -60,16 +62,20 @@ def gem(problem: Problem, *, increments: Count = 10, capacity: Count = 64, margi
 
     def end(state: Episodes, learner: Learner, data: Data, key: Array) -> tuple[Episodes, Learner]:
         total = data.rows.labels.shape[0]
-        own = (jnp.arange(total) < data.size) & data.rows.valid & (data.rows.increment == learner.increment)
+        own = (jnp.arange(total) < data.size) & data.rows.valid & (data.rows.increment > state.until)
         order = jnp.argsort(jnp.where(own, jax.random.uniform(key, (total,)), 2.0))
         place = jnp.arange(capacity)
         rows = jax.tree.map(lambda leaf: leaf[order[jnp.minimum(place, total - 1)]], stored(data.rows))
         rows = rows._replace(valid=place < own.sum())
         memory = buffer.write(state.memory, rows, state.finished % increments * capacity + place)
-        return Episodes(memory, state.finished + 1), learner
+        return Episodes(memory, state.finished + 1, learner.increment), learner
+
+    def init(learner: Learner) -> Episodes:
+        del learner
+        return Episodes(buffer.empty(problem.example, increments * capacity), jnp.int32(0), jnp.int32(-1))
 
     return Strategy(
-        init=lambda _learner: Episodes(buffer.empty(problem.example, increments * capacity), jnp.int32(0)),
+        init=init,
         batch=batch,
         grads=grads,
         end=end,

@@ -176,9 +176,10 @@ def _chances(subject: Subject, keeps: str, draws: str) -> Iterator[str]:
     def ready(filled: Any) -> Any:
         """The first lane, the increment ended, and the next begun."""
         key, own = jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], filled)
-        data = Data(everything, jnp.int32(sum(ROWS)), jnp.int32(0), everything.labels, everything.labels)
+        last = jnp.int32(sum(ROWS) - 1)
+        data = Data(everything, last + 1, last, everything.labels, everything.labels)
         whole = chain(**{NAME: strategy})  # gives `fit` where it is asked for
-        given: Any = ({NAME: own}, learner, data, key, lambda params, *_, **__: params)
+        given: Any = ({NAME: own}, learner._replace(increment=last), data, key, lambda params, *_, **__: params)
         own, after = whole.end(*given)
         later = jnp.int32(10**6)
         given = (own, after._replace(increment=later), data._replace(increment=later), *given[3:])

@@ -33,9 +33,9 @@ def rows(labels: list[int], increment: int) -> Batch:
 
 
 @jax.jit
-def begun(state: Any, increment: Any) -> Any:
+def ended(state: Any, increment: Any) -> Any:
     learner = Learner(NONE, NONE, Catalogue(NONE, NONE, NONE), increment)
-    return STRATEGY.begin(state, learner, NONE, KEY)[0]
+    return STRATEGY.end(state, learner, NONE, KEY)[0]
 
 
 @jax.jit
@@ -57,9 +57,9 @@ def surgery(grads: Any, reference: Any, valid: Any) -> Any:
 
 def filled() -> Any:
     """Rows 1, 2, 3 of increment 0 and 4, 5 of increment 1, which is running."""
-    state = begun(jax.jit(lambda: STRATEGY.init(NONE))(), np.int32(0))
+    state = jax.jit(lambda: STRATEGY.init(NONE))()
     state = recorded(state, rows([1, 2, 3, 0], 0), np.bool_(True))
-    return recorded(begun(state, np.int32(1)), rows([4, 5, 0, 0], 1), np.bool_(True))
+    return recorded(ended(state, np.int32(0)), rows([4, 5, 0, 0], 1), np.bool_(True))
 
 
 def test_reference_rows_are_uniform_over_earlier_increments_only() -> None:
@@ -71,8 +71,14 @@ def test_reference_rows_are_uniform_over_earlier_increments_only() -> None:
     assert drawn(filled(), jax.random.key(1)).memory.labels.tolist() != batch.memory.labels.tolist()
 
 
+def test_rows_of_an_update_on_several_increments_are_none_of_the_past_while_it_runs() -> None:
+    state = recorded(filled(), rows([6, 0, 0, 0], 2), np.bool_(True))
+    assert set(drawn(state, KEY).memory.labels.tolist()) == {1, 2, 3}
+    assert set(drawn(ended(state, np.int32(2)), KEY).memory.labels.tolist()) == {1, 2, 3, 4, 5, 6}
+
+
 def test_there_is_no_reference_while_the_memory_holds_the_running_increment_only() -> None:
-    state = begun(jax.jit(lambda: STRATEGY.init(NONE))(), np.int32(0))
+    state = jax.jit(lambda: STRATEGY.init(NONE))()
     assert not drawn(state, KEY).memory.valid.any()
     state = recorded(state, rows([1, 2, 3, 0], 0), np.bool_(True))
     state = recorded(state, rows([4, 5, 6, 0], 0), np.bool_(True))

@@ -87,12 +87,15 @@ def test_each_increment_keeps_rows_of_its_own_and_the_oldest_make_room() -> None
     assert int(state.memory.inserted) == 4 + 2 + 4 + 4
 
 
-def test_rows_of_a_window_that_belong_to_earlier_increments_are_not_kept() -> None:
-    both = data(1, 6)
-    increment: Any = np.array([0, 1, 0, 1, 0, 0, 1], np.int32)
-    state = ended(empty(), both._replace(rows=both.rows._replace(increment=increment)))
-    kept = np.asarray(state.memory.rows.labels)[np.asarray(state.memory.rows.valid)]
-    assert sorted(kept.tolist()) == [12, 14]
+@pytest.mark.parametrize(("before", "kept"), [(0, [22, 24]), (-1, [21, 22, 23, 24])])
+def test_of_an_update_on_several_increments_the_new_rows_are_kept(before: int, kept: list[int]) -> None:
+    """Rows of an increment that an earlier update trained on are none of this one's."""
+    both = data(2, 4)
+    increment: Any = np.array([0, 2, 0, 1, 0, 0, 1], np.int32)
+    state = empty()._replace(until=np.int32(before))
+    state = ended(state, both._replace(rows=both.rows._replace(increment=increment)))
+    assert sorted(np.asarray(state.memory.rows.labels)[np.asarray(state.memory.rows.valid)].tolist()) == kept
+    assert int(state.until) == 2
 
 
 def test_the_result_meets_the_conditions_of_an_optimum() -> None:
