@@ -26,7 +26,9 @@ class Remembered(NamedTuple):
     taught: Taught
     history: Sides  # of `Neighbours`: the graph of all increments that are finished
     until: Array  # [] int32: the last of them
+    places: Sides  # [W n] and [V n] int32: where its lists have neighbours
     old: Sides  # [W, D] and [V, D]: the last model's outputs
+    said: Sides  # [W] and [V]: the products of the last model's outputs with the means of their neighbours'
     inertia: Sides  # [W] and [V]: η / ‖η‖
     members: Sides  # [W] and [V] int32: the clusters of the last model's outputs
 
@@ -62,8 +64,8 @@ def graphsail(
     Two implementations differ: K 10, τ 1, KL(new ‖ old) and Self times 100, as here, or K 5, τ .1, KL(old ‖ new) and no
     Self. Both cluster old and new outputs apart; the paper's own equations were not checked. Of a model on a graph both
     outputs are computed over the present increment's graph. It needs a model that reads the user alone, for a user of
-    others has no output. Each step computes all outputs; compact rows are refused. State: P + (W + V) (D + `neighbours`
-    + 4) numbers.
+    others has no output. Each step computes all outputs; compact rows are refused. State: P + (W + V) (D +
+    2 `neighbours` + 5) numbers.
     """
     if divergence not in get_args(Divergence):
         raise UserError(f"strategies.graphsail.divergence={divergence!r}: expected {' or '.join(get_args(Divergence))}")
@@ -74,7 +76,9 @@ def graphsail(
         old = sides.outputs(problem, learner.params, len(history.users.degree))
         zeros = Sides(*(jnp.zeros_like(side.degree) for side in history))
         members = jax.tree.map(lambda side: side.astype(jnp.int32), zeros)
-        return Remembered(state, history, jnp.int32(-1), jax.tree.map(jnp.zeros_like, old), zeros, members)
+        places = Sides(*(graph.filled(side.latest) for side in history))
+        nothing = jax.tree.map(jnp.zeros_like, old)
+        return Remembered(state, history, jnp.int32(-1), places, nothing, zeros, zeros, members)
 
     def begin(state: Remembered, learner: Learner, data: Data, key: Array) -> tuple[Remembered, Learner]:
         known = of_both(state.taught)
@@ -84,8 +88,13 @@ def graphsail(
             groups.nearest(side, groups.k_means(side, who, clusters, each))
             for side, who, each in zip(old, known, jax.random.split(key), strict=True)
         ]
-        inertia = map(inertia_of, state.history, new, known)
-        return state._replace(old=old, inertia=Sides(*inertia), members=Sides(*members)), learner
+        state = state._replace(
+            places=Sides(*(graph.filled(side.latest) for side in state.history)),
+            old=old,
+            inertia=Sides(*map(inertia_of, state.history, new, known)),
+            members=Sides(*members),
+        )
+        return state._replace(said=affinities(state, old)), learner
 
     def loss(state: Remembered, params: Params, batch: Batch, outputs: Outputs) -> Array:
         del batch, outputs
@@ -98,13 +107,13 @@ def graphsail(
             return [groups.means(*each, clusters) for each in zip(vectors, state.members, known, strict=True)]
 
         own = local = total = jnp.float32(0.0)
+        said = affinities(state, new)
         before, now = anchors(old), jax.lax.stop_gradient(anchors(new))
-        for a, b in ((0, 1), (1, 0)):  # users and items, then items and users
+        for a in (0, 1):  # users, then items
             share = known[a] / jnp.maximum(known[a].sum(), 1)
             way = jnp.sqrt(((new[a] - old[a]) ** 2).sum(1) + EPS) - EPS**0.5
             own += (share * state.inertia[a] * way).sum()
-            places = state.history[a].latest
-            local += (share * (affinity(old[a], old[b], places) - affinity(new[a], new[b], places)) ** 2).sum()
+            local += (share * (state.said[a] - said[a]) ** 2).sum()
             for (old_centres, full), (new_centres, _) in zip(before, now, strict=True):
                 logs = [
                     jax.nn.log_softmax(jnp.where(full, vectors @ centres.T / temperature, NEVER))
@@ -134,12 +143,10 @@ def inertia_of(old: graph.Neighbours, new: graph.Neighbours, known: Array) -> Ar
     return eta / jnp.maximum(jnp.sqrt((eta**2).sum()), 1e-12)
 
 
-def affinity(own: Array, others: Array, places: Array) -> Array:
-    """[N]: the dot product of each vector in `own` [N, D] with the mean of its neighbours, at `places` [N, n] of the
-    `others`, where 0 is none."""
-
-    def add(total: Array, place: Array) -> tuple[Array, None]:  # one neighbour at a time: no [N, n, D]
-        return total + jnp.where(place > 0, (own * others[place]).sum(1), 0.0), None
-
-    total, _ = jax.lax.scan(add, jnp.zeros(len(own)), places.T)
-    return total / jnp.maximum((places > 0).sum(1), 1)
+def affinities(state: Remembered, vectors: Sides) -> Sides:
+    """[W] and [V]: the product of each vector with the mean of its neighbours' in the last model's graph."""
+    lists, places = state.history, state.places
+    return Sides(
+        graph.affinity(vectors.users, vectors.items, lists.users.latest, places.users),
+        graph.affinity(vectors.items, vectors.users, lists.items.latest, places.items),
+    )
