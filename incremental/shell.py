@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -108,6 +109,28 @@ def translated() -> Iterator[None]:
         raise UserError("~: there is no home folder; set HOME, or write paths out") from error
     except FloatingPointError as error:
         raise UserError(f"debug=nan: {error}") from error
+    except TypeError as error:
+        if not (place := traced(error)):
+            raise
+        raise UserError(
+            f"{place}: a value that is known only while the program runs is used in Python, as in `if`, `float()` or a "
+            "function of numpy; compute with jax.numpy and jax.lax (jnp.where, jax.lax.cond)"
+        ) from error
+
+
+def traced(error: TypeError) -> str:
+    """The file and line, such as a plugin's, that uses a traced value in Python; "" of another error, or where it is
+    this package's line."""
+    errors = getattr(sys.modules.get("jax"), "errors", None)
+    kinds = ("ConcretizationTypeError", "TracerArrayConversionError", "TracerIntegerConversionError")
+    if errors is None or not isinstance(error, tuple(getattr(errors, kind) for kind in kinds)):
+        return ""
+    folders = [
+        Path(sys.modules[name].__file__ or "").parent for name in ("jax", "flax", "optax") if name in sys.modules
+    ]
+    frames = traceback.extract_tb(error.__traceback__)
+    last = next(each for each in reversed(frames) if not {*folders} & {*Path(each.filename).parents})
+    return "" if Path(__file__).parent in Path(last.filename).parents else f"{last.filename}:{last.lineno}"
 
 
 def said(error: OSError) -> str:

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jax
+import numpy as np
 import pytest
 
 from incremental import shell
@@ -117,6 +120,28 @@ def test_other_refusals_are_told_too(documented: Documented) -> None:
     documented("a path from the home folder, without one", said.value)
     with pytest.raises(RuntimeError, match="a mistake of the code"), shell.translated():
         raise RuntimeError("a mistake of the code")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [("if x > 0: pass", True), ("float(x)", True), ("np.asarray(x)", True), ("range(x)", True), ("x + 'a'", False)],
+)
+def test_a_traced_value_in_python_is_told_by_its_line(
+    tmp_path: Path, documented: Documented, line: str, told: bool
+) -> None:
+    def raised(file: Path) -> Exception:
+        scope: dict[str, Any] = {"np": np}
+        exec(compile(f"def hook(x):\n    {line}\n", file, "exec"), scope)
+        with pytest.raises(Exception) as caught, shell.translated():
+            jax.jit(scope["hook"])(1)
+        return caught.value
+
+    error = raised(tmp_path / "mine.py")
+    assert isinstance(error, UserError) == told
+    if told:
+        documented("a plugin that asks in Python for a value of the running program", error)
+        assert str(error).startswith(f"{tmp_path / 'mine.py'}:2: ")
+    assert not isinstance(raised(Path(shell.__file__).parent / "own.py"), UserError)  # a fault of this package
 
 
 def test_mistakes_end_with_two_and_a_stop_with_130(capsys: pytest.CaptureFixture[str]) -> None:
