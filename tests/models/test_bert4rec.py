@@ -10,6 +10,7 @@ from incremental.core.spec import Sizes, next_item
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.models.bert4rec import bert4rec
+from tests import lab
 from tests.models.lanes import HISTORY, assert_trains_in_lanes_on_compact_rows
 from tests.models.layers import dense, norm
 
@@ -119,6 +120,20 @@ def test_training_ends_a_window_anywhere_behind_the_mask(computed: Any) -> None:
 @pytest.mark.parametrize("cloze", [True, False])
 def test_without_cloze_nothing_behind_the_label_is_read(cloze: bool) -> None:
     assert ("following" in bert4rec(cloze=cloze).inputs) == cloze
+
+
+def test_an_update_reads_what_follows_and_its_validation_does_not() -> None:
+    stream = lab.stream(validation=0.3)
+    own = problem(bert4rec(width=D), full_softmax(), stream.spec, lab.SIZES)
+    data, validation = lab.update_data(stream, lab.make(own, {}, lab.SIZES, lab.Spec()), 1)
+    users, labels, following = (
+        np.asarray(ids)[: int(data.size)] for ids in (data.rows.owner, data.rows.labels, data.rows.inputs["following"])
+    )
+    assert (following[:, 0] > 0).any()
+    for row, user in enumerate(users):
+        assert set(following[row][following[row] > 0]) <= set(labels[row + 1 :][users[row + 1 :] == user])
+    assert int(validation.size)
+    assert not np.asarray(validation.rows.inputs["following"]).any()
 
 
 def test_lanes_on_compact_rows_under_replay_and_ewc() -> None:
