@@ -86,24 +86,25 @@ def check(
         plan = always.plan(t, range(t) or [0], {}, 0)
         numbers[t] = len(stream.training_examples(plan.increments, validation=False))
     trained = {t: number for t, number in numbers.items() if number}
-    if batch_size and too_large(batch_size, trained):
-        t, number = min(trained.items(), key=lambda part: part[1])
-        part = "the base part" if t == 0 else f"increment {t}"
+    if batch_size and (few := too_large(batch_size, trained)):
+        t, of = few[0], sum(t > 0 for t in trained)
+        part = "the base part" if t == 0 else f"{len(few)} of {of} increments, such as increment {t}"
         powers = (1 << power for power in reversed(range(batch_size.bit_length())))
         fits = next(size for size in powers if not too_large(size, trained))
         raise UserError(
-            f"training.batch_size={batch_size} is larger than {part} ({number} training events, the fewest); "
+            f"training.batch_size={batch_size} is larger than {part} ({trained[t]} training events); "
             f"set training.batch_size={fits}, or have fewer increments (data.cut)"
         )
 
 
-def too_large(batch_size: int, trained: Mapping[int, int]) -> bool:
-    """Whether the base part, or more than half of the increments, have fewer training events than a batch.
+def too_large(batch_size: int, trained: Mapping[int, int]) -> list[int]:
+    """The parts with fewer training events than a batch, where the base part is one or more than half of the increments
+    are.
 
     A thin day of a calendar, and what is left for the last increment, are trained on in one short batch.
     """
     few = [t for t, number in trained.items() if number < batch_size]
-    return 0 in few or 2 * len(few) > sum(t > 0 for t in trained)
+    return few if 0 in few or 2 * len(few) > sum(t > 0 for t in trained) else []
 
 
 def untrained(feed: Feed, policy: Update, program: Program) -> list[int]:

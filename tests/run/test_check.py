@@ -47,7 +47,7 @@ def test_what_cannot_work_is_refused_before_anything_runs(monkeypatch: pytest.Mo
     refused(r"ask for the K's \(5, 10\).*counts \(10,\)", plain, stream, metrics=("mrr@10", "mrr@5"))
     refused(r"K=500 is larger than the catalogue of the base part \(\d+ items\)", plain, stream, metrics=("mrr@500",))
     refused(
-        r"training\.batch_size=50 is larger than increment 1 \(\d+ training events, the fewest\); "
+        r"training\.batch_size=50 is larger than 1 of 1 increments, such as increment 1 \(\d+ training events\); "
         r"set training\.batch_size=32, or have fewer increments \(data\.cut\)",
         plain,
         uneven,
@@ -62,7 +62,7 @@ def test_what_cannot_work_is_refused_before_anything_runs(monkeypatch: pytest.Mo
         batch_size=50,
     )
     refused(
-        r"training\.batch_size=1000 is larger than increment \d \(\d+ training events, the fewest\)",
+        r"training\.batch_size=1000 is larger than the base part \(\d+ training events\)",
         plain,
         stream,
         batch_size=1000,
