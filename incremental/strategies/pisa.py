@@ -1,5 +1,6 @@
 """PISA: user by user, plasticity against stability (Yoo et al. 2025, SIGIR, "Embracing Plasticity")."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from incremental.core import sides
 from incremental.core.clusters import k_means
 from incremental.core.cosine import unit
 from incremental.core.distillation import NEVER, Taught, marked, taught, untaught
+from incremental.core.order import ordered
 from incremental.core.sides import Sides
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Outputs, Params, Problem
@@ -150,24 +152,56 @@ def sparse(weights: Array, rows: Array, ratio: Array | float) -> Array:
 
 def contrast(anchors: Array, hidden: Array, weights: Array, real: Array, temperature: Array | float) -> Array:
     """C of the pairs of `anchors` [n, m, D] and their users' `hidden` [n, D] that are `real` [n, m] bool, with the
-    users' `weights` [n].
+    users' `weights` [n]. There is no gradient to the anchors."""
+    told = surprise(unit(anchors), unit(hidden), real, temperature)
+    return (weights[:, None] * told).sum() / jnp.maximum(real.sum(), 1)
 
-    The rows of one user have one vector, so that the denominator sums over users, each as often as it has rows. The
-    pairs that are real come first, n at a time; where none of n is real nothing is computed.
+
+@jax.custom_vjp
+def surprise(x: Array, z: Array, real: Array, temperature: Array | float) -> Array:
+    """[n, m]: log Σ_q exp(x · z_q / τ) - x · z / τ of each pair of x [n, m, D] and z [n, D] that is real, 0 of others.
+
+    The rows of one user have one vector, so that the sum is over users, each as often as it has rows. It costs as many
+    rows as there are pairs, however many there might be; its gradient is that in z.
     """
+
+    def add(told: Array, place: Array, logits: Array, _rows: Array) -> Array:
+        return told.at[place].set(jax.nn.logsumexp(logits, axis=1))
+
+    told = _over_pairs(add, jnp.zeros(real.size), x, z, real, temperature).reshape(real.shape)
+    return jnp.where(real, told - (x * z[:, None]).sum(2) / temperature, 0.0)
+
+
+def _kept(x: Array, z: Array, real: Array, temperature: Any) -> Any:
+    return surprise(x, z, real, temperature), (x, z, real, temperature)
+
+
+def _pulled(kept: Any, cotangent: Array) -> Any:
+    x, z, real, temperature = kept
+    pull = jnp.where(real, cotangent, 0.0)
+
+    def add(total: Array, place: Array, logits: Array, rows: Array) -> Array:
+        return total + (pull.reshape(-1)[place][:, None] * jax.nn.softmax(logits, axis=1)).T @ rows
+
+    total = _over_pairs(add, jnp.zeros_like(z), x, z, real, temperature)
+    return None, (total - (pull[:, :, None] * x).sum(1)) / temperature, None, None
+
+
+surprise.defvjp(_kept, _pulled)
+
+
+def _over_pairs(
+    add: Callable[..., Array], sums: Array, x: Array, z: Array, real: Array, temperature: Array | float
+) -> Array:
+    """`add(sums, place [n], logits [n, n], rows [n, D])` over the real pairs, n at a time; others stand behind the last
+    one."""
     n, m = real.shape
-    x, z = unit(anchors).reshape(n * m, -1), unit(hidden)
-    number, valid = real.sum(1), real.reshape(-1)
+    number, rows = real.sum(1), x.reshape(n * m, -1)
     often = jnp.where(number > 0, jnp.log(jnp.maximum(number, 1).astype(jnp.float32)), NEVER)
+    order = ordered((~real.reshape(-1)).astype(jnp.int32))
 
-    @jax.checkpoint  # else the backward pass has the logits of all n * m pairs in memory
-    def told(pairs: Array) -> Array:
-        user = pairs // m
-        all_of, own = x[pairs] @ z.T / temperature, (x[pairs] * z[user]).sum(1) / temperature
-        return jnp.where(valid[pairs], weights[user] * (jax.nn.logsumexp(all_of + often, axis=1) - own), 0.0).sum()
+    def some(i: Array, sums: Array) -> Array:
+        place = jax.lax.dynamic_slice_in_dim(order, i * n, n)
+        return add(sums, place, rows[place] @ z.T / temperature + often, rows[place])
 
-    def added(total: Array, pairs: Array) -> tuple[Array, None]:
-        return total + jax.lax.cond(valid[pairs[0]], told, lambda _: jnp.zeros_like(total), pairs), None
-
-    total, _ = jax.lax.scan(added, jnp.float32(0.0), jnp.argsort(~valid, stable=True).reshape(m, n))
-    return total / jnp.maximum(number.sum(), 1)
+    return jax.lax.fori_loop(0, -(-number.sum() // n), some, sums)
