@@ -15,7 +15,8 @@ USERS = 256  # of a block
 
 def nothing(sizes: Sizes) -> Params:
     """No event yet."""
-    return {"shared": jnp.zeros((sizes.slots, sizes.slots)), "met": jnp.zeros(sizes["user"], bool)}
+    had = jnp.zeros((sizes["user"], -(-sizes.slots // 8)), jnp.uint8)
+    return {"shared": jnp.zeros((sizes.slots, sizes.slots)), "had": had}
 
 
 def refuse_large(sizes: Sizes, limit: int, matrices: int) -> None:
@@ -30,31 +31,19 @@ def refuse_large(sizes: Sizes, limit: int, matrices: int) -> None:
 
 
 def with_new(params: Params, data: Data) -> Params:
-    """`shared` [V, V] float32 and `met` [W] bool with the update's events.
+    """`shared` [V, V] float32 and `had`, X with a bit a cell [W, V/8] uint8, with the update's events.
 
-    XᵀX changes by Σ_u x'x'ᵀ - xxᵀ over the users of the new events, x the items of u before and x' those with the new
-    ones. x is read from the history of u's first example of this update, so it is exact while a user has at most
-    data.history events before an update; what the update itself brings is exact. Of events of one time that a cut
-    divides the earlier ones are in no history, nor in x.
+    XᵀX changes by Σ_u x'x'ᵀ - xxᵀ over the users of the new events, x the row of u before and x' that with the new
+    ones. The rows are kept whole: a history ends, and XᵀX without the pairs that it lacks may have eigenvalues below 0.
     """
-    events, history, slots = arrived(data), data.rows.inputs["history"], len(params["shared"])
-    rows, users = jnp.arange(len(history)), len(params["met"])
-    real = rows < data.size
-    first = jnp.full(users, len(history)).at[jnp.where(real, data.rows.owner, users)].min(rows, mode="drop")
+    events, slots = arrived(data), len(params["shared"])
 
-    # New events at the time of u's very first one are no examples: they end that history, and are not from before.
-    own = jnp.zeros(users, jnp.int32).at[data.arrived["user"]].add(1)
-    ahead = own - jnp.zeros_like(own).at[jnp.where(real, data.rows.owner, users)].add(1, mode="drop")
-    place = history.shape[1] - jnp.arange(history.shape[1])
-
-    def add(n: Array, shared: Array) -> Array:
+    def add(n: Array, counted: tuple[Array, Array]) -> tuple[Array, Array]:
+        shared, had = counted
         ids, new = block(events, n, USERS, slots)
-        there = (params["met"][ids] & (first[ids] < len(history)))[:, None] & (place > ahead[ids][:, None])
-        items = jnp.where(there, history[jnp.minimum(first[ids], len(history) - 1)], 0)
-        before = jnp.zeros_like(new).at[jnp.arange(USERS)[:, None], items].set(1.0).at[:, 0].set(0.0)
+        before = jnp.unpackbits(had[ids], axis=1, count=slots).astype(jnp.float32)
         now = jnp.maximum(before, (new > 0).astype(jnp.float32))
-        return shared + now.T @ now - before.T @ before
+        return shared + now.T @ now - before.T @ before, had.at[ids].set(jnp.packbits(now > 0, axis=1))
 
-    shared = jax.lax.fori_loop(0, blocks(events, USERS), add, params["shared"])
-    met = params["met"].at[data.arrived["user"]].set(True).at[0].set(False)
-    return {"shared": shared, "met": met}
+    shared, had = jax.lax.fori_loop(0, blocks(events, USERS), add, (params["shared"], params["had"]))
+    return {"shared": shared, "had": had}

@@ -24,9 +24,8 @@ def ease(*, penalty: Positive = 500.0, limit: Count = 100_000_000) -> Baseline:
     and inverts it anew, by Cholesky's factors: after any number of updates B is that of all events at once, up to
     rounding. Own items are scored like others; data.exclude_seen leaves them out.
 
-    Deviations: of a user's items before an update the last data.history events count, and as many make x; of events of
-    one time that a cut divides the earlier ones do not count beside the later ones. Memory: two matrices [V, V]
-    float32, and some more for a moment; refused where V² is above `limit`. Cost of an update: O(V³ + V² · users).
+    Deviation: the last data.history events make x. Memory: two matrices [V, V] float32, some more for a moment, and X
+    with a bit a cell; refused where V² is above `limit`. Cost of an update: O(V³ + V² · users).
     """
 
     def build(inputs: Mapping[str, Input], sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:

@@ -24,9 +24,8 @@ def item_knn(*, neighbours: Count = 100, shrink: NotNegative = 10.0, limit: Coun
     stream. No further normalisation. Counts are exact and grow with each update: the result is that of all events at
     once.
 
-    Deviations: of a user's items before an update the last data.history events count, and as many are scored by; of
-    events of one time that a cut divides the earlier ones do not count beside the later ones. Memory: one matrix [V, V]
-    float32 of counts, another one for a moment, and V · K neighbours; refused where V² is above `limit`.
+    Deviation: it is scored by the last data.history events. Memory: one matrix [V, V] float32 of counts, another one
+    for a moment, V · K neighbours, and a bit for each user and item; refused where V² is above `limit`.
     """
 
     def build(inputs: Mapping[str, Input], sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:

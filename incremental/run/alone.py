@@ -51,7 +51,7 @@ def checksums(params: Params) -> PyTree:
     """[rows] uint32 of each leaf: Σ bits · (odd numbers), modulo 2^32, so that one changed number changes its row's."""
 
     def of(leaf: Array) -> Array:
-        kind = jnp.uint16 if leaf.dtype.itemsize == 2 else jnp.uint32
+        kind = jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
         bits = leaf.astype(kind) if leaf.dtype == bool else jax.lax.bitcast_convert_type(leaf, kind)
         bits = bits.astype(jnp.uint32).reshape(leaf.shape[0] if leaf.ndim else 1, -1)
         odd = jnp.uint32(2654435761) * (2 * jnp.arange(bits.shape[1], dtype=jnp.uint32) + 1)

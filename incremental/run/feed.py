@@ -228,6 +228,9 @@ class Feed:
         """
         stream, inputs, sizes = self.stream, program.inputs, program.sizes
         known = read_by(inputs, known)
+        listed = self.known(sizes) if trained_until < 0 else None  # else the catalogue has them already
+        if listed is not None:
+            known.pop(stream.task.labels, None)
         rows = stream.test_examples(
             t, heldout=heldout, trained_until=trained_until, known=known, inputs=inputs, sample=self.sample
         )
@@ -236,9 +239,8 @@ class Feed:
         data = self.known_ids(data, program)
         new = self.listed and not heldout
         if new:
-            listed: Any = np.isin(np.arange(sizes.slots), np.unique(stream.label[slice(*stream.bounds(t))]))
-            data = data._replace(listed=listed)
-        data, seen = place((data, seen))
+            listed = np.isin(np.arange(sizes.slots), np.unique(stream.label[slice(*stream.bounds(t))]))
+        data, seen = place((data._replace(listed=listed), seen))
         return rows, data._replace(side=self.side(t if new else trained_until, program, place, trained_until)), seen
 
     def known_ids(self, data: Data, program: Program) -> Data:

@@ -49,7 +49,8 @@ def spmf(
     From ASMG's adaptation (danni9594/ASMG at 75ea1e0), with `share` ½. It goes through new and drawn rows in the order
     of time, here they are shuffled; it fills the reservoir after the period, here it is filled in the first epoch, and
     a drawn member whose place a new row takes does not come any more. Its reservoir of negatives is left out, as the
-    head draws these. State: the reservoir, [capacity] rows and bools. An increment scores it once.
+    head draws these. Where an update starts afresh its random weights make the ranks. State: the reservoir, [capacity]
+    rows and bools. An increment scores it once.
     """
     if by not in get_args(By):
         raise UserError(f"strategies.spmf: by={by!r}: expected one of {', '.join(get_args(By))}")

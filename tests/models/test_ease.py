@@ -1,18 +1,17 @@
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from incremental.core.spec import Sizes, next_item
 from incremental.errors import UserError
 from incremental.models.ease import ease
+from incremental.run.capacity import grow
 from tests.models.sessions import Event, Made, drawn, had, updates
 
 SIZES = Sizes(item=12, user=40)
 PENALTY = 2.0
-LENGTH = 16  # L
+LENGTH = 4  # L
 
 
 def fitted(increments: list[list[Event]]) -> Any:
@@ -37,10 +36,8 @@ def test_two_items_by_hand(made: Made) -> None:
 
 
 def test_updates_give_the_model_of_all_events_at_once(made: Made) -> None:
-    """Users come back, with items that they had and new ones; one comes once, with more events than a history holds."""
+    """Users come back with items that they had and new ones, most of them with more events than a history holds."""
     increments = drawn(np.random.default_rng(0), users=30, items=12, events=90)
-    increments[1] += [(30, 1 + n % 9) for n in range(LENGTH + 10)]
-    assert np.bincount([user for part in increments[:2] for user, _ in part])[:30].max() <= LENGTH
     state = made.trained(increments)
     weights = fitted(increments)
     np.testing.assert_allclose(state.learner.params["weights"][1:, 1:], weights[1:, 1:], atol=2e-6)
@@ -48,14 +45,27 @@ def test_updates_give_the_model_of_all_events_at_once(made: Made) -> None:
     np.testing.assert_allclose(scores[0, 1:], (weights[3] + weights[7])[1:], atol=4e-6)
 
 
-def test_new_events_of_a_users_first_time_are_new_though_they_are_no_examples(made: Made) -> None:
-    """A cut divides the user's first day: items 1 | 2, 3, of which 1 and 2 are of one time, so that 2 has no past."""
-    increments = [[(1, 1), (2, 1), (2, 3)], [(1, 2), (1, 3)]]
-    before, data = updates(increments, length=LENGTH, room=128)
-    rows = jax.tree.map(lambda leaf: np.roll(leaf, -1, 0), data.rows)
-    state = made.update(made.init(jax.random.key(0)), before)
-    state = made.update(state, data._replace(rows=rows, size=jnp.int32(1)))
+def test_a_history_that_ends_early_leaves_all_pairs_counted(made: Made) -> None:
+    """Without those of items that are in no history any more XᵀX has an eigenvalue below -2 here, and B is NaN."""
+    parts = [range(1, 4), range(4, 7), range(7, 10), range(10, 12)]
+    increments = [[(user, item) for item in part for user in range(1, 20)] for part in parts]
+    state = made.trained(increments)
     np.testing.assert_allclose(state.learner.params["weights"][1:, 1:], fitted(increments)[1:, 1:], atol=2e-6)
+
+
+def test_grown_tables_have_the_rows_of_before() -> None:
+    """From 12 to 20 items, of which neither is a multiple of 8, the bits of a byte."""
+    first, second = drawn(np.random.default_rng(1), users=30, items=12, events=90, increments=2)
+    second += [(user, 19) for user in range(25, 45)]
+    small, large = (
+        Made(ease(penalty=PENALTY), SIZES, length=LENGTH, room=128),
+        Made(ease(penalty=PENALTY), Sizes(item=20, user=50), length=LENGTH, room=128),
+    )
+    state = grow(small.trained([first]), large.program)
+    _, data = updates([first, second], length=LENGTH, room=128)
+    whole = large.trained([first, second]).learner.params
+    for name, leaf in large.update(state, data).learner.params.items():
+        np.testing.assert_array_equal(leaf, whole[name])
 
 
 def test_a_catalogue_too_large_is_refused(documented: Any) -> None:

@@ -25,7 +25,7 @@ def likeness(increments: list[list[Event]]) -> Any:
 
 @pytest.fixture(scope="module")
 def made() -> Made:
-    return Made(item_knn(neighbours=NEIGHBOURS, shrink=SHRINK), SIZES, length=40, room=128)
+    return Made(item_knn(neighbours=NEIGHBOURS, shrink=SHRINK), SIZES, length=4, room=128)
 
 
 def test_three_users_by_hand(made: Made) -> None:

@@ -46,6 +46,17 @@ def popularity_run(listed: bool = False) -> Result:
 # -- what is evaluated ----------------------------------------------------------------------------------------------
 
 
+def test_items_that_are_known_from_the_start_are_candidates_before_any_training() -> None:
+    """Popularity scores the four items alike then, so that each has the rank 1.5; the last one comes in increment 1."""
+    pairs = [(user, item) for item in "xyz" for user in "abcd"]
+    stream = lab.written([pairs, [*pairs, ("a", "w")]], heldout=0.2, unseen_items="known")
+    made = popularity()
+    build = functools.cache(lambda sizes: made.program(next_item(8), sizes, (3,)))
+    result = lab.run(build, stream, metrics=("mrr@3",), matrix=True)
+    before = [record.value for record in result.records if record.trained_until == -1]
+    np.testing.assert_allclose(before, [1 / 2.5] * 2, rtol=1e-6)
+
+
 def test_prequential_and_matrix_entries_are_all_there() -> None:
     stream, result = lab.stream(), popularity_run()
     places = {record[:3] for record in result.records}
