@@ -139,7 +139,7 @@ def test_a_nan_stops_the_run_and_names_increment_step_and_strategy(
     [
         ("seed=x", "seed='x': expected a whole number"),
         ("debug=inf", "debug=inf: expected null or nan"),
-        ("training.batch_size=5000", r"training.batch_size=5000 is larger than increment \d"),
+        ("training.batch_size=5000", r"training.batch_size=5000 is larger than the base part \(\d+ training events\)"),
         ("evaluation.metrics=[ndcg@900]", "K=900 is larger than the catalogue"),
         ("evaluation.metrics=[precision@3]", "expected one of recall@K"),
         ("training.epochs=0", "training.epochs=0: expected a whole number >= 1"),

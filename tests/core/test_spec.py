@@ -63,7 +63,8 @@ def test_a_kind_that_there_is_not_has_no_capacity() -> None:
 def test_specs_are_keys_and_differ_in_what_they_say() -> None:
     whole = np.dtype(np.int32)
     spec = next_item(3)
-    assert spec.inputs == {"user": Input((), whole, "user"), "history": Input((3,), whole, "item")}
+    items = Input((3,), whole, "item")
+    assert spec.inputs == {"user": Input((), whole, "user"), "history": items, "following": items}
     assert (spec.labels, spec.kinds, spec.side) == ("item", ("item", "user"), {})
     assert spec == next_item(3)
     assert hash(spec) == hash(next_item(3))
