@@ -11,7 +11,7 @@ from incremental.core.embedding import Rows, uniform_rows
 from incremental.core.problem import Model
 from incremental.core.spec import Sizes
 from incremental.core.strategy import named_key
-from incremental.domains import Count, NotNegative, ShareBelow1, checked
+from incremental.domains import Count, NotNegative, Share, ShareBelow1, checked
 from incremental.errors import UserError
 
 
@@ -50,7 +50,7 @@ class BERT4Rec(nn.Module):
     heads: int
     dropout: float
     masked: float
-    cloze: bool
+    cloze: float
     limit: float
 
     def setup(self) -> None:
@@ -63,18 +63,17 @@ class BERT4Rec(nn.Module):
         self.top = nn.Dense(self.width)
 
     def __call__(self, inputs: dict[str, Array], key: Array | None) -> Array:
-        """{"history": [B, L] int32, left-padded with 0, "following": [B, L] int32, right-padded, with `cloze`} ->
-        [B, D]."""
+        """{"history": [B, L] int32, left-padded with 0, "following": [B, L] int32, right-padded} -> [B, D]."""
         history = inputs["history"]
         rows, n = history.shape[0], history.shape[1] + 1  # a history may come with less padding than L
         items, place = jnp.pad(history, ((0, 0), (0, 1))), jnp.full(rows, n - 1)  # the mask's place holds 0
-        if self.cloze:
-            behind = jnp.minimum((inputs["following"] > 0).sum(1), n - 1)
-            if key is not None:
-                behind = jnp.minimum(behind, jax.random.randint(named_key(key, "window"), (rows,), 0, n))
-            whole = jnp.concatenate([items, inputs["following"]], 1)
-            items = jnp.take_along_axis(whole, behind[:, None] + jnp.arange(n), 1)
-            place = place - behind
+        behind = jnp.where(self.cloze > 0, jnp.minimum((inputs["following"] > 0).sum(1), n - 1), 0)
+        if key is not None:
+            behind = jnp.minimum(behind, jax.random.randint(named_key(key, "window"), (rows,), 0, n))
+            behind = jnp.where(jax.random.uniform(named_key(key, "sides"), (rows,)) < self.cloze, behind, 0)
+        whole = jnp.concatenate([items, inputs["following"]], 1)
+        items = jnp.take_along_axis(whole, behind[:, None] + jnp.arange(n), 1)
+        place = place - behind
         asked = jnp.arange(n) == place[:, None]
         hidden, real = asked, asked | (items > 0)
         if key is not None:
@@ -104,7 +103,7 @@ def bert4rec(
     heads: Count = 2,
     dropout: ShareBelow1 = 0.2,
     masked: ShareBelow1 = 0.2,
-    cloze: bool = True,
+    cloze: Share = 1.0,
     limit: NotNegative = 0.02,
 ) -> Model:
     """`width` D, a multiple of `heads`; `masked` the share of the other items that training hides; `limit` of the
@@ -114,14 +113,14 @@ def bert4rec(
     x <- LN(x + W₂ GELU(W₁ x)), W₁ four times as wide; all real positions look at each other. The scores are
     E · GELU(W h + b) + bias, h the mask's vector, E the item table.
 
-    `cloze`: training predicts an item from both sides. Each training event is hidden once an epoch, between what came
-    before it and what its user does next in the same update ("following"); each other item of the sequence is hidden
-    with probability `masked`, anew in each step. Of n following items min(n, u) are read, u uniform in 0..L, so that
-    a long sequence is seen in windows which end anywhere. The paper hides a share ρ of a sequence, and predicts every
-    hidden item in one pass: an item is then predicted with probability ρ an epoch, here always, and one example has one
-    label, as strategies and memories need it. No validation event, and none that another update trains on, is ever
-    predicted; a user's first event is not, for it has no history. A test has nothing behind the mask. Without `cloze`
-    nothing behind the label is read.
+    Training predicts an item from both sides, in the share `cloze` of its examples: each training event is hidden once
+    an epoch, between what came before it and what its user does next in the same update ("following"); each other item
+    of the sequence is hidden with probability `masked`, anew in each step. Of n following items min(n, u) are read, u
+    uniform in 0..L, so that a long sequence is seen in windows which end anywhere. The other examples read what came
+    before alone, as a test does. The paper hides a share ρ of a sequence, and predicts every hidden item in one pass:
+    an item is then predicted with probability ρ an epoch, here always, and one example has one label, as strategies and
+    memories need it. No validation event, and none that another update trains on, is ever predicted; a user's first
+    event is not, for it has no history.
 
     Deviations: the paper's weights all start in ±0.02; here dense layers have Linen's start. The paper trains each
     sequence once more with its last item hidden alone. Attention in both directions cannot share a run among prefixes
@@ -133,7 +132,7 @@ def bert4rec(
         lambda sizes, inputs: BERT4Rec(
             sizes, inputs["history"].shape[0], width, blocks, heads, dropout, masked, cloze, limit
         ),
-        ("history", "following") if cloze else ("history",),
+        ("history", "following"),
         {"item/embedding": "item", "item_bias": "item"},
         labels="item",
         looked_up=("position",),

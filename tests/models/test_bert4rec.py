@@ -2,6 +2,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -117,9 +118,26 @@ def test_training_ends_a_window_anywhere_behind_the_mask(computed: Any) -> None:
             assert abs(met.mean() - share) < 4 * np.sqrt(share * (1 - share) / 4000)
 
 
-@pytest.mark.parametrize("cloze", [True, False])
-def test_without_cloze_nothing_behind_the_label_is_read(cloze: bool) -> None:
-    assert ("following" in bert4rec(cloze=cloze).inputs) == cloze
+@pytest.mark.parametrize("cloze", [0.0, 0.25])
+def test_a_share_of_the_examples_reads_what_is_behind(cloze: float) -> None:
+    model = bert4rec(width=D, heads=HEADS, blocks=1, dropout=0.0, masked=0.0, cloze=cloze)
+    own = problem(model, full_softmax(), next_item(L), SIZES)
+
+    @jax.jit
+    def differ(key: Any) -> Any:
+        params = own.init(key)
+        rows = {"history": jnp.tile(HISTORIES[1], (4000, 1)), "following": jnp.tile(FOLLOWING[1], (4000, 1))}
+        hidden = [
+            own.apply(params, {**rows, "following": times * rows["following"]}, key=given).hidden
+            for given in (key, None)
+            for times in (0, 1)
+        ]
+        return [(jnp.abs(one - other) > 1e-6).any(1).mean() for one, other in (hidden[:2], hidden[2:])]
+
+    drawn, told = differ(jax.random.key(0))
+    share = cloze * L / (L + 1)  # one window of L + 1 ends with the mask
+    assert abs(drawn - share) < 4 * np.sqrt(share * (1 - share) / 4000) + 1e-9
+    assert told == (cloze > 0)
 
 
 def test_an_update_reads_what_follows_and_its_validation_does_not() -> None:
