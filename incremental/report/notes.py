@@ -28,7 +28,12 @@ OVER = {
 NAMED = 5  # rows of one value; of more their number is told
 
 NONE = Estimate(None, None, 0)
-AHEAD = {"data.cleaning.duplicates": "last", "data.unseen_items": "known", "data.validate_on": "next"}
+AHEAD = {
+    "data.cleaning.duplicates": "last",
+    "data.cut": "leave_one_out",
+    "data.unseen_items": "known",
+    "data.validate_on": "next",
+}
 """the keys by which a run looks into the future, and the values that do; beside a count above 1 of `CORES`"""
 CORES = ("data.cleaning.k_core", "data.cleaning.minimum_session")
 

@@ -391,7 +391,9 @@ def test_rows_of_other_settings_are_told(write_run: Any, tmp_path: Path) -> None
 
 
 def test_what_looks_into_the_future_is_told(write_run: Any, tmp_path: Path) -> None:
-    write_run("finetune", 0, [0.2], config="data: {unseen_items: known, cleaning: {k_core: 1}}")
-    write_run("ewc", 0, [0.2], config="data: {unseen_items: known, cleaning: {k_core: 5, duplicates: first}}")
+    data = "unseen_items: known, cut: {_target_: incremental.data.cutting.leave_one_out}"
+    write_run("finetune", 0, [0.2], config=f"data: {{{data}, cleaning: {{k_core: 1}}}}")
+    write_run("ewc", 0, [0.2], config=f"data: {{{data}, cleaning: {{k_core: 5, duplicates: first}}}}")
     said = table(read_runs([tmp_path / "runs"]).finished).notes
-    assert "The runs look into the future: data.unseen_items=known, data.cleaning.k_core=5 (ewc)." in said
+    cut = "data.cut=leave_one_out"
+    assert f"The runs look into the future: data.unseen_items=known, {cut}, data.cleaning.k_core=5 (ewc)." in said
