@@ -126,7 +126,9 @@ def traced(error: TypeError) -> str:
     if errors is None or not isinstance(error, tuple(getattr(errors, kind) for kind in kinds)):
         return ""
     folders = [
-        Path(sys.modules[name].__file__ or "").parent for name in ("jax", "flax", "optax") if name in sys.modules
+        Path(sys.modules[name].__file__ or "").parent
+        for name in ("jax", "flax", "optax", "numpy")
+        if name in sys.modules
     ]
     frames = traceback.extract_tb(error.__traceback__)
     last = next(each for each in reversed(frames) if not {*folders} & {*Path(each.filename).parents})

@@ -136,6 +136,16 @@ def simulated() -> Table:
     return simulate(users=40, items=120, events=600, days=16, topics=4, groups=2)
 
 
+def disjoint(per_part: int = 200, parts: int = 3) -> Stream:
+    """Each part has users and items of its own."""
+    rng = np.random.default_rng(0)
+
+    def part(t: int) -> list[tuple[str, str]]:
+        return [(f"{t}-{rng.integers(6)}", f"{t}-{rng.integers(12)}") for _ in range(per_part)]
+
+    return written([part(t) for t in range(parts)], heldout=0.2)
+
+
 def bounds_of(table: Table, parts: int = 4) -> list[int]:
     """Times that cut the table into parts of about equal counts: the first of each part but the first."""
     times = table.frame["time"].sort()
@@ -279,6 +289,12 @@ def events(
 def run(build: Build, stream: Stream, policy: Update = FINETUNE, **arguments: Any) -> Result:
     """The result of `events`."""
     return loop.finished(events(build, stream, policy, **arguments))
+
+
+def value(result: Result, trained_until: int, on: int, metric: str) -> float:
+    """One number of a run; it is there once."""
+    (found,) = [r for r in result.records if r[:3] == (trained_until, on, metric)]
+    return found.value
 
 
 @functools.cache

@@ -124,7 +124,14 @@ def test_other_refusals_are_told_too(documented: Documented) -> None:
 
 @pytest.mark.parametrize(
     ("line", "told"),
-    [("if x > 0: pass", True), ("float(x)", True), ("np.asarray(x)", True), ("range(x)", True), ("x + 'a'", False)],
+    [
+        ("if x > 0: pass", True),
+        ("float(x)", True),
+        ("np.asarray(x)", True),
+        ("range(x)", True),
+        ("np.linalg.norm(x)", True),
+        ("x + 'a'", False),
+    ],
 )
 def test_a_traced_value_in_python_is_told_by_its_line(
     tmp_path: Path, documented: Documented, line: str, told: bool

@@ -76,7 +76,7 @@ def graphsail(
         old = sides.outputs(problem, learner.params, len(history.users.degree))
         zeros = Sides(*(jnp.zeros_like(side.degree) for side in history))
         members = jax.tree.map(lambda side: side.astype(jnp.int32), zeros)
-        places = Sides(*(graph.filled(side.latest) for side in history))
+        places = Sides(*(side.latest.reshape(-1) for side in history))
         nothing = jax.tree.map(jnp.zeros_like, old)
         return Remembered(state, history, jnp.int32(-1), places, nothing, zeros, zeros, members)
 

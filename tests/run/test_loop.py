@@ -1,6 +1,5 @@
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,7 +11,6 @@ from incremental.core.program import Program
 from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Learner
-from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.metrics.ranking import per_event
 from incremental.models.popularity import popularity
@@ -20,20 +18,13 @@ from incremental.run import loop
 from incremental.run.alone import Bound
 from incremental.run.executor import Executor
 from incremental.run.feed import Capacities, Feed
-from incremental.run.policy import Plan, Update
+from incremental.run.policy import Plan
 from incremental.run.progress import EpochDone, Evaluated, Event, Finished, Paused, Result, Trained
 from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs", "one_shape")
 PLAIN = lab.Spec()
-FULL = lab.Spec(epochs=40, patience=0)  # trains to the end
 METRICS = ("recall@1", "ndcg@5", "mrr@10")
-
-
-def value(result: Result, trained_until: int, on: int, metric: str) -> float:
-    """One number of a run; it is there once."""
-    (found,) = [r for r in result.records if r[:3] == (trained_until, on, metric)]
-    return found.value
 
 
 @functools.cache
@@ -102,7 +93,7 @@ def test_the_numbers_of_popularity_against_a_reference(listed: bool) -> None:
         assert np.isfinite(np.array(ranks)[cold_item]).all() == listed
         for metric in METRICS:
             values = per_event(metric)(np.array(ranks))
-            assert value(result, t - 1, t, metric) == pytest.approx(values.mean(), abs=1e-6)
+            assert lab.value(result, t - 1, t, metric) == pytest.approx(values.mean(), abs=1e-6)
             groups = {"cold_users": cold_user, "cold_items": cold_item, "rare_items": rare_item}
             for name, group in groups.items():
                 (record,) = [r for r in result.records if r[:3] == (t - 1, t, f"{metric}/{name}")]
@@ -113,31 +104,21 @@ def test_the_numbers_of_popularity_against_a_reference(listed: bool) -> None:
                     assert np.isnan(record.value)
         for k in (1, 5, 10):
             shown = np.bincount(np.concatenate([row[:k] for row in top]), minlength=200)[candidates]
-            coverage = value(result, t - 1, t, f"coverage@{k}")
+            coverage = lab.value(result, t - 1, t, f"coverage@{k}")
             assert coverage == pytest.approx((shown > 0).mean())
             own = events[candidates]  # the share of the others with fewer events, ties counted as half
             lower, equal = (own[:, None] > own).sum(1), (own[:, None] == own).sum(1) - 1
             place = (lower + equal / 2) / (len(own) - 1)
-            assert value(result, t - 1, t, f"popularity@{k}") == pytest.approx((shown * place).sum() / shown.sum())
-
-
-def disjoint(per_part: int = 200, parts: int = 3) -> Stream:
-    """Each part has users and items of its own."""
-    rng = np.random.default_rng(0)
-
-    def part(t: int) -> list[tuple[str, str]]:
-        return [(f"{t}-{rng.integers(6)}", f"{t}-{rng.integers(12)}") for _ in range(per_part)]
-
-    return lab.written([part(t) for t in range(parts)], heldout=0.2)
+            assert lab.value(result, t - 1, t, f"popularity@{k}") == pytest.approx((shown * place).sum() / shown.sum())
 
 
 def test_an_increment_is_tested_before_it_is_trained_on() -> None:
-    result = lab.run(lab.baseline_build("popularity"), disjoint(), metrics=("recall@10",), matrix=True)
+    result = lab.run(lab.baseline_build("popularity"), lab.disjoint(), metrics=("recall@10",), matrix=True)
     for t in (1, 2):
-        assert value(result, t - 1, t, "recall@10") == 0  # none of these items has been trained on
-        assert value(result, t - 1, t, "heldout/recall@10") == 0
-        assert value(result, t, t, "heldout/recall@10") > 0.5
-    assert value(result, 0, 0, "heldout/recall@10") > 0.5
+        assert lab.value(result, t - 1, t, "recall@10") == 0  # none of these items has been trained on
+        assert lab.value(result, t - 1, t, "heldout/recall@10") == 0
+        assert lab.value(result, t, t, "heldout/recall@10") > 0.5
+    assert lab.value(result, 0, 0, "heldout/recall@10") > 0.5
 
 
 class Hasty(loop.Run):
@@ -151,8 +132,8 @@ class Hasty(loop.Run):
 
 def test_training_before_the_test_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "Run", Hasty)
-    result = lab.run(lab.baseline_build("popularity"), disjoint(), metrics=("recall@10",))
-    assert value(result, 0, 1, "recall@10") > 0.5
+    result = lab.run(lab.baseline_build("popularity"), lab.disjoint(), metrics=("recall@10",))
+    assert lab.value(result, 0, 1, "recall@10") > 0.5
 
 
 def test_tests_of_users_and_items_beyond_the_tables() -> None:
@@ -328,50 +309,7 @@ def test_what_is_held_out_is_never_read() -> None:
         lab.assert_same(one.state, two.state)
 
 
-# -- probe streams --------------------------------------------------------------------------------------------------
-
-
-def probe(second: str) -> Stream:
-    """Each of 12 users wants one item again and again; what the second part asks is the probe."""
-    rng = np.random.default_rng(0)
-
-    def part(user: int, item: int) -> list[tuple[str, str]]:
-        pairs = [(f"u{i + user}", f"i{i + item}") for i in range(12) for _ in range(8)]
-        return [pairs[i] for i in rng.permutation(len(pairs))]
-
-    parts = {"same": part(0, 0), "disjoint": part(12, 12), "contradicting": part(0, 12)}
-    return lab.written([part(0, 0), parts[second]], validation=0.0, heldout=0.2)
-
-
-def probed(second: str, policy: Update = lab.FINETUNE) -> tuple[float, float, float, float]:
-    """Recall@1 of the first part after it; of the second before and after it; of the first after the second."""
-    build = lab.build(replace(FULL, cutoffs=(1,)))
-    result = lab.run(build, probe(second), policy, metrics=("recall@1",), matrix=True)
-    places = ((0, 0), (0, 1), (1, 1), (1, 0))
-    a, b, c, d = (value(result, *place, "heldout/recall@1") for place in places)
-    return a, b, c, d
-
-
-def test_a_stationary_stream_has_nothing_new() -> None:
-    assert probed("same") == (1, 1, 1, 1)
-    assert probed("same", lab.POLICIES["retrain"]) == (1, 1, 1, 1)
-
-
-def test_disjoint_supports_have_nothing_to_forget() -> None:
-    first, before, second, still = probed("disjoint")
-    assert (first, before, second) == (1, 0, 1)
-    assert still > 0.5  # item biases and the softmax are shared: some of it goes
-    # Items of different parts share nothing in co-occurrence.
-    build = lab.baseline_build("cooccurrence")
-    result = lab.run(build, disjoint(), metrics=("ndcg@10",), matrix=True)
-    after = [value(result, t, 0, "heldout/ndcg@10") for t in range(3)]
-    assert after[0] > 0.2
-    assert after == pytest.approx([after[0]] * 3, abs=0.02)  # empty histories fall back on popularity, which moves
-
-
-def test_contradicting_labels_replace_the_old() -> None:
-    assert probed("contradicting") == (1, 0, 1, 0)
-    assert probed("contradicting", lab.POLICIES["static"]) == (1, 0, 0, 1)
+# -- what must not be lost -------------------------------------------------------------------------------------------
 
 
 def fragile(sizes: Sizes) -> Program:
