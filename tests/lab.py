@@ -329,6 +329,19 @@ def update_data(stream: Stream, program: Program, t: int, **arguments: Any) -> t
     return data, validation
 
 
+@functools.cache
+def data_at(t: int) -> tuple[Data, Data]:
+    """What plain training on increment t of `stream` gets; on the host, where a slice is no program."""
+    data: tuple[Data, Data] = on_host(update_data(stream(), build(Spec())(SIZES), t))
+    return data
+
+
+def cut(data: Data, size: int) -> Data:
+    """The first rows only."""
+    valid: Any = np.arange(len(data.rows.valid)) < size
+    return data._replace(size=jnp.int32(size), rows=data.rows._replace(valid=valid))
+
+
 def user_alone(stream: Stream) -> dict[str, Input]:
     """The inputs of a model that reads the user."""
     return {"user": stream.spec.inputs["user"]}

@@ -65,16 +65,14 @@ read = compilation_cache.get_executable_and_time
 made: dict[str, Any] = {}
 
 
-def found(cache_key: str, compile_options: Any, backend: Any, executable_devices: Any) -> tuple[Any, int | None]:
+def found(cache_key: str, *how: Any) -> tuple[Any, int | None]:
     """The program and the seconds that it took, of this process or the folder."""
-    if cache_key in made:
-        return made[cache_key], 0
-    return read(cache_key, compile_options, backend, executable_devices)
+    return (made[cache_key], 0) if cache_key in made else read(cache_key, *how)
 
 
-def keep(cache_key: str, module_name: str, executable: Any, backend: Any, compile_time: int) -> None:
+def keep(cache_key: str, module_name: str, executable: Any, *_how: Any) -> None:
     """In memory."""
-    del module_name, backend, compile_time
+    del module_name
     made[cache_key] = executable
 
 
@@ -96,8 +94,8 @@ def install(*, write: bool = True) -> None:
     mlir.make_ir_context = Contexts()
     compilation_cache._cache, compilation_cache._cache_initialized = Programs(folder()), True
     if not write:
-        compilation_cache.get_executable_and_time = found
-        compilation_cache.put_executable_and_time = keep
+        cache: Any = compilation_cache
+        cache.get_executable_and_time, cache.put_executable_and_time = found, keep
 
 
 def command(module: str) -> list[str]:

@@ -1,6 +1,5 @@
 """Laws of the core and the baselines on one tiny problem; those of every strategy are `incremental.testing`."""
 
-import functools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -39,17 +38,11 @@ def program_of(name: str) -> Program:
     return build(SIZES)
 
 
-@functools.cache
-def data_at(t: int) -> tuple[Data, Data]:
-    """Training and validation data of increment t; one program serves all increments."""
-    return lab.update_data(lab.stream(), lab.build(lab.Spec())(SIZES), t)
-
-
 def after(f: alone.Functions, increments: int, seed: int = 0) -> State:
     """The state after some updates."""
     state = f.init(jax.random.key(seed))
     for t in range(increments):
-        state, _ = lab.train(f, state, *data_at(t))
+        state, _ = lab.train(f, state, *lab.data_at(t))
     return state
 
 
@@ -133,7 +126,7 @@ def test_saved_restored_continued_is_uninterrupted(name: str) -> None:
 @strategies
 def test_padding_rows_change_nothing(strategy: str) -> None:
     f = lab.functions(program_of(strategy))
-    data, validation = data_at(1)
+    data, validation = lab.data_at(1)
 
     def spoilt(data: Data) -> Data:
         rows = data.rows
@@ -163,7 +156,7 @@ def test_a_larger_capacity_changes_nothing() -> None:
     def doubled(data: Data) -> Data:
         return jax.tree.map(longer, data)
 
-    (data, validation), state = data_at(1), after(f, 1)
+    (data, validation), state = lab.data_at(1), after(f, 1)
     one, metrics = lab.train(f, state, data, validation)
     two, doubled_metrics = lab.train(f, after(f, 1), doubled(data), doubled(validation))
     lab.assert_close(two, one)
@@ -176,7 +169,7 @@ def test_a_larger_capacity_changes_nothing() -> None:
 def test_no_strategy_is_plain_training_exactly() -> None:
     plain = lab.functions(program_of("plain"))
     nothing = lab.make(lab.problem_of(lab.Spec(), SIZES), {"nothing": Strategy()}, SIZES, lab.Spec())
-    data, _ = data_at(0)
+    data, _ = lab.data_at(0)
     state = plain.begin(plain.init(jax.random.key(0)), data)
     own = {"nothing": ()}
     other = state._replace(strategy=own)
@@ -197,7 +190,7 @@ def test_a_strategy_leaves_the_draws_of_another_alone() -> None:
 
     # What is drawn for a batch, too.
     problem = lab.problem_of(lab.Spec(), SIZES)
-    batch = jax.tree.map(lambda leaf: np.asarray(leaf)[:32], data_at(1)[0].rows)
+    batch = jax.tree.map(lambda leaf: np.asarray(leaf)[:32], lab.data_at(1)[0].rows)
     labels = []
     for names in ("replay", "replay+ewc", "ewc+replay"):
         parts = lab.strategies(lab.Spec(names), problem)
@@ -210,7 +203,7 @@ def test_a_strategy_leaves_the_draws_of_another_alone() -> None:
 def test_unlimited_replay_is_uniform_over_all_the_past() -> None:
     problem = lab.problem_of(lab.Spec(), SIZES)
     memory = jax.jit(lambda: buffer.empty(problem.example, 512))()
-    rows = [data_at(t)[0].rows for t in range(3)]
+    rows = [lab.data_at(t)[0].rows for t in range(3)]
     insert = jax.jit(reservoir.insert)
     for t, part in enumerate(rows):
         memory = insert(memory, part, jax.random.key(t))

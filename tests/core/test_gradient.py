@@ -12,17 +12,14 @@ from incremental.core import gradient, steps
 from incremental.core.optimizers import sgd
 from incremental.core.problem import Head, problem
 from incremental.core.program import Program
-from incremental.core.ranking import over_events, over_users
 from incremental.core.spec import Sizes, next_item
-from incremental.core.steps import validate
 from incremental.core.strategy import Strategy
-from incremental.core.types import Batch, Data, Learner, Outputs, Params, State, Step
+from incremental.core.types import Batch, Data, Learner, Outputs, Params, Step
 from incremental.errors import UserError
 from incremental.heads.full_softmax import full_softmax
 from incremental.heads.sampled_softmax import sampled_softmax
 from incremental.models.matrix_factorization import matrix_factorization
 from incremental.run import alone, loop
-from incremental.run.stopping import restored
 from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
@@ -30,23 +27,10 @@ SIZES = lab.SIZES
 PLAIN = lab.Spec()
 
 
-@functools.cache
-def data_at(t: int) -> tuple[Data, Data]:
-    """On the host, where a slice is no program."""
-    data: tuple[Data, Data] = lab.on_host(lab.update_data(lab.stream(), lab.build(PLAIN)(SIZES), t))
-    return data
-
-
 def later(given: tuple[Data, Data]) -> tuple[Data, Data]:
     """The base part's rows as those of increment 1, in which strategies act."""
     data, validation = given
     return data._replace(increment=jnp.int32(1)), validation
-
-
-def cut(data: Data, size: int) -> Data:
-    """The first rows only."""
-    valid: Any = np.arange(len(data.rows.valid)) < size
-    return data._replace(size=jnp.int32(size), rows=data.rows._replace(valid=valid))
 
 
 @jax.jit
@@ -80,7 +64,7 @@ def mean_of(size: int) -> Any:
 def test_a_step_is_the_mean_gradient_over_the_batch(size: int) -> None:
     """SGD at rate 1 on one batch, whole or part: parameters move by the gradient of the mean loss."""
     f = lab.functions(lab.build(lab.Spec(optimizer="sgd"))(SIZES))
-    data = cut(data_at(0)[0], size)
+    data = lab.cut(lab.data_at(0)[0], size)
     state = f.begin(f.init(jax.random.key(0)), data)
     before, seen = lab.on_host((state.learner.params, state.learner.catalogue.seen))
     loss, grads = reference(before, data, seen, mean_of(size))
@@ -93,7 +77,7 @@ def test_a_step_is_the_mean_gradient_over_the_batch(size: int) -> None:
 def test_replayed_rows_add_to_the_loss_of_the_new_ones() -> None:
     """Σ_new w ℓ / Σ_new w + Σ_replayed w ℓ / B, whether B rows are new or one; an empty memory's rows weigh nothing."""
     f = lab.functions(lab.build(lab.Spec("replay", optimizer="sgd"))(SIZES))
-    data = cut(data_at(0)[0], 32)
+    data = lab.cut(lab.data_at(0)[0], 32)
     state = f.begin(f.init(jax.random.key(0)), data)
     state, info = f.run_epoch(state, data)
     assert int(info.examples) == 32
@@ -107,7 +91,7 @@ def test_replayed_rows_add_to_the_loss_of_the_new_ones() -> None:
 
     for size in (32, 1):
         value, grads = reference(params, data, seen, mean_of(size), (user, label, 16 / 32))
-        after, info = f.run_epoch(lab.put_back(host, state), cut(data, size))
+        after, info = f.run_epoch(lab.put_back(host, state), lab.cut(data, size))
         assert int(info.examples) == size + 16
         assert float(info.terms["data"]) == pytest.approx(value, rel=1e-5)
         lab.assert_close(after.learner.params, jax.tree.map(np.subtract, params, grads), rtol=1e-4, atol=1e-6)
@@ -116,7 +100,7 @@ def test_replayed_rows_add_to_the_loss_of_the_new_ones() -> None:
 def test_a_label_that_is_trained_on_is_a_candidate() -> None:
     """A replayed row whose label the catalogue has forgotten, as after a fresh start on a window."""
     f = lab.functions(lab.build(lab.Spec("replay", optimizer="sgd"))(SIZES))
-    data = cut(data_at(0)[0], 32)
+    data = lab.cut(lab.data_at(0)[0], 32)
     state, _ = f.run_epoch(f.begin(f.init(jax.random.key(0)), data), data)
     # 32 copies of one row, so that whatever is drawn is known.
     host = lab.on_host(state)
@@ -137,7 +121,7 @@ def test_table_rows_of_ids_to_come_do_not_decay() -> None:
     """So that tables with room for the whole stream train as tables that grow."""
     decaying, steps = sgd(learning_rate=0.1, weight_decay=0.5), gradient.training(batch_size=32, patience=0)
     program = gradient.make(lab.problem_of(PLAIN, SIZES), decaying, {}, sizes=SIZES, training=steps)
-    data = cut(data_at(0)[0], 32)
+    data = lab.cut(lab.data_at(0)[0], 32)
     state = jax.jit(lambda key: program.begin(program.init(key), data))(jax.random.key(0))
     after = jax.jit(program.run_epoch)(state, data)[0].learner.params
     before = np.asarray(state.learner.params["item"]["embedding"])
@@ -150,7 +134,7 @@ def test_a_data_loss_below_0_is_refused_unless_the_head_may(negative: bool) -> N
     head = Head(lambda _items, outputs, batch: -jnp.ones(len(batch.labels)) + 0.0 * outputs.hidden.sum(1))
     tiny = problem(lab.MODELS["mf"](), head._replace(negative=negative), next_item(lab.HISTORY), SIZES)
     f = alone.Functions(lab.make(tiny, {}, SIZES, lab.Spec()))
-    data = cut(data_at(0)[0], 40)
+    data = lab.cut(lab.data_at(0)[0], 40)
     _, info = f.run_epoch(f.begin(f.init(jax.random.key(0)), data), data)
     refused = pytest.raises(
         UserError, match=r"the data loss became -1 at increment 0, epoch 1, step 0, .*negative=True"
@@ -162,7 +146,7 @@ def test_a_data_loss_below_0_is_refused_unless_the_head_may(negative: bool) -> N
 
 def test_row_weights_are_normalised_by_the_new_rows() -> None:
     f = lab.functions(lab.build(lab.Spec(optimizer="sgd"))(SIZES))
-    data = cut(data_at(0)[0], 32)
+    data = lab.cut(lab.data_at(0)[0], 32)
     weight: Any = np.where(np.arange(len(data.rows.weight)) % 2 == 0, 3.0, 0.0).astype(np.float32)
     weighted = data._replace(rows=data.rows._replace(weight=weight))
     state = f.begin(f.init(jax.random.key(0)), data)
@@ -252,8 +236,8 @@ def probed() -> alone.Functions:
 
 def test_the_hooks_of_a_step() -> None:
     f = probed()
-    data, validation = data_at(0)
-    data = cut(data, 40)  # two batches, of 32 and 8
+    data, validation = lab.data_at(0)
+    data = lab.cut(data, 40)  # two batches, of 32 and 8
     initial = f.init(jax.random.key(0))
     drawn = lab.on_host(initial.learner.params)
     state = f.begin(initial, data)
@@ -287,10 +271,10 @@ def test_begin_and_end_may_rewrite_the_learner() -> None:
     f = probed()
     state = f.init(jax.random.key(0))
     kept = lab.on_host(state.learner.params["user"])
-    state, _ = lab.train(f, state, *later(data_at(0)))
+    state, _ = lab.train(f, state, *later(lab.data_at(0)))
     lab.assert_same(state.learner.params["user"], jax.tree.map(lambda leaf: 2 * leaf, kept))  # frozen, then doubled
     assert int(state.strategy["rewriting"]) == 1
-    state = f.begin(state, data_at(1)[0])
+    state = f.begin(state, lab.data_at(1)[0])
     assert set(np.asarray(state.learner.params["item_bias"]).tolist()) == {1.0}
 
 
@@ -299,8 +283,8 @@ def test_the_base_part_is_plain_training_bit_for_bit() -> None:
     plain = lab.functions(lab.build(lab.Spec(optimizer="sgd", epochs=3, patience=0))(SIZES))
     states = []
     for f in (plain, probed()):
-        state, epochs = lab.train(f, f.init(jax.random.key(0)), *data_at(0))
-        states.append((state.learner, f.rank(state, data_at(1)[1], None).rank, [each.loss for each in epochs]))
+        state, epochs = lab.train(f, f.init(jax.random.key(0)), *lab.data_at(0))
+        states.append((state.learner, f.rank(state, lab.data_at(1)[1], None).rank, [each.loss for each in epochs]))
         assert int(state.strategy.get("notes", {"prepared": 0})["prepared"]) == 0
     lab.assert_same(*states)
     assert probed().program.following == ("notes",)
@@ -312,7 +296,7 @@ def test_the_base_part_is_plain_training_bit_for_bit() -> None:
 def test_each_event_is_offered_once_in_a_run() -> None:
     """Increment 1 trains on the base part's rows again, as a window does."""
     f = lab.functions(lab.build(lab.Spec("replay"))(SIZES))
-    (base, checked), (new, _) = data_at(0), data_at(2)
+    (base, checked), (new, _) = lab.data_at(0), lab.data_at(2)
     state, _ = lab.train(f, f.init(jax.random.key(0)), base, checked)
     state, _ = lab.train(f, state, base._replace(increment=jnp.int32(1)), checked)
     assert int(state.strategy["replay"].inserted) == int(base.size)
@@ -322,7 +306,7 @@ def test_each_event_is_offered_once_in_a_run() -> None:
 
 def test_evaluation_sees_the_view() -> None:
     f = probed()
-    state, _ = lab.train(f, f.init(jax.random.key(0)), *later(data_at(0)))
+    state, _ = lab.train(f, f.init(jax.random.key(0)), *later(lab.data_at(0)))
     scores = np.asarray(jax.jit(f.program.scores)(state, {"user": np.array([1, 2, 3])}))
     assert (scores[0] == scores[1]).all()  # users of zeros: all alike
     seen = np.asarray(state.learner.catalogue.seen)
@@ -336,134 +320,6 @@ def test_the_name_of_the_head_is_taken() -> None:
         gradient.make(tiny, optax.sgd(0.1), {"head": Strategy()}, sizes=SIZES)
     with pytest.raises(UserError, match=r"strategies\.mine: expected a Strategy, got int"):
         gradient.make(tiny, optax.sgd(0.1), {"mine": 3}, sizes=SIZES)  # type: ignore[dict-item]
-
-
-# -- early stopping -------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def counted(patience: int) -> alone.Functions:
-    """A program whose strategy counts its steps."""
-    tiny = lab.problem_of(PLAIN, SIZES)
-    counter = Strategy(init=lambda _: jnp.int32(0), record=lambda state, _step, _key: state + 1)
-    return lab.functions(lab.make(tiny, {"counter": counter}, SIZES, lab.Spec(epochs=8, patience=patience)))
-
-
-def test_patience_counts_after_the_least_number_of_epochs() -> None:
-    """From random weights: the base part, and an update afresh; not where training goes on."""
-    steps = gradient.training(batch_size=32, epochs=8, patience=2, least_epochs=4)
-    nothing = optax.set_to_zero()  # no epoch is better than the first
-    f = alone.Functions(gradient.make(lab.problem_of(PLAIN, SIZES), nothing, {}, sizes=SIZES, training=steps))
-    (data, validation), (new, checked) = data_at(0), data_at(1)
-    state, epochs = lab.train(f, f.init(jax.random.key(0)), data, validation)
-    assert len(epochs) == 6
-    state, epochs = lab.train(f, state, new, checked)
-    assert len(epochs) == 3
-    assert len(lab.train(f, f.restart(state, new), new, checked)[1]) == 6
-
-
-def test_a_validation_every_second_epoch_and_at_the_last() -> None:
-    """Values .1 .9 .2 .3 .9 at the epochs 1, 2, …: those of 2, 4 and 5 count, and of equal ones the first is kept."""
-    state, (_, checked) = lab.functions(lab.build(PLAIN)(SIZES)).init(jax.random.key(0)), data_at(1)
-    noted = jax.jit(functools.partial(validate, metric=over_events, patience=2, epochs=5))
-    validated = []
-    for epoch, value in enumerate([0.1, 0.9, 0.2, 0.3, 0.9], 1):
-        state = state._replace(fit=state.fit._replace(epoch=jnp.int32(epoch)))
-        due = epoch % 2 == 0 or epoch == 5
-        given = np.full(len(checked.rows.labels), value, np.float32)
-        state = noted(state, checked, given, due)
-        validated.append((bool(state.fit.better), int(state.fit.bad), bool(np.isfinite(state.fit.last))))
-    assert validated == [(False, 0, False), (True, 0, True), (False, 0, False), (False, 1, True), (False, 2, True)]
-    assert float(state.fit.value) == pytest.approx(0.9)
-    assert not bool(state.fit.active)
-
-
-def test_a_validation_value_is_a_mean_over_events_or_over_users() -> None:
-    data = data_at(1)[1]
-    owner: Any = np.where(np.arange(len(data.rows.labels)) % 3 == 0, 7, 3)  # of five events two and three
-    data = data._replace(rows=data.rows._replace(owner=owner), size=jnp.int32(5))
-    values = np.arange(len(owner), dtype=np.float32)
-    both = jax.jit(lambda values, data: (over_events(values, data), over_users(values, data)))
-    events, users = both(values, data)
-    assert float(events) == 2.0
-    assert float(users) == pytest.approx(((0 + 3) / 2 + (1 + 2 + 4) / 3) / 2)
-    events, users = both(values, data._replace(size=jnp.int32(0)))
-    assert float(events) == float(users) == 0.0
-
-
-@pytest.mark.parametrize(("epochs", "patience", "checked"), [(5, 9, [2, 4, 5]), (8, 1, [2, 4])])
-def test_only_epochs_that_are_due_are_validated(epochs: int, patience: int, checked: list[int]) -> None:
-    steps = gradient.training(batch_size=128, epochs=epochs, patience=patience, least_epochs=0, check_every=2)
-    nothing = optax.set_to_zero()  # no epoch is better than the first
-    f = lab.functions(gradient.make(lab.problem_of(PLAIN, SIZES), nothing, {}, sizes=SIZES, training=steps))
-    (data, validation), state, met = data_at(0), f.init(jax.random.key(0)), []
-    state = f.begin(state, data)
-    while bool(state.fit.active):
-        state, _ = f.run_epoch(state, data)
-        state = f.validate(state, validation, None)
-        met += [int(state.fit.epoch)] if np.isfinite(state.fit.last) else []
-    assert met == checked
-
-
-def test_strangers_are_ranked_by_the_items_counts_or_by_the_model() -> None:
-    tiny = lab.problem_of(PLAIN, SIZES)
-    by_counts, by_model = (
-        gradient.make(tiny, optax.set_to_zero(), {}, sizes=SIZES, fallback=fallback) for fallback in (True, False)
-    )
-    state = jax.jit(by_counts.init)(jax.random.key(0))
-    seen, events = np.arange(SIZES["item"]) % 3 == 1, np.arange(SIZES["item"], dtype=np.float32)
-    catalogue = state.learner.catalogue._replace(seen=jnp.asarray(seen), events=jnp.asarray(events))
-    state = state._replace(learner=state.learner._replace(catalogue=catalogue))
-    stranger = {"user": jnp.array([5])}
-
-    @jax.jit
-    def scored(state: State) -> Any:
-        programs = [program.scores(state, stranger)[0] for program in (by_counts, by_model)]
-        return *programs, tiny.apply(state.learner.params, stranger).scores[0]
-
-    counted, modelled, own = scored(state)
-    for found, scores in ((counted, events), (modelled, own)):
-        np.testing.assert_allclose(found, np.where(seen, scores, -np.inf), rtol=1e-6)
-
-
-def epochs_of(f: alone.Functions, data: Data, validation: Data) -> tuple[list[State], list[float], State]:
-    """The state on the host after each epoch, the validation value then, and the state after the update."""
-    state = f.begin(f.init(jax.random.key(0)), data)
-    states, values, best = [], [], f.started(state) if f.program.keeps else None
-    while bool(state.fit.active):
-        state, _ = f.run_epoch(state, data)
-        state = f.validate(state, validation, None)
-        best = None if best is None else f.better(best, state)
-        states.append(lab.on_host(state))
-        ranks = np.asarray(f.rank(state, validation, None).rank)[: int(validation.size)]
-        gains = np.where(ranks < 10, 1 / np.log2(np.minimum(ranks, 10) + 2), 0.0)
-        values.append(float(gains.sum() / max(len(gains), 1)))
-    return states, values, f.end(state if best is None else restored(state, best), data)
-
-
-def test_the_best_epoch_is_kept_of_learner_and_strategy() -> None:
-    data, validation = data_at(0)
-    states, values, ended = epochs_of(counted(2), data, validation)
-    best = int(np.argmax(values))
-    assert 0 < best < len(values) - 1  # otherwise the test would show nothing
-    assert len(values) == min(best + 1 + 2, 8)
-    assert float(states[-1].fit.value) == pytest.approx(values[best], rel=1e-5)
-    assert [int(state.fit.epoch) for state in states] == list(range(1, len(values) + 1))
-    lab.assert_same(ended.learner, states[best].learner)
-    assert int(ended.strategy["counter"]) == int(states[best].strategy["counter"]) == (best + 1) * 4
-    assert int(states[-1].strategy["counter"]) == len(values) * 4
-    # The next increment starts with a clean slate.
-    assert (int(ended.fit.epoch), int(ended.fit.bad), bool(ended.fit.active)) == (0, 0, True)
-    assert np.isneginf(float(ended.fit.value))
-
-
-@pytest.mark.parametrize(("patience", "empty"), [(0, False), (0, True), (2, True)])
-def test_without_validation_or_patience_the_last_epoch_is_kept(patience: int, empty: bool) -> None:
-    data, validation = data_at(0)
-    states, _, ended = epochs_of(counted(patience), data, cut(validation, 0) if empty else validation)
-    assert len(states) == 8
-    lab.assert_same(ended.learner, states[-1].learner)
-    assert int(ended.strategy["counter"]) == 8 * 4
 
 
 # -- order and keys -------------------------------------------------------------------------------------------------
@@ -489,7 +345,7 @@ def test_an_epoch_visits_each_row_once_in_an_order_of_its_own() -> None:
 
 def test_draws_depend_on_seed_increment_and_epoch_not_on_what_went_before() -> None:
     f = lab.functions(lab.build(PLAIN)(SIZES))
-    data, _ = data_at(1)
+    data, _ = lab.data_at(1)
 
     def trained(seed: int, increment: int, epoch: int) -> Params:
         state = f.begin(f.init(jax.random.key(seed)), data._replace(increment=jnp.int32(increment)))
@@ -510,7 +366,7 @@ def test_draws_depend_on_seed_increment_and_epoch_not_on_what_went_before() -> N
 def test_the_catalogue_counts_arrivals_and_never_the_padding() -> None:
     empty = jax.jit(lambda: steps.empty_catalogue(Sizes(item=5, user=4)))()
     count = jax.jit(steps.count_arrivals)
-    data = data_at(0)[0]._replace(arrived={"user": jnp.array([1, 3, 1, 0, 0])}, events=jnp.array([2, 2, 4, 0, 0]))
+    data = lab.data_at(0)[0]._replace(arrived={"user": jnp.array([1, 3, 1, 0, 0])}, events=jnp.array([2, 2, 4, 0, 0]))
     once = count(empty, data)
     assert once.events.tolist() == [0, 0, 2, 0, 1]
     assert once.seen.tolist() == [False, False, True, False, True]

@@ -1,16 +1,20 @@
-"""One small right file of each layout, for what all readers must keep."""
+"""One small right file of each layout, for what all readers must keep; and how a reader refuses a file."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from incremental.data.interactions import Table
+import pytest
+
+from incremental.data.interactions import Table, encode
 from incremental.data.sources.columns import columns
 from incremental.data.sources.diginetica import diginetica
 from incremental.data.sources.inter import inter
 from incremental.data.sources.lastfm import lastfm
 from incremental.data.sources.mind import mind
 from incremental.data.sources.movielens import ratings_dat, u_data
+from incremental.errors import UserError
 
 
 class Layout(NamedTuple):
@@ -51,3 +55,19 @@ LAYOUTS = {
         "userID\tartistID\ttagID\tday\tmonth\tyear\nö\t52\t13\t1\t4\t2009\n3\t53\t1\t31\t12\t2010\n3\t52\t1\t31\t12\t2010\n",
     ),
 }
+
+
+Write = Callable[[str, str | bytes], str]
+"""the fixture of `conftest.py`"""
+
+
+def seconds(*moment: int) -> int:
+    return int(datetime(*moment, tzinfo=UTC).timestamp())  # type: ignore[arg-type, misc]
+
+
+def refused(call: Callable[[], Table], *parts: str) -> None:
+    """Reading, or the validation after it, fails with a text that has all the parts."""
+    with pytest.raises(UserError) as caught:
+        encode(call())
+    for part in parts:
+        assert part in str(caught.value)
