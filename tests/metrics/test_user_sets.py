@@ -12,11 +12,12 @@ from incremental.metrics.user_sets import user_sets
 
 RANKS: Any = np.array([0.0, 1.0, np.inf, 2.0, 30.0], np.float32)
 USERS: Any = np.array([7, 3, 7, 7, 3], np.int32)  # ranks of 7: 0, inf, 2; of 3: 1, 30
+ITEMS: Any = np.array([4, 4, 9, 1, 2], np.int32)
 
 
-def value(of: str, ranks: Any = RANKS, users: Any = USERS) -> Any:
+def value(of: str, ranks: Any = RANKS, users: Any = USERS, items: Any = ITEMS) -> Any:
     none: Any = np.zeros(len(users), np.int32)
-    rows = Examples(none, users, none.reshape(len(users), 1), none, none)
+    rows = Examples(none, users, none.reshape(len(users), 1), items[: len(users)], none)
     metric = user_sets(of=of)
     assert metric.name == f"sets-{of}"
     return metric.measure(ranks, {}, Catalogue([], none, none.astype(bool), none.astype(bool)), rows)
@@ -36,6 +37,13 @@ def value(of: str, ranks: Any = RANKS, users: Any = USERS) -> Any:
 )
 def test_a_set_is_the_users_and_the_mean_over_users(of: str, users: tuple[float, float]) -> None:
     assert value(of) == pytest.approx(sum(users) / 2)
+
+
+@pytest.mark.parametrize("of", ["recall@2", "hit@2", "mrr@2", "ndcg@2"])
+def test_an_item_of_several_events_is_in_the_set_once(of: str) -> None:
+    again = [0, 1, 2, 0, 3, 4, 0, 2]  # user 7 has item 4 three times and item 9 twice
+    assert value(of, RANKS[again], USERS[again], ITEMS[again]) == value(of)
+    assert value(of, RANKS[[0, 0]], USERS[[0, 0]], ITEMS[[0, 0]]) == 1.0
 
 
 def test_without_events_there_is_no_value() -> None:
