@@ -65,7 +65,7 @@ def prequential(
             records.append(Record(trained_until, t, metric + name, mean(values[group]), int(group.sum())))
             records += errors(records[-1], values[group], rows)
     if stream.task.classes and len(rows):
-        names = stream.labels[: label[: stream.bounds(t)[1]].max() + 1]
+        names = stream.labels[: stream.number(stream.task.labels, t)]  # those of events that were let go too
         scores = np.asarray(ranked.scores)[:, : len(names)]
         lacking = len(names) - scores.shape[1]  # behaviours that t brings and the table has no room for
         scores = np.pad(scores, [(0, 0), (0, lacking)], constant_values=-np.inf)

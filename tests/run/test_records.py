@@ -7,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import polars as pl
 import pytest
 
 from incremental.app import config
@@ -15,7 +16,11 @@ from incremental.core.steps import count_arrivals, empty_catalogue
 from incremental.core.types import Data, Ranks
 from incremental.data.choosing import Sample
 from incremental.data.features import Examples
-from incremental.data.stream import Stream
+from incremental.data.growing import released
+from incremental.data.interactions import Table
+from incremental.data.stream import Stream, make_stream
+from incremental.data.task import behaviour
+from incremental.data.text import hashed_words
 from incremental.errors import UserError
 from incremental.metrics.metric import Catalogue, Metric, check
 from incremental.run.check import check as consistent
@@ -147,6 +152,32 @@ def test_a_sample_of_all_events_is_the_test_itself_and_a_smaller_one_is_for_held
     assert errors
     assert not any(r.value for r in errors)
     assert [str(r) for r in every.records if r not in errors] == [str(r) for r in none.records]
+
+
+def test_classes_whose_events_were_let_go_are_told_of() -> None:
+    """A behaviour that is rare, and of no event that a log which goes on still has, stays a class."""
+    did = ["view", "cart", "buy", *["view", "cart"] * 10, "view"]
+    frame = pl.DataFrame({"user": "u", "item": [f"i{n % 3}" for n in range(24)], "behaviour": did, "time": range(24)})
+    whole = make_stream(
+        source=Table(frame, "by hand", text={f"i{n}": f"word{n}" for n in range(3)}),
+        cut=lambda log: (np.repeat(np.arange(4), 6).astype(np.int32)[: len(log)], ()),
+        history=2,
+        validation=0.0,
+        text=hashed_words(width=8),
+        task=behaviour(),
+    )
+    few = released(whole, 2)
+    assert 3 not in few.label
+
+    def report(stream: Stream) -> list[str]:
+        events = np.arange(*stream.bounds(3), dtype=np.int32)
+        rows = Examples(events, stream.interactions.user[events], NONE, stream.label[events], NONE)
+        scores = np.tile(np.array([-np.inf, 0, 1, 2, *[-np.inf] * 4], np.float32), (len(events), 1))  # it says "buy"
+        ranks = Ranks(np.zeros(len(events), np.float32), np.zeros((1, 8), int), scores)  # type: ignore[arg-type]
+        return [str(record) for record in prequential(("recall@1",), stream, 3, 2, rows, ranks)]
+
+    assert any("precision/buy" in record for record in report(few))
+    assert report(few) == report(whole)
 
 
 def ones(*, name: str = "mine@1") -> Metric:
