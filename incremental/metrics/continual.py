@@ -125,7 +125,7 @@ def intransigence(R: ArrayLike, joint: ArrayLike, k: int | None = None) -> float
     """a*_k - R[k, k] of R [T, T] and ``joint`` = a* [T]; Chaudhry 2018, arXiv 1801.10112.
 
     a*_k is the quality on increment k of a model trained jointly on 1..k. ``k`` counts from 1; by default
-    it is T.
+    it is T. A run trains no such model, so that its summary has None: this function is for an a* from elsewhere.
     """
     matrix = _square(R)
     last = len(matrix) if k is None else k

@@ -19,7 +19,6 @@ EXPLAINED_BY = {
     "retained_average": "past (RA)",
     "harmonic_mean": "H-mean",
     "forward_transfer": "fwd transfer",
-    "intransigence": "intransigence",
 }
 
 

@@ -17,6 +17,13 @@ def test_of_every_metric_measure_and_cost_it_is_said_whether_more_is_better() ->
     assert names <= {*DIRECTION}
 
 
+def test_what_explains_a_metric_is_measured_by_a_run_with_the_matrix() -> None:
+    rows = [(i, j, "heldout/ndcg@10", 0.5, 1) for i in (-1, 0, 1, 2) for j in range(3)]
+    curve = [(t - 1, t, name, 0.5, 1) for t in (1, 2) for name in ("ndcg@10", "ndcg@10/standard_error")]
+    numbers = continual.summarise([*rows, *curve])["ndcg@10"]
+    assert [name for name in EXPLAINED_BY if numbers.get(name) is None] == []
+
+
 def test_directions() -> None:
     better = ["ndcg@10", "ndcg@10/rare_items", "hit@5", "f1", "f1/buy", "auc/view", "recall/buy", "forward_transfer"]
     better += ["users-ndcg@10", "last-mrr@5", "first-hit@5", "sets-recall@10"]
