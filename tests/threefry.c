@@ -8,9 +8,9 @@ static uint32_t rotated(uint32_t x, int by) { return (x << by) | (x >> (32 - by)
 static uint32_t* words(void* buffer) { return (uint32_t*)((XLA_FFI_Buffer*)buffer)->data; }
 
 XLA_FFI_Error* threefry(XLA_FFI_CallFrame* frame) {
-  XLA_FFI_Extension_Base* asked = frame->extension_start;
-  if (asked != NULL && asked->type == XLA_FFI_Extension_Metadata) {
-    XLA_FFI_Api_Version* version = &((XLA_FFI_Metadata_Extension*)asked)->metadata->api_version;
+  XLA_FFI_Metadata_Extension* asked = (XLA_FFI_Metadata_Extension*)frame->extension_start;
+  if (asked != NULL && asked->extension_base.type == XLA_FFI_Extension_Metadata) {
+    XLA_FFI_Api_Version* version = &asked->metadata->api_version;
     version->major_version = XLA_FFI_API_MAJOR;
     version->minor_version = XLA_FFI_API_MINOR;
     return NULL;
