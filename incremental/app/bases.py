@@ -132,8 +132,8 @@ def restored(
     directory = Path(run)
     config = config_of(directory)
     data = data_of(directory)
-    used = {key: value for key, value in config.items() if key != "tracking"}
-    used = used if data_path is not None else {**used, "data": protocol(config)}
+    used = needed(config)
+    used = used if data_path is None else {**used, "data": config["data"]}
     refuse_strangers(used, plugins, str(directory / "config.yaml"))
     if "stream" in inspect.signature(schema.partial(config["model"], "model").func).parameters:
         raise UserError(
@@ -147,6 +147,11 @@ def restored(
     parts = assemble({**config, "devices": ALONE}, stream)
     way = Alone(parts.build)
     return config, parts, way, last(directory, config, way)
+
+
+def needed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a run's config its model is made of again: no tracker, and of the data what reads the kept events."""
+    return {**{key: value for key, value in config.items() if key != "tracking"}, "data": protocol(config)}
 
 
 def last(run: Path, config: Mapping[str, Any], way: Alone) -> Snapshot:

@@ -15,12 +15,13 @@ import numpy as np
 from incremental.app import config as schema
 from incremental.app import names
 from incremental.app.assemble import LIVE, NODES, Evaluation, Parts, assemble, completed, refuse_unknown
-from incremental.app.bases import OfRun, Store, said
+from incremental.app.bases import OfRun, Store, needed, said
 from incremental.app.console import Console, shown
 from incremental.app.continuing import find
 from incremental.app.estimate import estimate, per_example
 from incremental.app.rundir import RunDirectory, settings
 from incremental.app.tracking import Tracker, tracked
+from incremental.app.trust import strangers
 from incremental.core.problem import Baseline
 from incremental.core.sharding import Devices, first_process, join
 from incremental.core.types import bytes_of
@@ -32,7 +33,7 @@ from incremental.run.check import check
 from incremental.run.checkpoint import Checkpoints, Schedule
 from incremental.run.executor import Executor, Snapshot
 from incremental.run.exhausted import largest, remedy, spoken
-from incremental.run.feed import Feed
+from incremental.run.feed import Feed, of_event
 from incremental.run.loop import Bases, run_stream
 from incremental.run.memory import available
 from incremental.run.progress import Event, Failed, Finished, Paused, Result
@@ -233,7 +234,10 @@ def run_in(
         raise result
     summary = execution.finish(result)
     quality, seconds = summary["metrics"][headline]["prequential"], summary["cost"]["seconds_per_update"]
-    then = f"  or  incremental-recommend {directory.path} --user ID" if not stream.task.classes else ""
+    then = ""
+    if stream.task.labels == "item" and not of_event(stream, way.at(result.sizes).program.inputs):
+        plugins = "".join(f" --plugin {package}" for package in strangers(needed(config)))
+        then = f"  or  incremental-recommend {directory.path} --user ID{plugins}"
     print(
         f"  finished: prequential {headline} {shown(quality)}, {seconds:.2f} s an update\n"
         f"  written: {directory.path}/summary.json, evaluations.csv, epochs.csv, checkpoint/"

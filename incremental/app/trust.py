@@ -31,6 +31,11 @@ def refuse_strangers(config: Mapping[str, Any], plugins: Sequence[str], where: s
             raise UserError(asked)
 
 
+def strangers(config: Mapping[str, Any]) -> list[str]:
+    """The packages, beside this one, that a config's factories are of."""
+    return sorted({name.partition(".")[0] for _, name in targets(config, "") if not belongs(name, (OURS,))})
+
+
 def belongs(name: str, packages: Sequence[str]) -> bool:
     """Whether a dotted name is in one of the packages."""
     return any(name.startswith(f"{package}.") for package in packages)

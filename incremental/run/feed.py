@@ -307,6 +307,11 @@ def read_by(inputs: Mapping[str, Input], known: Mapping[str, np.ndarray]) -> dic
     return {kind: known[kind] for kind in kinds}
 
 
+def of_event(stream: Stream, inputs: Iterable[str]) -> list[str]:
+    """The inputs that are of an event itself: when items are recommended, there is none yet."""
+    return [name for name in inputs if name != "user" and stream.features[name].past == "unread"]
+
+
 def within(values: Mapping[str, np.ndarray], inputs: Mapping[str, Input], sizes: Sizes) -> dict[str, np.ndarray]:
     """The inputs' values with ids beyond the tables, which are unknown, as row 0."""
     found = {}

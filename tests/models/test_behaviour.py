@@ -1,7 +1,10 @@
 """Behaviour prediction, from the layer to a run with strategies."""
 
+import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -15,8 +18,9 @@ from incremental.core.gradient import make, training
 from incremental.core.problem import Head, problem
 from incremental.core.program import Program
 from incremental.core.spec import Input, Sizes, Spec
-from incremental.data.interactions import Table
+from incremental.data.interactions import Interactions, Kind, Table
 from incremental.data.stream import Stream, make_stream
+from incremental.data.task import Task
 from incremental.data.task import behaviour as predict
 from incremental.data.text import hashed_words
 from incremental.errors import UserError
@@ -108,7 +112,7 @@ def test_the_commoner_class_is_the_baseline() -> None:
     found = {record.metric: record.value for record in result.records if record.evaluated_on == 2}
     assert sorted([found["recall/buy"], found["recall/view"]]) == [0.0, 1.0]
     assert found["auc"] == 0.5
-    with pytest.raises(UserError, match="predicts behaviours and recommends no items; choose the run of a recommender"):
+    with pytest.raises(UserError, match="predicts ids of the kind 'behaviour' and recommends no items; choose"):
         Trained(model.program(shop().spec, result.sizes, (1,)), result.state, shop())
 
 
@@ -123,10 +127,32 @@ def test_a_model_that_reads_something_else() -> None:
         assemble(composed("experiment=behaviour", "data.text.width=32", "data.source.events=500"))
 
 
-def test_the_end_of_a_run_names_what_can_follow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plain = ["method=popularity", "tracking=disabled", f"runs={tmp_path}", "data.source.events=600"]
-    for asked, recommends in ((["experiment=behaviour"], False), ([], True)):
-        execute(named(composed(*asked, *plain), {"model": "popularity", "update": "finetune"}))
+def test_the_end_of_a_run_names_what_can_follow(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def even(log: Interactions, length: int) -> tuple[Interactions, Task]:
+        del length
+        found = (log.time % 2).astype(np.int32) + 1
+        return replace(log, further={"even": Kind(found, ["", "yes", "no"])}), Task("even")
+
+    monkeypatch.setitem(sys.modules, "plugin", SimpleNamespace(rule=update, even=lambda: even))
+    plain = ["tracking=disabled", f"runs={tmp_path}", "data.source.events=600", "evaluation.metrics=[recall@1]"]
+    for number, (asked, own, follows) in enumerate(
+        (
+            (["method=popularity"], {}, "--user ID"),
+            (["method=popularity"], {"update": {"_target_": "plugin.rule"}}, "--user ID --plugin plugin"),
+            (["method=popularity", "experiment=behaviour"], {}, None),
+            (["method=popularity"], {"task": {"_target_": "plugin.even"}}, None),
+            (["method=oracle"], {}, None),  # it reads the event itself
+        )
+    ):
+        config = composed(*asked, *plain, f"seed={number}")
+        config["update"] = own.get("update", config["update"])
+        config["data"]["task"] = own.get("task", config["data"].get("task"))
+        execute(named(config, {"model": "some", "update": "finetune"}))
         said = capsys.readouterr().out
         assert f"next: incremental-report {tmp_path}" in said
-        assert ("incremental-recommend" in said) == recommends
+        if follows:
+            assert said.endswith(f"{follows}\n")
+        else:
+            assert "incremental-recommend" not in said
