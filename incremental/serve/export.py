@@ -83,7 +83,8 @@ def export(run: Path, to: Path, k: int = 100, plugins: Sequence[str] = (), data:
     halves = [path.with_name(f".{path.name}.new") for path in paths]
     for half, frame in zip(halves, (pl.DataFrame(items), people, pl.concat(best)), strict=True):
         frame.write_parquet(content := io.BytesIO())
-        half.write_bytes(content.getbuffer())  # by Python, whose errors name the file
+        # By Python, whose errors name the file; a view of the buffer, kept by such an error, ends Python 3.12.1.
+        half.write_bytes(content.getvalue())
     for half, whole in zip(halves, paths, strict=True):
         half.replace(whole)
     return paths

@@ -74,6 +74,18 @@ def test_the_exported_files_are_the_same_stream(tmp_path: Path, place: str, caps
     assert one.interactions.behaviours == other.interactions.behaviours
 
 
+def test_a_full_disk_is_named(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, content: object) -> int:
+        assert isinstance(content, bytes)  # a view of a buffer, kept by the error, ends Python 3.12.1
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main(["export", place, "--to", str(tmp_path / "parts")]) == 2
+    assert "the disk is full" in capsys.readouterr().err
+
+
 def test_the_exported_files_say_what_was_served_and_when_it_was_sent(tmp_path: Path, place: str) -> None:
     assert main(["export", place, "--to", str(tmp_path / "parts")]) == 0
     frame = pl.read_parquet(tmp_path / "parts" / "increment-000001.parquet")
