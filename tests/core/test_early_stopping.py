@@ -87,27 +87,6 @@ def test_only_epochs_that_are_due_are_validated(epochs: int, patience: int, chec
     assert met == checked
 
 
-def test_strangers_are_ranked_by_the_items_counts_or_by_the_model() -> None:
-    tiny = lab.problem_of(PLAIN, SIZES)
-    by_counts, by_model = (
-        gradient.make(tiny, optax.set_to_zero(), {}, sizes=SIZES, fallback=fallback) for fallback in (True, False)
-    )
-    state = jax.jit(by_counts.init)(jax.random.key(0))
-    seen, events = np.arange(SIZES["item"]) % 3 == 1, np.arange(SIZES["item"], dtype=np.float32)
-    catalogue = state.learner.catalogue._replace(seen=jnp.asarray(seen), events=jnp.asarray(events))
-    state = state._replace(learner=state.learner._replace(catalogue=catalogue))
-    stranger = {"user": jnp.array([5])}
-
-    @jax.jit
-    def scored(state: State) -> Any:
-        programs = [program.scores(state, stranger)[0] for program in (by_counts, by_model)]
-        return *programs, tiny.apply(state.learner.params, stranger).scores[0]
-
-    counted, modelled, own = scored(state)
-    for found, scores in ((counted, events), (modelled, own)):
-        np.testing.assert_allclose(found, np.where(seen, scores, -np.inf), rtol=1e-6)
-
-
 def epochs_of(f: alone.Functions, data: Data, validation: Data) -> tuple[list[State], list[float], State]:
     """The state on the host after each epoch, the validation value then, and the state after the update."""
     state = f.begin(f.init(jax.random.key(0)), data)
