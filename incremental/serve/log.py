@@ -3,7 +3,9 @@
 import argparse
 import io
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -14,6 +16,7 @@ from incremental.data.sources import log as source
 from incremental.data.titles import in_time
 from incremental.errors import UserError
 from incremental.log.columns import Events
+from incremental.log.engine import Log
 from incremental.log.place import open_log
 from incremental.log.records import Cut, Event, Record, Title
 from incremental.shell import enter, path, status
@@ -43,9 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         if options.verb == "copy":
-            print(
-                f"copied: {copy(options.place, options.to, options.without_user, first=options.titles_first):,} records"
-            )
+            number, left = copy(options.place, options.to, options.without_user, first=options.titles_first)
+            print(f"copied: {number:,} records")
+            for user in options.without_user:
+                print(f"left out: {left[ids.normal(user)]:,} events of user {user!r}")
             return
         files = export(options.place, options.to)
         print(f"written: {files[0]} to {files[-1].name}, {len(files):,} files")
@@ -108,21 +112,18 @@ def moments(micro: pl.Expr) -> pl.Expr:
     return micro.cast(pl.Datetime("us", "UTC"))
 
 
-def copy(place: str, to: str, without: Collection[str] = (), *, first: bool = False) -> int:
-    """Appends a log's records to an empty log, and returns their number; what comes meanwhile may be missing.
+def copy(place: str, to: str, without: Collection[str] = (), *, first: bool = False) -> tuple[int, Counter[str]]:
+    """Appends a log's records to an empty log; what comes meanwhile may be missing. Returns their number, and how many
+    events of each user were left out.
 
     The events of the users `without` are left out. Then later offsets are smaller, the cuts are moved with them, and an
     increment that had no other events is none. `first`: the titles come before all else.
     """
-    log = open_log(place)
-    try:
+    with closing(open_log(place)) as log:
         until = log.last()
         if not until:
             raise UserError(f"{place}: the log has no records; nothing was copied")
-        other = open_log(to, create=True)
-        try:
-            if other.last():
-                raise UserError(f"{to}: a log with records is not overwritten; choose another place")
+        with empty(to) as other:
             titles = [title for _, title in source.everything(log)[1]] if first else []
             for start in range(0, len(titles), BLOCK):
                 other.append(titles[start : start + BLOCK])
@@ -131,11 +132,32 @@ def copy(place: str, to: str, without: Collection[str] = (), *, first: bool = Fa
             while after < until and (block := log.read(after, min(BLOCK, until - after))):
                 other.append([kept for offset, record in block if (kept := left.moved(offset, record)) is not None])
                 after = block[-1][0]
-        finally:
-            other.close()
+    return len(titles) + after - len(left.out), left.users_out
+
+
+@contextmanager
+def empty(to: str) -> Iterator[Log]:
+    """An empty log to write to. A new file gets its name once all is written, so that none is a part of a log."""
+    path = Path(to).expanduser()
+    if "://" in to or path.exists():
+        with closing(open_log(to, create=True)) as there:
+            if there.last():
+                raise UserError(f"{to}: a log with records is not overwritten; choose another place")
+            yield there
+        return
+    half = path.with_name(f".{path.name}.new")
+    files = [Path(f"{half}{end}") for end in ("", "-wal", "-shm")]
+    try:
+        for each in files:
+            each.unlink(missing_ok=True)  # of a copy that was killed
+        with closing(open_log(str(half), create=True)) as there:
+            yield there
+        if files[1].exists():
+            raise UserError(f"{to}: the copy is not all in one file; free some space, and copy again")
+        half.replace(path)
     finally:
-        log.close()
-    return len(titles) + after - len(left.out)
+        for each in files:
+            each.unlink(missing_ok=True)
 
 
 class Left:
@@ -143,6 +165,7 @@ class Left:
 
     def __init__(self, users: Collection[str], titles: Collection[Title] = ()) -> None:
         self.users, self.titles = users, {title.item for title in titles}
+        self.users_out: Counter[str] = Counter()  # events that are left out
         self.out: list[int] = []  # offsets that are left out
         self.events: list[int] = []  # offsets of the events that are left
         self.cuts, self.sealed = 0, 0  # cuts that are left, and the events up to the last one
@@ -150,8 +173,12 @@ class Left:
     def moved(self, offset: int, record: Record) -> Record | None:
         """The next record as it is now; None: it is left out."""
         if isinstance(record, Event):
-            (self.out if record.user in self.users else self.events).append(offset)
-            return None if record.user in self.users else record
+            if record.user not in self.users:
+                self.events.append(offset)
+                return record
+            self.users_out[record.user] += 1
+            self.out.append(offset)
+            return None
         if isinstance(record, Title) and record.item in self.titles:
             self.out.append(offset)
             return None

@@ -15,8 +15,10 @@ from incremental.data.sources.columns import columns
 from incremental.data.sources.log import everything, log
 from incremental.data.stream import make_stream
 from incremental.errors import UserError
+from incremental.log.engine import Written
 from incremental.log.place import open_log
 from incremental.log.records import Choice, Cut, Event, Record, Served, Title
+from incremental.log.sqlite import SQLite
 from incremental.serve.log import main
 
 Told = Callable[[str, object], None]
@@ -124,7 +126,35 @@ def test_a_copy_has_the_same_records_at_the_same_offsets(
     other.close()
 
 
-def test_a_copy_without_a_user_has_the_cuts_where_they_were(tmp_path: Path) -> None:
+def test_a_part_of_a_copy_is_no_log(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to = tmp_path / "new" / "copy.sqlite"
+    to.parent.mkdir()
+    monkeypatch.setattr("incremental.serve.log.BLOCK", 7)
+    written: list[int] = []
+
+    def append(self: SQLite, records: list[Record]) -> list[Written]:
+        if written:
+            raise UserError("database or disk is full")
+        written.append(len(records))
+        return whole(self, records)
+
+    whole = SQLite.append
+    monkeypatch.setattr(SQLite, "append", append)
+    assert main(["copy", place, str(to)]) == 2
+    assert "disk is full" in capsys.readouterr().err
+    assert written
+    assert not [*to.parent.iterdir()]
+    monkeypatch.undo()
+    (to.parent / ".copy.sqlite.new").write_text("of a copy that was killed")
+    assert main(["copy", place, str(to)]) == 0
+    assert [one.name for one in to.parent.iterdir()] == ["copy.sqlite"]
+
+
+def test_a_copy_without_a_user_has_the_cuts_where_they_were(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The first increment is of this user alone, and the copy has no such increment."""
     users = ["x", "x", "a", "x", "b", "a", "x"]
     ends = {1: 0, 4: 1, 6: 2}  # after this event ends this increment
@@ -138,6 +168,8 @@ def test_a_copy_without_a_user_has_the_cuts_where_they_were(tmp_path: Path) -> N
     made.close()
     place, to = str(tmp_path / "log.sqlite"), str(tmp_path / "without.sqlite")
     assert main(["copy", place, to, "--without-user", " x ", "--without-user", "never"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["copied: 8 records", "left out: 4 events of user ' x '", "left out: 0 events of user 'never'"]
     with closing(open_log(to)) as copied:
         kept = [record for _, record in copied.read(0, 100)]
     assert [one.event_id for one in kept if isinstance(one, Event)] == ["e2", "e4", "e5"]
