@@ -20,13 +20,14 @@ Scope = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
 FILE = "tokens.json"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LONGEST = 64  # characters of a name
 PREFIX = "inc_"  # by which a token is found where it should not be
 
 
 class Token(Struct, forbid_unknown_fields=True):
     """What is kept of a token."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    name: Annotated[str, Meta(min_length=1, max_length=LONGEST)]
     scopes: list[Scope]
     hash: str  # HMAC-SHA256 of the token with the file's secret, in hexadecimal digits
 
@@ -70,6 +71,8 @@ def read(folder: Path) -> Tokens | None:
 
 def add(folder: Path, name: str, scopes: Sequence[Scope]) -> str:
     """Makes a token of this name, in place of one that there is, and returns it; it cannot be read again later."""
+    if not 0 < len(name) <= LONGEST:  # before the file is written, which nobody could read with it
+        raise UserError(f"{name!r}: a token's name has 1 to {LONGEST} characters; give another one")
     tokens = read(folder) or Tokens(secrets.token_hex(32))
     token = PREFIX + secrets.token_urlsafe(32)
     others = [each for each in tokens.tokens if each.name != name]
@@ -155,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=path, help="the live folder")
     parser.add_argument("name", help="whose token it is; a token of that name is replaced")
-    parser.add_argument("scopes", nargs="*", choices=[*SCOPES, []], metavar="SCOPE", help="read, write, admin")
+    parser.add_argument("scopes", nargs="*", metavar="SCOPE", help=", ".join(SCOPES))
     parser.add_argument("--remove", action="store_true", help="the token of this name is none any more")
     enter()
     options = parser.parse_args(arguments)
@@ -164,8 +167,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.remove:
             remove(options.folder, options.name)
             return
-        if not options.scopes:
-            raise UserError(f"{options.name}: no scope; give one or more of {', '.join(SCOPES)}")
+        strange = sorted({*options.scopes} - {*SCOPES})
+        if strange or not options.scopes:
+            what = f"{strange[0]!r} is no scope" if strange else "no scope"
+            raise UserError(f"{options.name}: {what}; give one or more of {', '.join(SCOPES)}")
         print(add(options.folder, options.name, options.scopes))
 
     return status(work)

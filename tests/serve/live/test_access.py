@@ -31,6 +31,30 @@ def test_a_token_is_shown_once_and_kept_as_a_hash(tmp_path: Path, capsys: pytest
     assert [each.scopes for each in again.tokens] == [["admin"]]
 
 
+@pytest.mark.parametrize("name", ["", "x" * 65])
+def test_a_name_that_the_file_cannot_have_leaves_it_as_it_is(tmp_path: Path, documented: Any, name: str) -> None:
+    token = access.add(tmp_path, "shop", ["read"])
+    with pytest.raises(UserError, match="1 to 64 characters") as error:
+        access.add(tmp_path, name, ["read"])
+    if not name:
+        documented("a live token without a name", error.value)
+    kept = access.read(tmp_path)
+    assert kept is not None
+    assert kept.find(token) is not None
+
+
+@pytest.mark.parametrize("scopes", [[], ["reed"], ["read", "wirte"]])
+def test_a_scope_that_there_is_not_is_said(
+    tmp_path: Path, documented: Any, capsys: pytest.CaptureFixture[str], scopes: list[str]
+) -> None:
+    assert access.main([str(tmp_path), "shop", *scopes]) == 2
+    told = capsys.readouterr().err
+    if scopes == ["reed"]:
+        documented("a live token with a scope that there is not", told)
+    assert told.endswith("give one or more of read, write, admin\n")
+    assert access.read(tmp_path) is None
+
+
 def test_all_hashes_are_compared_in_constant_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = access.add(tmp_path, "a", ["read"])
     access.add(tmp_path, "b", ["read"])
