@@ -13,6 +13,7 @@ from incremental.log.records import Record
 from incremental.serve.live.refused import Refused
 
 TOGETHER = 4096  # records of one commit
+TOLD = 10.0  # seconds that a commit's failure is told, if none succeeds: who looks every few seconds sees it
 IDLE = 0.05  # seconds after which a log that nobody here wrote to is looked at again: others write cuts
 
 
@@ -41,6 +42,7 @@ class Writer:
         self.queue: deque[Waiting] = deque()
         self.length, self.closing = 0, False
         self.failure: BaseException | None = None
+        self.until = 0.0  # when the failure of the last commit is old
         self.changed = threading.Condition()
         self.thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self.thread.start()
@@ -99,7 +101,8 @@ class Writer:
         try:
             if not group:
                 self.follow(0)
-                self.failure = None
+                if time.monotonic() >= self.until:
+                    self.failure = None
                 return
             start = time.perf_counter()
             try:
@@ -112,10 +115,12 @@ class Writer:
             self.failure = None
         except BaseException as error:
             self.failure = error
+            if group:
+                self.until = time.monotonic() + TOLD
+            else:
+                time.sleep(IDLE)
             for each in group:
                 each.future.set_exception(unwritten(error))
-            if not group:
-                time.sleep(IDLE)
             return
         for each in group:
             own, written = written[: len(each.records)], written[len(each.records) :]

@@ -1,6 +1,7 @@
 """The writer: acknowledged is on disk; a full queue is refused; a disk that is full ends nothing."""
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from incremental.log.engine import Unkept
 from incremental.log.records import Event
 from incremental.log.sqlite import SQLite
 from incremental.serve.live.refused import Refused
-from incremental.serve.live.writer import Writer
+from incremental.serve.live.writer import IDLE, Writer
 
 
 class Slow(SQLite):
@@ -89,9 +90,26 @@ def test_a_full_disk_is_said_to_each_and_the_writer_lives_on(tmp_path: Path) -> 
     with pytest.raises(Refused, match="disk is full") as refused:
         writer.submit([event(0)]).result(10)
     assert refused.value.status == 503
+    time.sleep(3 * IDLE)  # the log can be read meanwhile, and that is no commit
     assert "disk is full" in str(writer.failure)
     log.full = False
     assert writer.submit([event(0)]).result(10) == [(1, True)]
+    assert writer.failure is None
+    writer.close()
+
+
+def test_a_failure_that_nobody_met_again_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a server that gets no events, because it is said to be broken, would stay so."""
+    monkeypatch.setattr("incremental.serve.live.writer.TOLD", 0.0)
+    log = Slow(tmp_path / "log")
+    log.full = True
+    log.go.release(10)
+    writer = Writer(log, 10)
+    with pytest.raises(Refused, match="disk is full"):
+        writer.submit([event(0)]).result(10)
+    until = time.monotonic() + 10
+    while writer.failure is not None and time.monotonic() < until:
+        time.sleep(IDLE)
     assert writer.failure is None
     writer.close()
 
