@@ -152,9 +152,7 @@ def test_a_part_of_a_copy_is_no_log(
     assert [one.name for one in to.parent.iterdir()] == ["copy.sqlite"]
 
 
-def test_a_copy_without_a_user_has_the_cuts_where_they_were(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_copy_without_a_user_has_the_cuts_where_they_were(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The first increment is of this user alone, and the copy has no such increment."""
     users = ["x", "x", "a", "x", "b", "a", "x"]
     ends = {1: 0, 4: 1, 6: 2}  # after this event ends this increment

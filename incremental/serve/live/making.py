@@ -94,8 +94,7 @@ class Making:
                     f"data.cleaning.{key}={given}: the server of a live loop counts the ids of these events too; leave "
                     "it as data=log has it"
                 )
-        only = cleaning.get("behaviours")
-        self.only = {ids.normal(str(name)) for name in only} if only else None
+        self.only = types_of(data)
         self.kinds = reads.get("kinds") or {}
         self.node = {key: value for key, value in data.items() if key not in ("source", "cut")}
         self.numbers: Numbers = {}
@@ -139,6 +138,12 @@ class Making:
         type that is wanted."""
         items, types = (words.first(len(kept))[kept] for words in (events.items, events.types))
         return len(np.unique(items)) > 1 and (self.only is None or self.wanted(events) == set(types.tolist()))
+
+
+def types_of(data: Mapping[str, Any]) -> set[str] | None:
+    """The types of events that a node `data` wants, as the log has them; None: all."""
+    only = (data.get("cleaning") or {}).get("behaviours")
+    return {ids.normal(str(name)) for name in only} if only else None
 
 
 def increments(first: int, log: Interactions) -> tuple[np.ndarray, tuple[str, ...]]:

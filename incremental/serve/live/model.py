@@ -333,7 +333,10 @@ class Loader:
 
         found = versions.read(folder, number, lambda sizes: like(at(sizes)))
         if found.sizes.labels != "item":
-            raise UserError(f"{folder}: the learner predicts behaviours and recommends no items; choose another one")
+            raise UserError(
+                f"{folder}: the learner predicts ids of the kind {found.sizes.labels!r} and recommends no items; "
+                "choose another one"
+            )
         program = at(found.sizes)
         if program.window is not None:
             raise UserError(

@@ -15,6 +15,7 @@ from incremental.log.engine import Log
 from incremental.log.place import open_log
 from incremental.serve.live.app import application
 from incremental.serve.live.limits import Limits
+from incremental.serve.live.making import types_of
 from incremental.serve.live.model import Loader
 from incremental.serve.live.service import Service, Settings
 from incremental.serve.live.settings import live_of
@@ -73,7 +74,7 @@ def run(config: Mapping[str, Any]) -> None:
         live.types,
         data["history"],
         data["source"].get("kinds") or {},
-        (data.get("cleaning") or {}).get("behaviours"),
+        types_of(data),
         Limits(**{name: getattr(live, name) for name in Limits._fields}),
         live.access_log,
     )

@@ -5,10 +5,13 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
+
+from annotated_types import Ge, Le
 
 from incremental.app import config as schema
 from incremental.app.rundir import write_atomically
+from incremental.data import ids
 from incremental.domains import Count, NotNegative, Positive, checked
 from incremental.errors import UserError
 from incremental.serve.live.cuts import Cuts
@@ -80,7 +83,7 @@ def live(
     challengers: dict[str, str | list[str]] | None = None,
     keep_versions: Count = 20,
     host: str = "127.0.0.1",
-    port: Count = 8765,
+    port: Annotated[int, Ge(1), Le(65535)] = 8765,
     types: list[str] | None = None,
     body: Count = 1 << 20,
     batch: Count = 1000,
@@ -113,7 +116,7 @@ def live(
         keep_versions,
         host,
         port,
-        tuple(types or ()),
+        tuple(ids.normal(each) for each in types or ()),
         body,
         batch,
         queue,

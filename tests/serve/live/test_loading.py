@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from incremental.core.spec import Sizes
 from incremental.errors import UserError
-from incremental.serve.live import model, server
+from incremental.log.engine import Log
+from incremental.serve.live import configuring, model, server, versions
+from incremental.serve.live.making import Making
 from incremental.serve.live.model import Loader, Recipe
 from incremental.serve.live.people import People
 from incremental.serve.live.service import Settings
@@ -41,6 +44,7 @@ def test_what_the_server_has_not_got_for_a_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documented: Callable[[str, object], None]
 ) -> None:
     monkeypatch.setattr("incremental.serve.live.people.SOON", 1)
+    labels = Sizes(item=16, behaviour=4, labels="behaviour")
     small.publish(tmp_path, 0)
     with contextlib.closing(small.log(tmp_path)) as log:
         people, loader = People(log, 4), Loader(tmp_path / "learners", log, 8, DATA)
@@ -53,9 +57,29 @@ def test_what_the_server_has_not_got_for_a_version(
             with pytest.raises(UserError) as error:
                 loader.load("champion", 0, people)
             documented(situation, error.value)
+        monkeypatch.setattr(versions, "read", lambda *_: versions.Version(small.state(), labels, 7))
+        with pytest.raises(UserError, match="predicts ids of the kind 'behaviour' and recommends no items"):
+            loader.load("champion", 0, people)
         people.follow()
         assert people.read_until(7, sealed=False)
         assert not people.read_until(7, sealed=True)  # the cut itself is not there
+
+
+def test_types_are_wanted_as_the_log_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the log "1.0" is "1": a server that waits for "1.0" would know of no event that its learners read."""
+    made: list[Settings] = []
+
+    def serve(settings: Settings, log: Log, _loader: Loader) -> None:
+        made.append(settings)
+        log.close()
+
+    monkeypatch.setattr(server, "serve", serve)
+    config, _ = configuring.composed_of(
+        ["experiment=live", f"live.folder={tmp_path}", "data.cleaning.behaviours=['1.0',' buy ']", "live.types=['1.0']"]
+    )
+    server.run(config)
+    assert made[0].only == Making(config["data"], "log").only == {"1", "buy"}
+    assert made[0].types == ("1",)
 
 
 def test_the_headers_of_a_request_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
