@@ -99,8 +99,9 @@ def around(service: Service, handler: Handler, scope: Scope | None) -> Callable[
             found = refused.response()
         except ClientDisconnect:
             found = Refused(400, "the client went away", "a whole body", "send it again").response()
-        except Exception:
-            said.exception("%s %s", request.method, request.url.path)
+        except Exception as error:
+            trace = not isinstance(error, UserError)  # what its user can mend is one line
+            said.error("%s %s: %s", request.method, request.url.path, error, exc_info=trace)
             found = Refused(
                 500, "the server made a mistake", "an answer", "tell who runs the server, whose log has the details"
             ).response()
@@ -255,7 +256,8 @@ async def recommend(service: Service, request: Request) -> Response:
     found: dict[str, Any] = {"user": user, "learner": model and model.learner, "version": model and model.number}
     found |= {"fallback": best.fallback, "known_user": asked.number > 0, "items": items}
     if len(items) < k:
-        found["note"] = f"{len(items)} items, fewer than k={k}: there are no more that the model knows" + (
+        known = "the log has" if model is None else "the model knows"
+        found["note"] = f"{len(items)} items, fewer than k={k}: there are no more that {known}" + (
             " and the user has not had" if exclude else ""
         )
     return answer(found)

@@ -3,7 +3,6 @@ of each."""
 
 import re
 import time
-import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -18,7 +17,7 @@ from incremental.serve.live.refused import Refused
 NORMAL = re.compile(r"[A-Za-z_][A-Za-z0-9_:-]*|0|-?[1-9][0-9]{0,14}").fullmatch  # such ids are normal: not looked at
 T = TypeVar("T")
 LARGEST = 256 << 10  # bytes of an event in the log: a broker's message holds several
-PLAIN = re.compile(r"[!-~]+").fullmatch  # visible ASCII
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]").search  # and ends of lines, halves of characters
 NO_JSON = (msgspec.DecodeError, UnicodeDecodeError)  # the second is of msgspec before 0.23, for what is not UTF-8
 
 
@@ -201,12 +200,8 @@ def normals(wanted: Collection[str]) -> dict[str, str | None]:
 
 def unreadable(text: str) -> str:
     """What is wrong with a text as an id, "" where nothing is: it is shown on screens, in logs and in files."""
-    if PLAIN(text):
-        return ""
-    for each in text:
-        if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp"):
-            return f"{text!r} has the control character {each!r}"
-    return ""
+    found = CONTROL(text)
+    return f"{text!r} has the control character {found[0]!r}" if found else ""
 
 
 def asked(text: str | None, name: str) -> str:

@@ -1,6 +1,8 @@
 """The API, through Starlette's client: what is answered, and each bad request's refusal."""
 
+import sys
 import tracemalloc
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,12 @@ BAD = {
     ),
     "a live event with a key too many": (small.event(1, colour="red"), 400),
 }
+
+
+def test_control_characters_are_those_of_unicode() -> None:
+    kinds = ("Cc", "Cs", "Zl", "Zp")
+    for code in range(sys.maxunicode + 1):
+        assert bool(events.unreadable(f"a{chr(code)}")) == (unicodedata.category(chr(code)) in kinds), hex(code)
 
 
 def test_a_bad_event_is_refused_and_the_service_lives_on(
@@ -212,7 +220,7 @@ def test_seen_items_are_left_out_on_request(client: TestClient) -> None:
     assert "b" in items(client.get("/v1/recommend?user=cid&k=8&exclude_seen=false"))
     found = client.get("/v1/recommend?user=cid&k=8").json()
     assert [each["item"] for each in found["items"]] == ["c", "a"]
-    assert found["note"].startswith("2 items, fewer than k=8")
+    assert found["note"] == "2 items, fewer than k=8: there are no more that the model knows and the user has not had"
 
 
 def test_an_unknown_user_gets_what_has_most_events(client: TestClient) -> None:
@@ -228,6 +236,9 @@ def test_before_the_first_version_the_log_is_counted(tmp_path: Path, documented:
         found = client.get("/v1/recommend?user=ann&k=3").json()
         assert (found["fallback"], found["version"]) == (True, None)
         assert [each["item"] for each in found["items"]] == ["c", "d", "e"]
+        assert "note" not in found
+        few = client.get("/v1/recommend?user=ann&k=8").json()["note"]
+        assert few == "3 items, fewer than k=8: there are no more that the log has and the user has not had"
         documented("similar items before the first version", said(client.get("/v1/similar?item=a"), 409))
 
 
@@ -384,6 +395,16 @@ def test_users_are_in_no_line_of_the_log_unless_asked_for(
     service.settings = service.settings._replace(access_log="ids")
     client.get("/v1/recommend?user=secretive")
     assert "secretive" in caplog.text
+
+
+def test_what_its_user_can_mend_is_one_line_of_the_log(
+    caplog: pytest.LogCaptureFixture, client: TestClient, tmp_path: Path
+) -> None:
+    (tmp_path / "tokens.json").write_text("{}")  # others can read it
+    found = client.get("/v1/status")
+    assert (found.status_code, found.json()["error"]) == (500, "the server made a mistake")
+    assert "run chmod 600 on it" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_health_says_what_is_broken(client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
