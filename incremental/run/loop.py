@@ -125,8 +125,10 @@ class Run:
             yield from self.matrix_row([lane for lane in range(executor.lanes) if lane not in start], -1)
         while here := self.alive:
             t = min(self.progress[lane].increment for lane in here)
+            before = time.perf_counter()
             if not self.feed.wait(t):
                 break
+            self.since += time.perf_counter() - before  # a live log's events are no work of the update
             here = [lane for lane in here if self.progress[lane].increment == t]
             new = [lane for lane in here if not self.progress[lane].begun]
             if t > 0 and new:

@@ -32,7 +32,8 @@ class Cost(NamedTuple):
         seconds: of the update; waiting for compilation, evaluation and saving apart
         compile_seconds: spent on tracing and compilation, also beside the update before, in another thread
         waited_seconds: for which the update or its test stood still for compilation
-        wall_seconds: since the update before: test, update, waiting, saving and the rest
+        wall_seconds: since the update before: test, update, waiting for compilation, saving and the rest;
+            a live learner's waiting for events apart
         examples: rows trained on, over all epochs, replayed ones included
         epochs
         parameters_written: parameters in the rows that the update changed

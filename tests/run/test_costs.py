@@ -1,5 +1,6 @@
 """What an update is charged with."""
 
+import time
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import pytest
 
 from incremental.core.types import bytes_of
 from incremental.run.alone import Bound
-from incremental.run.feed import BYTES_AN_INTERACTION
+from incremental.run.feed import BYTES_AN_INTERACTION, Feed
 from tests import lab
 
 pytestmark = pytest.mark.usefixtures("shared_programs", "one_shape")
@@ -38,6 +39,21 @@ def test_costs_of_the_policies() -> None:
         assert one.costs[0][5:] == results["static"].costs[0][5:]  # all rows of a table share the base part
     weights = sum(leaf.size for leaf in jax.tree.leaves(results["retrain"].state.learner.params))
     assert results["retrain"].costs[1].parameters_written > 0.9 * weights
+
+
+def test_no_update_is_charged_for_waiting_for_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a live learner waits, for minutes."""
+    wait, waiting = Feed.wait, 0.5
+
+    def slow(feed: Feed, t: int) -> bool:
+        time.sleep(waiting)
+        return wait(feed, t)
+
+    monkeypatch.setattr(Feed, "wait", slow)
+    start = time.perf_counter()
+    result = lab.run(lab.build(PLAIN), lab.stream(), lab.POLICIES["static"])
+    passed = time.perf_counter() - start
+    assert sum(cost.wall_seconds for cost in result.costs) <= passed - len(result.costs) * waiting
 
 
 def test_replayed_rows_and_memories_are_charged() -> None:
