@@ -114,8 +114,9 @@ def data_of(run: Path) -> Kept:
     data = kept(run / DATA)
     if data is None:
         raise UserError(
-            f"{run}: the run has no {DATA}/data.json, which says what data it was made of; take it from a copy, or, "
-            "where an older version wrote the run, run it again in another folder with runs=..."
+            f"{run}: the run has no {DATA}/data.json, which says what data it was made of; take it from a copy. "
+            "For a learner of a live loop, run the loop's log (incremental experiment=live), and give that run. Where "
+            "an older version wrote the run, run it again in another folder with runs=..."
         )
     return data
 
