@@ -49,7 +49,7 @@ def require(sheet: Sheet, *columns: str, remedy: str = "Rename the column.", lik
         if column in sheet.lacking:
             raise UserError(
                 f"{sheet.lacking[column]}: column '{column}' is missing, which other files of {sheet.origin} have; "
-                "the files of one log need the same columns (a pattern such as *.csv leaves others out)"
+                "the files of one log need the same columns; give one file, or a pattern that leaves this one out"
             )
         if column not in present:
             known = interactions.suggestion(column, [name for name in present if AGAIN not in name], likely=likely)
