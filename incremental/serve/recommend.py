@@ -59,9 +59,10 @@ def recommend(options: argparse.Namespace) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("rank", "item", "title", "score", title=Text(f"user {options.user}"), box=None)
+    titled = any(each.title for each in found)
+    table = Table("rank", "item", *["title"] * titled, "score", title=Text(f"user {options.user}"), box=None)
     for rank, each in enumerate(found, 1):
-        cells = str(rank), each.item, each.title, f"{each.score:.3f}"
+        cells = str(rank), each.item, *[each.title] * titled, f"{each.score:.3f}"
         table.add_row(*(Text(one_line(cell)) for cell in cells))  # data is no markup
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 

@@ -36,6 +36,21 @@ def test_every_title_is_printed_as_it_stands(capsys: pytest.CaptureFixture[str])
     assert [each["title"] for each in json.loads(capsys.readouterr().out)] == FILMS
 
 
+def test_data_without_titles_has_no_column_for_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [Recommendation("a", "", 1.0), Recommendation("b", "", 0.5)]
+    monkeypatch.setattr(model, "load", lambda _run, **_: SimpleNamespace(recommend=lambda *_, **__: found))
+    assert recommend.main(["run", "--user", "u"]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[1:3]] == [
+        ["rank", "item", "score"],
+        ["1", "a", "1.000"],
+    ]
+    found.append(Recommendation("c", "Tea", 0.25))
+    assert recommend.main(["run", "--user", "u"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["rank", "item", "title", "score"]
+
+
 @pytest.mark.usefixtures("films")
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_json_is_whole_where_the_terminal_lacks_a_character(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
