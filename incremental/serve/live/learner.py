@@ -210,10 +210,12 @@ class Learner:
         self.tail.read()  # what was chosen meanwhile stays
         chosen = self.tail.choices.values()
         named = {choice.version for choice in chosen if choice.learner == self.name and choice.version is not None}
+        program = executor.way.at(snapshot.sizes).program
         versions.publish(
             self.directory.path,
-            executor.way.at(snapshot.sizes).program,
+            program,
             snapshot,
+            side={} if program.at is None else feed.side(number, program, executor.way.place),
             cut=feed.cut(number).until,
             keep=self.live.keep_versions,
             never=named,

@@ -7,7 +7,7 @@ meets whole versions only.
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,17 +43,27 @@ class Version(NamedTuple):
     cut: int
 
 
-def publish(folder: Path, program: Program, snapshot: Snapshot, *, cut: int, keep: int, never: Collection[int]) -> int:
+def publish(
+    folder: Path,
+    program: Program,
+    snapshot: Snapshot,
+    *,
+    side: Mapping[str, Any] = {},
+    cut: int,
+    keep: int,
+    never: Collection[int],
+) -> int:
     """Writes the version of a snapshot, which an increment has ended with, and returns its number: the increment.
 
-    The last `keep` versions stay, and those of `never`, which others have named.
+    `side` are the tables that the program reads beside its state. The last `keep` versions stay, and those of `never`,
+    which others have named.
     """
     number, sizes = snapshot.progress.increment - 1, snapshot.sizes
     there = folder / VERSIONS / f"{number:06d}"
     new = there.with_name(f".{there.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    wanted = leaves_read(program)
+    wanted = leaves_read(program, side)
     leaves = {name: np.asarray(leaf, order="C") for name, leaf in named(snapshot.state).items() if name in wanted}
     about = {"format": FORMAT, "increment": number, "cut": cut, "sizes": {"labels": sizes.labels, **sizes}}
     write_atomically(new / LEAVES, save(leaves))
@@ -140,21 +150,17 @@ def placed(like: State, leaves: dict[str, np.ndarray]) -> State:
     return state
 
 
-def leaves_read(program: Program) -> set[str]:
-    """The paths of a state's leaves that a recommendation may read: what the traced functions mention.
-
-    A program that needs side tables is not traced: all but the optimizer's state is taken.
-    """
+def leaves_read(program: Program, side: Mapping[str, Any] = {}) -> set[str]:
+    """The paths of a state's leaves that a recommendation may read: what the traced functions mention."""
     state = jax.eval_shape(program.init, jax.random.key(0))
     paths = [*named(state)]
-    if program.at is not None:
-        return {*named(state._replace(learner=state.learner._replace(opt_state=()), key=()))}
     inputs = {name: jax.ShapeDtypeStruct((1, *each.shape), each.dtype) for name, each in program.inputs.items()}
 
-    def read(state: State, inputs: PyTree) -> Any:
-        represent = () if program.represent is None else program.represent(state, inputs)
-        return program.scores(state, inputs), represent, program.tables(state)
+    def read(state: State, inputs: PyTree, side: Mapping[str, Any]) -> Any:
+        own = program if program.at is None else program.at(side)
+        represent = () if own.represent is None else own.represent(state, inputs)
+        return own.scores(state, inputs), represent, own.tables(state)
 
-    jaxpr = jax.make_jaxpr(read)(state, inputs).jaxpr
+    jaxpr = jax.make_jaxpr(read)(state, inputs, side).jaxpr
     used = {id(each) for equation in jaxpr.eqns for each in equation.invars} | {id(each) for each in jaxpr.outvars}
     return {path for path, each in zip(paths, jaxpr.invars, strict=False) if id(each) in used}

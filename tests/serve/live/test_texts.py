@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from incremental.app.bases import config_of
 from incremental.core.spec import Sizes
@@ -13,6 +14,7 @@ from incremental.data.text import hashed_words
 from incremental.log.place import open_log
 from incremental.log.records import Event, Record, Title
 from incremental.serve import model as serve
+from incremental.serve.live import versions
 from incremental.serve.live.model import Loader, Model, roomy
 from incremental.serve.live.people import People
 from incremental.serve.live.texts import Places, Texts
@@ -56,10 +58,13 @@ def best(model: Model, people: People, user: str) -> dict[str, float]:
 
 def test_a_run_on_the_log_is_the_live_run_again_and_new_items_need_no_run(tmp_path: Path) -> None:
     folder = tmp_path / "live"
-    given = [*TEXTS, f"live.folder={folder}", f"runs={folder}/runs"]
+    given = [*TEXTS, f"live.folder={folder}", f"runs={folder}/runs", "+strategy@strategies.memory=replay"]
     live_run(given, titled(crowd()[:330]), 2)  # type: ignore[arg-type]
     number = assert_law(given)
     assert number == 2
+    published = load_file(folder / "learners/champion" / versions.VERSIONS / f"{number:06d}" / versions.LEAVES)
+    assert any("params" in path for path in published)
+    assert not [path for path in published if "memory" in path or "opt_state" in path]  # nobody asks for them
     log = open_log(str(folder / "log.sqlite"))
     people = People(log, 8)
     people.follow()
