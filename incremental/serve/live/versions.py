@@ -151,7 +151,8 @@ def placed(like: State, leaves: dict[str, np.ndarray]) -> State:
 
 
 def leaves_read(program: Program, side: Mapping[str, Any] = {}) -> set[str]:
-    """The paths of a state's leaves that a recommendation may read: what the traced functions mention."""
+    """The paths of a state's leaves that a recommendation may read: what the traced functions mention, and which ids
+    the model knows, by which histories are made."""
     state = jax.eval_shape(program.init, jax.random.key(0))
     paths = [*named(state)]
     inputs = {name: jax.ShapeDtypeStruct((1, *each.shape), each.dtype) for name, each in program.inputs.items()}
@@ -163,4 +164,5 @@ def leaves_read(program: Program, side: Mapping[str, Any] = {}) -> set[str]:
 
     jaxpr = jax.make_jaxpr(read)(state, inputs, side).jaxpr
     used = {id(each) for equation in jaxpr.eqns for each in equation.invars} | {id(each) for each in jaxpr.outvars}
-    return {path for path, each in zip(paths, jaxpr.invars, strict=False) if id(each) in used}
+    mentioned = {path for path, each in zip(paths, jaxpr.invars, strict=False) if id(each) in used}
+    return mentioned | {path for path in paths if path.startswith(".learner.catalogue")}

@@ -7,10 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from incremental.app.assemble import completed
+from incremental.core.spec import Sizes
 from incremental.errors import UserError
 from incremental.log.place import open_log
 from incremental.log.records import Choice, Cut
@@ -21,6 +23,7 @@ from incremental.serve.live import configuring, versions
 from incremental.serve.live.learner import Learner
 from incremental.serve.live.tail import Tail
 from tests import lab
+from tests.plugin import test_third_kind
 
 PROGRAM = lab.build(lab.Spec("replay+ewc"))(lab.SIZES)
 
@@ -63,6 +66,19 @@ def test_what_a_recommendation_does_not_read_is_left_out() -> None:
     assert any("params" in path for path in read)
     assert any("seen" in path for path in read)
     assert not [path for path in read if "opt_state" in path or "replay" in path or "ewc" in path]
+
+
+def test_a_version_says_which_ids_of_a_further_kind_it_knows(tmp_path: Path) -> None:
+    """Its histories are of events whose categories it knows, which no function of the model mentions."""
+    sizes = Sizes(item=64, user=64, category=32)
+    program = test_third_kind.build(None)(sizes)
+    state = jax.jit(program.init)(jax.random.key(0))
+    arrived = {**state.learner.catalogue.arrived, "category": jnp.arange(32) < 9}
+    catalogue = state.learner.catalogue._replace(arrived=arrived)
+    made = Snapshot(state._replace(learner=state.learner._replace(catalogue=catalogue)), None, None, sizes, Progress(1))
+    versions.publish(tmp_path, program, made, cut=7, keep=1, never=())
+    found = versions.read(tmp_path, 0, lambda _: alone.like(program)).state.learner.catalogue.arrived
+    np.testing.assert_array_equal(found["category"], np.arange(32) < 9)
 
 
 def test_the_last_ones_stay_and_those_that_somebody_named(tmp_path: Path) -> None:
