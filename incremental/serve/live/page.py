@@ -3,7 +3,7 @@
 import csv
 import json
 import time
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -67,12 +67,19 @@ def state(service: Service) -> dict[str, Any]:
 
 def quality(file: Path) -> dict[str, Any]:
     """The first metric of a learner's prequential tests: its name, and [increment, value, events] of each."""
-    metric, points = "", []
     try:
-        rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+        changed = file.stat()
+        return read(file, changed.st_mtime_ns, changed.st_ino)
     except FileNotFoundError:
-        rows = []
-    for row in rows:
+        return {"metric": "", "points": []}
+
+
+@lru_cache(maxsize=64)
+def read(file: Path, changed: int, number: int) -> dict[str, Any]:
+    """See `quality`; a file with this time and number is read once: after 2,000 increments that takes 0.1 s."""
+    del changed, number
+    metric, points = "", []
+    for row in csv.DictReader(file.read_text(encoding="utf-8").splitlines()):
         metric = metric or row["metric"]
         before, on = int(row["trained_until"]), int(row["evaluated_on"])
         if row["metric"] == metric and row["value"] and before < on:

@@ -11,8 +11,9 @@ import msgspec
 import pytest
 from starlette.testclient import TestClient
 
+from incremental.app.rundir import write_atomically
 from incremental.log.records import Choice, Cut, Served
-from incremental.serve.live import access, batching, events
+from incremental.serve.live import access, batching, events, page
 from incremental.serve.live.cuts import cuts
 from incremental.serve.live.limits import Limits
 from incremental.serve.live.service import Service
@@ -395,6 +396,19 @@ def test_users_are_in_no_line_of_the_log_unless_asked_for(
     service.settings = service.settings._replace(access_log="ids")
     client.get("/v1/recommend?user=secretive")
     assert "secretive" in caplog.text
+
+
+def test_a_learners_tests_are_read_again_where_they_have_changed(tmp_path: Path) -> None:
+    """After thousands of increments the file is long, and the page asks every two seconds."""
+    file, head = tmp_path / "evaluations.csv", "trained_until,evaluated_on,metric,value,count\n"
+    assert page.quality(file) == {"metric": "", "points": []}
+    write_atomically(file, head + "0,1,ndcg@10,0.25,7\n0,1,recall@10,0.5,7\n0,0,ndcg@10,0.5,7\n")
+    before = page.read.cache_info().misses
+    for _ in range(3):
+        assert page.quality(file) == {"metric": "ndcg@10", "points": [[1, 0.25, 7]]}
+    assert page.read.cache_info().misses == before + 1
+    write_atomically(file, head + "0,1,ndcg@10,0.25,7\n1,2,ndcg@10,0.75,8\n")
+    assert page.quality(file)["points"] == [[1, 0.25, 7], [2, 0.75, 8]]
 
 
 def test_what_its_user_can_mend_is_one_line_of_the_log(
