@@ -62,11 +62,15 @@ def raw(config: DictConfig, key: str) -> str | None:
 def composed(overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, str]]:
     """The config of an `incremental` command line, open and not yet resolved, and what was chosen for its groups."""
     refuse_nameless(check(overrides, multirun=False))
+    overrides = [*map(typed, overrides)]
     try:
         with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-            config: Any = hydra.compose("config", [*map(typed, overrides)], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
+            config: Any = hydra.compose("config", overrides, return_hydra_config=True)
+    except HydraException as error:
+        raise refused(error, overrides) from None
+    except OmegaConfBaseException as error:
         raise UserError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from None
+    refuse_contradictions(config.hydra.runtime)
     choices = chosen(config.hydra.runtime, config)
     given: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # they may hold references
     OmegaConf.set_readonly(config, False)
@@ -74,6 +78,13 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, str]]:
     del config["hydra"]
     replaced(config, given, choices)
     return config, choices
+
+
+def refused(error: HydraException, overrides: Sequence[str]) -> UserError:
+    """What Hydra does not compose, in one line."""
+    with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+        said = refusal(error, overrides, lambda given: hydra.compose("config", given, return_hydra_config=True))
+    return UserError(said)
 
 
 def chosen(runtime: Any, config: Any) -> dict[str, str]:
@@ -268,9 +279,7 @@ def run_job(overrides: Sequence[str]) -> None:
         job()
     except HydraException as error:
         GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-            said = refusal(error, overrides, lambda given: hydra.compose("config", given, return_hydra_config=True))
-        raise UserError(said) from None
+        raise refused(error, overrides) from None
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
 

@@ -17,7 +17,7 @@ def refusal(error: Exception, overrides: Sequence[str], compose: Callable[[list[
     if (said := choices(error)) is not None:
         return said
     lines = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()]
-    from incremental.app.assemble import KEYS, unchosen  # what it imports takes seconds
+    from incremental.app.assemble import KEYS, LIVE, unchosen  # what it imports takes seconds
 
     added = next((one for one in overrides if one[0] == "+" and re.match(r"\+[^.@=]+=", one)), None)
     if added is not None and re.match(r"Multiple values for|.* appears more than once", " ".join(lines)):
@@ -40,16 +40,17 @@ def refusal(error: Exception, overrides: Sequence[str], compose: Callable[[list[
         there = [str(name) for name in node if name != "_target_"] if isinstance(node, DictConfig) else []
         return f"{given}: there is no such key" + (f"; {above} has {', '.join(there)}" if there else "")
     top: Any = OmegaConf.to_container(known, resolve=False)
-    places = schema.keys({name: top.get(name) for name in KEYS})
+    nodes = (*KEYS, *(name for name in (LIVE,) if name in top))
+    places = schema.keys({name: top.get(name) for name in nodes})
     if key in places:
         return f"{given}: the configuration leaves this key of its factory out; give it with a plus: +{given}"
     if above.startswith("strategies.") and above not in places:
         guess = schema.meant(last, (), [place for place in places if place.startswith("strategies.")])
         return f"{unchosen(above.split('.')[1], key)}{guess}"
-    above = above if above.split(".")[0] in KEYS else ""
+    above = above if above.split(".")[0] in nodes else ""
     there = [name for where, _, name in (place.rpartition(".") for place in places) if where == above]
     listed = f"; {above or 'the configuration'} has {', '.join(there)}" if there else ""
-    return f"{given}: there is no such key{listed}{schema.meant(last, KEYS, places)}"
+    return f"{given}: there is no such key{listed}{schema.meant(last, nodes, places)}"
 
 
 def choices(error: Exception) -> str | None:

@@ -1,6 +1,7 @@
 """When an increment ends; and that the log, not a process, says so. Nothing is compiled here."""
 
 import functools
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -277,6 +278,26 @@ def test_what_cannot_be_a_live_loop_is_refused(tmp_path: Path, documented: Calla
         "a live loop with a cleaning that reads later events",
         lambda: Making(future, place).after(Made(), Events(enumerate(events(30), 1)), [Cut(0, 30, "count", 1.0)]),
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            "live.cut.cont=3",
+            "live.cut.cont=3: there is no such key; live.cut has .*; did you mean live.cut.count?",
+        ),
+        ("live.prt=3", "live.prt=3: there is no such key; live has folder, .*; did you mean live.port?"),
+        ("data.histry=3", "data.histry=3: there is no such key; data has .*; did you mean data.history?"),
+        ("method=replya", "method=replya: there is .*; did you mean replay?"),
+        ("model=sasrek", "model=sasrek: there is .*; did you mean sasrec?"),
+    ],
+)
+def test_what_there_is_not_is_answered_with_what_there_is(given: str, said: str) -> None:
+    """A method that there is not was passed over without a word."""
+    with pytest.raises(UserError) as error:
+        configuring.composed_of(["experiment=live", given])
+    assert re.fullmatch(said.replace("?", r"\?"), str(error.value)), error.value
 
 
 def test_a_challenger_has_its_own_overrides_in_place_of_the_champions() -> None:
