@@ -40,6 +40,8 @@ def refusal(error: Exception, overrides: Sequence[str], compose: Callable[[list[
         there = [str(name) for name in node if name != "_target_"] if isinstance(node, DictConfig) else []
         return f"{given}: there is no such key" + (f"; {above} has {', '.join(there)}" if there else "")
     top: Any = OmegaConf.to_container(known, resolve=False)
+    if key.partition(".")[0] == LIVE and LIVE not in top:
+        return f"{given}: the configuration has no node {LIVE}; give experiment=live, or one of yours that has it"
     nodes = (*KEYS, *(name for name in (LIVE,) if name in top))
     places = schema.keys({name: top.get(name) for name in nodes})
     if key in places:

@@ -35,6 +35,10 @@ from incremental.app.assemble import KEYS
         ),
         ("seed.x=1", "seed.x=1: there is no such key"),
         (
+            "live.port=9",
+            "live.port=9: the configuration has no node live; give experiment=live, or one of yours that has it",
+        ),
+        (
             "data.cleaning.behaviours=[cart]",
             "data.cleaning.behaviours=[cart]: the configuration leaves this key of its factory out; give it with a "
             "plus: +data.cleaning.behaviours=[cart]",

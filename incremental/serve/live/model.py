@@ -23,7 +23,7 @@ from incremental.errors import UserError
 from incremental.log.engine import Log
 from incremental.run.alone import Build, like
 from incremental.run.capacity import capacity
-from incremental.run.feed import padded, read_by, within
+from incremental.run.feed import of_event, padded, read_by, within
 from incremental.serve.live import versions
 from incremental.serve.live.cuts import Cuts
 from incremental.serve.live.feed import Cutter
@@ -184,8 +184,7 @@ class Model:
     def row(self, people: People, item: str) -> int:
         """The row of an item that was learnt, or is known by its title; 0: neither."""
         row = self.places.of(people, item)
-        learnt = row >= self.places.first or self.seen[row]
-        return row if learnt else 0
+        return row if row >= self.places.first or self.seen[row] else 0
 
     def named(self, people: People, row: int) -> dict[str, Any]:
         """A row's item as an answer has it."""
@@ -332,16 +331,9 @@ class Loader:
             return programs[sizes].program if sizes in programs else parts.build(sizes)
 
         found = versions.read(folder, number, lambda sizes: like(at(sizes)))
-        if found.sizes.labels != "item":
-            raise UserError(
-                f"{folder}: the learner predicts ids of the kind {found.sizes.labels!r} and recommends no items; "
-                "choose another one"
-            )
         program = at(found.sizes)
-        if program.window is not None:
-            raise UserError(
-                f"{folder}: its model reads a graph, which this server does not keep; choose another learner"
-            )
+        if why := unserved(program, found.sizes.labels, parts.stream):
+            raise UserError(f"{folder}: {why}; choose another learner")
         texts = parts.texts if program.by_text else None
         if not people.read_until(found.cut, sealed=parts.texts is not None):
             raise UserError(f"{folder}: version {number} is ahead of what the server has read; it serves soon")
@@ -387,6 +379,16 @@ class Loader:
         text = config["data"].get("text")
         texts = None if text is None else Texts(schema.build(text, "data.text"))
         return Recipe(assemble({**config, "devices": ALONE}, stream).build, stream, texts)
+
+
+def unserved(program: Program, labels: str, stream: Stream) -> str:
+    """Why a server does not recommend by a program; "" where it does."""
+    if labels != "item":
+        return f"it predicts ids of the kind {labels!r} and recommends no items"
+    if program.window is not None:
+        return "its model reads a graph, which this server does not keep"
+    own = of_event(stream, program.inputs)
+    return f"its model reads {own[0]!r} of the event itself, which has not happened when one asks" if own else ""
 
 
 def read_of(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from incremental.core.spec import Sizes
+from incremental.data.features import current
 from incremental.errors import UserError
 from incremental.log.engine import Log
 from incremental.serve.live import configuring, model, server, versions
@@ -48,12 +49,14 @@ def test_what_the_server_has_not_got_for_a_version(
     small.publish(tmp_path, 0)
     with contextlib.closing(small.log(tmp_path)) as log:
         people, loader = People(log, 4), Loader(tmp_path / "learners", log, 8, DATA)
-        for situation, changed in (
-            ("a version that is ahead of what the server has read", {}),
-            ("a learner whose model reads a graph", {"window": 1}),
+        shop: Any = SimpleNamespace(features={name: current(kind="shop") for name in small.program().inputs})
+        for situation, changed, stream in (
+            ("a version that is ahead of what the server has read", {}, small.stream()),
+            ("a learner whose model reads a graph", {"window": 1}, small.stream()),
+            ("a learner whose model reads the event itself", {}, shop),
         ):
             program = small.program()._replace(**changed)  # type: ignore[arg-type]
-            loader.made = "champion", Recipe(lambda _sizes, own=program: own, small.stream(), None), {}  # type: ignore[misc]
+            loader.made = "champion", Recipe(lambda _sizes, own=program: own, stream, None), {}  # type: ignore[misc]
             with pytest.raises(UserError) as error:
                 loader.load("champion", 0, people)
             documented(situation, error.value)
