@@ -68,7 +68,7 @@ class Service:
         self.people = People(log, settings.history, settings.kinds, settings.only)
         self.metrics = Metrics(
             {
-                "events_in_log": ("Events of the log", lambda: self.people.events),
+                "events_in_log": ("Events of the log, of the types that are learned", lambda: self.people.events),
                 "users": ("Users of the log", lambda: len(self.people.users)),
                 "items": ("Items of the log", lambda: len(self.people.items)),
                 "queue_events": ("Events that wait for their commit", lambda: self.writer.length),

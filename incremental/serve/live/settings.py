@@ -12,7 +12,7 @@ from annotated_types import Ge, Le
 from incremental.app import config as schema
 from incremental.app.rundir import write_atomically
 from incremental.data import ids
-from incremental.domains import Count, NotNegative, Positive, checked
+from incremental.domains import AtLeast1, Count, NotNegative, Positive, checked
 from incremental.errors import UserError
 from incremental.serve.live.cuts import Cuts
 from incremental.serve.live.versions import LEARNERS
@@ -90,7 +90,7 @@ def live(
     queue: Count = 20_000,
     requests: Count = 1024,
     rate: Positive = 1000.0,
-    burst: Positive = 2000.0,
+    burst: AtLeast1 = 2000.0,
     new_items: Positive = 500.0,
     most: Count = 100,
     ahead: NotNegative = 60.0,

@@ -247,6 +247,8 @@ def test_what_cannot_be_a_live_loop_is_refused(tmp_path: Path, documented: Calla
     refused("a live loop with a cut of its own", lambda: Making({**DATA, "cut": {"_target_": "x"}}, place))
     refused("a live loop with a last increment", lambda: Making({**DATA, "until": 3}, place))
     refused("a learner's name that is no folder's", lambda: live(folder=tmp_path, log=place, cut=rule, champion="../x"))
+    with pytest.raises(UserError, match=r"burst=0\.5: expected"):  # no request would ever be answered
+        live(folder=tmp_path, log=place, cut=rule, burst=0.5)
     refused("a live port that there is not", lambda: live(folder=tmp_path, log=place, cut=rule, port=99_999))
     refused(
         "a challenger with the champion's name",
