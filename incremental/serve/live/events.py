@@ -213,6 +213,8 @@ def asked(text: str | None, name: str) -> str:
         raise Refused(400, f"{name} has {len(text):,} characters", f"an id of at most {LONGEST}", remedy)
     if said := unreadable(text):
         raise Refused(400, f"{name}: {said}", "printable text", remedy)
+    if "\ufffd" in text:  # what an address is read with stands for other bytes by it
+        raise Refused(400, f"{name}: {text!r} is not UTF-8", "an id in UTF-8, in which ü is %C3%BC", remedy)
     normal = normals([text])[text]
     if not normal:
         raise Refused(400, f"{name}: {text!r} is no id", "text or whole numbers with all their digits", remedy)

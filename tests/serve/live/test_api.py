@@ -265,6 +265,7 @@ def test_the_history_explains_a_score(client: TestClient) -> None:
         ("exclude_seen that is neither", "/v1/recommend?user=ann&exclude_seen=maybe", 400),
         ("a recommendation with an unknown parameter", "/v1/recommend?user=ann&n=3", 400),
         ("a recommendation for a user with a control character", "/v1/recommend?user=a%00", 400),
+        ("a recommendation for a user who is not UTF-8", "/v1/recommend?user=J%FCrg", 400),
         ("items similar to one that never occurred", "/v1/similar?item=zz", 404),
         ("items similar by a model without vectors", "/v1/similar?item=a", 409),
         ("an explanation for a user who never occurred", "/v1/explain?user=nobody&item=a", 404),
