@@ -127,10 +127,13 @@ def order(settings: Settings, keys: Sequence[str]) -> list[tuple[int, float, str
 
 
 def mixed(groups: Sequence[Group]) -> Mapping[str, Mapping[str, list[str]]]:
-    """Groups whose runs differ in more than the seed, by label: the keys and their values."""
+    """Groups whose runs differ in more than the seed, by label: the keys and their values.
+
+    Without ``base``: the run whose base part another takes over has the other's seed, so that each seed names its own.
+    """
     found = {
         f"{group.label} ({group.column})" if group.column else group.label: differing(
-            [run.settings for run in group.runs]
+            [{key: value for key, value in run.settings.items() if key != "base"} for run in group.runs]
         )
         for group in groups
     }
@@ -169,6 +172,8 @@ def _collision(factors: Factors, runs: Sequence[Run]) -> UserError:
     differ = ", ".join(f"{key} ({', '.join(values[:6])}{', ...' * (len(values) > 6)})" for key, values in keys.items())
     rows = ",".join([*factors.rows, *keys])
     advice = [f"a row each: --rows {rows}", f"a column each: --columns {','.join([*factors.columns, *keys])}"]
+    if len({run.settings.get("runs") for run in same}) == len(same):
+        advice.append(f"a column a folder: --columns {','.join([*factors.columns, 'runs'])}")
     numbers = [key for key in keys if all(is_number(run.settings.get(key)) for run in same)]
     if len(numbers) == 1:
         others = [key for key in keys if key not in numbers]

@@ -1,6 +1,7 @@
 """The page's pictures, each by its name: as files for a paper."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,13 +43,19 @@ def named(*parts: str) -> str:
 
 
 def write(table: Table, folder: Path, ending: str = "pdf") -> list[Path]:
-    """Writes every picture into ``folder`` as pdf, svg or png; returns the files. A name that is there is replaced."""
-    written = []
+    """Writes every picture into ``folder`` as pdf, svg or png; returns the files. A name that is there is replaced.
+
+    Rows whose names differ in signs only, such as weight=1 and weight=-1, are numbered.
+    """
+    written: list[Path] = []
+    taken: Counter[str] = Counter()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures(table):
-            pictures.write(figure, folder / f"{name}.{ending}")
-            written.append(folder / f"{name}.{ending}")
+            taken[name] += 1
+            number = f"-{taken[name]}" * (taken[name] > 1)
+            written.append(folder / f"{name}{number}.{ending}")
+            pictures.write(figure, written[-1])
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error})") from error
     return written

@@ -110,8 +110,9 @@ def notes(table: Table, show: Sequence[str] = ()) -> list[str]:
         found += _best(table, metrics)
     if stands(TIMES[0]):
         found += [
-            f"Front of {'; '.join(of)} against seconds an increment (by the means): {names}. Every other row has one "
-            "of these that is at least as good and costs no more."
+            f"Front of {'; '.join(of)} against seconds an increment (by the means): {names}. Every other row whose "
+            "quality and seconds can be compared has one of these that is at least as good and costs no more; bounds "
+            f"({', '.join(sorted(BOUNDS))}) apart."
             for names, of in fronts.items()
         ]
     early = {name: None for row in rows for run in row.runs for name in run.early}
@@ -165,6 +166,13 @@ def _tests(rows: Sequence[Row], metric: str, baseline: str) -> list[str]:
         found.append(
             f"no test of {', '.join(same)} against {baseline} (–): every seed gives the same difference, as where "
             "neither row draws anything. Such seeds are no sample."
+        )
+    measured = {row.label: row.quality[metric].get("prequential", NONE).n for row in rows}
+    few = [label for label, comparison in compared.items() if comparison.pairs < 2 <= measured[label]]
+    if baseline in measured and few:
+        found.append(
+            f"no test of {', '.join(few)} against {baseline} (–): fewer than two seeds were measured of both. Run both "
+            "with the same seeds."
         )
     return found
 

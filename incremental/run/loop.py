@@ -393,6 +393,6 @@ def divergence(info: Info, t: int, epoch: int) -> UserError | None:
         )
     return UserError(
         f"the loss became NaN or infinite at increment {t}, epoch {epoch}, step {int(broken.step)}, in the term(s) "
-        f"{', '.join(terms) or 'sum'} ('data' is the model's own loss, the others are strategies). The last good "
-        "checkpoint is kept. Lower optimizer.learning_rate or the strategy's weight; debug=nan finds the operation"
+        f"{', '.join(terms) or 'sum'} ('data' is the model's own loss, the others are strategies). What was "
+        "saved before is kept. Lower optimizer.learning_rate or the strategy's weight; debug=nan finds the operation"
     )

@@ -151,6 +151,14 @@ EPOCHS = """increment,epoch,loss,validation,term/data,term/ewc
 """
 
 
+def test_rows_whose_names_differ_in_signs_have_a_picture_each(write_run: Any, tmp_path: Path) -> None:
+    for row in ("a=1", "a=-1"):
+        write_run(row, 0, [0.1], R=[[0.5, 0.2]] * 2)
+    assert main([str(tmp_path), "--no-html", "--figures", str(tmp_path / "to"), "--figure-format", "svg"]) == 0
+    maps = {path.name for path in (tmp_path / "to").iterdir() if path.name.startswith("matrix")}
+    assert maps == {"matrix-ndcg-10-a-1.svg", "matrix-ndcg-10-a-1-2.svg"}
+
+
 def test_the_pages_pictures_are_files_too(write_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     every = write_run("ewc", 0, [0.1, 0.2], R=[[0.5, 0.2, 0.1]] * 3, epochs=EPOCHS)
     two = write_run("si", 0, [0.1, 0.2])  # a file's format is not the picture's matter

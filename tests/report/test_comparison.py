@@ -74,6 +74,12 @@ def test_seeds_that_differ_are_paired_where_shared() -> None:
 def test_a_row_without_shared_seeds_has_no_test() -> None:
     compared = table(runs_of({"finetune": FINETUNE, "replay": {5: 0.3, 6: 0.4}}))
     assert compared.rows[0].comparisons[NDCG] == (None, None, None, 0, False)
+    said = "p (ndcg@10): no test of {} against finetune (–): fewer than two seeds were measured of both. Run both"
+    assert any(note.startswith(said.format("replay")) for note in compared.notes)
+    lone = table(runs_of({"finetune": {0: 0.2}, "replay": REPLAY, "ewc": {0: 0.3}}))
+    assert any(note.startswith(said.format("replay")) for note in lone.notes)  # ewc's one seed is said already
+    full = table(runs_of({"finetune": FINETUNE, "replay": REPLAY}))
+    assert not any("fewer than two seeds" in note for note in full.notes)
 
 
 def test_equal_differences_are_explained() -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,20 @@ def test_a_collision_says_what_differs_and_what_to_do(sweep: list[Run]) -> None:
     assert len(table(sasrec, sensitivity=WEIGHT).rows) == 4
 
 
+def test_runs_of_two_folders_may_be_columns() -> None:
+    two = [
+        Run("ewc", 0, {NDCG: {"prequential": 0.1}}, config={"runs": folder, "data": {"history": history}})
+        for folder, history in {"runs/a": 10, "runs/b": 50}.items()
+    ]
+    with pytest.raises(UserError, match=r"; for a column a folder: --columns runs;"):
+        table(two)
+    assert table(two, columns=["runs"]).columns == ["runs/a", "runs/b"]
+    one = [replace(run, config={**(run.config or {}), "runs": "runs/a"}) for run in two]
+    with pytest.raises(UserError) as error:
+        table(one)
+    assert "a folder" not in str(error.value)
+
+
 def test_a_collision_of_names_is_of_the_choice_and_not_its_parts(sweep: list[Run]) -> None:
     with pytest.raises(
         UserError, match=r"They differ in model \(gru4rec, sasrec\)\. For a row each: --rows row,model; "
@@ -99,6 +114,19 @@ def test_a_mean_over_different_runs_is_noted(sweep: list[Run]) -> None:
     notes = table(mixed).notes
     assert "finetune is a mean over runs that differ in more than the seed: model (gru4rec, sasrec)." in notes
     assert not any("more than the seed" in note for note in table(sweep, rows=["name", WEIGHT]).notes)
+
+
+def test_each_seed_begins_with_a_base_part_of_its_own() -> None:
+    """With base=RUN the runs of a row name another run each: that is the seed's difference, and no other."""
+    runs = [
+        Run(row, seed, {NDCG: {"prequential": 0.1}}, config={"base": f"runs/base-seed{seed}"})
+        for row in ("finetune", "ewc")
+        for seed in range(2)
+    ]
+    assert not any("more than the seed" in note for note in table(runs).notes)
+    twice = [*runs, Run("ewc", 0, {NDCG: {"prequential": 0.1}}, config={"base": "runs/another"})]
+    with pytest.raises(UserError, match=r"They differ in base \(runs/another, runs/base-seed0\)"):
+        table(twice, rows=["row"])
 
 
 def test_unknown_keys_say_what_there_is(sweep: list[Run]) -> None:

@@ -42,3 +42,21 @@ def test_the_notes_name_it(metric: str, noted: bool) -> None:
     ]
     named = [note for note in table(runs).notes if note.startswith("Front")]
     assert [f"of {metric}" in note and "static, finetune, slow, retrain." in note for note in named] == [True] * noted
+    said = "Every other row whose quality and seconds can be compared has one of these"
+    assert all(said in note and "bounds (oracle) apart" in note for note in named)
+
+
+def test_the_note_says_nothing_of_seconds_that_cannot_be_compared() -> None:
+    """A cheap run of other lanes, and a bound, are outside of the front, and no row of it beats them."""
+    runs = [
+        Run(row, 0, {NDCG: {"prequential": quality}}, {"seconds_per_update": cost}, lanes=lanes)
+        for row, cost, quality, lanes in (
+            ("finetune", 1.0, 0.2, 2),
+            ("ewc", 2.0, 0.3, 2),
+            ("popularity", 0.1, 0.25, 1),
+            ("oracle", 0.1, 0.9, 2),
+        )
+    ]
+    (note,) = (note for note in table(runs).notes if note.startswith("Front"))
+    assert "(by the means): finetune, ewc. " in note
+    assert "Every other row has" not in note

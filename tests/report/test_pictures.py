@@ -224,6 +224,8 @@ def test_loss_curves_are_a_line_a_seed_and_increment(write_run: Any, tmp_path: P
     assert (np.asarray(boundary.get_xdata(), float).tolist(), boundary.get_linestyle()) == ([2.5, 2.5], ":")
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {"loss", "data", "ewc"}
     assert [line.get_color() for line in panels["finetune"].lines[1:]] == ["black"]  # its data are its loss
+    begins, line = (np.asarray(one.get_xydata(), float)[:, 0].tolist() for one in panels["finetune"].lines)
+    assert (begins, line) == ([2.5, 2.5], [3.0])  # after the base part that ewc has the epochs of
     validation = pictures.validation_curves(made)
     assert validation is not None
     assert [axes.get_title() for axes in validation.axes] == ["ewc"]

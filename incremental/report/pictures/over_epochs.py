@@ -23,7 +23,9 @@ def loss_curves(table: Table, column: str = "") -> "Figure | None":
     """Each row's training loss and its terms, a panel a row; None where no row was trained by epochs.
 
     A line a seed: seeds stop at epochs of their own, so that a mean would jump where one is over. Epochs are counted
-    over the stream, the base part's included; a dotted line begins an increment.
+    over the stream, the base part's included; a dotted line begins an increment. A row that took its base part from
+    another has none of its epochs: its panel is empty as far as the others' base parts go, and increment 1 begins at
+    one place in all.
     """
     rows = {row.label: _curves(row) for row in table.of(column)}
     for curves in rows.values():
@@ -51,8 +53,9 @@ def _panels(rows: Mapping[str, Curves], names: Sequence[str], title: str) -> "Fi
     for axes in panels[max(len(rows) - across, 0) : len(rows)]:
         axes.tick_params(labelbottom=True)
     shown: dict[str, Artist] = {}
+    base = {place for curves in rows.values() for place in _places(curves, names) if place[0] == 0}
     for (label, curves), axes in zip(rows.items(), panels, strict=False):
-        shown |= _panel(axes, curves, names)
+        shown |= _panel(axes, curves, names, base)
         axes.set_title(label, fontsize=min(9.0, TITLE / len(label)), pad=2)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         axes.tick_params(labelsize=8)
@@ -63,9 +66,14 @@ def _panels(rows: Mapping[str, Curves], names: Sequence[str], title: str) -> "Fi
     return figure
 
 
-def _panel(axes: "Axes", curves: Curves, names: Sequence[str]) -> "dict[str, Artist]":
-    """Draws a row's lines; returns one of each name."""
-    places = sorted({place for name in names for curve in curves.get(name, []) for place in curve})
+def _places(curves: Curves, names: Sequence[str]) -> set[Place]:
+    """Where a row has a value."""
+    return {place for name in names for curve in curves.get(name, []) for place in curve}
+
+
+def _panel(axes: "Axes", curves: Curves, names: Sequence[str], base: set[Place]) -> "dict[str, Artist]":
+    """Draws a row's lines, with room for the epochs of all rows' base parts; returns one of each name."""
+    places = sorted(base | _places(curves, names))
     at = {place: float(number) for number, place in enumerate(places, 1)}
     for increment, epoch in places:
         if epoch == 1 and increment:
