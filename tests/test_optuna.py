@@ -99,6 +99,15 @@ def test_a_killed_search_goes_on_with_the_same_trials(tmp_path: Path, capsys: py
     assert f"        incremental-report {tmp_path}/2-chosen --after 2" in said
 
 
+def test_a_search_in_the_current_folder_names_the_next_one_beside_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here := tmp_path / "my search").mkdir()
+    monkeypatch.chdir(here)
+    searched(Path(), Launcher(quality), trials=1)
+    assert f"        incremental-report '{tmp_path}/my search-chosen' --after 2" in capsys.readouterr().out.splitlines()
+
+
 def test_a_trial_that_fails_has_no_value_and_stops_no_other(tmp_path: Path) -> None:
     found = searched(tmp_path, Launcher(quality), f"{RATE}=0.95,0.5", sampler="RandomSampler")
     assert {params[RATE] for params, *_ in found.values()} == {"0.5", "0.95"}

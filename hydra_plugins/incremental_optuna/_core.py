@@ -216,13 +216,15 @@ def chosen(study: Any, search: Search, folder: Path, metric: str, increments: in
     where = f"on increments 1 to {increments}, {seeds}trial {best.number + 1} of {len(study.trials)}"
     found = f"{metric} {best.value:.4f} {where}"
     (folder / CHOSEN).write_text("\n".join([f"# {found}", *values]) + "\n", encoding="utf-8")
-    rest = folder.with_name(f"{folder.name}-chosen")
+    here = folder if folder.name.strip(".") else folder.resolve()  # "." has no name, and ".." none of its own
+    rest = here.with_name(f"{here.name}-chosen")
     fixed = [override for key, override in search.fixed.items() if key not in ("runs", "sweep")]
     seed = [f"seed={','.join(search.seeds)}"] if search.seeds else []
     command = shlex.join(["incremental", "-m", f"hydra/launcher={launcher}", *fixed, *values, *seed, f"runs={rest}"])
+    report = shlex.join(["incremental-report", str(rest), "--after", str(increments)])
     print(
         f"chosen: {' '.join(values)}  ({found})\n  written: {folder / CHOSEN}, {folder / JOURNAL} (Optuna's)\n"
-        f"  next: {command}\n        incremental-report {rest} --after {increments}",
+        f"  next: {command}\n        {report}",
         flush=True,
     )
     return {"value": best.value, "params": best.params}

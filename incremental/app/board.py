@@ -136,7 +136,7 @@ class Board:
         elapsed = time.monotonic() - self.started
         if done <= 0.0:
             return "time left: not known yet"
-        return f"about {clock(elapsed * (len(self.jobs) - sum(self.share)) / done)} left"
+        return f"about {clock(elapsed * (len(self.jobs) - sum(self.share)) / done)} left at the pace so far"
 
     def best(self, group: Group) -> str:
         """The job with the highest mean of its tests so far."""

@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import itertools
 import math
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -237,12 +238,12 @@ def run_in(
     then = ""
     if stream.task.labels == "item" and not of_event(stream, way.at(result.sizes).program.inputs):
         plugins = "".join(f" --plugin {package}" for package in strangers(needed(config)))
-        then = f"  or  incremental-recommend {directory.path} --user ID{plugins}"
+        then = f"  or  incremental-recommend {shlex.quote(str(directory.path))} --user ID{plugins}"
     print(
         f"  finished: prequential {headline} {shown(quality)}, {seconds:.2f} s an update\n"
         f"  written: {directory.path}/summary.json, evaluations.csv, epochs.csv, checkpoint/"
         + (", profile/ (for TensorBoard or Perfetto)\n" if config["profile"] else "\n")
-        + f"  next: incremental-report {directory.path.parent}{then}",
+        + f"  next: incremental-report {shlex.quote(str(directory.path.parent))}{then}",
         flush=True,
     )
     return summary

@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.errors import CompactHydraException, HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from incremental.app.refusals import choices
+from incremental.app.refusals import choices, refusal
 
 
 def launched(launcher: Any, loader: Any, config: Any, jobs: Sequence[list[str]], first: int) -> list[JobReturn]:
@@ -27,10 +28,10 @@ def uncomposed(loader: Any, config: Any, job: list[str]) -> str | None:
     try:
         loader.load_sweep_config(config, list(job))
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last one: of a choice that is no name
-        if (said := choices(error)) is not None:
-            return said
-        lines = [str(each).strip().splitlines()[0] for each in (error, error.__cause__) if each is not None]
-        return " ".join(lines) + "; methods with keys of their own are rows of a study (study=FILE, docs/sweeps.md)"
+        said = refusal(error, job, partial(loader.load_sweep_config, config))
+        if choices(error) is None:  # it may be a key that another method of the sweep has
+            said += " (methods with keys of their own are rows of a study: study=FILE, docs/sweeps.md)"
+        return said
     return None
 
 

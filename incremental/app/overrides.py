@@ -58,6 +58,11 @@ def parsed(argument: str) -> Override:
         if not equals:
             said = str(error).splitlines()[0]
             raise UserError(f"{argument!r}: expected KEY=VALUE, KEY of letters, digits, _ and dots ({said})") from None
+        if text.endswith(","):
+            raise UserError(
+                f"{argument}: nothing follows the comma; several values have no blanks between them, as in -m "
+                f"seed=0,1; in quotes it is a text: {pasted(key, text)}"
+            ) from None
         raise UserError(
             f"{argument}: the value has a sign that overrides use (= , # ( ) [ ] {{ }} ~ ' \" \\) or a letter "
             f"that is not ASCII; in quotes it is a text: {pasted(key, text)}"

@@ -47,11 +47,27 @@ def test_the_others_run_and_each_result_is_its_jobs(capsys: pytest.CaptureFixtur
     assert [result.overrides for result in results] == [WRONG, GOOD, NOWHERE]
     said = capsys.readouterr().err.splitlines()
     assert [line.partition(": ")[2].partition(":")[0] for line in said] == ["strategies.ewc.weight=1", "model=nobody"]
-    assert "Could not override 'strategies.ewc.weight'" in said[0]
+    assert "strategies.ewc: no strategy of this name is chosen, so that strategies.ewc.weight has no" in said[0]
+    assert said[0].endswith(" (methods with keys of their own are rows of a study: study=FILE, docs/sweeps.md)")
     assert "model=nobody: there is association_rules, behaviour, " in said[1]
     nothing = Launcher()
     assert len(launched(nothing, [WRONG])) == 1
     assert nothing.given == []
+
+
+def test_a_wrong_key_is_told_as_in_a_run_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = [["sed=0"], ["optimizer.learning_rat=0.1"], ["method=ewc", "strategies.ewc.wieght=1"], NOWHERE]
+    wrong.append(["method=item_knn", "model.decay=0.5"])
+    launched(Launcher(), wrong)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("error: sed=0: sed=0: there is no such key; the configuration has ")
+    assert "did you mean seed?" in said[0]
+    assert "did you mean optimizer.learning_rate?" in said[1]
+    assert "strategies.ewc.wieght=1: there is no such key; strategies.ewc has weight, " in said[2]
+    assert "did you mean strategies.ewc.weight?" in said[2]
+    assert "study" not in said[3]
+    assert "model.decay=0.5: there is no such key; model has " in said[4]
+    assert said[4].endswith(" (methods with keys of their own are rows of a study: study=FILE, docs/sweeps.md)")
 
 
 def test_the_end_says_which_failed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +99,7 @@ def test_a_whole_sweep_of_such_jobs(
     assert "4 of 4 jobs failed:" in said
     for method in ("finetune", "retrain"):
         for weight in (1, 2):
-            assert f"  method={method} strategies.ewc.weight={weight}: Could not override" in said
+            assert f"  method={method} strategies.ewc.weight={weight}: strategies.ewc: no strategy of this name" in said
 
 
 def test_a_value_for_a_strategy_that_is_not_chosen(documented: Callable[[str, object], None]) -> None:

@@ -196,3 +196,8 @@ def test_an_option_of_another_form_is_answered_with_an_override(arguments: list[
         overrides.command(arguments)
     assert str(caught.value) == said
     assert overrides.command(["-m", "seed=3", "--cfg", "job"]) == (["seed=3"], True)
+
+
+def test_a_blank_between_values_is_told() -> None:
+    with pytest.raises(UserError, match=r"^seed=0,: nothing follows the comma; several values have no blanks between"):
+        overrides.check(["seed=0,", "1"], multirun=True)
