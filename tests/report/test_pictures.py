@@ -57,6 +57,12 @@ def test_one_row_that_costs_beside_one_that_does_not() -> None:
     assert figure.axes[0].get_xlim() == pytest.approx((cost / 2, 2 * cost))
 
 
+def test_a_row_without_cost_is_drawn_across_an_axis_that_has_a_width() -> None:
+    rows = ("slow", 0.3, 0.054152678001628374), ("static", 0.2, 0.0), ("finetune", 0.1, 1.0)
+    runs = [Run(row, 0, {NDCG: {"prequential": value}}, {"seconds_per_update": one}) for row, value, one in rows]
+    assert pictures.quality_against_cost(table(runs), NDCG) is not None  # matplotlib warned, and a warning is an error
+
+
 def test_the_front_is_a_stair_through_its_points(compared: Table) -> None:
     figure = pictures.quality_against_cost(compared, NDCG)
     assert figure is not None

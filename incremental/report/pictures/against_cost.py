@@ -34,7 +34,8 @@ def quality_against_cost(table: Table, metric: str, column: str = "") -> "Figure
     if max(costs) < SAME * min(costs):
         axes.set_xlim(min(costs) / 2, max(costs) * 2)
     style = styles(table.labels)
-    for one in points:
+    # Level lines last: of some single costs alone the logarithmic axis has no width to draw them across.
+    for one in sorted(points, key=lambda one: not one.cost):
         colour, _, marker = style[one.row.label]
         if one.cost:
             axes.errorbar(
