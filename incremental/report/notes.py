@@ -51,7 +51,7 @@ def notes(table: Table, show: Sequence[str] = ()) -> list[str]:
     first = table.title(table.metrics[0])
     ordered = f"by {first}{', its mean over the columns' * (len(columns) > 1)}, highest first"
     if sensitivity:
-        ordered = f"by the value of {sensitivity}"
+        ordered += f", those that differ in {sensitivity} alone together, by its value"
     named = f"{', '.join(map(table.title, metrics))}: prequential, tested on each increment before training on it. "
     found = [f"{named * bool(metrics)}Mean over seeds ± half-width of the 95 % t-interval; rows ordered {ordered}."]
     if len(table.metrics) > 1 and len(columns) == 1 and measures:

@@ -58,6 +58,8 @@ def test_a_sensitivity_makes_rows_in_the_order_of_the_values(sweep: list[Run]) -
         ("sasrec finetune", None),
         *[("gru4rec ewc", weight) for weight in (0.1, 1.0, 10.0)],
     ]
+    together = f"ordered by {NDCG}, highest first, those that differ in {WEIGHT} alone together, by its value."
+    assert compared.notes[0].endswith(together)
 
 
 def test_names_are_the_rows_where_they_tell_runs_apart() -> None:
