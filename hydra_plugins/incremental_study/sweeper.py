@@ -63,8 +63,11 @@ class StudySweeper(Sweeper):
         given = [one for one in overrides if one.get_key_element() != "study"]
         labels = [one.get_key_element() for one in given if one.is_sweep_override() and told(one.get_key_element())]
         jobs = []
-        for name, own in (rows(Path(file)) if file else {"": []}).items():
+        studied = rows(Path(file)) if file else {"": []}
+        common = set.intersection(*map(set, studied.values()))
+        for name, own in studied.items():
             parsed = self.parse(own)
+            tell_replaced(name, [one for one in parsed if one.input_line not in common], given)
             grid = [one.get_key_element() for one in parsed if one.is_sweep_override()]
             for job in combined([*parsed, *given]):
                 row = " ".join([name, *(f"{short(key)}={job[key]}" for key in grid if key != "seed")])
@@ -98,6 +101,17 @@ def combined(overrides: Sequence[Override]) -> list[dict[str, str]]:
         else:
             raise UserError(f"{one.input_line}: an interval is searched by hydra/sweeper=optuna (docs/sweeps.md)")
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
+
+
+def tell_replaced(row: str, own: Sequence[Override], given: Sequence[Override]) -> None:
+    """Notes what a row says itself and the command line says otherwise: the row may no longer be what its name says."""
+    from incremental.shell import once
+
+    said = {one.get_key_element(): one for one in given}
+    for one in own:
+        other = said.get(one.get_key_element())
+        if other is not None and other.input_line != one.input_line:
+            once(f"note: row {row}: {other.input_line} of the command line replaces {one.input_line}")
 
 
 def rows(file: Path) -> dict[str, list[str]]:

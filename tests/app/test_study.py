@@ -52,6 +52,12 @@ def test_the_command_lines_own_values_win_and_are_told(study: Path) -> None:
     assert found[0][-1] == "label='learning_rate=0.1'"
 
 
+def test_what_a_row_loses_to_the_command_line_is_told(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs(f"study={study}", "training.epochs=5", "model=popularity", "strategies.ewc.weight=3", "seed=0")
+    said = "note: row ewc: strategies.ewc.weight=3 of the command line replaces strategies.ewc.weight=1,10\n"
+    assert capsys.readouterr().err == said  # and nothing of what the rows have in common
+
+
 def test_a_plain_sweep_is_hydras() -> None:
     assert jobs("seed=0,1", "a=x,y") == [
         ["seed=0", "a=x", "label='a=x'"],
