@@ -141,7 +141,8 @@ def test_where_no_trial_has_a_value_the_search_stops_and_may_go_on(
 ) -> None:
     with pytest.raises(SystemExit):
         searched(tmp_path, Launcher(lambda _: None))
-    assert "no trial gave a value; mend what is wrong" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no trial gave a value; mend what is wrong and start the same command again, or, where the command" in said
     assert searched(tmp_path, Launcher(quality)) == searched(tmp_path / "other", Launcher(quality))
 
 

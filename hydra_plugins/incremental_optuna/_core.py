@@ -197,7 +197,10 @@ def tell(
     returns = launch([job for own in jobs for job in own], start * each)
     values = [mean(returns[i * each : (i + 1) * each]) for i in range(len(asked))]
     if all(value is None for value in values) and not study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
-        raise UserError("no trial gave a value; mend what is wrong and start the same command again")
+        raise UserError(
+            "no trial gave a value; mend what is wrong and start the same command again, or, where the command itself "
+            "is wrong, the right one with another runs=..."
+        )
     for (number, _), value in zip(asked, values, strict=True):
         study.tell(number, value, state=TrialState.FAIL if value is None else TrialState.COMPLETE)
 

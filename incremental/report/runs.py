@@ -131,7 +131,7 @@ def read_runs(paths: Iterable[str | os.PathLike[str]]) -> Runs:
 def _finished(directory: Path) -> Run:
     """The run in a directory, all its files read; a UserError says why there is none."""
     if not os.path.lexists(directory / SUMMARY):
-        raise UserError(f"no {SUMMARY}: still running, killed, or ended by an error")
+        raise UserError(f"no {SUMMARY}: still running, killed, or ended by an error; the same command goes on")
     content = _summary(directory / SUMMARY)
     status = content.get("status", "finished")
     if status != "finished":

@@ -235,3 +235,14 @@ def test_loss_curves_are_a_line_a_seed_and_increment(write_run: Any, tmp_path: P
     validation = pictures.validation_curves(made)
     assert validation is not None
     assert [axes.get_title() for axes in validation.axes] == ["ewc"]
+
+
+def test_validation_values_stand_at_their_epochs(write_run: Any, tmp_path: Path) -> None:
+    """With training.check_every=2: an axis of validations would have other numbers, and no increment's beginning."""
+    lines = "0,1,3,\n0,2,2,0.1\n1,1,4,\n1,2,3,0.2\n1,3,3,\n1,4,3,0.3\n"
+    write_run("ewc", 0, [0.1], epochs="increment,epoch,loss,validation\n" + lines)
+    figure = pictures.validation_curves(table(read_runs([tmp_path]).finished))
+    assert figure is not None
+    boundary, base, later = (np.asarray(line.get_xydata(), float).tolist() for line in figure.axes[0].lines)
+    assert [x for x, _ in boundary] == [2.5, 2.5]
+    assert (base, later) == ([[2, 0.1]], [[4, 0.2], [6, 0.3]])

@@ -37,7 +37,7 @@ def test_unfinished_runs_are_named_and_left_out(write_run: Any, tmp_path: Path) 
     assert [run.directory for run in found.finished] == [finished]
     why = {unfinished.directory: unfinished.why for unfinished in found.unfinished}
     assert set(why) == {killed, midway, diverged}
-    assert why[killed] == "no summary.json: still running, killed, or ended by an error"
+    assert why[killed] == "no summary.json: still running, killed, or ended by an error; the same command goes on"
     assert "diverged" in why[diverged]
 
 

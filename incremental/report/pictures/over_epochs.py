@@ -53,7 +53,7 @@ def _panels(rows: Mapping[str, Curves], names: Sequence[str], title: str) -> "Fi
     for axes in panels[max(len(rows) - across, 0) : len(rows)]:
         axes.tick_params(labelbottom=True)
     shown: dict[str, Artist] = {}
-    base = {place for curves in rows.values() for place in _places(curves, names) if place[0] == 0}
+    base = {place for curves in rows.values() for place in _places(curves) if place[0] == 0}
     for (label, curves), axes in zip(rows.items(), panels, strict=False):
         shown |= _panel(axes, curves, names, base)
         axes.set_title(label, fontsize=min(9.0, TITLE / len(label)), pad=2)
@@ -66,14 +66,14 @@ def _panels(rows: Mapping[str, Curves], names: Sequence[str], title: str) -> "Fi
     return figure
 
 
-def _places(curves: Curves, names: Sequence[str]) -> set[Place]:
-    """Where a row has a value."""
-    return {place for name in names for curve in curves.get(name, []) for place in curve}
+def _places(curves: Curves) -> set[Place]:
+    """A row's epochs, those too that were not validated (`training.check_every`)."""
+    return {place for seeds in curves.values() for curve in seeds for place in curve}
 
 
 def _panel(axes: "Axes", curves: Curves, names: Sequence[str], base: set[Place]) -> "dict[str, Artist]":
     """Draws a row's lines, with room for the epochs of all rows' base parts; returns one of each name."""
-    places = sorted(base | _places(curves, names))
+    places = sorted(base | _places(curves))
     at = {place: float(number) for number, place in enumerate(places, 1)}
     for increment, epoch in places:
         if epoch == 1 and increment:
