@@ -76,8 +76,8 @@ def run(jobs: Sequence[Job]) -> list[Outcome]:
             if summary is not None:
                 outcomes[i] = summary
                 board.finished(i, before=True)
-        if outcomes:
-            board.say(f"{len(outcomes)} of {len(jobs)} jobs are over already, or cannot be read")
+        if over := sum(not isinstance(outcome, UserError) for outcome in outcomes.values()):
+            board.say(f"{over} of {len(jobs)} jobs are over already")
         for group, why in grouped({i: job.config for i, job in enumerate(jobs) if i not in outcomes}):
             configs = {i: jobs[i].config for i in group}
             if why is None:

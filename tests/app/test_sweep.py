@@ -299,6 +299,9 @@ def test_a_job_that_cannot_run_stops_no_other(tmp_path: Path, capsys: pytest.Cap
     assert "error: a: strategies.x" in said.err
     assert "error: b: optimizer.learning_rate: expected a number >= 0, got 'fast'" in said.err
     assert "updates without gradients): c" in said.out
+    assert "over already" not in said.out
+    sweep.run([Job("a", unread), Job("c", good)])
+    assert "1 of 2 jobs are over already\n" in capsys.readouterr().out
 
 
 def test_the_best_so_far_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
