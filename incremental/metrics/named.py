@@ -28,17 +28,24 @@ def metric_named(name: str) -> str | Metric:
     >>> metric_named("ndcg@10"), str(metric_named("novelty@10")), metric_named("diversity@5.category").reads
     ('ndcg@10', 'novelty@10', ('lists', 'category'))
     """
+    if users := re.fullmatch(r"(users|last|first|sets)-(.+)", name):
+        factory = "user_sets.user_sets" if users[1] == "sets" else "per_user.per_user"
+        target = f",target:{users[1]}" if users[1] in ("last", "first") else ""
+        raise UserError(
+            f"evaluation.metrics: {name} is made by a node; write {{_target_:incremental.metrics.{factory},"
+            f"of:{users[2]}{target}}}"
+        )
     match = re.fullmatch(r"([a-z_]+)@([1-9][0-9]*)(?:\.(\w+))?", name)
     if match is None or match[1] in ranking.KINDS or match[1] not in factories():
         ranking.parse(name, [*ranking.KINDS, *factories()])
         return name
-    factory, k, of = factories()[match[1]], int(match[2]), match[3]
-    takes = inspect.signature(factory).parameters.get("of")
+    make, k, of = factories()[match[1]], int(match[2]), match[3]
+    takes = inspect.signature(make).parameters.get("of")
     if of and takes is None:
         raise UserError(f"evaluation.metrics: {name} reads no field; write {match[1]}@{k}")
     if not of and takes is not None and takes.default is takes.empty:
         raise UserError(f"evaluation.metrics: {name} needs a field of the items; write {name}.category, or what it is")
-    return factory(k=k, of=of) if of else factory(k=k)
+    return make(k=k, of=of) if of else make(k=k)
 
 
 def resolved(metrics: Sequence[str | Metric]) -> tuple[str | Metric, ...]:

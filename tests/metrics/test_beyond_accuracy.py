@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from incremental.app import config as schema
 from incremental.errors import UserError
 from incremental.metrics.metric import Catalogue, check
 from incremental.metrics.named import factories, metric_named, resolved
@@ -100,6 +101,7 @@ def test_names_lead_to_the_file_of_their_name() -> None:
     [
         ("novelty", "a metric without a K", "'novelty': expected one of recall@K, hit@K, .*, novelty@K"),
         ("novlety@10", "a metric that there is not", "'novlety@10': expected one of"),
+        ("last-ndcg@10", "a metric over users by its name", "last-ndcg@10 is made by a node; write {_target_:.*"),
         ("novelty@10.category", "a field for a metric that reads none", "novelty@10.category reads no field; write"),
         ("calibration@10", "calibration without a field", "calibration@10 needs a field of the items; write calibr"),
     ],
@@ -108,3 +110,11 @@ def test_a_name_that_means_nothing_is_refused(name: str, situation: str, said: s
     with pytest.raises(UserError, match=said) as error:
         metric_named(name)
     documented(situation, error.value)
+
+
+@pytest.mark.parametrize("name", ["users-ndcg@10", "last-mrr@5", "first-hit@3", "sets-recall@20"])
+def test_the_node_that_is_told_makes_the_metric(name: str) -> None:
+    with pytest.raises(UserError) as error:
+        metric_named(name)
+    node = dict(pair.split(":", 1) for pair in str(error.value).partition("{")[2].rstrip("}").split(","))
+    assert str(schema.build(node, "evaluation.metrics")) == name
