@@ -174,7 +174,10 @@ def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: S
     theirs = config_of(Path(run))
     for key in ("seed", "model", "head", "optimizer", "training"):
         if its_own(theirs, key) != its_own(config, key):
-            raise UserError(f"base={run}: its {key} is another; a base part is shared by runs that differ after it")
+            more = "; a sweep over seeds leaves base out, for it trains one base part for each seed" * (key == "seed")
+            raise UserError(
+                f"base={run}: its {key} is another; a base part is shared by runs that differ after it{more}"
+            )
     if ranks_new(theirs) != ranks_new(config):
         raise UserError(f"base={run}: its evaluation.new_users is another, which says when the base part stops")
     if theirs["strategies"]:

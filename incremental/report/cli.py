@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--baseline",
         metavar="ROW",
-        help="the row that the others are tested against (default: finetune, or the first)",
+        help="the row that the others are tested against (default: finetune, or the row of the first run)",
     )
     parser.add_argument(
         "--rows",

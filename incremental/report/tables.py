@@ -31,9 +31,9 @@ def table(
     Increments up to ``after`` are left out of the qualities: those that something was chosen on.
 
     Rows are ordered by the mean of the first metric, highest first. Each is tested against ``baseline`` (by
-    default finetune, or else the first row) by a paired t-test over the seeds both have, with Holm's correction
-    over the rows of a metric and column. ``text`` makes it readable. ``labels`` are other names for rows, columns,
-    metrics and measures, new name by old one.
+    default finetune, or else the row of the first run) by a paired t-test over the seeds both have, with Holm's
+    correction over the rows of a metric and column. ``text`` makes it readable. ``labels`` are other names for rows,
+    columns, metrics and measures, new name by old one.
 
     >>> runs = [
     ...     Run(row, seed, {"ndcg@10": {"prequential": value}})

@@ -56,7 +56,7 @@ def test_a_base_part_is_refused_where_a_strategy_or_the_head_follows_its_steps(l
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (["seed=1"], "its seed is another"),
+        (["seed=1"], "its seed is another; .*a sweep over seeds leaves base out"),
         (["training.batch_size=32"], "its training is another"),
         (["data.validation=0.2"], "its base part trained on, or stopped"),
         (
