@@ -72,7 +72,7 @@ class Console:
         found = [record.value for record in tested if record.metric == self.metric]
         quality = f"{self.metric} {shown(found[0])} before its update; " if found else ""
         update = (
-            f"trained {cost.examples:,} examples in {cost.epochs} epochs, {cost.seconds:.1f} s"
+            f"trained {cost.examples:,} examples in {cost.epochs} epoch{'s' * (cost.epochs > 1)}, {cost.seconds:.1f} s"
             + (f" (+ {cost.waited_seconds:.1f} s waiting for compilation)" if cost.waited_seconds >= 0.05 else "")
             + f", {cost.wall_seconds:.1f} s in all"
             if cost.epochs

@@ -26,8 +26,9 @@ def estimate(each: float, stream: Stream, update: Update, epochs: int, shapes: i
     SO_FAR.append((each * number, shapes * compiling))
     trained, compiled = SO_FAR[-1]
     line = (
-        f"  about {told(trained)} of training at most ({epochs} epochs, {number:,} examples), and {told(compiled)} or "
-        f"more of compilation ({shapes} sizes, {compiling:.1f} s each; less where they are kept), tests apart"
+        f"  about {told(trained)} of training at most ({epochs} epoch{'s' * (epochs > 1)}, {number:,} examples), and "
+        f"{told(compiled)} or more of compilation ({shapes} size{'s' * (shapes > 1)}, {compiling:.1f} s each; less "
+        "where they are kept), tests apart"
     )
     if len(SO_FAR) > 1:
         together, more = (sum(part) for part in zip(*SO_FAR, strict=True))

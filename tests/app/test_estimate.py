@@ -53,5 +53,6 @@ def test_the_runs_of_a_sweep_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
         "compilation (3 sizes, 7.0 s each; less where they are kept), tests apart"
     )
     second = estimate(1.0, stream, update(window=0), 2, 1, 7.0)
+    assert "(1 size, 7.0 s each" in second
     both = number + examples(stream, update(window=0)) * 2
     assert f"; the 2 runs so far, one after the other: about {module.told(both)} and 28 s or more" in second
