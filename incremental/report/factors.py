@@ -66,7 +66,7 @@ def chosen(runs: Sequence[Run], rows: Sequence[str], columns: Sequence[str], sen
         if wrong := [value for value in values if not is_number(value)]:
             raise UserError(
                 f"{sensitivity} is {', '.join(sorted(map(shown, wrong)))} in some runs, and a sensitivity is of "
-                f"numbers. For a row each: --rows row,{sensitivity}"
+                f"numbers. For a row each: --rows {','.join(dict.fromkeys(['row', sensitivity]))}"
             )
         if sensitivity in columns:
             raise UserError(f"{sensitivity} is both a column and the sensitivity's hyper-parameter; choose one")
@@ -146,6 +146,8 @@ def _check_keys(runs: Sequence[Run], keys: Sequence[str]) -> None:
         if key not in known:
             above = key.rpartition(".")[0]
             near = [other for other in known if other.startswith((f"{key}.", f"{above}." if above else f"{key}."))]
+            if key in ("method", "strategy"):  # words of the command line, which a run keeps as its row
+                near = ["row"]
             near = near or get_close_matches(key, known, n=5, cutoff=0.5) or known
             more = ", ..." if len(near) > 12 else ""
             raise UserError(f"no run's configuration has the key {key!r}; there is {', '.join(near[:12])}{more}")

@@ -138,6 +138,10 @@ def test_unknown_keys_say_what_there_is(sweep: list[Run]) -> None:
         table(sweep, rows=["modl"])
     with pytest.raises(UserError, match="model is gru4rec, sasrec in some runs, and a sensitivity is of numbers"):
         table(sweep, sensitivity="model")
+    with pytest.raises(UserError, match=r"For a row each: --rows row$"):
+        table(sweep, sensitivity="row")
+    with pytest.raises(UserError, match=r"has the key 'method'; there is row$"):
+        table(sweep, columns=["method"])
     with pytest.raises(UserError, match="both a column and the sensitivity"):
         table(sweep, columns=[WEIGHT], sensitivity=WEIGHT)
 
