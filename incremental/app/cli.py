@@ -230,7 +230,7 @@ def read(config: DictConfig) -> dict[str, Any]:
 
     values = named(values, chosen(HydraConfig.get().runtime, values))
     if HydraConfig.get().mode == RunMode.MULTIRUN and values["tracking"].get("group", "") is None:
-        values["tracking"]["group"] = Path(values["runs"]).name
+        values["tracking"]["group"] = os.path.basename(os.path.abspath(values["runs"]))
     return values
 
 

@@ -21,6 +21,7 @@ from incremental.app.sweep import Job
 from incremental.core.strategy import Strategy
 from incremental.core.types import Problem
 from incremental.errors import UserError
+from incremental.report.settings import read_config
 from incremental.run.feed import Feed
 from tests.app.small import SMALL, composed
 
@@ -302,6 +303,17 @@ def test_a_job_that_cannot_run_stops_no_other(tmp_path: Path, capsys: pytest.Cap
     assert "over already" not in said.out
     sweep.run([Job("a", unread), Job("c", good)])
     assert "1 of 2 jobs are over already\n" in capsys.readouterr().out
+
+
+def test_a_sweep_in_the_current_folder_has_the_folders_name_in_its_tracker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = ["data.source.events=1200", "data.source.users=60", "data.source.items=80", "data.cut.increments=1"]
+    line = ["-m", "method=popularity", "seed=0", "runs=.", "tracking.mode=disabled", *source]
+    assert called(monkeypatch, "incremental", *line) == 0
+    (config,) = tmp_path.glob("popularity-*/config.yaml")
+    assert read_config(config)["tracking"]["group"] == tmp_path.name
 
 
 def test_the_best_so_far_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
