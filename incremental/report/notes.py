@@ -78,11 +78,11 @@ def notes(table: Table, show: Sequence[str] = ()) -> list[str]:
         if unasked := empty[False]:
             found.append(f"No {title} (–): {', '.join(unasked)}. These runs did not measure it (evaluation.metrics).")
         if silent := empty[True]:
-            why = (
-                "of none was the item known before (data.unseen_items=drop leaves such events out, miss counts them)"
-                if is_quality(metric)
-                else "when the metric says nothing of an event, its docstring tells"
-            )
+            why, group = "when the metric says nothing of an event, its docstring tells", metric.partition("/")[2]
+            if is_quality(metric) and group:
+                why = f"there was none of {group}{', or no other' * metric.startswith('auc/')}"
+            elif is_quality(metric):
+                why = "of none was the item known before (data.unseen_items=drop leaves these out, miss counts them)"
             found.append(f"No {title} (–): {', '.join(silent)}. No test event counted: {why}.")
         measured = {_name(row): (row.quality[metric].get("prequential", NONE).n, len(row.runs)) for row in rows}
         if fewer := [f"{name} {n} of {runs}" for name, (n, runs) in measured.items() if 0 < n < runs]:

@@ -120,6 +120,13 @@ def test_a_row_without_a_value_says_why() -> None:
     assert [note for note in compared.notes if note.startswith("No ndcg@10 (–): news. No test event counted")]
     unasked = table([*runs_of({"finetune": {0: 0.2}}), Run("news", 0, {"recall@10": {"prequential": 0.1}})])
     assert [note for note in unasked.notes if note.startswith("No ndcg@10 (–): news. These runs did not measure it")]
+    for metric, said in {
+        "ndcg@10/cold_items": "there was none of cold_items.",  # as where data.unseen_items=drop leaves them out
+        "auc/buy": "there was none of buy, or no other.",
+        "novelty@10": "when the metric says nothing of an event, its docstring tells.",
+    }.items():
+        silent = table(runs_of({"finetune": {0: 0.2}, "news": {0: None}}, metric))
+        assert f"No {metric} (–): news. No test event counted: {said}" in silent.notes
     assert not any("No test event" in note for note in unasked.notes)
     assert compared.rows[-1].best == frozenset()
     assert not any("No test event" in note for note in table(runs_of({"finetune": {0: 0.2}})).notes)
