@@ -11,20 +11,23 @@ from incremental.report.settings import shown
 
 
 def terminal(table: Table, *, show: Sequence[str] = (), width: int | None = None, styled: bool = False) -> str:
-    """A table by rich, its notes below. ``width`` None is as wide as it needs; ``styled`` allows bold."""
+    """A table by rich, its notes below. ``width`` None is as wide as it needs; ``styled`` allows bold.
+
+    A table that is wider than ``width`` comes in parts, each with the rows' names: folded numbers cannot be read.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
 
     layout = grid(table, show)
-    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     several = len(layout.spans) > 1
-    for place, head in enumerate(layout.header):
-        title = f"{head.of}\n{head.title}" if several else head.title
-        drawn.add_column(Text(title), justify="left" if place == 0 else "right", vertical="bottom", overflow="fold")
-    for row in layout.rows:
-        drawn.add_row(*(Text(_starred(cell), style="bold" if cell.best else "") for cell in row))
+    titles = [Text(f"{head.of}\n{head.title}" if several else head.title) for head in layout.header]
+    rows = [[Text(_starred(cell), style="bold" if cell.best else "") for cell in row] for row in layout.rows]
+    widths = [
+        max(line.cell_len for text in (title, *cells) for line in text.split("\n", allow_blank=True))
+        for title, *cells in zip(titles, *rows, strict=True)
+    ]
     out = io.StringIO()
     console = Console(
         file=out,
@@ -34,9 +37,30 @@ def terminal(table: Table, *, show: Sequence[str] = (), width: int | None = None
         highlight=False,
         emoji=False,
     )
-    console.print(drawn)
+    for places in _parts(widths, console.width):
+        drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+        for place in places:
+            drawn.add_column(titles[place], justify="right" if place else "left", vertical="bottom", overflow="fold")
+        for row in rows:
+            drawn.add_row(*(row[place] for place in places))
+        console.print(drawn)
     text = "\n".join(line.rstrip() for line in out.getvalue().splitlines())
     return text.strip("\n") + "\n\n" + "\n".join(table.notes) + "\n"
+
+
+def _parts(widths: Sequence[int], room: int) -> list[list[int]]:
+    """The columns of each part of a table; the first one, with the names, is in all.
+
+    >>> _parts([8, 5, 15, 8, 15], 40)
+    [[0, 1, 2], [0, 3, 4]]
+    """
+    parts = [[0]]
+    for place in range(1, len(widths)):
+        needed = sum(widths[one] + 3 for one in (*parts[-1], place)) - 1  # three blanks between, one at each edge
+        if needed > room and len(parts[-1]) > 1:
+            parts.append([0])
+        parts[-1].append(place)
+    return parts
 
 
 _MARKED = re.compile(r"[|*`]|<(?=[a-zA-Z/!?])|\[(?=[^\]]*\]\()")  # a mark, HTML, a link

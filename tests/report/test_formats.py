@@ -76,6 +76,21 @@ def test_plain_terminal_text_is_whole_and_has_no_codes(compared: Table) -> None:
     assert "…" not in narrow
 
 
+def test_a_narrow_terminal_has_the_table_in_parts(compared: Table) -> None:
+    """Each number is whole, and each part names the rows."""
+    whole, narrow = formats.terminal(compared), formats.terminal(compared, width=60)
+    assert max(map(len, narrow.partition("\n\nndcg@10: ")[0].splitlines())) <= 60
+    cells = grid(compared)
+    for row in cells.rows:
+        for cell in row[1:]:
+            assert cell.text in narrow
+    names = [row[0].text for row in cells.rows]
+    assert [line.split()[0] for line in whole.splitlines() if line.split()[:1] and line.split()[0] in names] == names
+    found = [line.split()[0] for line in narrow.splitlines() if line.split()[:1] and line.split()[0] in names]
+    assert found == names * (len(found) // len(names))
+    assert len(found) > len(names)
+
+
 def test_names_are_not_markup(awkward: Table) -> None:
     assert "[bold]a_b|50%" in formats.terminal(awkward)
     assert "[bold]a_b\\|50%" in formats.markdown(awkward)
