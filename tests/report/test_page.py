@@ -1,9 +1,11 @@
 import html.parser
+import re
 from pathlib import Path
 
 import pytest
 
 from incremental.report import Run, read_runs, table
+from incremental.report.grid import COSTS, EXPLAINED_BY
 from incremental.report.page import page
 
 
@@ -36,6 +38,15 @@ def test_page_is_self_contained(study: Path) -> None:
     assert len(parsed.all("tr")) == 4 + 10  # the table and the runs
     for expected in ["0.3100 ± 0.0745*", "0.2000 ± 0.0497", "Left out: somewhere", *compared.notes]:
         assert expected in parsed.text
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_every_column_is_explained(study: Path) -> None:
+    text = page(table(read_runs([study]).finished))
+    explained = text[text.index("How to read the columns") : text.index("<h2>Runs</h2>")]
+    titles = [*EXPLAINED_BY.values(), *(title for title, _ in COSTS.values())]
+    for title in ("ndcg@10", "p", *(title for title in titles if title != EXPLAINED_BY["standard_error"])):
+        assert re.search(rf"(<li>|[;,] ){re.escape(title)}[:,]", explained), title  # that one has a note
 
 
 @pytest.mark.usefixtures("unrendered")
