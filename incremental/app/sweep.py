@@ -189,6 +189,8 @@ def pack(configs: Mapping[int, Config], board: Board, outcomes: dict[int, Outcom
         for n, chunk in enumerate(np.array_split([*ready], splits)):
             jobs = chunk.tolist()
             where = f"{len(jobs)} lanes on {min(programs.mesh.size, len(jobs))} device(s)"
+            rows = [*dict.fromkeys(configs[job]["row"] for job in jobs)]
+            where += f", {rows[0]}" + f" and {len(rows) - 1} more" * (len(rows) > 1)
             title = f"{where}{f', part {n + 1} of {splits} for memory' if splits > 1 else ''}: {varied}"
             group = board.open(title, jobs, events, parts.evaluation.metrics[0])
             if n == 0:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -213,7 +214,9 @@ def test_a_killed_sweep_ends_with_the_table_of_the_runs_alone(
     assert content["lanes"] == 4
 
 
-def test_a_sweep_trains_each_base_part_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_trains_each_base_part_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Lanes leave theirs for lanes and for jobs alone; all rows then begin with one model, bit for bit."""
     kept: list[str] = []
 
@@ -236,6 +239,7 @@ def test_a_sweep_trains_each_base_part_once(tmp_path: Path, monkeypatch: pytest.
     ]
     outcomes = dict(zip([job.name for job in jobs], sweep.run(jobs), strict=True))
     assert len(kept) == len(set(kept)) == 2  # one a seed
+    assert re.search(r"2 lanes on \d device\(s\), finetune: seed", capsys.readouterr().out)
     costs = {name: outcome["cost"] for name, outcome in outcomes.items()}  # type: ignore[index]
     for name in ("ewc 0", "window 0"):
         assert costs[name]["base_examples"] == costs["finetune 0"]["base_examples"]
