@@ -134,7 +134,7 @@ def notes(table: Table, show: Sequence[str] = ()) -> list[str]:
         found.append(f"{label} is a mean over runs that differ in more than the seed: {differ}.")
     if table.after:
         found.append(f"Only increments after {table.after} count.")
-        if {*measures} - {"standard_error", "slope"}:
+        if {name for row in rows for name in row.quality[table.metrics[0]]} & {*measures} - {"standard_error", "slope"}:
             found[-1] += (
                 " What is of the matrix R (forgetting, transfer) is of the part of it that begins with increment "
                 f"{table.after + 1}."

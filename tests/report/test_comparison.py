@@ -230,6 +230,8 @@ def test_what_was_chosen_on_is_left_out(write_run: Any, tmp_path: Path) -> None:
     (note,) = [note for note in found.notes if note.startswith("Only increments after 1 count.")]
     assert "(forgetting, transfer) is of the part of it that begins with increment 2" in note
     assert "Only increments after 1 count" in page(found)
+    without = table([run for run in read_runs([tmp_path]).finished if run.row == "finetune"], after=1)
+    assert not any("matrix R" in note for note in without.notes)
     assert not [note for note in table(read_runs([tmp_path]).finished).notes if "Only increments" in note]
     with pytest.raises(UserError, match=r"-0: nothing was evaluated after increment 3; the run has 3 increments"):
         table(read_runs([tmp_path]).finished, after=3)
