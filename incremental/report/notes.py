@@ -192,9 +192,10 @@ def _made_otherwise(rows: Sequence[Row], baseline: str, factors: Sequence[str]) 
     """Which rows of a column have other increments, rules of the tests, examples or settings than the others."""
     first = next((row for row in rows if row.label == baseline), rows[0])
     data = {run.seed: run.data for run in first.runs}
+    one_stream = first.runs[0].data if len({*map(tuple, data.values())}) == 1 else []  # whatever the seed
 
     def another(row: Row) -> bool:
-        pairs = [(run.data, data.get(run.seed, [])) for run in row.runs]
+        pairs = [(run.data, data.get(run.seed, one_stream)) for run in row.runs]
         return any(a != b for own, theirs in pairs for a, b in zip(own, theirs, strict=False))
 
     found = []

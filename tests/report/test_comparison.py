@@ -354,6 +354,17 @@ def test_rows_of_other_data_or_rules_are_told(write_run: Any, tmp_path: Path) ->
     assert not [note for note in kept if "Other data" in note or "rules" in note]
 
 
+def test_other_data_are_told_of_seeds_that_the_baseline_lacks(write_run: Any, tmp_path: Path) -> None:
+    """Where all its seeds have one stream; where each has its own, another seed may have another."""
+    for folder, streams in {"one": "aa", "each": "ab"}.items():
+        for row, seed, base in (("finetune", 0, streams[0]), ("finetune", 1, streams[1]), ("ewc", 7, "x")):
+            run = write_run(row, seed, [0.2], folder=folder)
+            (run / "data").mkdir()
+            (run / "data" / "data.json").write_text(json.dumps({"parts": [{"digest": base}]}))
+        notes = table(read_runs([tmp_path / "runs" / folder]).finished).notes
+        assert any(note.startswith("Other data than finetune's: ewc.") for note in notes) == (folder == "one")
+
+
 def test_rows_of_other_examples_are_told(write_run: Any, tmp_path: Path) -> None:
     """Also where the events and the rules of the tests are the same; but not of what a row or a column is made of."""
     for row, model, heldout, history in (
