@@ -15,12 +15,12 @@ def seconds(value: float) -> str:
 
 
 def whole(value: float) -> str:
-    """A count, with thousands apart.
+    """A count, with thousands apart; a small mean of counts to three digits.
 
-    >>> whole(1234567.0)
-    '1,234,567'
+    >>> whole(1234567.0), whole(3.0), whole(2.5)
+    ('1,234,567', '3', '2.5')
     """
-    return f"{value:,.0f}"
+    return f"{value:,.0f}" if value >= 100 or value == round(value) else f"{value:.3g}"
 
 
 def size(value: float) -> str:
