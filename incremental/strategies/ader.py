@@ -80,10 +80,12 @@ def ader(
         place: Array = batch.memory
         inputs = jax.tree.map(lambda leaf: leaf[place], batch.inputs)
         items: Any = slice(None) if over == "known" else batch.negatives
-        log_q: Any = 0.0 if over == "known" else batch.log_q
+        log_q: Any = jnp.float32(0.0) if over == "known" else batch.log_q
+        counts = jnp.isfinite(log_q)  # it is infinite where a head's draw does not count, as an item's second one
+        log_q = jnp.where(counts, log_q, 0.0)
         teacher = state.teacher.params
         taught = problem.scores(teacher, problem.apply(teacher, inputs), jnp.arange(rows), items)
-        known = state.known[items][None, :]
+        known = (state.known[items] & counts)[None, :]
         target = jax.lax.stop_gradient(jax.nn.softmax(jnp.where(known, taught - log_q, NEVER)))
         said = jax.nn.log_softmax(jnp.where(known, problem.scores(params, outputs, place, items) - log_q, NEVER))
         valid = batch.valid[place]

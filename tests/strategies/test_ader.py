@@ -168,6 +168,16 @@ def test_over_drawn_items_scores_are_corrected_for_the_draws() -> None:
         np.testing.assert_allclose(leaf, 0.0, atol=1e-6)
 
 
+def test_a_draw_that_does_not_count_is_left_out() -> None:
+    """In-batch softmax says log Q = inf of a label that stands in the batch before."""
+    drawn, log_q = np.array([1, 4, 5]), np.log([0.5, 1.0, 2.0])
+    value, own = lost_over(drawn, log_q)
+    again, gradient = lost_over(np.append(drawn, 4), np.append(log_q, np.inf))
+    assert float(again) == pytest.approx(float(value), rel=1e-6)
+    for leaf, expected in zip(jax.tree.leaves(gradient), jax.tree.leaves(own), strict=True):
+        np.testing.assert_allclose(leaf, expected, atol=1e-6)
+
+
 def test_a_head_that_draws_no_negatives_is_refused() -> None:
     joined = batched(state(), NEW)
     with pytest.raises(UserError, match=r"over=drawn: the head draws no negatives for a whole batch; choose head="):
