@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.ids import trained
 from incremental.core.steps import batches
 from incremental.core.strategy import named_key
 from incremental.core.types import Batch, Data, Learner, Memory, Problem, stored, with_labels
@@ -36,7 +37,7 @@ def nothing(example: Batch, capacity: int) -> Rehearsal:
 def begun(state: Rehearsal, learner: Learner, data: Data) -> Rehearsal:
     """At an update's start: ADER's adaptive weight (Mi et al. 2020, arXiv 2007.12000), I the items seen so far, E the
     exemplars, D_t the update's rows. It is 0 while there are no exemplars."""
-    items = state.items / jnp.maximum(learner.catalogue.seen.sum(), 1)
+    items = state.items / jnp.maximum(trained(learner).labels.sum(), 1)
     examples = state.memory.rows.valid.sum() / jnp.maximum(data.size, 1)
     adapted = jnp.sqrt(items * examples).astype(jnp.float32)
     return state._replace(adapted=adapted, size=data.size)
@@ -44,7 +45,7 @@ def begun(state: Rehearsal, learner: Learner, data: Data) -> Rehearsal:
 
 def ended(state: Rehearsal, learner: Learner, memory: Memory) -> Rehearsal:
     """At an increment's end, with the exemplars chosen anew."""
-    return state._replace(memory=memory, items=learner.catalogue.seen.sum(dtype=jnp.int32))
+    return state._replace(memory=memory, items=trained(learner).labels.sum(dtype=jnp.int32))
 
 
 def in_turn(state: Rehearsal, most: int, batch_size: int) -> Array:
@@ -131,7 +132,7 @@ def selector(
         rows = candidates(memory, data)
         ids, most = numbered(rows, groups, len(seen))
         counts = jnp.zeros(most, jnp.int32).at[ids].add(1).at[0].set(0)
-        quota = share(counts, seen, capacity, named_key(key, "quotas"))
+        quota = share(counts, trained(learner).labels, capacity, named_key(key, "quotas"))
         # At most C groups have a slot: what follows costs nothing for the others, which are group 0.
         group = jnp.where(quota > 0, jnp.cumsum(quota > 0), 0)
         own, quota = group[ids], jnp.zeros(capacity + 1, jnp.int32).at[group].set(quota)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.distillation import NEVER
+from incremental.core.ids import trained
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Outputs, Params, Problem, Teacher
 from incremental.domains import Count, NotNegative, checked
@@ -23,7 +24,7 @@ class Distilled(NamedTuple):
 
     rehearsal: Rehearsal
     teacher: Teacher
-    known: Array  # [V] bool: the teacher's candidates
+    known: Array  # [V] bool: the items that the teacher was trained on
 
 
 @checked
@@ -95,6 +96,6 @@ def ader(
     def end(state: Distilled, learner: Learner, data: Data, key: Array) -> tuple[Distilled, Learner]:
         memory = select(state.rehearsal.memory, learner, data, key)
         rehearsal = exemplars.ended(state.rehearsal, learner, memory)
-        return Distilled(rehearsal, Teacher(learner.params, jnp.float32(1.0)), learner.catalogue.seen), learner
+        return Distilled(rehearsal, Teacher(learner.params, jnp.float32(1.0)), trained(learner).labels), learner
 
     return Strategy(init=init, begin=begin, batch=batch, loss=loss, end=end)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from incremental.core.ids import trained
 from incremental.core.quadratic import mean_over_examples, penalty
 from incremental.core.strategy import Strategy
 from incremental.core.types import Anchor, Batch, Data, Learner, Outputs, Params, Problem
@@ -42,7 +43,7 @@ def mas(problem: Problem, *, weight: NotNegative = 0.001, samples: Count = 512, 
         def squared_scores(params: Params, row: Batch, number: Array) -> Array:
             del number
             scores = problem.apply(params, row.inputs).scores
-            return (jnp.where(learner.catalogue.seen, scores, 0.0) ** 2).sum(1).mean()
+            return (jnp.where(trained(learner).labels, scores, 0.0) ** 2).sum(1).mean()
 
         new = mean_over_examples(squared_scores, jnp.abs, learner, data, key, samples, together)
         return Sensitivity(jax.tree.map(jnp.add, state.importance, new), Anchor(learner.params)), learner

@@ -21,7 +21,8 @@ IDS = 200  # every row ever met has an id, by which its hidden vector and its lo
 TABLE: Any = RNG.normal(size=(IDS, D)).astype(np.float32) * RNG.uniform(0.1, 9, (IDS, 1)).astype(np.float32)
 COST: Any = RNG.permutation(IDS).astype(np.float32)
 LABEL: Any = RNG.integers(1, V - 1, IDS).astype(np.int32)
-SEEN: Any = np.arange(V) > 0
+LISTED: Any = np.arange(V + 1) > 0  # candidates; the last one has no event yet (data.unseen_items=known)
+SEEN: Any = LISTED & (np.arange(V + 1) < V)
 
 
 def apply(params: Any, inputs: Any, *, key: Any = None) -> Outputs:
@@ -37,7 +38,7 @@ def cost(params: Any, outputs: Any, batch: Batch) -> Any:
 
 
 PROBLEM = Problem(NONE, apply, cost, EXAMPLE, {}, NONE, NONE)
-LEARNER = Learner({"table": TABLE}, (), Catalogue(SEEN, NONE, NONE), NONE)
+LEARNER = Learner({"table": TABLE}, (), Catalogue(LISTED, SEEN, NONE), NONE)
 
 
 def data(ids: Any, increment: int, capacity: int = N) -> Data:

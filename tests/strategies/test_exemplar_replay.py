@@ -34,8 +34,9 @@ def apply(params: Any, inputs: Any, *, key: Any = None) -> Outputs:
 # The loss is greatest for the longest vectors: those with the last places.
 PROBLEM = Problem(NONE, apply, lambda _params, outputs, _batch: (outputs.hidden**2).sum(1), EXAMPLE, {}, NONE, NONE)
 ONE: Any = np.float32(1)
-SEEN: Any = np.arange(V) > 0
-LEARNER = Learner(ONE, (), Catalogue(SEEN, NONE, NONE), NONE)
+LISTED: Any = np.arange(V + 1) > 0  # candidates; the last one has no event yet (data.unseen_items=known)
+SEEN: Any = LISTED & (np.arange(V + 1) < V)
+LEARNER = Learner(ONE, (), Catalogue(LISTED, SEEN, NONE), NONE)
 
 
 def data() -> Data:
