@@ -67,9 +67,9 @@ def asmg(
     Only the single loss is here: their multiple one, Σ_j λ_j L(Θ*_j, D_{j+1}) over the window, needs the examples of
     earlier increments. Batches have `training.batch_size` examples (theirs 1,024), and their cost is not in the run's
     count of examples. The rows of new ids enter the window as they are at an increment's start; put it after strategies
-    that rewrite rows. Its `view` replaces those before it. A fresh start is refused beside it. State: `sets` - 1 floats
-    a parameter, with "gru" 4 more; G has `sets` ("linear") or 65 floats for each component of a table and each other
-    weight.
+    that rewrite rows. The views before it act on the newest set alone. A fresh start is refused beside it. State:
+    `sets` - 1 floats a parameter, with "gru" 4 more; G has `sets` ("linear") or 65 floats for each component of a table
+    and each other weight.
     """
     if mode not in get_args(Mode):
         raise UserError(f"strategies.asmg: mode={mode!r}: expected {' or '.join(get_args(Mode))}")

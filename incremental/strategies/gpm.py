@@ -33,7 +33,9 @@ def gpm(problem: Problem, *, threshold: Share = 0.97, rank: Count = 64, samples:
     beyond them are counted in `left_out` and not protected. So Qᵀ ΔW = 0: a past input in the space meets the same
     layer. Projected are the updates, where the paper projects gradients: Adam's moments would lead back into the space.
     Biases, layer norms, positions and id tables are not kernels and stay free. Refused for models without dense
-    kernels or with kernels inside a scan, whose inputs cannot be read. State: D_in · `rank` floats a kernel.
+    kernels or with kernels inside a scan, whose inputs cannot be read. The space outlives a fresh start
+    (update.start=afresh), and says nothing of the new weights: leave it out there. State: D_in · `rank` floats a
+    kernel.
     """
     widths = input_widths(problem)
 

@@ -14,6 +14,8 @@ from incremental.core.types import Anchor, Data, Learner, Params, Problem, PyTre
 from incremental.errors import UserError
 
 Way = Literal["merge", "average"]
+Started = dict[str, Array]
+"""of each of the optimizer's leaves that mirrors an A or a B, by path: its numbers [] in a new optimizer, all equal"""
 
 
 class Past(NamedTuple):
@@ -31,7 +33,8 @@ def lora_boundary(problem: Problem, *, way: Way = "merge") -> Strategy:
     What is merged is a parameter (`model.merges`), so that teachers, means and anchors have their own; the same is done
     to these, with the same draw. The base part's end merges nothing: its A B is merged with the next increment's. What
     is kept for each of the matrices (the importances of EWC, MAS and SI, PackNet's owners, OGD's directions) has no
-    meaning for new ones, and is refused beside it. No state; the parameter is D_in · D_out floats a pair.
+    meaning for new ones, and is refused beside it. State: the start of each of a matrix's moments, 1 number; the
+    parameter is D_in · D_out floats a pair.
 
     "average": A and B become the means of their values at the ends so far, the base part's among them; the optimizer's
     moments stay. A fresh start is refused beside it. State: as many floats as A and B.
@@ -41,23 +44,23 @@ def lora_boundary(problem: Problem, *, way: Way = "merge") -> Strategy:
     if way == "average":
         return Strategy(init=nothing, end=averaged)
 
-    def init(learner: Learner) -> tuple[()]:
+    def init(learner: Learner) -> Started:
         if any("merged" not in own for own in adapters(learner.params).values()):
             raise UserError(
                 "strategies.lora_boundary.way=merge: the model's parameters have no place for what is merged; set "
                 "model.merges=true"
             )
-        return ()
+        return {path: leaf[0, 0] for path, leaf in moments(learner).items()}
 
-    def updates(state: tuple[()], updates: Params, params: Params) -> Params:
+    def updates(state: Started, updates: Params, params: Params) -> Params:
         del state, params
         # Weight decay would move what no gradient reaches.
         still = {path: {"merged": jnp.zeros_like(own["merged"])} for path, own in pairs(updates).items()}
         return with_parts(updates, still)
 
-    def end(state: tuple[()], learner: Learner, data: Data, key: Array) -> tuple[tuple[()], Learner]:
+    def end(state: Started, learner: Learner, data: Data, key: Array) -> tuple[Started, Learner]:
         del data, key
-        return state, learner._replace(opt_state=without_past(learner))
+        return state, learner._replace(opt_state=without_past(learner, state))
 
     def rebase(params: Params, key: Array) -> Params:
         fresh = pairs(problem.init(key))
@@ -100,19 +103,18 @@ def averaged(state: Past, learner: Learner, data: Data, key: Array) -> tuple[Pas
     return Past(Anchor(mean), count), learner._replace(params=with_parts(learner.params, mean))
 
 
-def without_past(learner: Learner) -> PyTree:
-    """The optimizer's state, A and B with that of `merged`, which no gradient reaches; in the base part as it is."""
+def moments(learner: Learner) -> dict[str, Array]:
+    """What the optimizer keeps for each A and B, by path."""
     shapes = {path_of(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(learner.params)}
     redrawn = {f"{path}/{part}" for path in pairs(learner.params) for part in ("a", "b")}
-    leaves = {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(learner.opt_state)}
+    found = jax.tree_util.tree_leaves_with_path(learner.opt_state)
+    return {path_of(path): leaf for path, leaf in found if mirrored(path, leaf, shapes) in redrawn}
 
-    def renewed(path: jax.tree_util.KeyPath, leaf: Array) -> Array:
-        if mirrored(path, leaf, shapes) not in redrawn:
-            return leaf
-        untouched = leaves[path_of(path).rpartition("/")[0] + "/merged"][0, 0]
-        return jnp.where(learner.increment > 0, untouched, leaf)
 
-    return jax.tree_util.tree_map_with_path(renewed, learner.opt_state)
+def without_past(learner: Learner, started: Started) -> PyTree:
+    """The optimizer's state, that of A and B as it `started`; in the base part as it is."""
+    anew = {path: jnp.where(learner.increment > 0, started[path], leaf) for path, leaf in moments(learner).items()}
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: anew.get(path_of(path), leaf), learner.opt_state)
 
 
 def matrices(params: Params) -> Pairs:

@@ -31,7 +31,8 @@ def ogd(problem: Problem, *, directions: Count = 64, samples: Count = 16) -> Str
     there are fewer than `directions`; later ones are counted in `left_out` and not protected. To first order the loss
     of those examples then stays as it was at their increment's end. The paper keeps gradients of the model's outputs
     (its OGD-GTL of the true label's logit alone) in place of the loss's. Projected are the updates, not the gradients:
-    Adam scales and averages a gradient, which leads back into the protected space. State: `directions` floats a
+    Adam scales and averages a gradient, which leads back into the protected space. The directions outlive a fresh start
+    (update.start=afresh), and say nothing of the new weights: leave it out there. State: `directions` floats a
     parameter.
     """
 

@@ -24,10 +24,11 @@ class Synapses(NamedTuple):
 def si(problem: Problem, *, weight: NotNegative = 0.1, damping: Positive = 1e-3) -> Strategy:
     """Loss: weight · Σ_i Ω_i (θ_i - θ*_i)², without ½ as in the paper (Zenke et al. 2017, arXiv 1703.04200, eq. 4).
 
-    After each step, every epoch: ω_i <- ω_i - g_i Δ_i, with g the gradient of the data loss (over all rows of the
-    batch; the strategies' terms of parameters are subtracted, those of outputs, as a distillation's, are not) and Δ the
-    update as added. Σ_i ω_i is then the drop of the data loss, up to the step size and the noise of batches. At the end
-    of each increment t
+    After each step, every epoch: ω_i <- ω_i - g_i Δ_i, with g the gradient of the data loss over all rows of the batch,
+    and Δ the update as added. The strategies' terms of parameters are subtracted from g, those of outputs, as a
+    distillation's, are not. ADER and IncCTR score items with the item table: its part of their gradient is subtracted.
+    Σ_i ω_i is then the drop of the data loss, up to the step size and the noise of batches. At the end of each
+    increment t
 
         Ω_i <- Ω_i + max(ω_i, 0) / ((θ_ti - θ*_i)² + damping),    θ* <- θ_t,    ω <- 0.
 

@@ -155,14 +155,18 @@ def test_after_a_fresh_start_the_run_is_one_that_never_merged() -> None:
     lab.assert_same(ends[0].learner, ends[1].learner)
 
 
-@pytest.mark.parametrize("tx", [adam(), adagrad(), adam(accumulate=2)], ids=["adam", "adagrad", "accumulated"])
+@pytest.mark.parametrize(
+    "tx", [adam(), adagrad(), adam(accumulate=2), adam(l2=0.1)], ids=["adam", "adagrad", "accumulated", "l2"]
+)
 def test_the_moments_of_new_matrices_are_those_of_a_new_optimizer(tx: optax.GradientTransformation) -> None:
-    params = jax.jit(PROBLEM.init)(jax.random.key(0))
+    params = jax.tree.map(lambda leaf: leaf + 0.5, jax.jit(PROBLEM.init)(jax.random.key(0)))  # l2 reads what was merged
     grads = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), params)
     grads["lora"]["layer"]["merged"] = np.zeros((8, 8), np.float32)
     new = jax.jit(tx.init)(params)
     moved = jax.jit(tx.update)(grads, new, params)[1]
-    end = jax.jit(lambda learner: lora_boundary(PROBLEM).end((), learner, NONE, NONE)[1].opt_state)
+    own = lora_boundary(PROBLEM)
+    started = jax.jit(own.init)(Learner(params, new, NONE, NONE))
+    end = jax.jit(lambda learner: own.end(started, learner, NONE, NONE)[1].opt_state)
     for increment, anew in ((0, False), (1, True)):
         learner = Learner(params, moved, NONE, jnp.int32(increment))
         after = end(learner)
@@ -179,7 +183,7 @@ def key_of(node: Any, key: Any) -> Any:
 def test_weight_decay_leaves_what_was_merged() -> None:
     shapes = jax.eval_shape(PROBLEM.init, jax.random.key(0))
     params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
-    after = lora_boundary(PROBLEM).updates((), params, NONE)
+    after = lora_boundary(PROBLEM).updates({}, params, NONE)
     np.testing.assert_array_equal(pairs(after)[PAIR]["merged"], 0.0)
     np.testing.assert_array_equal(pairs(after)[PAIR]["a"], 1.0)
     assert after["user"] == params["user"]
