@@ -10,14 +10,14 @@ from jax import Array
 from incremental.core.distillation import Taught, lesson
 from incremental.core.ids import Ids, nobody, rows_of, since, trained
 from incremental.core.strategy import Strategy
-from incremental.core.types import Batch, Data, Learner, Outputs, Params, Problem, Teacher
+from incremental.core.types import Anchor, Batch, Data, Learner, Outputs, Params, Problem, Teacher
 from incremental.domains import Count, NotNegative, Positive, Share, Whole, checked
 
 
 class Proxies(NamedTuple):
     """The slow copies, what they know, and the running epoch of the update."""
 
-    stable: Teacher
+    stable: Anchor  # its mean over weights of several random starts would say nothing
     plastic: Teacher
     known: Ids
     epoch: Array  # [] int32; -1: none has begun
@@ -70,12 +70,12 @@ def ccd(
     in earlier increments is not known to a model that reads no history; the sum over users is a mean, as the data loss
     is; the head's negatives do not avoid the proxies' top items. Which rows count is as in
     `incremental.strategies.lwf`. Each step scores the whole catalogue by both proxies and compares it with `top`
-    scores. weight = 0 is plain training. State: 2 floats a parameter, 1 bool an id.
+    scores. A fresh start is refused beside it. weight = 0 is plain training. State: 2 floats a parameter, 1 bool an id.
     """
 
     def init(learner: Learner) -> Proxies:
-        none = Teacher(learner.params, jnp.float32(0.0))
-        return Proxies(none, none, nobody(learner), jnp.int32(-1))
+        params = learner.params
+        return Proxies(Anchor(params), Teacher(params, jnp.float32(0.0)), nobody(learner), jnp.int32(-1))
 
     def begin(state: Proxies, learner: Learner, data: Data, key: Array) -> tuple[Proxies, Learner]:
         del data, key
@@ -93,9 +93,8 @@ def ccd(
         del params
         drawn: Drawn = batch.memory
         marked = batch._replace(memory=drawn.valid)
-        lessons = [
-            lesson(problem, Taught(proxy, state.known), marked, outputs) for proxy in (state.stable, state.plastic)
-        ]
+        proxies = state.plastic._replace(params=state.stable.params), state.plastic
+        lessons = [lesson(problem, Taught(proxy, state.known), marked, outputs) for proxy in proxies]
         student, _, share = lessons[0]
         allowed = state.known.labels & ~present(problem, batch, len(drawn.valid), len(state.known.labels))
         one, other = (
@@ -117,18 +116,16 @@ def ccd(
         known, params = trained(learner), learner.params
         new = rows_of(problem, params, since(known, state.known), others=False)
 
-        def averaged(proxy: Teacher, rate: float) -> Teacher:
-            start = proxy.ready == 0.0
-            mean = jax.tree.map(
-                lambda old, now, new: jnp.where(new | start, now, rate * old + (1.0 - rate) * now),
-                proxy.params,
-                params,
-                new,
-            )
-            return Teacher(mean, jnp.float32(1.0))
+        start = state.plastic.ready == 0.0
 
-        own = Proxies(averaged(state.stable, stable), averaged(state.plastic, plastic), known, state.epoch)
-        return own, learner
+        def averaged(proxy: Params, rate: float) -> Params:
+            return jax.tree.map(
+                lambda old, now, new: jnp.where(new | start, now, rate * old + (1.0 - rate) * now), proxy, params, new
+            )
+
+        slow = Anchor(averaged(state.stable.params, stable))
+        fast = Teacher(averaged(state.plastic.params, plastic), jnp.float32(1.0))
+        return Proxies(slow, fast, known, state.epoch), learner
 
     return Strategy(init=init, begin=begin, prepare=prepare, batch=batch, loss=loss, end=end)
 

@@ -14,8 +14,9 @@ def ring_replay(problem: Problem, *, capacity: Count = 5000, rows: Count = 128, 
     """Each batch of new rows comes with `rows` uniform ones of the last `capacity` examples.
 
     Loss: Σ_new w ℓ / Σ_new w + weight Σ_replayed w ℓ / B. One ring for all labels, where Chaudhry et al. have one a
-    class. Every example is inserted once, in the increment's first epoch; where an increment has more than `capacity`
-    examples, nothing older is left at its end. State: the ring, [capacity] rows.
+    class. Every example is inserted once, in the increment's first epoch, in the order of training, which is shuffled;
+    where an increment has more than `capacity` examples, nothing older is left at its end, and which of them stay is
+    random. State: the ring, [capacity] rows.
     """
 
     def batch(state: Memory, batch: Batch, key: Array) -> Batch:
