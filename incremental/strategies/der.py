@@ -40,8 +40,9 @@ def der(
     is inserted; over several epochs that is the first one's model, which on a base part knows nothing yet.) The data
     loss holds the drawn rows at weight `beta`: Σ_new w ℓ / Σ_new w + beta Σ_drawn w ℓ / B. beta = 0 is DER, beta > 0
     DER++, here on the same rows, where the paper draws others for each term. The paper stores logits; those of V items
-    are the hidden vector times the item table, so [D] numbers stand for them and the table is left free. State: the
-    reservoir, [capacity] rows, [capacity, D] floats and [capacity] bools.
+    are the hidden vector times the item table, so [D] numbers stand for them and the table is left free. After fresh
+    starts (update.start=afresh) the stored vectors are of several models, whose axes have nothing in common: leave it
+    out there. State: the reservoir, [capacity] rows, [capacity, D] floats and [capacity] bools.
     """
 
     def init(learner: Learner) -> Dark:

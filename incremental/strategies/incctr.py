@@ -33,15 +33,17 @@ def incctr(problem: Problem, *, weight: Share = 0.2, link: Link = "softmax", new
     the items that the head draws for the batch; where it draws none, over the candidates:
 
     - "softmax" (for the softmax heads): p = softmax(s), of a drawn item s_j - log Q_j; ℓ(q, p) = -Σ_j q_j log p_j.
-    - "sigmoid" (for `bce`, `gbce`): p_j = σ(s_j); ℓ(q, p) = H(q_y, p_y) + the mean over the items j ≠ y of H(q_j, p_j),
-      H(q, p) = -q log p - (1 - q) log(1 - p).
+    - "sigmoid" (for `bce`): p_j = σ(s_j); ℓ(q, p) = H(q_y, p_y) + the mean over the items j ≠ y of H(q_j, p_j),
+      H(q, p) = -q log p - (1 - q) log(1 - p). Beside `gbce`, which weighs its label by β and divides by k + 1, the
+      label's part of ℓ(q, p) is (k + 1) / β times as strong as in ℓ(y, p).
     - "pairs" (for `bpr`): p_j = σ(s_y - s_j); ℓ(q, p) = the mean over the items j ≠ y of H(q_j, p_j).
 
-    So ℓ(q, p) has the gradient 0 in each score where p = q, whichever items are drawn. The teacher is the model at the
-    end of the last increment, without dropout: its q are those that IncCTR's code stores before the increment's
-    training. Of ids that the teacher was not trained on its rows are random. An example whose user or label is such an
-    id has λ_x = `new` · `weight`, and while `new` is 0 such items are left out of p and q; the code has `new` = 1. A
-    new item in an example's history changes nothing. λ = 0 is fine-tuning.
+    With q = 1 for the label and 0 for the others, all of them known, ℓ(q, p) is the named head's own loss. It has the
+    gradient 0 in each score where p = q, whichever items are drawn. The teacher is the model at the end of the last
+    increment, without dropout: its q are those that IncCTR's code stores before the increment's training. Of ids that
+    the teacher was not trained on its rows are random. An example whose user or label is such an id has λ_x = `new` ·
+    `weight`, and while `new` is 0 such items are left out of p and q; the code has `new` = 1. A new item in an
+    example's history changes nothing. λ = 0 is fine-tuning.
 
     The paper is on clicks, with one output a row, and has λ = 0.2; its feature table that grows is the model's matter.
     The examples are those that are in the batch where this strategy stands in the order of strategies: put it before a

@@ -6,11 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from incremental.core.problem import Items
 from incremental.core.types import Batch, Catalogue, Learner, Outputs, Problem
 from incremental.errors import UserError
+from incremental.heads.bce import bce
 from incremental.heads.bpr import bpr
 from incremental.heads.sampled_softmax import sampled_softmax
-from incremental.strategies.incctr import incctr
+from incremental.strategies.incctr import Scores, divergence, incctr
 from incremental.testing import check_strategy
 from tests.applies import trace
 
@@ -114,6 +116,21 @@ def test_the_term_is_the_cross_entropy_of_the_two_models(link: str, negatives: A
     _, (gradient, _) = loss(link, OLD, batch, np.float32(0.3), np.float32(0.0))
     for leaf in jax.tree.leaves(gradient):
         np.testing.assert_allclose(leaf, 0.0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("link", "head"), [("softmax", sampled_softmax), ("sigmoid", bce), ("pairs", bpr)], ids=["softmax", "bce", "bpr"]
+)
+def test_a_teacher_that_is_sure_of_the_labels_says_what_the_labels_say(link: Any, head: Any) -> None:
+    """In the head's own unit, so that λ is a share."""
+    items, hidden = Items(jnp.array(NOW["item"]), jnp.zeros(V)), jnp.array(NOW["user"][USER])
+    drawn, log_q = np.array([4, 5, 5]), jnp.log(jnp.array([0.3, 0.2, 0.2]))
+    batch = rows(negatives=drawn, log_q=log_q)
+    outputs = Outputs(hidden, hidden @ items.table.T)
+    said = Scores(outputs.scores[np.arange(B), LABEL], outputs.scores[:, drawn])
+    sure, every = Scores(jnp.full(B, 60.0), jnp.full(said.others.shape, -60.0)), jnp.ones(said.others.shape, bool)
+    own = jax.jit(head().loss)(items, outputs, batch)
+    np.testing.assert_allclose(divergence(link, sure, said, every, log_q), own, rtol=1e-5)
 
 
 def test_labels_and_teacher_weigh_an_appended_example_alike() -> None:
