@@ -47,7 +47,8 @@ def scaled_within(shape: optax.Schedule) -> optax.GradientTransformation:
 def decayed(weight: float) -> optax.GradientTransformationExtraArgs:
     """u <- u + weight θ (decoupled weight decay, Loshchilov & Hutter 2019, arXiv 1711.05101), but for table rows of ids
     that have not arrived: `arrived` are bools that broadcast to the parameters. A row decays from its id's first
-    training event on, however early the table was made for it."""
+    training event on, however early the table was made for it; an item's from when it is a candidate, which with
+    data.unseen_items=known is from the start."""
 
     def update(updates: Any, state: Any, params: Any = None, *, arrived: Any = None, **_: Any) -> tuple[Any, Any]:
         if arrived is None:
