@@ -34,7 +34,7 @@ from incremental.run.check import check
 from incremental.run.checkpoint import Checkpoints, Schedule
 from incremental.run.executor import Executor, Snapshot
 from incremental.run.exhausted import largest, remedy, spoken
-from incremental.run.feed import Feed, of_event
+from incremental.run.feed import Feed, unfit
 from incremental.run.loop import Bases, run_stream
 from incremental.run.memory import available
 from incremental.run.progress import Event, Failed, Finished, Paused, Result
@@ -236,7 +236,7 @@ def run_in(
     summary = execution.finish(result)
     quality, seconds = summary["metrics"][headline]["prequential"], summary["cost"]["seconds_per_update"]
     then = ""
-    if stream.task.labels == "item" and not of_event(stream, way.at(result.sizes).program.inputs):
+    if not unfit(stream, way.at(result.sizes).program.inputs):
         plugins = "".join(f" --plugin {package}" for package in strangers(needed(config)))
         then = f"  or  incremental-recommend {shlex.quote(str(directory.path))} --user ID{plugins}"
     print(

@@ -307,9 +307,12 @@ def read_by(inputs: Mapping[str, Input], known: Mapping[str, np.ndarray]) -> dic
     return {kind: known[kind] for kind in kinds}
 
 
-def of_event(stream: Stream, inputs: Iterable[str]) -> list[str]:
-    """The inputs that are of an event itself: when items are recommended, there is none yet."""
-    return [name for name in inputs if name != "user" and stream.features[name].past == "unread"]
+def unfit(stream: Stream, inputs: Iterable[str]) -> str:
+    """Why a model with these inputs recommends no items, "" where it does: an event itself has not happened yet."""
+    if stream.task.labels != "item":
+        return f"it predicts ids of the kind {stream.task.labels!r} and recommends no items"
+    own = [name for name in inputs if name != "user" and stream.features[name].past == "unread"]
+    return f"its model reads {own[0]!r} of the event itself, which has not happened when one asks" if own else ""
 
 
 def within(values: Mapping[str, np.ndarray], inputs: Mapping[str, Input], sizes: Sizes) -> dict[str, np.ndarray]:

@@ -21,7 +21,7 @@ from incremental.core.types import State
 from incremental.data.ids import normal
 from incremental.data.stream import Stream
 from incremental.errors import UserError
-from incremental.run.feed import Feed, of_event, read_by, within
+from incremental.run.feed import Feed, read_by, unfit, within
 
 BATCH = 256
 
@@ -38,16 +38,8 @@ class Trained:
     """The model of a run as its last checkpoint has it, and the part of the stream that it was trained on."""
 
     def __init__(self, program: Program, state: State, stream: Stream) -> None:
-        if own := of_event(stream, program.inputs):
-            raise UserError(
-                f"the run's model reads {own[0]!r} of the event itself, which has not happened when items are "
-                "recommended (the oracle knows the law of past events only); choose the run of another model"
-            )
-        if stream.task.labels != "item":
-            raise UserError(
-                f"the run predicts ids of the kind {stream.task.labels!r} and recommends no items; choose the run of a "
-                "recommender"
-            )
+        if why := unfit(stream, program.inputs):
+            raise UserError(f"the run is of no recommender: {why}; choose the run of another model")
         self.program, self.state, self.stream = program, state, stream
         self.seen = np.asarray(state.learner.catalogue.seen)
         others = {kind: np.asarray(ids) for kind, ids in state.learner.catalogue.arrived.items()}

@@ -23,7 +23,7 @@ from incremental.errors import UserError
 from incremental.log.engine import Log
 from incremental.run.alone import Build, like
 from incremental.run.capacity import capacity
-from incremental.run.feed import of_event, padded, read_by, within
+from incremental.run.feed import padded, read_by, unfit, within
 from incremental.serve.live import versions
 from incremental.serve.live.cuts import Cuts
 from incremental.serve.live.feed import Cutter
@@ -332,7 +332,8 @@ class Loader:
 
         found = versions.read(folder, number, lambda sizes: like(at(sizes)))
         program = at(found.sizes)
-        if why := unserved(program, found.sizes.labels, parts.stream):
+        graph = "its model reads a graph, which this server does not keep" if program.window is not None else ""
+        if why := unfit(parts.stream, program.inputs) or graph:
             raise UserError(f"{folder}: {why}; choose another learner")
         texts = parts.texts if program.by_text else None
         if not people.read_until(found.cut, sealed=parts.texts is not None):
@@ -379,16 +380,6 @@ class Loader:
         text = config["data"].get("text")
         texts = None if text is None else Texts(schema.build(text, "data.text"))
         return Recipe(assemble({**config, "devices": ALONE}, stream).build, stream, texts)
-
-
-def unserved(program: Program, labels: str, stream: Stream) -> str:
-    """Why a server does not recommend by a program; "" where it does."""
-    if labels != "item":
-        return f"it predicts ids of the kind {labels!r} and recommends no items"
-    if program.window is not None:
-        return "its model reads a graph, which this server does not keep"
-    own = of_event(stream, program.inputs)
-    return f"its model reads {own[0]!r} of the event itself, which has not happened when one asks" if own else ""
 
 
 def read_of(data: Mapping[str, Any]) -> dict[str, Any]:

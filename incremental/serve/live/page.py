@@ -76,7 +76,7 @@ def quality(file: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=64)
 def read(file: Path, changed: int, number: int) -> dict[str, Any]:
-    """See `quality`; a file with this time and number is read once: after 2,000 increments that takes 0.1 s."""
+    """See `quality`; a file with this time and number is read once, for it grows with the stream."""
     del changed, number
     metric, points = "", []
     for row in csv.DictReader(file.read_text(encoding="utf-8").splitlines()):

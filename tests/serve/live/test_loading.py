@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from incremental.core.spec import Sizes
 from incremental.data.features import current
 from incremental.errors import UserError
 from incremental.log.engine import Log
-from incremental.serve.live import configuring, model, server, versions
+from incremental.serve.live import configuring, model, server
 from incremental.serve.live.making import Making
 from incremental.serve.live.model import Loader, Recipe
 from incremental.serve.live.people import People
@@ -45,11 +44,12 @@ def test_what_the_server_has_not_got_for_a_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documented: Callable[[str, object], None]
 ) -> None:
     monkeypatch.setattr("incremental.serve.live.people.SOON", 1)
-    labels = Sizes(item=16, behaviour=4, labels="behaviour")
     small.publish(tmp_path, 0)
     with contextlib.closing(small.log(tmp_path)) as log:
         people, loader = People(log, 4), Loader(tmp_path / "learners", log, 8, DATA)
-        shop: Any = SimpleNamespace(features={name: current(kind="shop") for name in small.program().inputs})
+        features = {name: current(kind="shop") for name in small.program().inputs}
+        shop: Any = SimpleNamespace(features=features, task=SimpleNamespace(labels="item"))
+        asks: Any = SimpleNamespace(task=SimpleNamespace(labels="behaviour"))
         for situation, changed, stream in (
             ("a version that is ahead of what the server has read", {}, small.stream()),
             ("a learner whose model reads a graph", {"window": 1}, small.stream()),
@@ -60,7 +60,7 @@ def test_what_the_server_has_not_got_for_a_version(
             with pytest.raises(UserError) as error:
                 loader.load("champion", 0, people)
             documented(situation, error.value)
-        monkeypatch.setattr(versions, "read", lambda *_: versions.Version(small.state(), labels, 7))
+        loader.made = "champion", Recipe(lambda _sizes: small.program(), asks, None), {}
         with pytest.raises(UserError, match="predicts ids of the kind 'behaviour' and recommends no items"):
             loader.load("champion", 0, people)
         people.follow()
