@@ -74,7 +74,7 @@ OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "adagrad": lambda: optimizers.adagrad(learning_rate=0.1),
     "adam": lambda: optimizers.adam(learning_rate=0.03, weight_decay=0.1),
     "accumulate": lambda: optimizers.sgd(accumulate=2),
-    "small steps": lambda: optimizers.sgd(learning_rate=0.05, clip=0.5),
+    "small steps": lambda: optimizers.sgd(learning_rate=0.02, clip=0.5),
 }
 
 
@@ -117,7 +117,8 @@ def part(t: int, names: Iterable[str]) -> Data:
     labels, users = (rng.integers(1 + 20 * t, 41 + 20 * t, ROWS).astype(np.int32) for _ in range(2))
     past = rng.integers(1 + 20 * t, 41 + 20 * t, (ROWS, HISTORY)).astype(np.int32)
     history = np.where(np.arange(HISTORY) >= rng.integers(0, HISTORY, (ROWS, 1)), past, 0)
-    inputs = {name: {"user": users, "history": history}[name] for name in names}
+    known = {"user": users, "history": history, "following": history[::-1, ::-1]}
+    inputs = {name: known[name] for name in names}
     weight = rng.uniform(0.5, 1.5, ROWS).astype(np.float32)
     fields: Any = (np.ones(ROWS, bool), np.full(ROWS, t, np.int32), users)
     batch: Any = Batch(inputs, labels, weight, *fields)  # type: ignore[arg-type]
