@@ -201,13 +201,16 @@ class DataGradient:
 
 
 def arrived_rows(problem: Problem, params: Params, catalogue: Catalogue, ids: Mapping[str, Array]) -> Params:
-    """Bools that broadcast to the parameters: False for the table rows of ids that are still to come. Tables of a kind
-    in `ids` hold a batch's rows only, which are none of these."""
+    """Bools that broadcast to the parameters: False for the table rows of ids that are still to come, and of padding.
+    Tables of a kind in `ids` hold the rows of these ids only."""
     seen = {problem.labels: catalogue.seen, **catalogue.arrived}
 
     def of(path: jax.tree_util.KeyPath, leaf: Array) -> Array:
         kind = problem.tables.get(jax.tree_util.keystr(path, simple=True, separator="/"))
-        return jnp.array(True) if kind is None or kind in ids else seen[kind].reshape(-1, *[1] * (leaf.ndim - 1))
+        if kind is None:
+            return jnp.array(True)
+        arrived = seen[kind][ids[kind]] if kind in ids else seen[kind]
+        return arrived.reshape(-1, *[1] * (leaf.ndim - 1))
 
     return jax.tree_util.tree_map_with_path(of, params)
 

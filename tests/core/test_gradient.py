@@ -119,6 +119,17 @@ def test_table_rows_of_ids_to_come_do_not_decay() -> None:
     np.testing.assert_array_equal(still[1:], ~np.asarray(state.learner.catalogue.seen)[1:])
 
 
+def test_the_table_rows_of_a_batch_decay_as_they_do_among_all() -> None:
+    """Also row 0, of padding, which stays: a model reads it for a user whom it does not know."""
+    tiny, ids = lab.problem_of(PLAIN, SIZES), jnp.array([0, 2, 5])
+    params = jax.eval_shape(tiny.init, jax.random.key(0))
+    catalogue = steps.empty_catalogue(SIZES)
+    catalogue = catalogue._replace(seen=catalogue.seen.at[5].set(True))
+    whole = steps.arrived_rows(tiny, params, catalogue, {})["item"]["embedding"]
+    few = steps.arrived_rows(tiny, params, catalogue, {"item": ids})["item"]["embedding"]
+    assert few[:, 0].tolist() == whole[ids, 0].tolist() == [False, False, True]
+
+
 @pytest.mark.parametrize("negative", [False, True])
 def test_a_data_loss_below_0_is_refused_unless_the_head_may(negative: bool) -> None:
     head = Head(lambda _items, outputs, batch: -jnp.ones(len(batch.labels)) + 0.0 * outputs.hidden.sum(1))
