@@ -24,7 +24,8 @@ def gbce(*, negatives: Count = 256, calibration: Share = 0.75) -> Head:
         positive, scores, counts = scored(items, outputs, batch)
         alpha = jnp.float32(1.0)
         if batch.log_q is not None:  # log(k / n), the same for every item
-            alpha = jnp.minimum(1.0 / (jnp.exp(-batch.log_q[0]) - 1.0 / negatives), 1.0)
+            inverse = jnp.exp(-batch.log_q[0]) - 1.0 / negatives  # (n - 1) / k; of n = 1 rounding may leave it below 0
+            alpha = jnp.minimum(1.0 / jnp.maximum(inverse, 0.0), 1.0)
         beta = alpha * (calibration * (1.0 - 1.0 / alpha) + 1.0 / alpha)
         others = jnp.where(counts, jax.nn.log_sigmoid(-scores), 0.0).sum(1)
         return -(beta * jax.nn.log_sigmoid(positive) + others) / (counts.sum(1) + 1)

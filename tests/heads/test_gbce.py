@@ -68,6 +68,17 @@ def test_more_draws_than_items_are_plain_cross_entropy() -> None:
     np.testing.assert_allclose(loss(batch_of(3, negatives), 0.75), loss(batch_of(3, negatives), 0.0), rtol=1e-6)
 
 
+@pytest.mark.parametrize("number", [3, 5, 6, 7])  # of log(k), exp makes a bit more or less than k
+def test_with_one_item_there_is_nothing_to_calibrate(number: int) -> None:
+    """No other item, so that there is no negative: -log σ(s_y), whatever `calibration` is."""
+    seen: Any = np.arange(V) == LABELS[0]
+    log_q = jnp.full(number, jnp.log(float(number)))
+    batch = drawn(seen, jax.random.key(0))._replace(negatives=jnp.full(number, LABELS[0]), log_q=log_q)
+    outputs = Outputs(jnp.asarray(HIDDEN), jnp.asarray(HIDDEN @ TABLE.T + BIAS))
+    rows = gbce(negatives=number).loss(Items(jnp.asarray(TABLE), jnp.asarray(BIAS)), outputs, batch)
+    assert float(rows[0]) == pytest.approx(-log_sigmoid(SCORES[0, LABELS[0]]), rel=1e-4)
+
+
 def test_exact_form_is_binary_cross_entropy_over_all_other_candidates() -> None:
     exact = batch_of(10, [])._replace(negatives=None, log_q=None)
     rows = loss(exact)
