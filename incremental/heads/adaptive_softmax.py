@@ -55,6 +55,9 @@ def adaptive_softmax(*, cutoffs: tuple[Count, ...] = CUTOFFS, shrink: Count = 1)
     come last, in the last tail. Biases change so that at the mean hidden vector no known item's p(y) does but for the
     room that new ones take, and these get there their share of all events. State: 2 int32 and a bool an item, and [D]
     float32.
+
+    With `data.unseen_items=known` candidates without an event are new at each start, with the share of one event. With
+    `listed` an item is none before an update has its first event: its score is -inf.
     """
     if not cutoffs or any(b <= a for a, b in pairwise((0, *cutoffs))):
         raise UserError(f"head.cutoffs={list(cutoffs)}: expected rising positive numbers of slots, e.g. [2000, 10000]")
@@ -137,11 +140,11 @@ def adaptive_softmax(*, cutoffs: tuple[Count, ...] = CUTOFFS, shrink: Count = 1)
             slots = sorted_by_events(seen, events, known)
             table, bias = items(learner.params)
             before, after = (layout.at(state.hidden, table, each.slot) + bias for each in (state.slots, slots))
-            levelled = layout.levelled(own, before + own["bias"], state.slots.slot, known, state.hidden)
+            levelled = layout.levelled(own, before + own["bias"], state.slots, state.hidden)
             # A new item starts with its share of the events; where none is known, all do.
             total = jnp.where(known, events, 0.0).sum()
             an_event = jax.nn.logsumexp(jnp.where(known, levelled, -jnp.inf)) - jnp.log(total)
-            fresh = jnp.log(events) + jnp.where(total > 0, an_event, 0.0)
+            fresh = jnp.log(jnp.maximum(events, 1.0)) + jnp.where(total > 0, an_event, 0.0)
             wanted = jnp.where(known, levelled, jnp.where(seen, fresh, -jnp.inf))
             own = {
                 **own,
@@ -200,7 +203,7 @@ def sorted_by_events(seen: Array, events: Array, known: Array) -> Slots:
 
     Where none is known (the first increment, a fresh start) all are sorted by their events.
     """
-    standing = jnp.where(known | ~known.any(), events, 0.5)
+    standing = jnp.maximum(jnp.where(known | ~known.any(), events, 0.5), 0.5)
     # Unseen ids keep their order behind the others: an id beyond them all has its own number as its slot, at every V.
     item = jnp.argsort(-jnp.where(seen, standing, 0.0), stable=True).astype(jnp.int32)
     slot = jnp.zeros_like(item).at[item].set(jnp.arange(len(item), dtype=jnp.int32))
@@ -228,14 +231,14 @@ class Layout(NamedTuple):
         widths = jnp.asarray(self.widths(len(hidden)))[self.cluster(slot)]
         return jnp.where(jnp.arange(len(hidden)) < widths[:, None], table, 0.0) @ hidden
 
-    def levelled(self, own: Params, scores: Array, slot: Array, known: Array, hidden: Array) -> Array:
-        """Scores [V] at `hidden` as those of one softmax over all known items: log p but for a constant.
+    def levelled(self, own: Params, scores: Array, slots: Slots, hidden: Array) -> Array:
+        """Scores [V] at `hidden` as those of one softmax over all items with a slot: log p but for a constant.
 
         Those of a tail move by one number, so that their logsumexp is the tail's entry.
         """
-        cluster, entries = self.cluster(slot), own["clusters"] @ hidden + own["cluster_bias"]
+        cluster, entries = self.cluster(slots.slot), own["clusters"] @ hidden + own["cluster_bias"]
         for k in range(1, len(self.cutoffs) + 1):
-            here = (cluster == k) & known
+            here = (cluster == k) & slots.live[slots.slot]
             within = jax.nn.logsumexp(jnp.where(here, scores, -jnp.inf))
             scores = jnp.where(here, scores - within + entries[k - 1], scores)
         return scores

@@ -40,6 +40,9 @@ def hierarchical_softmax(*, depth: Annotated[int, Ge(16)] = 80, limit: NotNegati
     meaning, so vectors and moments stay. A new node starts with the bias that splits its probability as the events of
     its sides do. No path is longer than `depth` (`huffman`, `graft`). `limit` of the uniform start of the vectors. The
     tables are the head's own, tied to none of the model's. State: 2 int32 and 2 bools an item.
+
+    An item is in the tree once an update has its first event. Before, its score is -inf, so that it is a miss also with
+    `data.unseen_items=listed` or `known`.
     """
 
     def init(key: Array, sizes: Sizes, width: int) -> Params:

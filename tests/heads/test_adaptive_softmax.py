@@ -261,6 +261,18 @@ def test_a_new_item_starts_with_its_share_of_all_events() -> None:
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-3)
 
 
+def test_a_candidate_without_an_event_is_new_with_one() -> None:
+    """As all items of the data are with data.unseen_items=known, at each start; rows of 0 leave the biases."""
+    counts: Any = np.where(np.arange(V) < 20, events(0), 0.0).astype(np.float32)
+    learner = learner_of(fresh(), counts, seen=SEEN, rows=np.zeros((V, D), np.float32))
+    state, share = strategy_of().init(learner), np.where(SEEN, np.maximum(counts, 1.0), 0.0)
+    for new in (np.repeat(np.arange(V), counts.astype(int)), np.zeros(0, int)):
+        state, learner = begin()(state, learner, arrivals(new), NONE)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learner.params))
+        np.testing.assert_allclose(np.exp(log_p(state, learner)[0]), share / share.sum(), rtol=1e-3)
+        assert set(np.asarray(state.slots.item)[: SEEN.sum()]) == set(np.flatnonzero(SEEN))
+
+
 @functools.cache
 def rebucketed(shrink: int = 3) -> tuple[State, Learner, State, Learner]:
     """Before and after the counts have changed; hidden vectors have a mean that is not 0."""
