@@ -43,7 +43,8 @@ class Training(NamedTuple):
         metric: of the increment's validation part; "users-recall@10" is a mean over users, each with the mean of his
             events, and not over events
         check_every: epochs from one validation to the next; the last possible one is validated too
-        moments: the optimizer's state at an increment's start: the last one's, or as new
+        moments: the optimizer's state at an increment's start: the last one's, or as new, but for the place of a
+            schedule that spans the stream
         rows: of the id tables that a step works on: all, or those of its batch (`core.compaction`: what is then lazy)
         precision: of the model's arithmetic; parameters and all that mirrors them are float32 in any case
         sharing: of the model's work: "prefix": examples whose histories are prefixes of one another share one run of it

@@ -33,6 +33,15 @@ def restarted(opt_state: Any) -> Any:
     )
 
 
+def renewed(new: Any, old: Any) -> Any:
+    """The state `new`, in which schedules that span the stream stand where they do in `old`."""
+
+    def spans(node: Any) -> bool:
+        return isinstance(node, optax.ScaleByScheduleState)
+
+    return jax.tree.map(lambda new, old: old if spans(new) else new, new, old, is_leaf=spans)
+
+
 def scaled_within(shape: optax.Schedule) -> optax.GradientTransformation:
     """u <- shape(n) u at the increment's step n, from 0."""
 
@@ -59,8 +68,8 @@ def decayed(weight: float) -> optax.GradientTransformationExtraArgs:
 
 
 def shape_of(schedule: Schedule, warmup: int, decay: int) -> optax.Schedule:
-    """Steps -> multiplier of the rate: a linear warm-up from 0 over `warmup` steps, then constant at 1, or a linear or
-    cosine fall to 0 over `decay` further steps."""
+    """Steps n, from 0 -> multiplier of the rate: a linear warm-up (n + 1) / (warmup + 1) over `warmup` steps, then
+    constant at 1, or a linear or cosine fall to 0 over `decay` further steps."""
     if schedule not in ("constant", "linear", "cosine"):
         raise UserError(f"optimizer.schedule={schedule!r}: expected constant, linear or cosine")
     if schedule != "constant" and decay < 1:
@@ -91,8 +100,9 @@ def assembled(
     """clip -> + l2 θ -> direction -> decoupled weight decay -> schedule -> -rate, on `accumulate` steps' mean gradient.
 
     `l2` is weight decay as part of the gradient: with Adam a row whose gradient it alone is shrinks by the whole rate.
-    The schedule's steps are those of the increment, so that each has a warm-up and a fall of its own; with `span`
-    "stream" they are those of all increments together.
+    The schedule's steps are the optimizer's in the increment, so that each has a warm-up and a fall of its own; with
+    `span` "stream" they are those of all increments together, since the last fresh start. Batches that are left over
+    when an increment ends, fewer than `accumulate`, count for the next one's first step, unless its moments are new.
     """
     if span not in ("increment", "stream"):
         raise UserError(f"optimizer.span={span!r}: expected increment or stream")

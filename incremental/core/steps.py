@@ -21,7 +21,7 @@ import optax
 from jax import Array
 
 from incremental.core.compaction import Whole, dense
-from incremental.core.optimizers import restarted
+from incremental.core.optimizers import renewed, restarted
 from incremental.core.order import shuffled
 from incremental.core.prefixes import by_runs
 from incremental.core.sharding import split
@@ -285,7 +285,7 @@ def begin(setup: Setup, state: State, data: Data, *, reset: bool, fit: Callable[
     least, offered = state.fit.least, state.learner.increment
     learner = state.learner._replace(catalogue=count_arrivals(state.learner.catalogue, data), increment=data.increment)
     if reset:
-        learner = learner._replace(opt_state=setup.tx.init(learner.params))
+        learner = learner._replace(opt_state=renewed(setup.tx.init(learner.params), learner.opt_state))
     learner = learner._replace(opt_state=restarted(learner.opt_state))
     state = state._replace(learner=learner)
     key = phase_key(state, "begin")

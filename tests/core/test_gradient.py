@@ -119,6 +119,24 @@ def test_table_rows_of_ids_to_come_do_not_decay() -> None:
     np.testing.assert_array_equal(still[1:], ~np.asarray(state.learner.catalogue.seen)[1:])
 
 
+@pytest.mark.parametrize("span", ["increment", "stream"])
+def test_with_new_moments_a_schedule_that_spans_the_stream_goes_on(span: Any) -> None:
+    """It falls to 0 over two steps, which the first increment takes; momentum is gone in both cases."""
+    falling = sgd(learning_rate=1.0, momentum=0.9, schedule="linear", decay=2, span=span)
+    tiny, once = lab.problem_of(PLAIN, SIZES), gradient.training(batch_size=32, patience=0, moments="reset")
+    program = gradient.make(tiny, falling, {}, sizes=SIZES, training=once)
+
+    def second(key: Any, data: Data) -> Any:
+        state = program.begin(program.init(key), data)
+        _, moments = falling.update(jax.tree.map(jnp.ones_like, state.learner.params), state.learner.opt_state)
+        _, moments = falling.update(state.learner.params, moments)
+        state = program.begin(state._replace(learner=state.learner._replace(opt_state=moments)), data)
+        return falling.update(jax.tree.map(jnp.ones_like, state.learner.params), state.learner.opt_state)[0]
+
+    moved = jax.jit(second)(jax.random.key(0), lab.data_at(0)[0])
+    np.testing.assert_array_equal(moved["item"]["embedding"], 0.0 if span == "stream" else -1.0)
+
+
 def test_the_table_rows_of_a_batch_decay_as_they_do_among_all() -> None:
     """Also row 0, of padding, which stays: a model reads it for a user whom it does not know."""
     tiny, ids = lab.problem_of(PLAIN, SIZES), jnp.array([0, 2, 5])
