@@ -49,7 +49,8 @@ def ended(state: Rehearsal, learner: Learner, memory: Memory) -> Rehearsal:
 
 
 def in_turn(state: Rehearsal, most: int, batch_size: int) -> Array:
-    """[] int32: ⌊|E| / batches⌋ exemplars a batch, at least 1 and at most `most`, so that an epoch meets each once."""
+    """[] int32: ⌊|E| / batches⌋ exemplars a batch, at least 1 and at most `most`: of a fraction an epoch misses a few,
+    with more batches than exemplars it meets some again."""
     number = jnp.maximum(batches(state.size, batch_size), 1)
     return jnp.clip(state.memory.rows.valid.sum(dtype=jnp.int32) // number, 1, most)
 

@@ -117,9 +117,9 @@ def part(t: int, names: Iterable[str]) -> Data:
     labels, users = (rng.integers(1 + 20 * t, 41 + 20 * t, ROWS).astype(np.int32) for _ in range(2))
     past = rng.integers(1 + 20 * t, 41 + 20 * t, (ROWS, HISTORY)).astype(np.int32)
     history = np.where(np.arange(HISTORY) >= rng.integers(0, HISTORY, (ROWS, 1)), past, 0)
-    known = {"user": users, "history": history, "following": history[::-1, ::-1]}
-    inputs = {name: known[name] for name in names}
     weight = rng.uniform(0.5, 1.5, ROWS).astype(np.float32)
+    following = np.where(np.arange(HISTORY) < rng.integers(0, HISTORY, (ROWS, 1)), past[::-1], 0)
+    inputs = {name: {"user": users, "history": history, "following": following}[name] for name in names}
     fields: Any = (np.ones(ROWS, bool), np.full(ROWS, t, np.int32), users)
     batch: Any = Batch(inputs, labels, weight, *fields)  # type: ignore[arg-type]
     whole: Any = (np.int32(ROWS), np.int32(t), labels, {"user": users})
