@@ -99,6 +99,31 @@ def test_a_killed_search_goes_on_with_the_same_trials(tmp_path: Path, capsys: py
     assert f"        incremental-report {tmp_path}/2-chosen --after 2" in said
 
 
+@pytest.mark.parametrize("killed_at", [1, 3, 4, 6])  # of seven trials, in generations of three
+def test_a_search_that_is_killed_while_it_asks_has_all_its_trials(
+    killed_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = "model.width=int(interval(2,9))"
+    whole = searched(tmp_path / "whole", Launcher(quality), space)
+    suggest, asked = optuna.trial.Trial._suggest, []
+
+    def killed(self: Any, name: str, distribution: Any) -> Any:
+        asked.append(name)
+        if len(asked) == 2 * killed_at:  # the second value of the trial
+            raise KeyError("killed")
+        return suggest(self, name, distribution)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.trial.Trial, "_suggest", killed)
+        with pytest.raises(KeyError):
+            searched(tmp_path / "killed", Launcher(quality), space)
+    found = searched(tmp_path / "killed", Launcher(quality), space)
+    assert [*whole.values()] == [one for number, one in found.items() if number != killed_at - 1]
+    first, second = ((tmp_path / name / _core.CHOSEN).read_text() for name in ("whole", "killed"))
+    assert first == second
+    assert searched(tmp_path / "killed", Launcher(quality, 0), space) == found  # nothing is left to do
+
+
 def test_a_search_in_the_current_folder_names_the_next_one_beside_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -164,16 +164,16 @@ def opened(folder: Path, identity: str) -> Any:
 def ask(study: Any, search: Search, numbers: range, sampler: str, seed: int) -> list[tuple[int, dict[str, Any]]]:
     """The trials of a generation that have no value yet: number and parameters.
 
-    A trial's draws depend on its number and on what the trials before it have told: a search that was killed goes on
-    with the trials that it would have had.
+    A trial's draws depend on its place in the search and on what the trials before it have told: a search that was
+    killed goes on with the trials that it would have had.
     """
-    known, asked = study.trials, []
+    for torn in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+        if torn.params.keys() != search.space.keys():
+            study.tell(torn.number, state=TrialState.FAIL)
+    known, asked = whole(study, search), []
     for number in numbers:
         if number < len(known):
             trial = known[number]
-            if trial.state == TrialState.RUNNING and trial.params.keys() != search.space.keys():
-                study.tell(number, state=TrialState.FAIL)  # killed while it was asked for
-                continue
             if trial.state != TrialState.RUNNING:
                 continue
         else:
@@ -182,6 +182,12 @@ def ask(study: Any, search: Search, numbers: range, sampler: str, seed: int) -> 
             trial = study.ask(search.space)
         asked.append((trial.number, dict(trial.params)))
     return asked
+
+
+def whole(study: Any, search: Search) -> list[Any]:
+    """The search's trials in their places. A kill within `ask` leaves one without all its values: it is none, and
+    another has its place."""
+    return [trial for trial in study.trials if trial.params.keys() == search.space.keys()]
 
 
 def tell(
@@ -216,7 +222,9 @@ def chosen(study: Any, search: Search, folder: Path, metric: str, increments: in
     """Writes and prints the best trial's values, and the commands that report them on the rest of the stream."""
     best, values = study.best_trial, overrides(study.best_trial.params)
     seeds = f"the mean over seeds {','.join(search.seeds)}, " if search.seeds else ""
-    where = f"on increments 1 to {increments}, {seeds}trial {best.number + 1} of {len(study.trials)}"
+    trials = whole(study, search)
+    place = 1 + [trial.number for trial in trials].index(best.number)
+    where = f"on increments 1 to {increments}, {seeds}trial {place} of {len(trials)}"
     found = f"{metric} {best.value:.4f} {where}"
     (folder / CHOSEN).write_text("\n".join([f"# {found}", *values]) + "\n", encoding="utf-8")
     here = folder if folder.name.strip(".") else folder.resolve()  # "." has no name, and ".." none of its own
