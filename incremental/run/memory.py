@@ -21,8 +21,12 @@ def available(device: jax.Device) -> int:
     told = device.memory_stats()
     if told and "bytes_limit" in told:
         return int(told["bytes_limit"] - told["bytes_in_use"])
+    return of_host(Path("/proc/meminfo"), Path("/sys/fs/cgroup"))
+
+
+def of_host(info: Path, group: Path) -> int:
+    """Bytes that are free on the host, and within the limit of the process's control group, as containers have one."""
     free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")]
-    info, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
     if info.exists():  # pages that only cache files are free too
         free = [
             1024 * int(line.split()[1])
@@ -31,8 +35,10 @@ def available(device: jax.Device) -> int:
         ]
     limit, used = group / "memory.max", group / "memory.current"
     if limit.exists() and limit.read_text(encoding="utf-8").strip().isdigit():
-        free.append(int(limit.read_text(encoding="utf-8")) - int(used.read_text(encoding="utf-8")))
-    return min(free)
+        stat = (line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
+        cached = sum(int(number) for name, number in stat if name in ("active_file", "inactive_file"))
+        free.append(int(limit.read_text(encoding="utf-8")) - int(used.read_text(encoding="utf-8")) + cached)
+    return max(min(free), 1)
 
 
 def splits(programs: Programs, feed: Feed, policy: Update, numbers: Sequence[Mapping[str, float]]) -> int:

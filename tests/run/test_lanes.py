@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -265,3 +266,16 @@ def test_lanes_follow_every_policy(policy: str) -> None:
 
 def test_free_memory_is_told() -> None:
     assert 2**20 < memory.available(jax.devices()[0]) < 2**50
+
+
+def test_what_only_caches_files_is_free_in_a_container_too(tmp_path: Path) -> None:
+    (info := tmp_path / "meminfo").write_text("MemTotal: 16000000 kB\nMemAvailable: 8000000 kB\n")
+    assert memory.of_host(info, tmp_path) == 8_000_000 * 1024
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("990000\n")
+    (tmp_path / "memory.stat").write_text("anon 300000\nfile 690000\ninactive_file 600000\nactive_file 50000\n")
+    assert memory.of_host(info, tmp_path) == 660_000
+    (tmp_path / "memory.current").write_text("1700000\n")  # over its limit
+    assert memory.of_host(info, tmp_path) == 1
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.of_host(info, tmp_path) == 8_000_000 * 1024
