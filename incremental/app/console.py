@@ -82,7 +82,8 @@ class Console:
 
     def resumed(self, progress: Progress) -> None:
         """Says where the run continues."""
-        where = self.part(progress.increment) + (" (in its training)" if progress.begun else "")
+        over = self.increments is not None and progress.increment > self.increments
+        where = "its end" if over else self.part(progress.increment) + " (in its training)" * progress.begun
         self.say(f"  continuing from the checkpoint: {where}")
 
     def part(self, t: int) -> str:

@@ -17,7 +17,7 @@ from incremental.app.board import Board
 from incremental.app.console import Console
 from incremental.app.sweep import Job
 from incremental.errors import UserError
-from incremental.run.progress import Cost, Epoch, EpochDone, Record, Trained
+from incremental.run.progress import Cost, Epoch, EpochDone, Progress, Record, Resumed, Trained
 from tests.app.small import composed
 
 POPULARITY = {"_target_": "incremental.models.popularity.popularity"}
@@ -69,6 +69,16 @@ def test_an_epoch_says_what_there_is_of_it(capsys: pytest.CaptureFixture[str], m
     first, second = capsys.readouterr().out.splitlines()
     assert first == "    base part, epoch 1 of at most 1"
     assert second == "    increment 1/2, epoch 1 of at most 1: loss 0.5000, validation 0.2500"
+
+
+def test_a_run_that_was_killed_after_its_last_save_goes_on_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Console(2, 1, "ndcg@10")
+    for progress in (Progress(2), Progress(2, begun=True), Progress(3)):
+        shown(Resumed(0, progress))
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first == "  continuing from the checkpoint: increment 2/2"
+    assert second == "  continuing from the checkpoint: increment 2/2 (in its training)"
+    assert third == "  continuing from the checkpoint: its end"
 
 
 def test_what_the_disk_refuses_one_job_does_not_stop_the_others(
