@@ -116,9 +116,13 @@ class Execution:
 
     def save(self, snapshot: Snapshot) -> None:
         """Writes evaluations.csv, epochs.csv and the checkpoint."""
-        self.directory.evaluations(snapshot.progress.records)
-        self.directory.epochs(snapshot.progress.epochs)
+        self.directory.progress(snapshot.progress)
         self.checkpoints.save(snapshot)
+
+    def fail(self, event: Failed) -> None:
+        """Writes how the run came to diverge: evaluations.csv, epochs.csv and error.txt."""
+        self.directory.progress(event.progress)
+        self.directory.failed(event.error)
 
     def finish(self, result: Result) -> dict[str, Any]:
         """Writes the summary and closes the tracker."""
@@ -132,10 +136,13 @@ Consumer = Callable[[Event], None]
 
 def saving(executions: Sequence[Execution], parts: int, told: Callable[[], bool] = lambda: False) -> Consumer:
     """Saves the lanes at the increments' ends, and now and then between two epochs, where it is worth the time; at the
-    end of a stream of `parts` parts, and each increment's of an endless one (-1); at once where `told` says so."""
+    end of a stream of `parts` parts, and each increment's of an endless one (-1); at once where `told` says so. Of a
+    lane that has diverged it notes that."""
     schedule = Schedule()
 
     def consume(event: Event) -> None:
+        if isinstance(event, Failed):
+            executions[event.lane].fail(event)
         if not isinstance(event, Paused):
             return
         last = parts < 0 or any(progress.increment == parts for progress in event.progress.values())

@@ -21,7 +21,7 @@ from incremental.app.contents import of_run, without_data, without_places
 from incremental.core.sharding import first_process
 from incremental.errors import UserError
 from incremental.metrics.continual import summarise
-from incremental.run.progress import Epoch, Record, Result, total_cost
+from incremental.run.progress import Epoch, Progress, Record, Result, total_cost
 
 # What may differ between two starts of the same run.
 NOT_IDENTITY = ("runs", "label", "study", "devices", "tracking", "debug", "profile", "dry_run", "continue")
@@ -123,13 +123,20 @@ class RunDirectory:
             ) from None
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except (BlockingIOError, PermissionError):  # the second one of a network's file system
             self.lock.close()
             raise UserError(
                 f"{self.path}: this run is being executed by another process; wait for it, or stop it first"
             ) from None
+        except OSError as error:
+            self.lock.close()
+            raise UserError(
+                f"{self.path}/.lock: the file system has no locks ({error.strerror}), which keep two processes from "
+                "writing one run; choose a folder on another one with runs=..."
+            ) from None
         text = yaml.dump(self.config, Dumper=Literal, sort_keys=False, allow_unicode=True)
         write_atomically(self.path / "config.yaml", text)
+        (self.path / "error.txt").unlink(missing_ok=True)
 
     def run_id(self) -> str:
         """The run's name for a tracker, the same after a resume. The identity alone would be that of a run made before
@@ -151,6 +158,15 @@ class RunDirectory:
             raise UserError(
                 f"{path}: not a readable summary; take it from a copy, or run again in another folder with runs=..."
             ) from None
+
+    def progress(self, progress: Progress) -> None:
+        """Rewrites evaluations.csv and epochs.csv."""
+        self.evaluations(progress.records)
+        self.epochs(progress.epochs)
+
+    def failed(self, error: UserError) -> None:
+        """Writes error.txt, which is gone again once the run is started again."""
+        write_atomically(self.path / "error.txt", f"{error}\n")
 
     def evaluations(self, records: Iterable[Record]) -> None:
         """Rewrites evaluations.csv."""

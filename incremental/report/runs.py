@@ -17,6 +17,7 @@ from incremental.run.progress import Result, total_cost
 from incremental.shell import translated
 
 SUMMARY = "summary.json"
+ERROR = "error.txt"
 EVALUATIONS = "evaluations.csv"
 EPOCHS = "epochs.csv"
 CONFIG = "config.yaml"
@@ -130,6 +131,8 @@ def read_runs(paths: Iterable[str | os.PathLike[str]]) -> Runs:
 
 def _finished(directory: Path) -> Run:
     """The run in a directory, all its files read; a UserError says why there is none."""
+    if (directory / ERROR).is_file() and not os.path.lexists(directory / SUMMARY):
+        raise UserError(f"no {SUMMARY}: {(directory / ERROR).read_text(encoding='utf-8', errors='replace').strip()}")
     if not os.path.lexists(directory / SUMMARY):
         raise UserError(f"no {SUMMARY}: still running, killed, or ended by an error; the same command goes on")
     content = _summary(directory / SUMMARY)

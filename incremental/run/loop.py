@@ -247,7 +247,7 @@ class Run:
         error = divergence(info, t, int(fit.epoch))
         if error is not None:
             self.failed.add(lane)
-            return Failed(lane, error)
+            return Failed(lane, error, self.progress[lane])
         own, ran = self.progress[lane], epoch_of(t, fit, info)
         examples = own.examples + int(info.examples)
         self.progress[lane] = own._replace(examples=examples, epochs=(*own.epochs, ran))

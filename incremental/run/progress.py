@@ -200,10 +200,17 @@ class Paused(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The lane has diverged, and is off for good."""
+    """The lane has diverged, and is off for good.
+
+    Attributes:
+        lane
+        error
+        progress: up to the last epoch before
+    """
 
     lane: int
     error: UserError
+    progress: Progress
 
 
 class Finished(NamedTuple):

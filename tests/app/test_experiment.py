@@ -21,6 +21,7 @@ from incremental.core.strategy import Strategy
 from incremental.core.types import Problem
 from incremental.errors import UserError
 from incremental.report import read_runs
+from incremental.run import loop
 from incremental.run.progress import Cost, Epoch, EpochDone, Progress, Record, Resumed, Trained
 from incremental.serve.export import export
 from incremental.serve.model import load
@@ -132,6 +133,26 @@ def test_a_nan_stops_the_run_and_names_increment_step_and_strategy(
     with pytest.raises(UserError, match=r"increment 2, epoch 1, step 0, in the term\(s\) bomb"):
         execute(config)
     assert list((only(tmp_path) / "checkpoint").iterdir())
+
+
+def test_a_run_that_diverges_before_its_first_save_leaves_what_happened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = composed(tmp_path)
+    found = iter([None, UserError("the loss became NaN")])  # in the second epoch
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "divergence", lambda *_: next(found))
+        with pytest.raises(UserError, match="the loss became NaN"):
+            execute(config)
+    directory = only(tmp_path)
+    assert (directory / "error.txt").read_text() == "the loss became NaN\n"
+    assert [line.split(",")[:2] for line in (directory / "epochs.csv").read_text().splitlines()[1:]] == [["0", "1"]]
+    assert (directory / "evaluations.csv").exists()
+    ((_, why),) = read_runs([tmp_path]).unfinished
+    assert why == "no summary.json: the loss became NaN"
+    execute(config)  # where it does not diverge, as on another device
+    assert not (directory / "error.txt").exists()
+    assert len(read_runs([tmp_path]).finished) == 1
 
 
 @pytest.mark.parametrize(

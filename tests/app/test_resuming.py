@@ -1,13 +1,16 @@
 """Runs that stop, and what is left of them."""
 
+import errno
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from incremental.app import experiment
+from incremental.app import experiment, rundir
 from incremental.app.experiment import execute
 from incremental.errors import UserError
 from incremental.run import checkpoint
@@ -137,6 +140,18 @@ def test_the_same_run_twice_at_once_is_refused(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(Stopped):
         execute(config)
     assert str(only(tmp_path)) in refused[0]
+
+
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documented: Callable[[str, object], None]
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(rundir.fcntl, "flock", flock)
+    with pytest.raises(UserError, match=r"\.lock: the file system has no locks \(No locks available\)") as error:
+        execute(composed(tmp_path))
+    documented("a file system without locks", error.value)
 
 
 def test_a_full_disk_stops_with_the_last_checkpoint_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
