@@ -5,7 +5,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
 
     A file stands for itself and for those beside it of the same name (`a.inter`, `a.item`), a folder for the files in
     it and in folders such as `year=2024` or, of a checkpoint, `1_Pooling`, without other folders and what is hidden,
-    a pattern (`part-*.csv`) for what it matches, a base run for its identity. A relative `..._path` is looked for
-    beside `path`. What there is not, such as a checkpoint by its name in a hub's cache, is left as it is. `cache`
-    says where numbers are kept, and not which.
+    a pattern (`part-*.csv`) for what it matches in the same way, a base run for its identity. A relative `..._path` is
+    looked for beside `path`. What there is not, such as a checkpoint by its name in a hub's cache, is left as it is.
+    `cache` says where numbers are kept, and not which.
     """
     found = within(config)
     if config.get("base"):
@@ -79,16 +79,13 @@ def is_place(key: str, value: Any) -> bool:
 def of(path: Path) -> str | None:
     """A hash of the names and contents of what is at `path`; None where nothing is."""
     if path.is_file():
-        stem = stem_of(path)
-        files = {
-            one.name.removeprefix(stem): one for one in path.parent.iterdir() if stem_of(one) == stem and one.is_file()
-        }
+        files = {one.name.removeprefix(stem_of(path)): one for one in alike([path])}
     elif path.is_dir():
         files = inside(path)
     elif matched := [Path(one) for one in glob.glob(str(path), recursive=True)]:
-        files = {}
+        files = {str(one): one for one in alike([one for one in matched if one.is_file()])}
         for one in matched:
-            files |= {str(one): one} if one.is_file() else {f"{one}/{name}": each for name, each in inside(one).items()}
+            files |= {f"{one}/{name}": each for name, each in inside(one).items()} if one.is_dir() else {}
         if not files:
             return None
         above = os.path.commonpath([Path(name).parent for name in files])
@@ -97,6 +94,13 @@ def of(path: Path) -> str | None:
         return None
     known = [(name, one.stat().st_size, digest(one, one.stat().st_mtime_ns)) for name, one in sorted(files.items())]
     return f"content {hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]}"
+
+
+def alike(files: Collection[Path]) -> list[Path]:
+    """The files and those beside them of the same names, such as RecBole's titles."""
+    named = {(file.parent, stem_of(file)) for file in files}
+    beside = (one for folder in {file.parent for file in files} for one in folder.iterdir())
+    return [one for one in beside if (one.parent, stem_of(one)) in named and one.is_file()]
 
 
 def stem_of(file: Path) -> str:
@@ -124,12 +128,14 @@ def has_more(place: str) -> bool:
     """Whether a reader may find files at a place that do not count, in folders below that are no parts of a table."""
     path = Path(place).expanduser()
     folders = [path] if path.is_dir() else [Path(one) for one in glob.glob(str(path), recursive=True)]
-    return any(
-        one.is_dir() and not one.name.startswith(".") and "=" not in one.name
+    below = [
+        one
         for folder in folders
         if folder.is_dir()
         for one in folder.iterdir()
-    )
+        if one.is_dir() and not one.name.startswith(".")
+    ]
+    return any("=" not in one.name or has_more(str(one)) for one in below)
 
 
 @lru_cache(maxsize=4096)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from incremental.app.contents import of
+from incremental.app.contents import has_more, of
 from incremental.app.rundir import identity
 
 
@@ -99,6 +99,27 @@ def test_a_file_is_those_of_its_name(data: Path) -> None:
     assert of(data / "events.csv") == before
     (data / "events.item").write_text("x")
     assert of(data / "events.csv") != before
+
+
+def test_so_are_those_that_a_pattern_matches(tmp_path: Path) -> None:
+    for name in ("a.inter", "a.item", "other.item"):
+        (tmp_path / name).write_text("x")
+    before = of(tmp_path / "*.inter")
+    (tmp_path / "other.item").write_text("y")
+    assert of(tmp_path / "*.inter") == before
+    (tmp_path / "a.item").write_text("y")
+    assert of(tmp_path / "*.inter") != before
+
+
+def test_files_that_do_not_count_are_known_to_be_there_below_partitions_too(tmp_path: Path) -> None:
+    """A reader reads them, so that a run with them is not known by the bytes that count."""
+    part = tmp_path / "year=2024" / "month=1"
+    part.mkdir(parents=True)
+    (part / "part.csv").write_text("x")
+    places = [str(tmp_path), str(tmp_path / "year=*")]
+    assert [has_more(place) for place in places] == [False, False]
+    (part / "later").mkdir()
+    assert [has_more(place) for place in places] == [True, True]
 
 
 @pytest.mark.parametrize(("log", "titles"), [("a.inter.gz", "a.item"), ("a.inter", "a.item.zst")])
