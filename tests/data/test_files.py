@@ -176,6 +176,18 @@ def test_encodings_are_documented(tmp_path: Path, documented: Documented) -> Non
     documented("a NUL character in a file", message(lambda: columns(path=str(path))))
 
 
+def test_utf_8_that_is_read_as_another_encoding_is_said(tmp_path: Path) -> None:
+    """As where the events are cp1252 and the titles, which the key is for too, are not."""
+    (tmp_path / "events.csv").write_bytes("user,item,time\né,x,1\nb,y,2\n".encode("cp1252"))
+    (tmp_path / "items.csv").write_bytes("item,title\nx,É\ny,Y\n".encode())
+    table = columns(path=f"{tmp_path}/events.csv", items_path="items.csv", text="title", encoding="cp1252")
+    assert table.frame["user"][0] == "é"
+    (note,) = table.notes
+    assert f"{tmp_path}/items.csv: its bytes are UTF-8, but it is read as cp1252; if names look wrong" in note
+    (tmp_path / "items.csv").write_bytes(b"item,title\nx,X\ny,Y\n")
+    assert not columns(path=f"{tmp_path}/events.csv", items_path="items.csv", text="title", encoding="cp1252").notes
+
+
 @pytest.mark.parametrize("end", ["\0", "\0\0", "\0" * 9])
 def test_ascii_that_ends_in_nuls_is_not_taken_for_utf_16(tmp_path: Path, end: str) -> None:
     for more in range(4):  # a pair of bytes, or four, may be cut anywhere

@@ -194,6 +194,11 @@ def text(path: Path, data: bytes, *, encoding: str | None = None, old: bool = Fa
         except UnicodeError:
             raise UserError(_advice(path, data, start)) from error
         notes = (f"{path}: not UTF-8, read as cp1252; if names look wrong, set data.source.encoding",)
+    if encoding is not None and not mark and not _is_utf8(encoding) and _is_utf8_text(data):
+        notes = (
+            f"{path}: its bytes are UTF-8, but it is read as {encoding}; if names look wrong, leave "
+            "data.source.encoding out, or save all files in one encoding",
+        )
     if "\0" in decoded:
         start = len(decoded[: decoded.index("\0")].encode(declared))
         if encoding is None and not mark:
@@ -255,6 +260,17 @@ def _narrow(sample: bytes) -> list[str]:
     best = charset_normalizer.from_bytes(sample).best()
     names = [name for name in best.could_be_from_charset if not _is_utf8(name)] if best is not None else []
     return [name.replace("_", "-") for name in sorted(names, key=lambda name: name != "cp1252")[:3]]
+
+
+def _is_utf8_text(data: bytes) -> bool:
+    """Whether the bytes have letters of more than one byte, and all are UTF-8."""
+    if data.isascii():
+        return False
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_utf8(name: str) -> bool:
