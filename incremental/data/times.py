@@ -39,9 +39,12 @@ SECOND = 1_000_000_000  # nanoseconds
 DAY = 86_400  # seconds
 FIRST = 631_152_000  # 1990-01-01: no log of interactions is older
 EPOCH = 25_569  # 1970-01-01 in days of a spreadsheet
+HUNDRED = -59_011_459_200  # the year 100
 LATEST = 253_402_300_799  # the last second of the year 9999
 ROWS = "remove such rows by data.cleaning.after or before"
-REMEDY = f"set data.source.time_unit ({', '.join([*UNITS, *OTHERS])}): with it any time is right; or {ROWS}"
+KNOWN = ", ".join([*UNITS, *OTHERS])
+REMEDY = f"set data.source.time_unit ({KNOWN}): with it any time from 1970 on is right; or {ROWS}"
+CELL = "correct the cell, or delete the row"
 
 
 class Read(NamedTuple):
@@ -59,10 +62,11 @@ def read(values: pl.Series, *, form: str | None = None, unit: str | None = None)
     form: how text and numbers are to be read (strftime; data.source.time_format)
     unit: what numbers count, of `UNITS` and `OTHERS`; None: found by their values (data.source.time_unit)
 
-    Raises UserError for a form or a unit that is none, for both, and for a form for a column that has times already.
+    Raises UserError for a form or a unit that is none, for both, and for a form, or for periods, where the column has
+    times already.
     """
     if unit is not None and unit not in (*UNITS, *OTHERS):
-        raise UserError(f"data.source.time_unit is {unit!r}; expected one of {', '.join([*UNITS, *OTHERS])}, or null")
+        raise UserError(f"data.source.time_unit is {unit!r}; expected one of {KNOWN}, or null")
     if form is not None and unit is not None:
         raise UserError(
             f"data.source.time_format is {form!r} and data.source.time_unit is {unit!r}: times are read by a format, "
@@ -74,8 +78,13 @@ def read(values: pl.Series, *, form: str | None = None, unit: str | None = None)
                 f"data.source.time_format is {form!r}, but the column '{values.name}' has the type {values.dtype} and "
                 "needs none; set it to null"
             )
+        if unit == "period":
+            raise UserError(
+                f"data.source.time_unit=period, but the column '{values.name}' has the type {values.dtype}; a period "
+                "is a whole number; leave data.source.time_unit out, or name the column with the periods"
+            )
         moment = values.cast(pl.Datetime("us")) if values.dtype == pl.Date else values
-        return Read(moment.dt.epoch("s"), moment.dt.nanosecond().cast(pl.Int64), "a time")
+        return Read(moment.dt.epoch("s"), moment.dt.nanosecond().cast(pl.Int64), f"a time; {CELL}")
     text = ids.text_of(values)
     if text is None and not values.dtype.is_numeric():
         return None
@@ -97,6 +106,8 @@ def read(values: pl.Series, *, form: str | None = None, unit: str | None = None)
 def doubt(seconds: int, *, counted: bool) -> str:
     """What a time that no log has may be; `counted`: it was a number of seconds."""
     text = str(seconds)
+    if not counted and seconds < HUNDRED:
+        return "its year has two digits: then set data.source.time_format, such as %y-%m-%d. Else "
     for digits, form in (("%Y%m%d", "%Y%m%d"), ("%Y%m%d%H%M%S", "%Y%m%d%H%M%S")):
         if counted and len(text) in (8, 14) and _date(text, digits):
             return f"it may be the date {_date(text, digits)}: then set data.source.time_format={form}. Else "
@@ -144,14 +155,15 @@ def _counted(values: pl.Series, unit: str | None) -> Read:
         moment = ((days.set(~days.is_finite().fill_null(False), None) - EPOCH) * DAY * 1000).round()
         thousandths = moment.cast(pl.Int64, strict=False)  # a float of days has no more
         seconds = thousandths // 1000
-        return Read(seconds, (thousandths - seconds * 1000) * (SECOND // 1000), "a finite number of days")
+        return Read(seconds, (thousandths - seconds * 1000) * (SECOND // 1000), f"a finite number of days; {CELL}")
     if unit == "period":
-        return Read(whole.set((rest != 0).fill_null(False), None), rest * 0, OTHERS["period"])
+        none = ((rest != 0) | (whole < 0)).fill_null(False)
+        return Read(whole.set(none, None), rest * 0, f"{OTHERS['period']}; {CELL}")
     known = unit or _unit(whole)
     name, second = UNITS[known]
     seconds = whole // second
     fraction = (whole - seconds * second) * (SECOND // second) + rest // second
-    return Read(seconds, fraction, f"a finite number of {name} since 1970", known if unit is None else None)
+    return Read(seconds, fraction, f"a finite number of {name} since 1970; {CELL}", known if unit is None else None)
 
 
 def _unit(whole: pl.Series) -> str:
@@ -183,7 +195,7 @@ def _written(values: pl.Series, form: str) -> Read:
         raise UserError(f"data.source.time_format is {form!r}, which has no year; expected one such as %Y-%m-%d")
     text = values.str.strip_chars()
     if "%Z" not in form:
-        return Read(*_moments(text, (form,)), f"a time of the form {form}")
+        return Read(*_moments(text, (form,)), f"a time of the form {form} (data.source.time_format); {CELL}")
     expected = f"a time of the form {form}, where %Z is {', '.join(ZONES)}; of other zones write the offset, for %z"
     return Read(*_moments(text, [form.replace("%Z", zone) for zone in ZONES]), expected)
 

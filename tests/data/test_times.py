@@ -164,6 +164,25 @@ def test_numbers_of_periods_can_be_cut_by_them(tmp_path: Path, documented: Docum
     documented("a calendar for numbers of periods", error.value)
     message = refusal(lambda: columns(path=file(tmp_path, [1, 2.5]), time_unit="period"))
     assert "row 3, column 'time': the value is '2.5'; expected whole numbers of periods" in message
+    message = refusal(lambda: columns(path=file(tmp_path, [1, -2]), time_unit="period"))
+    assert "row 3, column 'time': the value is '-2'; expected whole numbers of periods, from 0; correct" in message
+    for values in (pl.Series([THAT] * 2), pl.Series([date(2019, 10, 1)] * 2)):
+        message = refusal(partial(columns, path=parquet(tmp_path, values), time_unit="period"))
+        assert "data.source.time_unit=period, but the column 'time' has the type Date" in message
+
+
+@pytest.mark.parametrize("values", [[NOON, "nan"], [NOON, ""], [NOON, "2024-01-01"]])
+def test_a_cell_that_is_no_time_is_refused_with_what_to_do(tmp_path: Path, values: list[Any]) -> None:
+    message = refusal(partial(columns, path=file(tmp_path, values)))
+    assert "events.csv, row 3, column 'time': " in message
+    assert message.endswith("expected a finite number of seconds since 1970; correct the cell, or delete the row")
+
+
+def test_times_of_32_bits_are_said_to_be_coarse(tmp_path: Path) -> None:
+    numbers = pl.Series([NOON, NOON + 1], dtype=pl.Float64)
+    assert not columns(path=parquet(tmp_path, numbers)).notes
+    (note,) = columns(path=parquet(tmp_path, numbers.cast(pl.Float32))).notes
+    assert "column 'time' has the type Float32, which cannot tell the seconds of two minutes apart" in note
 
 
 # -- times that no log has -----------------------------------------------------------------------------------------
@@ -183,6 +202,7 @@ def test_numbers_of_periods_can_be_cut_by_them(tmp_path: Path, documented: Docum
             r"row 2, .*\(and 2 more rows\).*1970-01-01 00:00 UTC; set .*period",
         ),
         ("a time before 1970", [NOON, -5], "row 3, .*1969-12-31 23:59"),
+        ("a year of two digits", ["24-01-31", "24-02-01"], "row 2, .*two digits.*time_format, such as %y-%m-%d"),
         ("a date before 1990", ["2024-01-01", "1970-01-01"], "row 3, .*it is 1970-01-01 00:00 UTC.*cleaning.after"),
         ("a time after tomorrow", [NOON, 7_000_000_000], "row 3, .*2191-10-"),
     ],

@@ -63,6 +63,9 @@ def table(
     if sheet.file is not None:
         frame = frame.with_columns(sheet.file)
     notes = sheet.notes
+    if sheet.frame.schema[time] == pl.Float32:
+        coarse = "cannot tell the seconds of two minutes apart; write the column as Float64 or integers"
+        notes += (f"{sheet.origin}: column '{time}' has the type Float32, which {coarse}",)
     if unit not in (None, "s"):
         counts = f"{times.UNITS[unit][0]} since 1970, by its values"
         notes += (f"{sheet.origin}: column '{time}' counts {counts} (data.source.time_unit={unit})",)
