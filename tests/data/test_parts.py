@@ -64,6 +64,23 @@ def test_a_folder_and_a_pattern_of_parquet_files_are_one_log(spark: Path) -> Non
     assert len(encode(whole)) == 6
 
 
+@pytest.mark.parametrize("other", [pl.Int64, pl.Float64, pl.String])
+@pytest.mark.parametrize(("floats", "several"), [(pl.Float32, 2.0**24), (pl.Float64, 7.5), (pl.Float64, 2.0**53)])
+def test_a_float_is_an_id_of_its_own_file(
+    tmp_path: Path, floats: type[pl.DataType], several: float, other: type[pl.DataType]
+) -> None:
+    """Joined with another file's type, it would no longer look like a float of few digits."""
+    for kind in ("user", "item"):
+        for name, first, dtype in (("a", 7, floats), ("b", 8, other)):
+            own = frame(3).with_columns(pl.Series(kind, [first, None], dtype=pl.Int64).fill_null(9).cast(dtype))
+            own.write_parquet(tmp_path / f"{name}.parquet")
+        assert encode(columns(path=str(tmp_path))).vocabulary(kind)[1:] == ["7", "8", "9"]
+        frame(3).with_columns(pl.Series(kind, [7, several], dtype=floats)).write_parquet(tmp_path / "a.parquet")
+        said = message(lambda: encode(columns(path=str(tmp_path))))
+        assert f"a.parquet, row 2, column '{kind}': the value is " in said
+        assert "expected text or whole numbers" in said
+
+
 def test_a_folder_of_csv_files_is_one_log_and_a_row_names_its_file(tmp_path: Path) -> None:
     folder = tmp_path / "months"
     folder.mkdir()

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
+from incremental.data import ids
 from incremental.data.sources import delimited, files
 from incremental.data.sources.sheet import Sheet, lines
 from incremental.errors import UserError
@@ -125,6 +126,9 @@ def _joined(sheets: list[Sheet], path: str) -> Sheet:
     for one in sheets:
         for name in present - set(one.frame.columns):
             lacking.setdefault(name, one.origin)
+    types = {name: {one.frame.schema.get(name) for one in sheets} - {None} for name in sorted(present)}
+    several = [name for name, found in types.items() if len(found) > 1 and any(t.is_float() for t in found if t)]
+    inexact = {name: pl.concat([_inexact(one, name) for one in sheets]) for name in several}
     try:
         frame = pl.concat([one.frame for one in sheets], how="diagonal_relaxed")
     except pl.exceptions.PolarsError as error:
@@ -134,4 +138,13 @@ def _joined(sheets: list[Sheet], path: str) -> Sheet:
     line = pl.concat([lines(one) for one in sheets])
     first = sheets[0]
     notes = tuple(note for one in sheets for note in one.notes)
-    return Sheet(frame, path, line, file.alias("file"), first.header, first.separator, first.option, lacking, notes)
+    asked = first.header, first.separator, first.option
+    return Sheet(frame, path, line, file.alias("file"), *asked, lacking, notes, inexact)
+
+
+def _inexact(one: Sheet, name: str) -> pl.Series:
+    """[N] bool: the floats of a column that are no exact id, which no one sees once they have another file's type."""
+    found = None
+    if name in one.frame.columns and one.frame.schema[name].is_float():
+        found = ids.read(one.frame[name])
+    return pl.repeat(False, one.frame.height, dtype=pl.Boolean, eager=True) if found is None else found.bad

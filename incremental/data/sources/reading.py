@@ -43,6 +43,8 @@ def table(
     require_named(sheet, user=user, item=item, time=time, rating=rating, behaviour=behaviour, period=period)
     require_named(sheet, **{f"kinds.{kind}": column for kind, column in kinds.items()})
     when, unit = moments(sheet, time, time_format=time_format, unit=time_unit)
+    for column in (user, item, *([behaviour] if behaviour else ()), *kinds.values()):
+        _refuse_inexact(sheet, column)
     names = {"user": user, "item": item, "time": time, **kinds}
     columns = {"user": sheet.frame[user], "item": sheet.frame[item], "time": when["time"], "line": lines(sheet)}
     frame = pl.DataFrame(columns)
@@ -93,6 +95,7 @@ def _whole(sheet: Sheet, column: str) -> pl.Series:
 
 def titles(sheet: Sheet, item: str, text: str) -> dict[str, str]:
     """The first title of each item, by id; items without one are left out."""
+    _refuse_inexact(sheet, item)
     known, _ = interactions.identities(sheet.frame[item], sheet.origin, lines(sheet), file=sheet.file)
     words = ids.text_of(sheet.frame[text])
     if words is None:
@@ -115,6 +118,13 @@ def moments(
         raise UserError(interactions.no_type(sheet.origin, column, values.dtype, "times"))
     _refuse(sheet, values, found.seconds.is_null(), found.expected)
     return pl.DataFrame({"time": found.seconds, "fraction": found.fraction}), found.unit
+
+
+def _refuse_inexact(sheet: Sheet, column: str) -> None:
+    """A UserError for ids that one of several files has as floats, of which some may have become one."""
+    if column in sheet.inexact:
+        expected = f"{ids.EXPECTED} as an id; this file has it as a float, and others have it not: {ids.REMEDY}"
+        _refuse(sheet, sheet.frame[column], sheet.inexact[column], expected)
 
 
 def _refuse(sheet: Sheet, values: pl.Series, bad: pl.Series, expected: str) -> None:

@@ -25,6 +25,7 @@ class Sheet(NamedTuple):
     option: str = ""  # the config key that says the separator; "": the layout says it
     lacking: Mapping[str, str] = {}  # a column that one of several files lacks, and that file
     notes: tuple[str, ...] = ()
+    inexact: Mapping[str, pl.Series] = {}  # a column of several types: bool [N], floats that are no exact id
 
     @property
     def place(self) -> str | pl.Series:
