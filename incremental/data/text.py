@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from incremental.data.ids import WORDS
 from incremental.data.interactions import Interactions, Side
 from incremental.domains import Count, checked
 from incremental.errors import UserError
@@ -22,6 +23,12 @@ def with_texts(log: Interactions, encode: Encoder, origin: str) -> tuple[Interac
     notes: tuple[str, ...] = ()
     if not any(log.titles):  # of a live log, whose items may have some later
         notes = (f"data.text: no item of {origin} has a title, so that all texts are empty",)
+    nothing = [title for title in log.titles if title.strip() in WORDS]
+    if len(nothing) > 1:
+        notes += (
+            f"data.text: {len(nothing):,} items of {origin} have a title such as {nothing[0]!r}, which is read as "
+            "a text; empty these cells if there is no title",
+        )
     return replace(log, side={"text": Side("item", encode(log.titles))}), notes
 
 

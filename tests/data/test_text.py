@@ -1,7 +1,9 @@
 import numpy as np
+import polars as pl
 import pytest
 
-from incremental.data.text import hashed_words, words
+from incremental.data.interactions import Table, encode
+from incremental.data.text import hashed_words, with_texts, words
 from incremental.errors import UserError
 from tests import lab
 
@@ -56,3 +58,19 @@ def test_an_update_sees_the_texts_of_items_that_have_occurred() -> None:
 def test_a_stream_without_titles_is_refused() -> None:
     with pytest.raises(UserError, match="hand-made has no titles"):
         lab.written([[("u", "a"), ("u", "b")], [("u", "a")]], text=hashed_words())
+
+
+def test_titles_that_say_that_there_is_none_are_noted() -> None:
+    """One may be a title: there is a film called None. Of several the file has the word where it has nothing."""
+
+    def notes(*titles: str) -> tuple[str, ...]:
+        items = [str(i) for i in range(len(titles))]
+        frame = pl.DataFrame({"user": ["u"] * len(items), "item": items, "time": range(len(items))})
+        log = encode(Table(frame, "items.csv", text=dict(zip(items, titles, strict=True))))
+        return with_texts(log, hashed_words(width=8), "items.csv")[1]
+
+    assert notes("A", "None", "B") == notes("A", "", "B") == ()
+    (note,) = notes("NULL", " NULL", "B")
+    assert note.startswith(
+        "data.text: 2 items of items.csv have a title such as 'NULL', which is read as a text; empty"
+    )
