@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from incremental.data import ids, times, titles
-from incremental.data.ties import Ties, ordered, places
+from incremental.data.ties import Ties, ordered, places, repeats
 from incremental.errors import UserError
 
 MANY = 100  # events from which on it is noted that one user has more than half of them
@@ -279,7 +279,7 @@ def encode(table: Table, ties: Ties = "strict") -> Interactions:
         items=["", *items],
         titles=named,
         behaviours=behaviours,
-        notes=(*table.notes, *_note_of_one(table.origin, user, users)),
+        notes=(*table.notes, *_note_of_one(table.origin, user, users), *repeats(frame, table.origin)),
         law=law,
         further={name: _kind(frame[name]) for name in table.kinds},
         line=frame["line"].to_numpy(),

@@ -70,6 +70,21 @@ def repeated(
     return np.arange(len(pairs)) > first[pair]
 
 
+def repeats(frame: pl.DataFrame, origin: str) -> tuple[str, ...]:
+    """What is to be said where more than one in a hundred rows is another one again, in all that is read of it; those
+    whose times are numbers of periods may well be."""
+    known = frame.drop("line", "file", "event", strict=False)
+    if "period" in known.columns and (known["period"] == known["time"]).all():
+        return ()
+    number = known.height - known.hash_rows().n_unique()
+    if 100 * number <= known.height:
+        return ()
+    return (
+        f"{origin}: {number:,} of {known.height:,} events are the same as another one, to the time; if events were "
+        "written twice, or a file is there twice, leave one of them out",
+    )
+
+
 def ordered(frame: pl.DataFrame, ties: Ties) -> pl.DataFrame:
     """A frame in time order, its rows of equal time, of all users, as the rule has it, and else as they lie.
 

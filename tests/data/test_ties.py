@@ -169,3 +169,20 @@ def test_real_ties(name: str, load: Any, steps: Any, share: float, real_data: Pa
         found[ties] = (stream.interactions.time[last] == stream.interactions.time)[had].mean()
     assert round(float(found["file"]), 3) == share
     assert found["strict"] == 0
+
+
+def test_events_that_are_there_twice_are_noted() -> None:
+    """As where a folder has a file and its compressed copy."""
+
+    def notes(number: int, twice: int, **more: list[int]) -> tuple[str, ...]:
+        n = [*range(number), *range(twice)]
+        frame = {"user": [i % 7 for i in n], "item": [i % 5 for i in n], "time": [10**9 + i for i in n]}
+        return encode(Table(pl.DataFrame({**frame, **more}), "events.csv")).notes
+
+    (_, note) = notes(150, 150)
+    assert note.startswith("events.csv: 150 of 300 events are the same as another one, to the time; if events were")
+    assert not [note for note in notes(500, 5) if "the same" in note]
+    assert [note for note in notes(500, 6) if "the same" in note]
+    assert not [note for note in notes(150, 150, behaviour=[0] * 150 + [1] * 150) if "the same" in note]
+    periods = pl.DataFrame({"user": [1, 2] * 60, "item": [1, 2] * 60, "time": [0] * 120, "period": [0] * 120})
+    assert not encode(Table(periods, "periods.csv")).notes
