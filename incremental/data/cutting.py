@@ -140,8 +140,8 @@ def given_periods(*, base: Count = 1) -> Cut:
     def cut(stream: Interactions) -> tuple[np.ndarray, tuple[str, ...]]:
         if stream.period is None:
             raise UserError(
-                "data.cut is given_periods, but the source has no periods; "
-                "use incremental.data.cutting.equal_counts or calendar"
+                "data.cut is given_periods, but the source has no periods; name their column in data.source.period "
+                "(data=columns), or choose another cut, such as data/cut=counts or data/cut=weekly"
             )
         step = np.diff(stream.period)
         if (step < 0).any():
@@ -155,8 +155,8 @@ def given_periods(*, base: Count = 1) -> Cut:
         number = np.concatenate([[0], np.cumsum(np.diff(kept) > 0)])
         if number[-1] < base:
             raise UserError(
-                f"no increment is left after cutting: {int(number[-1]) + 1} periods are there "
-                f"(data.source.periods), and the base part takes {base}; lower data.cut.base"
+                f"no increment is left after cutting: {int(number[-1]) + 1} periods are there, and the base part takes "
+                f"{base}; lower data.cut.base, or read more periods"
             )
         after = np.unique(kept[number >= base - 1])
         empty = np.setdiff1d(np.arange(after[0], after[-1]), after)
