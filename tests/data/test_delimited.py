@@ -51,6 +51,16 @@ def test_line_ends(tmp_path: Path, layout: Layout, ends: str) -> None:
     assert layout.read(tmp_path).frame.equals(plain)
 
 
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_rows_with_too_few_fields_are_counted(write: Write, quote: str) -> None:
+    """A field that is missing in the middle moves the others, and what is read in its place may look right."""
+    rows = [f"a,1,{quote}x{quote},shoe", "b,2,y,tea", "c,3,z", "d,4,tea"]
+    notes = columns(path=write("\n".join(["user,time,item,cat", *rows, ""])), time_unit="s").notes
+    assert len(notes) == 1
+    assert "events.csv: 2 rows have fewer than 4 fields (the first: row 4); the last ones were taken" in notes[0]
+    assert not columns(path=write("\n".join(["user,time,item,cat", *rows[:2], "c,3,z,"])), time_unit="s").notes
+
+
 def test_the_row_of_a_bad_value_is_its_line(write: Write) -> None:
     text = 'user,item,time,title\na,x,1,"two\nlines"\nb,y,2,one\nc,z,soon,one\n'
     for written in (text, text.replace("\n", "\r\n"), text.replace("\n", "\r"), "\n\n" + text):

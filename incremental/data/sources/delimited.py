@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
@@ -16,6 +17,13 @@ BLOCK = 1 << 24  # characters that are split at a time
 RECORDS = 100_000  # quoted records that become columns at a time
 WORDS = {"tab": "\t"}
 csv.field_size_limit(2**31 - 1)  # a long field is no error: a quote that is not closed is
+
+
+class Short(NamedTuple):
+    """Rows with fewer fields than the header: which ones they lack, nobody knows."""
+
+    number: int = 0
+    first: int = 0  # its line
 
 
 def separator_of(written: str, key: str) -> str:
@@ -83,12 +91,13 @@ def part(
         reader = _Quoted(path, content, separator, skipped)
         written = next(reader.records()) if header is None else ()
         frame, line = reader.frame(len(written) or len(header or ()))
-        notes += reader.notes
+        notes += reader.notes + _note_of_short(path, reader.short, frame.width)
     else:
         first, _, rest = content.partition("\n") if header is None else ("", "", content)
         written = tuple(first.split(separator)) if header is None else ()
         begin = skipped + (2 if header is None else 1)
-        frame = _split(path, rest, separator, len(written) or len(header or ()), begin)
+        frame, short = _split(path, rest, separator, len(written) or len(header or ()), begin)
+        notes += _note_of_short(path, short, frame.width)
         line = pl.int_range(begin, begin + frame.height, dtype=pl.Int64, eager=True)
     names = list(header) if header is not None else distinct([name(field) for field in written])
     frame.columns = names
@@ -97,10 +106,10 @@ def part(
     return Sheet(frame, str(path), line, header=tuple(written), separator=separator, notes=notes)
 
 
-def _split(path: Path, content: str, separator: str, fields: int, begin: int) -> pl.DataFrame:
-    """The fields of each line, `fields` columns; UserError for a line with more."""
+def _split(path: Path, content: str, separator: str, fields: int, begin: int) -> tuple[pl.DataFrame, Short]:
+    """The fields of each line, `fields` columns; and the lines that have fewer. UserError for a line with more."""
     parts = [pl.DataFrame(schema={str(k): pl.String for k in range(fields)})]
-    at = 0
+    at, short = 0, Short()
     while at < len(content):
         end = content.find("\n", at + BLOCK)
         end = len(content) if end < 0 else end
@@ -110,13 +119,25 @@ def _split(path: Path, content: str, separator: str, fields: int, begin: int) ->
         if len(long):
             row = begin + int(long[0])
             raise _too_many(path, row, int(count[long[0]]) + 1, fields)
+        few = (count < fields - 1).arg_true()
+        if len(few):
+            short = Short(short.number + len(few), short.first or begin + int(few[0]))
         cells = values.str.split_exact(separator, fields - 1) if fields > 1 else values.alias("field_0")
         block = cells.struct.unnest() if fields > 1 else cells.to_frame()
         block.columns = parts[0].columns
         parts.append(block.with_columns(pl.when(pl.all() != "").then(pl.all())))
         begin += len(values)
         at = end + 1
-    return pl.concat(parts)
+    return pl.concat(parts), short
+
+
+def _note_of_short(path: Path, short: Short, fields: int) -> tuple[str, ...]:
+    if not short.number:
+        return ()
+    return (
+        f"{path}: {short.number:,} rows have fewer than {fields} fields (the first: row {short.first}); the last ones "
+        "were taken to be empty",
+    )
 
 
 def _too_many(path: Path, row: int, found: int, fields: int) -> UserError:
@@ -136,6 +157,7 @@ class _Quoted:
         self.reader = csv.reader(self._feed(content), delimiter=self.delimiter, strict=True)
         self.line = 0  # on which the last record begins
         self.several = 0
+        self.short = Short()
         self.first_of_several = 0
 
     def _feed(self, content: str) -> Iterator[str]:
@@ -198,6 +220,8 @@ class _Quoted:
         for record in self.records():
             if len(record) > fields:
                 raise _too_many(self.path, self.line, len(record), fields)
+            if len(record) < fields:
+                self.short = Short(self.short.number + 1, self.short.first or self.line)
             rows.append(tuple(record[k] or None if k < len(record) else None for k in range(fields)))
             begins.append(self.line)
             if len(rows) == RECORDS:
