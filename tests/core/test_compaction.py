@@ -74,7 +74,7 @@ OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "adagrad": lambda: optimizers.adagrad(learning_rate=0.1),
     "adam": lambda: optimizers.adam(learning_rate=0.03, weight_decay=0.1),
     "accumulate": lambda: optimizers.sgd(accumulate=2),
-    "small steps": lambda: optimizers.sgd(learning_rate=0.02, clip=0.5),
+    "small steps": lambda: optimizers.sgd(learning_rate=0.01, clip=0.5),
 }
 
 
