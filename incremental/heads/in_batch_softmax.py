@@ -22,7 +22,8 @@ def in_batch_softmax(*, frequency: Frequency = "streaming", rate: Annotated[floa
 
     What is subtracted is the log of how often an item is expected in a batch. "counted": rows × its share of the
     training events so far, as of the increment's start. "streaming" (Yi et al. 2019, algorithm 2): 1 / the number of
-    steps between two batches that have it, estimated as the stream goes; `rate` is the newest gap's weight.
+    steps between two batches that have it, estimated as the stream goes; `rate` is the newest gap's weight. A row meets
+    the labels of the B - 1 others only, so that its sum falls short of the softmax's by 1 / B of it, at most.
     """
     if frequency not in get_args(Frequency):
         raise UserError(f"head.frequency={frequency!r}: expected {' or '.join(get_args(Frequency))}")
