@@ -453,6 +453,14 @@ def test_an_unknown_kind_is_refused() -> None:
         check_strategy(replay, kind="memories")  # type: ignore[arg-type]
 
 
+def test_a_promise_of_a_memory_that_there_is_not_is_refused() -> None:
+    """It would be checked for nothing."""
+    with pytest.raises(UserError, match=r"keeps=\['uniforn'\]: expected of uniform, quota, other"):
+        check_strategy(replay, kind="memory", keeps="uniforn")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"draws=\['quota'\]: expected of uniform, other"):
+        check_strategy(replay, kind="memory", draws="quota")  # type: ignore[arg-type]
+
+
 def test_an_argument_that_the_factory_does_not_take_is_refused() -> None:
     with pytest.raises(UserError, match="no parameters of the factory"):
         check_strategy(replay, arguments={"size": 3})

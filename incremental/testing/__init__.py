@@ -7,7 +7,7 @@ their types (`incremental.core.types`), not by their names.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from incremental.core.problem import Model
 from incremental.errors import UserError
@@ -32,9 +32,13 @@ def broken_laws(
 ) -> Iterator[str]:
     """What `check_strategy` tells, one by one as it is found: who looks for one law does not wait for the others."""
     kinds = (kind,) if isinstance(kind, str) else tuple(kind)
-    unknown = set(kinds) - set(Kind.__args__)  # type: ignore[attr-defined]
-    if unknown:
-        raise UserError(f"check_strategy: kind={sorted(unknown)}: expected of {', '.join(Kind.__args__)}")  # type: ignore[attr-defined]
+    for option, values, allowed in (
+        ("kind", kinds, get_args(Kind)),
+        ("keeps", (keeps,), ("uniform", "quota", "other")),
+        ("draws", (draws,), ("uniform", "other")),
+    ):
+        if unknown := sorted(set(values) - set(allowed)):
+            raise UserError(f"check_strategy: {option}={unknown}: expected of {', '.join(allowed)}")
     subject = Subject(factory, dict(arguments or {}), model or MODEL)
     untraced = list(subject.shapes())  # what does not trace cannot be run
     yield from untraced or laws(subject, kinds, off, keeps, draws, freezes)
