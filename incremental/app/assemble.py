@@ -178,13 +178,15 @@ def assemble(config: Mapping[str, Any], stream: Stream | None = None) -> Parts:
         environment.device()
     factory = schema.partial(config["model"], "model")
     # The oracle takes the stream, whose law it knows; a learned model must not.
-    takes = inspect.signature(factory.func).parameters
-    if "problem" in takes:
+    parameters = inspect.signature(factory.func).parameters
+    if "problem" in parameters:
         raise UserError(
             f"model: {config['model']['_target_']} takes a problem, as a strategy's factory does; give it as "
             f"+strategies.NAME._target_={config['model']['_target_']}, and a model here"
         )
-    model = factory(stream) if "stream" in takes else factory()
+    given = (stream,) if "stream" in parameters else ()
+    schema.takes(factory, len(given), config["model"], "model")
+    model = factory(*given)
     schema.of_kind(model, (Model, Baseline), config["model"], "model")
     read(model, stream.spec)
     names = sorted(config["strategies"] or {})
@@ -263,6 +265,8 @@ def _learned(config: Mapping[str, Any], measured: Evaluation, spec: Spec) -> Bui
     factories = {
         name: schema.partial(node, f"strategies.{name}") for name, node in (config["strategies"] or {}).items()
     }
+    for name, node in (config["strategies"] or {}).items():
+        schema.takes(factories[name], 1, node, f"strategies.{name}")  # the problem
     made = fixed(_program, model, head, optimizer, factories, steps, measured, spec)
     if model.tower is not None and "text" not in spec.side:
         raise UserError("model: it computes items from their texts, but data.text=null: +text@data.text=hashed_words")

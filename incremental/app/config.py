@@ -52,11 +52,16 @@ def build(node: Any, where: str, /, *args: Any, kind: Any = object, **provided: 
     makes no `kind`, a class or a tuple of them.
     """
     call = partial(node, where, **provided)
+    takes(call, len(args), node, where)
+    return of_kind(call(*args), kind, node, where)
+
+
+def takes(call: Callable[..., Any], number: int, node: Mapping[str, Any], where: str) -> None:
+    """A UserError where a node's factory cannot be called with so many positional arguments."""
     try:
-        inspect.signature(call).bind(*args)
+        inspect.signature(call).bind(*[None] * number)
     except TypeError as error:
         raise UserError(f"{where}: {node['_target_']} does not fit here: {error}") from None
-    return of_kind(call(*args), kind, node, where)
 
 
 def of_kind(made: Any, kind: Any, node: Mapping[str, Any], where: str) -> Any:

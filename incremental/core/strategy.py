@@ -134,6 +134,18 @@ def scalar(what: str, value: Any) -> Array:
     return given
 
 
+def alike(what: str, returned: PyTree, given: PyTree) -> None:
+    """A UserError where a hook returns an array of another shape than it was given, one more or one less."""
+    new, old = (
+        {jax.tree_util.keystr(path): list(jnp.shape(leaf)) for path, leaf in jax.tree.leaves_with_path(tree)}
+        for tree in (returned, given)
+    )
+    for path in [*old, *new]:
+        if new.get(path) != old.get(path):
+            was, now = (f"shape {tree[path]}" if path in tree else "nothing" for tree in (old, new))
+            raise UserError(f"strategies.{what} returned {now}{f' at {path}' * bool(path)}, where it was given {was}")
+
+
 FITTING = "begin", "end"  # the hooks that may name the argument `fit`
 
 
@@ -178,6 +190,7 @@ def chain(**parts: Strategy) -> Strategy:
                 "state and the learner that it was given, changed or not"
             )
         (own, changed), part = returned, parts[name]
+        alike(f"{name}: the hook `{hook}`", changed, learner)
         if part.early or changed is learner:
             return own, changed
         return own, after_base(learner.increment, changed, learner)
@@ -186,6 +199,10 @@ def chain(**parts: Strategy) -> Strategy:
 
     def init(learner: Learner) -> dict[str, PyTree]:
         states = {name: part.init(learner) for name, part in parts.items()}
+        for name, own in states.items():
+            for leaf in jax.tree.leaves(own):
+                if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float):
+                    raise UserError(f"strategies.{name}: the hook `init` gives {leaf!r}, expected arrays and numbers")
         for name, rebase in rebasing.items():
             mirrors.refuse_kept(name, rebase, states, learner.params)
         return states
@@ -204,7 +221,13 @@ def chain(**parts: Strategy) -> Strategy:
     def batch(state: Any, batch: Batch, key: Array) -> Batch:
         memory = {}
         for name, part in parts.items():
-            batch = part.batch(state[name], batch._replace(memory=None), named_key(key, name))
+            changed: Any = part.batch(state[name], batch._replace(memory=None), named_key(key, name))
+            if not isinstance(changed, Batch):
+                raise UserError(
+                    f"strategies.{name}: the hook `batch` returned {type(changed).__name__}, expected the Batch that "
+                    "it was given, changed or not"
+                )
+            batch = changed
             memory[name] = batch.memory
         return batch._replace(memory=memory)
 
@@ -232,17 +255,23 @@ def chain(**parts: Strategy) -> Strategy:
 
     def grads(state: Any, grads: Params, params: Params, grad_fn: Any, batch: Batch, key: Array) -> Params:
         for name, part in parts.items():
-            grads = part.grads(state[name], grads, params, grad_fn, own(batch, name), named_key(key, name))
+            given = grads
+            grads = part.grads(state[name], given, params, grad_fn, own(batch, name), named_key(key, name))
+            alike(f"{name}: the hook `grads`", grads, given)
         return grads
 
     def scores(state: Any, scores: Array, inputs: dict[str, Array], training: bool) -> Array:
         for name, part in parts.items():
-            scores = part.scores(state[name], scores, inputs, training)
+            given = scores
+            scores = part.scores(state[name], given, inputs, training)
+            alike(f"{name}: the hook `scores`", scores, given)
         return scores
 
     def updates(state: Any, updates: Params, params: Params) -> Params:
         for name, part in parts.items():
-            updates = part.updates(state[name], updates, params)
+            given = updates
+            updates = part.updates(state[name], given, params)
+            alike(f"{name}: the hook `updates`", updates, given)
         return updates
 
     def record(state: Any, step: Step, key: Array) -> dict[str, PyTree]:

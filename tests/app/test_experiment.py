@@ -135,6 +135,22 @@ def test_a_nan_stops_the_run_and_names_increment_step_and_strategy(
     assert list((only(tmp_path) / "checkpoint").iterdir())
 
 
+def test_a_factory_that_cannot_be_called_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bare(*, weight: float = 1.0) -> Strategy:
+        return Strategy(loss=lambda *_: weight)
+
+    def wide(width: int) -> None:
+        del width
+
+    monkeypatch.setitem(sys.modules, "plugin", SimpleNamespace(bare=bare, wide=wide))
+    config = composed(tmp_path)
+    strategies = {"mine": {"_target_": "plugin.bare"}}
+    with pytest.raises(UserError, match=r"strategies\.mine: plugin\.bare does not fit here: too many positional"):
+        assemble({**config, "strategies": strategies})
+    with pytest.raises(UserError, match=r"model: plugin\.wide does not fit here: missing a required argument: 'width'"):
+        assemble({**config, "model": {"_target_": "plugin.wide"}})
+
+
 def test_a_run_that_diverges_before_its_first_save_leaves_what_happened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -221,6 +221,37 @@ def test_a_hook_that_returns_no_learner_is_refused_by_name(hook: str, returned: 
         getattr(chain(mine=Strategy(**hooks)), hook)({"mine": ()}, learner, ANY, jax.random.key(0))
 
 
+@pytest.mark.parametrize(
+    ("hook", "returned", "message"),
+    [
+        ("batch", ((), BATCH), r"`batch` returned tuple, expected the Batch that it was given"),
+        ("grads", {"w": jnp.zeros(3)}, r"`grads` returned shape \[3\] at \['w'\], where it was given shape \[2\]"),
+        ("updates", None, r"`updates` returned nothing at \['w'\], where it was given shape \[2\]"),
+        ("scores", jnp.zeros(2), r"`scores` returned shape \[2\], where it was given shape \[2, 3\]"),
+    ],
+)
+def test_a_hook_that_returns_another_noun_is_refused_by_name(hook: str, returned: Any, message: str) -> None:
+    hooks: dict[str, Any] = {hook: lambda *_: returned}
+    strategy, state, weights, key = chain(mine=Strategy(**hooks)), {"mine": ()}, {"w": jnp.zeros(2)}, jax.random.key(0)
+    calls: dict[str, Any] = {
+        "batch": lambda: strategy.batch(state, BATCH, key),
+        "grads": lambda: strategy.grads(state, weights, weights, ANY, BATCH._replace(memory={"mine": None}), key),
+        "updates": lambda: strategy.updates(state, weights, weights),
+        "scores": lambda: strategy.scores(state, jnp.zeros((2, 3)), {}, False),
+    }
+    with pytest.raises(UserError, match=r"strategies\.mine: the hook " + message):
+        calls[hook]()
+
+
+def test_a_learner_of_other_shapes_and_a_state_that_is_no_array_are_refused_by_name() -> None:
+    learner = Learner({"w": jnp.zeros((4, 2))}, (), ANY, jnp.int32(1))
+    cut = Strategy(end=lambda S, given, *_: (S, given._replace(params={"w": given.params["w"][:1]})))
+    with pytest.raises(UserError, match=r"hook `end` returned shape \[1, 2\] at \.params\['w'\], where .* \[4, 2\]"):
+        chain(mine=cut).end({"mine": ()}, learner, ANY, jax.random.key(0))
+    with pytest.raises(UserError, match=r"strategies\.mine: the hook `init` gives 'abc', expected arrays and numbers"):
+        chain(mine=Strategy(init=lambda _: {"word": "abc"})).init(learner)
+
+
 def test_a_loss_that_is_no_scalar_is_refused_by_name() -> None:
     strategy = chain(mine=Strategy(loss=lambda *_: jnp.zeros(3)))
     batch = BATCH._replace(memory={"mine": None})
