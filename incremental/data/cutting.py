@@ -145,11 +145,12 @@ def given_periods(*, base: Count = 1) -> Cut:
             )
         step = np.diff(stream.period)
         if (step < 0).any():
-            row = int(np.argmax(step < 0)) + 1
+            event = int(np.argmax(step < 0)) + 1
+            where = "" if stream.line is None else f" (row {stream.line[event]})"
             raise UserError(
-                f"the given periods do not follow the time: event {row} in time order is of period "
-                f"{stream.period[row]}, after one of period {stream.period[row - 1]}; "
-                "correct the period or the time"
+                f"the given periods do not follow the time: event {event + 1:,} in time order{where} is of period "
+                f"{stream.period[event]}, after one of period {stream.period[event - 1]}; correct the column of the "
+                "periods (data.source.period) or of the times, or choose another cut (data/cut)"
             )
         kept = stream.period
         number = np.concatenate([[0], np.cumsum(np.diff(kept) > 0)])

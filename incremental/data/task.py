@@ -51,11 +51,15 @@ def behaviour(*, liked: Finite | None = None) -> Make:
         if liked is not None:
             if log.rating is None:
                 raise UserError(
-                    f"data.task.liked={liked}: the data has no ratings; name their column, or set it to null"
+                    f"data.task.liked={liked}: the data has no ratings; name their column (data.source.rating), or set "
+                    "it to null"
                 )
             codes, names = (log.rating >= liked).astype(np.int32), ("disliked", "liked")
         elif log.behaviour is None:
-            raise UserError("data.task: the data has no behaviours; name their column, or set data.task.liked")
+            raise UserError(
+                "data.task: the data has no behaviours; name their column (data.source.behaviour), or set "
+                "data.task.liked"
+            )
         else:
             codes, names = log.behaviour.astype(np.int32), log.behaviours
         return asked(log, length, "behaviour", codes, names)

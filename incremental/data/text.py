@@ -19,7 +19,9 @@ Encoder = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 def with_texts(log: Interactions, encode: Encoder, origin: str) -> tuple[Interactions, tuple[str, ...]]:
     """The log with what `encode` makes of its titles as the side table "text"; and what there is to be said of them."""
     if log.titles is None:
-        raise UserError(f"data.text: {origin} has no titles; name their column in data.source, or set it to null")
+        raise UserError(
+            f"data.text: {origin} has no titles; name the column with them (data.source.text), or set it to null"
+        )
     notes: tuple[str, ...] = ()
     if not any(log.titles):  # of a live log, whose items may have some later
         notes = (f"data.text: no item of {origin} has a title, so that all texts are empty",)

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,8 +126,11 @@ def test_no_increment_left(cut: cutting.Cut, message: str) -> None:
 def test_given_periods_needs_periods_that_follow_the_time() -> None:
     with pytest.raises(UserError, match=r"no periods; name their column in data\.source\.period .*data/cut=counts"):
         cutting.given_periods()(stream([1, 2, 3]))
-    with pytest.raises(UserError, match=r"event 2 in time order is of period 0, after one of period 1"):
+    with pytest.raises(UserError, match=r"event 3 in time order is of period 0, after one of period 1"):
         cutting.given_periods()(stream([1, 2, 3], [0, 1, 0]))
+    rows = replace(stream([1, 2, 3], [0, 1, 0]), line=np.array([9, 2, 7]))
+    with pytest.raises(UserError, match=r"event 3 in time order \(row 7\) is of period 0, .*data\.source\.period"):
+        cutting.given_periods()(rows)
 
 
 def test_impossible_arguments() -> None:

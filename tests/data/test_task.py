@@ -166,8 +166,8 @@ def test_the_next_item() -> None:
     [
         ({"text": None}, r"data.text is null; e.g. \+text@data.text=hashed_words"),
         ({"text": lambda titles: np.zeros((len(titles), 3, 4), np.float32)}, "data.text is states of tokens"),
-        ({"columns": ("rating",)}, "no behaviours; name their column, or set data.task.liked"),
-        ({"columns": (), "task": behaviour(liked=8.0)}, r"liked=8.0: the data has no ratings"),
+        ({"columns": ("rating",)}, r"no behaviours; name their column \(data.source.behaviour\), or set data.task"),
+        ({"columns": (), "task": behaviour(liked=8.0)}, r"liked=8.0: the data has no ratings; name .*source.rating"),
         (
             {"columns": ("rating",), "task": click(clicked=["buy"])},
             r"no behaviours; name their column \(data.source.beh",

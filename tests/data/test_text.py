@@ -56,7 +56,7 @@ def test_an_update_sees_the_texts_of_items_that_have_occurred() -> None:
 
 
 def test_a_stream_without_titles_is_refused() -> None:
-    with pytest.raises(UserError, match="hand-made has no titles"):
+    with pytest.raises(UserError, match=r"hand-made has no titles; .*data\.source\.text"):
         lab.written([[("u", "a"), ("u", "b")], [("u", "a")]], text=hashed_words())
 
 
