@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from incremental.data.cutting import given_periods
@@ -61,3 +62,17 @@ def test_what_is_wrong_is_told_with_its_file(folder: str, documented: Any) -> No
     (Path(folder) / "test.csv").write_text("session,item\n1,x\n2,\n")
     with pytest.raises(UserError, match=r"test.csv, row 3, column 'item'"):
         encode(split_files(path=folder, user="session"))
+
+
+def test_an_id_is_what_its_own_file_has(tmp_path: Path) -> None:
+    def parquet(name: str, users: list[float | None], dtype: type[pl.DataType]) -> None:
+        frame = pl.DataFrame({"session": pl.Series(users, dtype=dtype), "item": ["x", "y"]})
+        frame.write_parquet(tmp_path / name)
+
+    names = ["a.parquet", "b.parquet"]
+    parquet("a.parquet", [7, 8], pl.Float64)
+    parquet("b.parquet", [8, 9], pl.Int64)
+    assert encode(split_files(path=str(tmp_path), names=names, user="session")).users == ["", "7", "8", "9"]
+    parquet("a.parquet", [7, 2.0**24], pl.Float32)
+    with pytest.raises(UserError, match=r"a.parquet, row 2, column 'session': .* Float32 cannot tell whole numbers"):
+        encode(split_files(path=str(tmp_path), names=names, user="session"))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from incremental.data.interactions import Table
+from incremental.data.interactions import Table, typed
 from incremental.data.sources import files, parts, reading
 from incremental.data.sources.delimited import separator_of
 from incremental.errors import UserError
@@ -50,10 +50,10 @@ def split_files(
         sheet = parts.sheet(str(files.file_in(folder, name)), dialect)
         sheet = sheet._replace(frame=sheet.frame.with_columns(pl.lit(number).alias(NUMBER)))
         if time is None:
-            tables.append(reading.table(sheet, user=user, item=item, time=NUMBER, time_unit="period"))
+            read = reading.table(sheet, user=user, item=item, time=NUMBER, time_unit="period")
         else:
-            given = reading.table(sheet, user=user, item=item, time=time, time_unit=time_unit, period=NUMBER)
-            tables.append(given)
+            read = reading.table(sheet, user=user, item=item, time=time, time_unit=time_unit, period=NUMBER)
+        tables.append(typed(read))  # while each file has its own types: joined, they could be others
     origins = pl.Enum([table.origin for table in tables])
     frame = pl.concat(
         [table.frame.with_columns(file=pl.lit(table.origin, origins)) for table in tables], how="diagonal_relaxed"
