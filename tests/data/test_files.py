@@ -176,6 +176,14 @@ def test_encodings_are_documented(tmp_path: Path, documented: Documented) -> Non
     documented("a NUL character in a file", message(lambda: columns(path=str(path))))
 
 
+@pytest.mark.parametrize("text", ["user,item,time\na,x,1\nb,y,22\n", "user,item,time\na,x,1\nb,y,2\n"])
+@pytest.mark.parametrize("encoding", ["utf-16", "UTF16", "utf-32-le"])
+def test_text_of_one_byte_a_letter_is_no_wide_text(tmp_path: Path, text: str, encoding: str) -> None:
+    (tmp_path / "events.csv").write_text(text)
+    said = message(lambda: columns(path=str(tmp_path / "events.csv"), encoding=encoding))
+    assert f"events.csv, row 1: not {encoding} text; save the file as UTF-8 or set data.source.encoding" in said
+
+
 def test_utf_8_that_is_read_as_another_encoding_is_said(tmp_path: Path) -> None:
     """As where the events are cp1252 and the titles, which the key is for too, are not."""
     (tmp_path / "events.csv").write_bytes("user,item,time\né,x,1\nb,y,2\n".encode("cp1252"))

@@ -212,6 +212,8 @@ def text(path: Path, data: bytes, *, encoding: str | None = None, old: bool = Fa
 
 
 def _decoded(data: bytes, encoding: str) -> str:
+    if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")) and data and b"\0" not in data:
+        raise UnicodeError("no separator or line end of several bytes")  # two letters of ASCII are a character too
     decoded = data.decode(encoding)
     if encoding != "utf-8":
         decoded.encode()  # some codecs make what is no character
