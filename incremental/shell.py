@@ -109,6 +109,12 @@ def translated() -> Iterator[None]:
         raise UserError("~: there is no home folder; set HOME, or write paths out") from error
     except FloatingPointError as error:
         raise UserError(f"debug=nan: {error}") from error
+    except MemoryError as error:
+        why = (str(error).splitlines() or ["MemoryError"])[0]
+        raise UserError(
+            f"out of memory ({why}): what is read does not fit into what is free; a size may be mistyped, else take "
+            "fewer events or shorter histories (data.history)"
+        ) from error
     except TypeError as error:
         if not (place := traced(error)):
             raise

@@ -118,6 +118,11 @@ def test_other_refusals_are_told_too(documented: Documented) -> None:
     with pytest.raises(UserError) as said, shell.translated():
         raise RuntimeError("Could not determine home directory.")
     documented("a path from the home folder, without one", said.value)
+    with pytest.raises(UserError) as said, shell.translated():
+        raise MemoryError("Unable to allocate 745. GiB for an array with shape (100000000000,) and data type float64")
+    documented("data that does not fit into memory", said.value)
+    with pytest.raises(UserError, match=r"out of memory \(MemoryError\)"), shell.translated():
+        raise MemoryError
     with pytest.raises(RuntimeError, match="a mistake of the code"), shell.translated():
         raise RuntimeError("a mistake of the code")
 

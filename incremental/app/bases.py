@@ -171,7 +171,10 @@ def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: S
 
     Nothing that the other run names is imported: what is the same is made of this run's own config.
     """
-    theirs = config_of(Path(run))
+    try:
+        theirs = config_of(Path(run))
+    except UserError as error:
+        raise UserError(f"base={error}") from None
     for key in ("seed", "model", "head", "optimizer", "training"):
         if its_own(theirs, key) != its_own(config, key):
             more = "; a sweep over seeds leaves base out, for it trains one base part for each seed" * (key == "seed")

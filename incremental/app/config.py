@@ -136,8 +136,10 @@ def meant(word: str, words: Sequence[str], places: Iterable[str]) -> str:
     same = [place for place in places if place.endswith(f".{word}")]
     if same:
         return f"; did you mean {' or '.join(same[:3])}?"
-    close = difflib.get_close_matches(word, [*words, *by_end], n=1, cutoff=0.8)
-    return f"; did you mean {close[0] if close[0] in words else by_end[close[0]]}?" if close else ""
+    for known in ({word: word for word in words}, by_end):  # a word before the end of a place: modle is model, not mode
+        if close := difflib.get_close_matches(word, known, n=1, cutoff=0.8):
+            return f"; did you mean {known[close[0]]}?"
+    return ""
 
 
 def find(name: Any, where: str) -> Callable[..., Any]:

@@ -37,7 +37,10 @@ def metric_named(name: str) -> str | Metric:
         )
     match = re.fullmatch(r"([a-z_]+)@([1-9][0-9]*)(?:\.(\w+))?", name)
     if match is None or match[1] in ranking.KINDS or match[1] not in factories():
-        ranking.parse(name, [*ranking.KINDS, *factories()])
+        try:
+            ranking.parse(name, [*ranking.KINDS, *factories()])
+        except UserError as error:
+            raise UserError(f"evaluation.metrics: {error}") from None
         return name
     make, k, of = factories()[match[1]], int(match[2]), match[3]
     takes = inspect.signature(make).parameters.get("of")

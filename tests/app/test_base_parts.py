@@ -126,5 +126,5 @@ def test_a_run_that_went_on_or_has_strategies_lends_no_base_part(finished: Path,
     execute(composed(went_on))
     with pytest.raises(UserError, match="it has gone on training after its base part; make one with update=static"):
         execute(composed(tmp_path, f"base={only(went_on)}"))
-    with pytest.raises(UserError, match=r"nowhere: not a run directory \(there is no such folder\)"):
+    with pytest.raises(UserError, match=r"^base=nowhere: not a run directory \(there is no such folder\)"):
         execute(composed(tmp_path, "base=nowhere"))

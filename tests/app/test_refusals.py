@@ -13,6 +13,10 @@ from incremental.app.assemble import KEYS
     ("given", "said"),
     [
         (
+            "modle=sasrec",
+            f"modle=sasrec: there is no such key; the configuration has {', '.join(KEYS)}; did you mean model?",
+        ),
+        (
             "trainng.epochs=2",
             f"trainng.epochs=2: there is no such key; the configuration has {', '.join(KEYS)}; did you mean "
             "training.epochs?",
