@@ -9,7 +9,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from incremental.app import config as schema
-from incremental.app.overrides import PLACES
+from incremental.app.overrides import PLACES, has
 
 
 def refusal(error: Exception, overrides: Sequence[str], compose: Callable[[list[str]], Any]) -> str:
@@ -44,7 +44,7 @@ def refusal(error: Exception, overrides: Sequence[str], compose: Callable[[list[
         return f"{given}: the configuration has no node {LIVE}; give experiment=live, or one of yours that has it"
     nodes = (*KEYS, *(name for name in (LIVE,) if name in top))
     places = schema.keys({name: top.get(name) for name in nodes})
-    if key in places:
+    if key in places or (above in places and not has(known, above)):
         return f"{given}: the configuration leaves this key of its factory out; give it with a plus: +{given}"
     if above.startswith("strategies.") and above not in places:
         guess = schema.meant(last, (), [place for place in places if place.startswith("strategies.")])

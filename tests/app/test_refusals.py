@@ -95,6 +95,15 @@ def test_one_line_says_what_to_write(
     assert capsys.readouterr().err == f"error: {said}\n"
 
 
+def test_a_key_within_one_that_is_left_out_is_answered_with_the_plus(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["incremental", "data=columns", "data.source.kinds.category=cat"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err.endswith("give it with a plus: +data.source.kinds.category=cat\n")
+
+
 @pytest.mark.parametrize(
     ("situation", "given"),
     [

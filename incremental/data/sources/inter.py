@@ -34,7 +34,8 @@ def inter(
                 of periods, for data.cut); None: found by its values, which then must be from 1990 to tomorrow
     separator:  between the fields, where it is not a tab
     encoding:   of a file that is not UTF-8 and has no byte order mark
-    items_path: the `.item` file, read if `text` is set; None: the one of the same name beside the first
+    items_path: the `.item` file, from the working folder, read if `text` is set; None: the one of the same name beside
+                the first
     text:       its field with the title; the field with the id has the name given by `item`
 
     Raises UserError that names file, row and column for a missing file or field and for unreadable values.
