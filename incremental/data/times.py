@@ -195,7 +195,7 @@ def _written(values: pl.Series, form: str) -> Read:
         raise UserError(f"data.source.time_format is {form!r}, which has no year; expected one such as %Y-%m-%d")
     text = values.str.strip_chars()
     if "%Z" not in form:
-        return Read(*_moments(text, (form,)), f"a time of the form {form} (data.source.time_format); {CELL}")
+        return Read(*_moments(text, (form,)), f"a time of the form {form}; {CELL}")
     expected = f"a time of the form {form}, where %Z is {', '.join(ZONES)}; of other zones write the offset, for %z"
     return Read(*_moments(text, [form.replace("%Z", zone) for zone in ZONES]), expected)
 
