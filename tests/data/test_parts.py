@@ -64,6 +64,17 @@ def test_a_folder_and_a_pattern_of_parquet_files_are_one_log(spark: Path) -> Non
     assert len(encode(whole)) == 6
 
 
+def test_the_notes_of_many_files_are_few(tmp_path: Path) -> None:
+    def notes(files: int) -> tuple[str, ...]:
+        for n in range(files):
+            (tmp_path / f"{n}.csv").write_text(f"user,item,time,cat\na,x,{NOW + n},c\nb,y,{NOW + n}\n")
+        return columns(path=str(tmp_path)).notes
+
+    assert [f"{n}.csv: 1 rows have fewer" in note for n, note in enumerate(notes(5))] == [True] * 5
+    *first, last = notes(9)
+    assert (len(first), last) == (5, f"{tmp_path}: 4 more notes on its files")
+
+
 @pytest.mark.parametrize("other", [pl.Int64, pl.Float64, pl.String])
 @pytest.mark.parametrize(("floats", "several"), [(pl.Float32, 2.0**24), (pl.Float64, 7.5), (pl.Float64, 2.0**53)])
 def test_a_float_is_an_id_of_its_own_file(

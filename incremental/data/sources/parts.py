@@ -16,6 +16,7 @@ from incremental.data.sources.sheet import Sheet, lines
 from incremental.errors import UserError
 
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+NOTES = 5  # of the files of one log, which may be thousands
 
 
 class Dialect(NamedTuple):
@@ -138,6 +139,8 @@ def _joined(sheets: list[Sheet], path: str) -> Sheet:
     line = pl.concat([lines(one) for one in sheets])
     first = sheets[0]
     notes = tuple(note for one in sheets for note in one.notes)
+    if len(notes) > NOTES:
+        notes = (*notes[:NOTES], f"{path}: {len(notes) - NOTES:,} more notes on its files")
     asked = first.header, first.separator, first.option
     return Sheet(frame, path, line, file.alias("file"), *asked, lacking, notes, inexact)
 
