@@ -9,6 +9,7 @@ from typing import Any
 
 from incremental.app import config as schema
 from incremental.app.assemble import KEYS, Parts, assemble
+from incremental.app.contents import of_run
 from incremental.app.continuing import DATA, grown_since, kept_stream, protocol
 from incremental.app.rundir import settings
 from incremental.app.trust import refuse_strangers
@@ -208,6 +209,8 @@ def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: S
     at = Feed(stream).sizes(0)
     if way.at(at).program.at is not None and parts[0].texts != ours[0].texts:
         raise UserError(f"base={run}: its items' texts are others; data.text must be the same")
+    if of_run(Path(run)) is None:  # its identity is part of this run's, and it has none yet
+        raise UserError(f"base={run}: the run is not finished; let it go on to its end first, by its own command")
     state, _, _, theirs_at, progress = last(Path(run), theirs, way)
     if int(state.learner.increment) > 0:
         raise UserError(f"base={run}: it has gone on training after its base part; make one with update=static")

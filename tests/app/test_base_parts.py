@@ -1,6 +1,7 @@
 """Base parts that another run has trained."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,14 @@ def test_a_base_part_in_other_tables(tables: str, tmp_path: Path, monkeypatch: p
     execute(composed(tmp_path / "alone", items, f"devices.tables={tables}"))
     one, other = (pl.read_csv(only(tmp_path / runs) / "evaluations.csv")["value"] for runs in ("alone", "shared"))
     np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_run_that_is_not_finished_lends_no_base_part(lent: Path, tmp_path: Path) -> None:
+    """The borrower would be another run once it is, and be trained again."""
+    shutil.copytree(lent, begun := tmp_path / "begun")
+    (begun / "summary.json").unlink()
+    with pytest.raises(UserError, match="begun: the run is not finished; let it go on to its end first"):
+        execute(composed(tmp_path / "runs", f"base={begun}"))
 
 
 def test_a_run_that_went_on_or_has_strategies_lends_no_base_part(finished: Path, tmp_path: Path) -> None:
