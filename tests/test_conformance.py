@@ -243,19 +243,30 @@ def growing() -> Any:
             for model in ("mf", "sasrec", "gru4rec")
             for strategy, head in (("replay+ewc", "full"), ("online_ewc", "sampled"))
             for optimizer in ("sgd", "adam")
+            if (model, optimizer) != ("sasrec", "sgd")  # which diverges at this rate
         ),
     ],
 )
 def test_grown_equals_allocated_beforehand(spec: lab.Spec) -> None:
     tight, roomy = (Capacities(table=least, examples=128) for least in (8, 52))
     grown, beforehand = (lab.run(lab.build(spec), growing(), feed={"capacities": own}) for own in (tight, roomy))
-    user, room = lab.user_alone(growing()), Sizes(item=52, user=52)
-    assert Feed(growing(), capacities=roomy).sizes(0, user) == room == grown.sizes == beforehand.sizes
-    assert max(Feed(growing(), capacities=tight).sizes(0, user).values()) < 30
+    inputs = lab.problem_of(spec, Sizes(item=52, user=52)).inputs
+    first, last = (Feed(growing(), capacities=own).sizes(0, inputs) for own in (tight, roomy))
+    assert first["item"] < 30 < last["item"] == 52
+    assert first["user"] < 30 or "user" not in inputs
+    assert last == grown.sizes == beforehand.sizes
     for one, other in zip(grown.records, beforehand.records, strict=True):
         assert one[:3] == other[:3]
         np.testing.assert_allclose(one.value, other.value, atol=1e-5, err_msg=one.metric)
-    lab.assert_close(grown.state, beforehand.state, rtol=1e-3, atol=1e-4)
+    states = map(without_key_biases, (grown.state, beforehand.state))
+    lab.assert_close(*states, rtol=1e-3, atol=1e-4)
+
+
+def without_key_biases(state: Any) -> Any:
+    """What is added to all keys changes no attention, so that its gradient is rounding, of which Adam makes steps."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: 0 * leaf if "['key']['bias']" in jax.tree_util.keystr(path) else leaf, state
+    )
 
 
 @pytest.mark.slow
