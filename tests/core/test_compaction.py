@@ -167,7 +167,7 @@ class Runs:
         return self.end(state, data)
 
     def assert_equal(self) -> None:
-        """Both states after all increments within 1e-6, memories and counts exactly; one trace for all increments."""
+        """Both states after all increments within 1e-5, memories and counts exactly; one trace for all increments."""
         states = {}
         for compact in (True, False):
             state = self.init(jax.random.key(0))
@@ -175,7 +175,7 @@ class Runs:
                 state = self.update(state, part(t, self.inputs), compact=compact)
             states[compact] = state
             assert self.epochs[compact]._cache_size() == 1
-        lab.assert_close(states[True], states[False], rtol=1e-5, atol=1e-6)
+        lab.assert_close(states[True], states[False], rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
