@@ -150,7 +150,8 @@ def test_the_rows_are_said_as_the_protocol_has_them(periods: Path, rows: list[ru
         if row == "SA-CAISR":
             assert (node["weight"], node["negatives"], node["temperature"]) == (4.0, 128, 0.07)
             continue
-        assert (node["capacity"], node["weight"], node["spread"]) == (30000, 0.8, True)
+        weight = 0.2 if row.startswith("ER-") else 0.8
+        assert (node["capacity"], node["weight"], node["spread"]) == (30000, weight, True)
         assert node["adaptive"] == (row != "ADER-fix")
         assert node.get("over", "known") == "known"
         assert node["quotas"] == ("uniform_seen" if row == "ADER-equal" else "multinomial")
