@@ -166,8 +166,8 @@ class Runs:
             state = self.epochs[compact](weight, state, data)
         return self.end(state, data)
 
-    def assert_equal(self) -> None:
-        """Both states after all increments within 1e-5, memories and counts exactly; one trace for all increments."""
+    def assert_equal(self, atol: float = 1e-6) -> None:
+        """Both states after all increments within `atol`, memories and counts exactly; one trace for all increments."""
         states = {}
         for compact in (True, False):
             state = self.init(jax.random.key(0))
@@ -175,7 +175,7 @@ class Runs:
                 state = self.update(state, part(t, self.inputs), compact=compact)
             states[compact] = state
             assert self.epochs[compact]._cache_size() == 1
-        lab.assert_close(states[True], states[False], rtol=1e-5, atol=1e-5)
+        lab.assert_close(states[True], states[False], rtol=1e-5, atol=atol)
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def test_hstu_trains_as_with_whole_tables_in_small_steps() -> None:
     ids="+".join,
 )
 def test_strategies_train_as_with_whole_tables(model: str, names: tuple[str, ...]) -> None:
-    Runs(*names, model=model).assert_equal()
+    Runs(*names, model=model).assert_equal(1e-5 if "der" in names else 1e-6)  # DER keeps vectors of size 2
 
 
 @pytest.mark.slow
