@@ -40,6 +40,11 @@ class OfRun:
     required = True
 
     def __init__(self, run: str, config: Mapping[str, Any], stream: Stream) -> None:
+        if not run.strip():
+            raise UserError(
+                "base is empty: expected the directory of a run; name one (is a variable of the shell not set?), or "
+                "leave base out"
+            )
         self.take = partial(base_of, run, config, stream)
 
     def keep(self, base: Base) -> None:

@@ -189,7 +189,7 @@ def check_parts(parts: Parts, bases: Mapping[int, Bases] = {}) -> None:
 
 def bases_of(config: Mapping[str, Any], stream: Stream, store: Store | None) -> dict[int, Bases]:
     """Where lane 0 finds its base part: in the run that it names, or in what the sweep has trained."""
-    if config["base"]:
+    if config["base"] is not None:
         return {0: OfRun(config["base"], config, stream)}
     if store is None or config["devices"].get("distributed"):  # of a split table a process has a part only
         return {}

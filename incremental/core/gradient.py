@@ -78,7 +78,10 @@ def training(
     check_every: Count = 1,
 ) -> Training:
     """`Training`, checked."""
-    per_event(metric.removeprefix(USERS))
+    try:
+        per_event(metric.removeprefix(USERS))
+    except UserError as error:
+        raise UserError(f"training.metric: {error}") from None
     return Training(batch_size, epochs, patience, least_epochs, metric, moments, rows, precision, sharing, check_every)
 
 

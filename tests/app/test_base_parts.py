@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -137,3 +138,10 @@ def test_a_run_that_went_on_or_has_strategies_lends_no_base_part(finished: Path,
         execute(composed(tmp_path, f"base={only(went_on)}"))
     with pytest.raises(UserError, match=r"^base=nowhere: not a run directory \(there is no such folder\)"):
         execute(composed(tmp_path, "base=nowhere"))
+
+
+def test_an_empty_base_is_no_run_without_one(tmp_path: Path, documented: Any) -> None:
+    """So a command whose variable is not set does not train the base part that it was to share."""
+    with pytest.raises(UserError, match=r"^base is empty: expected the directory of a run") as error:
+        execute(composed(tmp_path, "base="))
+    documented("a base that is empty", error.value)

@@ -228,6 +228,12 @@ def test_what_follows_from_other_keys_stands_in_the_config(tmp_path: Path) -> No
     assert composed(tmp_path, "evaluation.matrix=true")["data"]["heldout"] == 0.1
 
 
+def test_a_metric_of_the_training_that_there_is_not_is_told_with_its_key(tmp_path: Path, documented: Any) -> None:
+    with pytest.raises(UserError, match=r"^training\.metric: metric 'recal@5': expected one of recall@K") as error:
+        assemble(composed(tmp_path, "training.metric=recal@5"))
+    documented("a metric of the training that there is not", error.value)
+
+
 def test_nothing_is_held_out_where_no_matrix_is_asked_for(tmp_path: Path) -> None:
     streams = [assemble(composed(tmp_path, *matrix)).stream for matrix in ([], ["evaluation.matrix=true"])]
     assert not streams[0].heldout.any()

@@ -47,9 +47,11 @@ def test_a_folder_of_recbole_is_answered_with_its_inter_file(write: Write, tmp_p
 def test_items_of_inter_may_lie_elsewhere(write: Write) -> None:
     path = write("ml.inter", "user_id:token\titem_id:token\ttimestamp:float\n1\tx\t1000\n2\ty\t2000\n")
     items = write("other.item", "item_id:token\tname:token\nx\tThe X\n")
-    table = inter(path=path, items_path=items, text="name", time_unit="ms")
-    assert table.text == {"x": "The X"}
-    assert table.frame["time"].to_list() == [1, 2]
+    for place in (items, "other.item"):  # absolute, or beside the first, wherever the command runs
+        table = inter(path=path, items_path=place, text="name", time_unit="ms")
+        assert table.text == {"x": "The X"}
+        assert table.frame["time"].to_list() == [1, 2]
+    refused(lambda: inter(path=path, items_path="", text="name"), "data.source.items_path is empty")
 
 
 # -- DIGINETICA ---------------------------------------------------------------------------------------

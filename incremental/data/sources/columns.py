@@ -1,7 +1,6 @@
 """The user's own CSV or Parquet files, with columns named in the config."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from incremental.data.interactions import Table
 from incremental.data.sources import files, parts, reading, titles
@@ -82,13 +81,11 @@ def columns(
     if text is None:
         raise UserError("data.source.items_path is set; set data.source.text to its column with the titles")
     key = "data.source.items_path"
-    with files.at(items_path, key):
-        beside = Path(path).expanduser().parent / files.local(items_path, key)
     if items_separator is not None:
         option = "data.source.items_separator"
         dialect = dialect._replace(separator=separator_of(items_separator, option))
     dialect = dialect._replace(option="data.source.items_separator")
-    catalogue = parts.sheet(str(beside), dialect, key)
+    catalogue = parts.sheet(files.beside(path, items_path, key), dialect, key)
     require_named(catalogue, item, items_id=items_id)
     require_named(catalogue, text=text)
     table = table._replace(notes=(*table.notes, *catalogue.notes))

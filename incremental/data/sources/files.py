@@ -108,6 +108,12 @@ def local(path: str, key: str = PATH) -> Path:
     return Path(path).expanduser()
 
 
+def beside(first: str, second: str, key: str) -> str:
+    """The path of a second file, relative to the first one's folder; `key` names it."""
+    with at(second, key):
+        return str(Path(first).expanduser().parent / local(second, key))
+
+
 def within(folder: Path, name: str) -> Path | None:
     """The file of that name in the folder, compressed or not; None where there is none."""
     return next((folder / f"{name}{end}" for end in PACKED if os.path.lexists(folder / f"{name}{end}")), None)

@@ -34,8 +34,7 @@ def inter(
                 of periods, for data.cut); None: found by its values, which then must be from 1990 to tomorrow
     separator:  between the fields, where it is not a tab
     encoding:   of a file that is not UTF-8 and has no byte order mark
-    items_path: the `.item` file, from the working folder, read if `text` is set; None: the one of the same name beside
-                the first
+    items_path: the `.item` file, absolute or beside the first, read if `text` is set; None: the one of the same name
     text:       its field with the title; the field with the id has the name given by `item`
 
     Raises UserError that names file, row and column for a missing file or field and for unreadable values.
@@ -57,8 +56,8 @@ def inter(
     if text is None:
         return table
     key = "data.source.items_path"
-    beside = items_path or str(_beside(Path(path).expanduser()))
-    items = parts.sheet(beside, dialect._replace(option=""), key)
+    second = str(_beside(Path(path).expanduser())) if items_path is None else files.beside(path, items_path, key)
+    items = parts.sheet(second, dialect._replace(option=""), key)
     require_named(items, item=item, text=text)
     table = table._replace(notes=(*table.notes, *items.notes))
     return titles.joined(table, reading.titles(items, item, text), items.origin, key)
