@@ -94,7 +94,9 @@ class Board:
                 self.line(group)
             elif isinstance(event, Resumed):
                 job, progress = jobs[event.lane], event.progress
-                self.heard(group, job, [r for r in progress.records if r.trained_until == r.evaluated_on - 1])
+                # The running increment's test is told again once it is over.
+                over = [r for r in progress.records if r.trained_until == r.evaluated_on - 1 < progress.increment - 1]
+                self.heard(group, job, over)
                 self.moved(group, job, progress.increment, before=True)
                 self.say(f"  continuing from its checkpoint: {self.jobs[job]}")
             elif isinstance(event, Failed):

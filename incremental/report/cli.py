@@ -184,7 +184,7 @@ def _width() -> int:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="replace")  # a folder's name may be no UTF-8
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); choose another place with --html and --output, or --no-html"

@@ -53,6 +53,18 @@ def test_the_best_is_called_a_mean_for_it_may_fall(capsys: pytest.CaptureFixture
     assert "best mean so far" in out.getvalue()
 
 
+def test_a_test_before_the_checkpoint_counts_once() -> None:
+    """A run that goes on in the middle of an increment's training tells that increment's test again at its end."""
+    board = Board(["row=a"])
+    group = board.open("1 lane", [0], [10, 10, 10], "ndcg@10")
+    consume = board.seats(group)
+    tests = tuple(Record(t - 1, t, "ndcg@10", value, 10) for t, value in ((1, 0.1), (2, 0.4)))
+    consume(Resumed(0, Progress(2, begun=True, records=tests)))
+    assert board.best(group) == "ndcg@10 0.1000 (row=a)"
+    consume(Trained(0, Cost(2, 1.0, 0.0, 0.0, 1.5, 10, 1, 5, 0), tests[1:]))
+    assert board.best(group) == "ndcg@10 0.2500 (row=a)"
+
+
 def test_a_quality_that_was_not_measured_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     Console(2, 1, "ndcg@10")(trained(math.nan))
     said = capsys.readouterr().out

@@ -1,5 +1,6 @@
 import ast
 import graphlib
+import os
 import resource
 import subprocess
 import sys
@@ -98,6 +99,18 @@ def test_a_place_that_cannot_be_written_is_named(study: Path, capsys: pytest.Cap
     place = study / "no-such-folder" / "page.html"
     assert main([str(study), "--html", str(place)]) == 2
     assert f"{place}: cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_a_folder_whose_name_is_not_utf8_has_a_page_and_a_file(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study.rename(named := tmp_path / os.fsdecode(b"l\xe4ufe"))
+    target, place = tmp_path / "table.csv", tmp_path / "page.html"
+    assert main([str(named), "--format", "csv", "--output", str(target), "--html", str(place)]) == 0
+    for file in (target, place):
+        assert "l?ufe/sasrec-replay-1" in file.read_text(encoding="utf-8")
+    assert "no such character" not in capsys.readouterr().err
 
 
 def test_help_is_fast_and_imports_nothing_heavy() -> None:
