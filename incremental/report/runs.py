@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from incremental.errors import UserError
-from incremental.metrics.continual import Evaluation, summarise
+from incremental.metrics.continual import HELD_OUT, Evaluation, summarise
 from incremental.report.settings import Settings, flat, read_config
 from incremental.run.progress import Result, total_cost
 from incremental.shell import translated
@@ -52,7 +52,9 @@ class Run:
     @classmethod
     def of(cls, row: str, seed: int, result: Result) -> "Run":
         """One seed of a row, from the result of a run in this process."""
-        return cls(row, seed, summarise(result.records), total_cost(result))
+        increments, lanes = len(result.costs) - 1, max(cost.lanes for cost in result.costs)
+        found = summarise(result.records), total_cost(result)
+        return cls(row, seed, *found, increments=increments, lanes=lanes, early=result.early)
 
     @cached_property
     def settings(self) -> Settings:
@@ -140,8 +142,18 @@ def _finished(directory: Path) -> Run:
     if status != "finished":
         raise UserError(f"status is {status!r}")
     run = _run(directory, content)
-    _ = run.settings, run.evaluations, run.epochs
+    _ = run.settings, run.epochs
+    _check_whole(run)
     return run
+
+
+def _check_whole(run: Run) -> None:
+    """Refuses evaluations that end before the run did, as those of a copy that was cut off."""
+    places, last = {row[:2] for row in run.evaluations}, run.increments or 0
+    ends = [(last - 1, last)] * (last > 0)
+    ends += [(last, last)] * any(metric.startswith(HELD_OUT) for _, _, metric, *_ in run.evaluations)
+    if not {*ends} <= places:
+        raise UserError(f"{EVALUATIONS}: it ends before increment {last}, the run's last one; copy the run again")
 
 
 def read_evaluations(path: Path) -> list[Evaluation]:
@@ -176,16 +188,17 @@ def read_epochs(path: Path) -> list[dict[str, float]]:
             lines = csv.DictReader(file)
             if (lines.fieldnames or [])[:2] != ["increment", "epoch"]:
                 raise UserError(f"{path}: the header must begin with increment,epoch, found {lines.fieldnames}")
-            return [
-                {
-                    name: _number(cell, f"{path}, line {lines.line_num}, column {name}")
-                    for name, cell in cells.items()
-                    if cell
-                }
-                for cells in lines
-            ]
+            return [_epoch(cells, f"{path}, line {lines.line_num}") for cells in lines]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
+
+
+def _epoch(cells: Mapping[str, str], where: str) -> dict[str, float]:
+    if None in cells:  # where csv puts what is beyond the header
+        raise UserError(f"{where}: expected {len(cells) - 1} columns, found more")
+    for name in ("increment", "epoch"):
+        _whole(cells[name], f"{where}, column {name}", least=0)
+    return {name: _number(cell, f"{where}, column {name}") for name, cell in cells.items() if cell}
 
 
 def _evaluation(cells: list[str], where: str) -> Evaluation:
@@ -201,14 +214,14 @@ def _evaluation(cells: list[str], where: str) -> Evaluation:
     )
 
 
-def _number(text: str, where: str) -> float:
+def _number(text: str | None, where: str) -> float:
     try:
-        return float(text)
+        return float(text or "")
     except ValueError:
         raise UserError(f"{where}: expected a number, found {text!r}") from None
 
 
-def _whole(text: str, where: str, *, least: int) -> int:
+def _whole(text: str | None, where: str, *, least: int) -> int:
     number = _number(text, where)
     if not number.is_integer() or number < least:
         raise UserError(f"{where}: expected a whole number of at least {least}, found {text!r}")
@@ -268,6 +281,9 @@ def _run(directory: Path, content: dict[str, Any]) -> Run:
     path = directory / SUMMARY
     row = " ".join(_field(content, "row", str, path).splitlines())
     metrics = _field(content, "metrics", dict, path)
+    early = _field({"early": []} | content, "early", list, path)
+    if not all(isinstance(name, str) for name in early):
+        raise UserError(f"{path}: early must be a list of texts, found {early!r:.40}")
     return Run(
         row=row,
         seed=_field(content, "seed", int, path),
@@ -276,7 +292,7 @@ def _run(directory: Path, content: dict[str, Any]) -> Run:
         name=_field({"name": row} | content, "name", str, path),
         increments=_field(content, "increments", int, path) if "increments" in content else None,
         lanes=_field({"lanes": 1} | content, "lanes", int, path),
-        early=_field({"early": []} | content, "early", list, path),
+        early=early,
         directory=directory,
     )
 

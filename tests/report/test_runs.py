@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from incremental.errors import UserError
-from incremental.report import read_runs
+from incremental.report import Run, read_runs, table
+from incremental.report.front import point
 from incremental.report.runs import read_evaluations
+from incremental.run.progress import Cost, Record, Result
 
 
 def test_runs_are_found_below_a_folder_each_once(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +115,7 @@ def left_out(directory: Path) -> str:
         ),
         ({"cost": {"examples": True}}, "cost.examples must be a number or null, found True"),
         ({"increments": 1.5}, "increments must be a whole number, found 1.5"),
+        ({"early": ["packnet", 1]}, r"early must be a list of texts, found \['packnet', 1\]"),
     ],
 )
 def test_a_wrong_summary_names_file_and_key(write_run: Any, change: dict[str, Any], message: str) -> None:
@@ -170,6 +173,51 @@ def test_broken_evaluations_name_file_line_and_column(tmp_path: Path, text: str,
     path.write_text(text)
     with pytest.raises(UserError, match=rf"evaluations\.csv.*{message}"):
         read_evaluations(path)
+
+
+def test_evaluations_that_were_cut_off_are_told(write_run: Any) -> None:
+    """The pictures and --after would be of the increments that are left, and no number would say so."""
+    directory = write_run("replay", 0, [0.1, 0.2], R=[[0.5, 0.2, 0.1]] * 3)
+    path = directory / "evaluations.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    for kept in (1, 2, len(lines) - 1):  # the header; without the last test; without the last entry of R
+        path.write_text("".join(lines[:kept]))
+        assert left_out(directory) == (
+            "evaluations.csv: it ends before increment 2, the run's last one; copy the run again"
+        )
+    for whole in (lines, lines[:3]):  # with R and without
+        path.write_text("".join(whole))
+        assert len(read_runs([directory]).finished) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1,1,0.5,0.1,0.7", "line 3: expected 4 columns, found more"),
+        (",1,0.5,0.1", "line 3, column increment: expected a number, found ''"),
+        ("1", "line 3, column epoch: expected a number, found None"),
+        ("inf,1,0.5,0.1", "line 3, column increment: expected a whole number of at least 0, found 'inf'"),
+        ("1,nan,0.5,0.1", "line 3, column epoch: expected a whole number of at least 0, found 'nan'"),
+        ("1,1,high,0.1", "line 3, column loss: expected a number, found 'high'"),
+    ],
+)
+def test_broken_epochs_name_file_line_and_column(write_run: Any, line: str, message: str) -> None:
+    directory = write_run("replay", 0, [0.1], epochs=f"increment,epoch,loss,validation\n0,1,0.5,\n{line}\n")
+    assert left_out(directory) == f"epochs.csv, {message}"
+
+
+def test_a_result_of_this_process_is_the_run_that_it_would_be_on_disk() -> None:
+    """So is its place in the front, which counts the increments without an update, and what the notes say of it."""
+    cost = Cost(0, 1.0, 0.0, 0.0, 1.5, 10, 1, 5, 0, lanes=2)
+    costs = (cost, cost._replace(increment=1, seconds=6.0), cost._replace(increment=2, epochs=0, seconds=0.0))
+    tests = tuple(Record(t - 1, t, "ndcg@10", 0.1 * t, 10) for t in (1, 2))
+    run = Run.of("drift", 0, Result(None, None, tests, costs, early=("packnet",)))
+    assert (run.increments, run.lanes, run.early) == (2, 2, ("packnet",))
+    found = table([run])
+    spent = point(found.rows[0], "ndcg@10")
+    assert spent is not None
+    assert spent.cost == 3.0
+    assert any(note.startswith("The rows of packnet do not start level") for note in found.notes)
 
 
 def test_missing_evaluations_name_the_file(write_run: Any) -> None:
