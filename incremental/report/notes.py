@@ -1,12 +1,15 @@
 """What a reader must know to read the table, and what is unusual about these runs."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from incremental.report.comparison import BOUNDS, SIGNIFICANT, TIMES, Row, Table, prequential
 from incremental.report.direction import direction, is_quality
 from incremental.report.factors import Group, mixed
 from incremental.report.front import front
 from incremental.report.grid import APART, COSTS, EXPLAINED_BY
+from incremental.report.runs import Run
 from incremental.report.settings import differing, shown
 from incremental.report.statistics import Estimate
 
@@ -25,6 +28,7 @@ OVER = {
     "the most of": ("memory_bytes",),
 }
 """what of a run's updates stands in a column of costs"""
+SEED = "data.seed"
 NAMED = 5  # rows of one value; of more their number is told
 
 NONE = Estimate(None, None, 0)
@@ -58,14 +62,15 @@ def notes(table: Table, show: Sequence[str] = ()) -> list[str]:
         found.append(f"What is not named after a metric, such as the slope, is of {first}.")
     if any("standard_error" in row.quality[metric] for row in rows for metric in table.metrics):
         found.append(
-            "Tests are samples of each increment's events (evaluation.events), the same for every row and seed of one "
-            "stream."
+            "Tests are samples of each increment's events (evaluation.events), the same for all runs of one stream and "
+            "one data.seed."
         )
         if stands("standard_error"):
             found[-1] += (
                 f" {table.titles.get('standard_error', EXPLAINED_BY['standard_error'])}: the standard error of a run's "
-                "mean, against the mean over all events; the interval over seeds does not contain it. Differences of "
-                "rows are on the same events: most of it is not in them."
+                "mean, against the mean over all events. Where all runs have one data.seed, the interval over seeds "
+                "does not contain it. Differences of runs of one data.seed are on the same events: most of it is not "
+                "in them."
             )
     if single := [_name(row) for row in rows if len(row.runs) == 1]:
         found.append(f"One seed, so no interval{' and no test (–)' * stands('p')}: {', '.join(single)}.")
@@ -127,7 +132,8 @@ def notes(table: Table, show: Sequence[str] = ()) -> list[str]:
         found.append(f"The runs do not have the same number of increments: {', '.join(lengths)}.")
     found += _ahead(rows)
     for column in columns:
-        found += _made_otherwise([row for row in rows if row.column == column], baseline, table.row_factors)
+        of = [row for row in rows if row.column == column]
+        found += _made_otherwise(of, baseline, table.row_factors, {metric: table.title(metric) for metric in metrics})
     groups = [Group(row.label, row.column, row.factors, row.runs) for row in rows]
     for label, keys in mixed(groups).items():
         differ = "; ".join(f"{key} ({', '.join(values)})" for key, values in keys.items())
@@ -188,22 +194,38 @@ def _ahead(rows: Sequence[Row]) -> list[str]:
     return [f"The runs look into the future: {', '.join(said)}."] if said else []
 
 
-def _made_otherwise(rows: Sequence[Row], baseline: str, factors: Sequence[str]) -> list[str]:
-    """Which rows of a column have other increments, rules of the tests, examples or settings than the others."""
-    first = next((row for row in rows if row.label == baseline), rows[0])
-    data = {run.seed: run.data for run in first.runs}
-    one_stream = first.runs[0].data if len({*map(tuple, data.values())}) == 1 else []  # whatever the seed
+def _made_otherwise(rows: Sequence[Row], baseline: str, factors: Sequence[str], titles: Mapping[str, str]) -> list[str]:
+    """Which rows of a column have other increments, rules of the tests, examples or settings than the others.
 
-    def another(row: Row) -> bool:
-        pairs = [(run.data, data.get(run.seed, one_stream)) for run in row.runs]
+    ``titles`` are those of the metrics.
+    """
+    first = next((row for row in rows if row.label == baseline), rows[0])
+
+    def another(row: Row, of: Callable[[Run], Sequence[object]]) -> bool:
+        each = {run.seed: of(run) for run in first.runs}
+        for_all = of(first.runs[0]) if len({*map(tuple, each.values())}) == 1 else []  # whatever the seed
+        pairs = [(of(run), each.get(run.seed, for_all)) for run in row.runs]
         return any(a != b for own, theirs in pairs for a, b in zip(own, theirs, strict=False))
 
     found = []
-    if others := [_name(row) for row in rows if another(row)]:
+    if others := [_name(row) for row in rows if another(row, lambda run: run.data)]:
         found.append(
             f"Other data than {_name(first)}'s: {', '.join(others)}. Their increments have other events, so that a "
             "difference to it, and its p, is not of the method alone."
         )
+    alike = [row for row in rows if _name(row) not in others]
+    seeded = [_name(row) for row in alike if another(row, lambda run: [run.settings.get(SEED)])]
+    if seeded and SEED not in factors:
+        found.append(
+            f"Another {SEED} than {_name(first)}'s: {', '.join(seeded)}. It draws the held-out and validation parts "
+            "and the samples of tests, so that a difference is not of the method alone."
+        )
+    for metric, title in titles.items():
+        if gaps := [_name(row) for row in alike if another(row, partial(_measured, metric))]:
+            found.append(
+                f"{title} has values at other increments than in {_name(first)}: {', '.join(gaps)}. A mean is over the "
+                "increments that have one, so that a difference is not of the same tests."
+            )
     where = f" of {rows[0].column}" if rows[0].column else ""
     if rules := _differ(rows, RULES, factors):
         found.append(f"The rows{where} were not tested by the same rules: {rules}.")
@@ -214,6 +236,12 @@ def _made_otherwise(rows: Sequence[Row], baseline: str, factors: Sequence[str]) 
     if settings := _differ(learned, nodes, factors):
         found.append(f"Beside the method the rows{where} differ in {settings}.")
     return found
+
+
+def _measured(metric: str, run: Run) -> list[bool]:
+    """At which increments the run has a prequential value."""
+    tests = (value for until, on, name, value, _ in run.evaluations if name == metric and until == on - 1)
+    return [math.isfinite(value) for value in tests]
 
 
 def _differ(rows: Sequence[Row], keys: Sequence[str], factors: Sequence[str]) -> str:

@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -363,6 +364,32 @@ def test_other_data_are_told_of_seeds_that_the_baseline_lacks(write_run: Any, tm
             (run / "data" / "data.json").write_text(json.dumps({"parts": [{"digest": base}]}))
         notes = table(read_runs([tmp_path / "runs" / folder]).finished).notes
         assert any(note.startswith("Other data than finetune's: ewc.") for note in notes) == (folder == "one")
+
+
+def test_another_seed_of_the_data_is_told(write_run: Any, tmp_path: Path) -> None:
+    """It draws the samples of tests and the held-out parts; of one file the events are the same whatever it is."""
+    for row, offset in {"finetune": 0, "ewc": 0, "replay": 1}.items():
+        for seed in range(2):
+            write_run(row, seed, [0.2, 0.3 + 0.01 * seed], config=f"data: {{seed: {seed + offset}}}")
+    runs = read_runs([tmp_path / "runs"]).finished
+    said = "Another data.seed than finetune's: replay. It draws the held-out and validation parts and the samples"
+    assert [note for note in table(runs).notes if note.startswith(said)]
+    for others in (table(runs, rows=["row", "data.seed"]), table([run for run in runs if run.row != "replay"])):
+        assert not [note for note in others.notes if "Another data.seed" in note]
+
+
+def test_values_at_other_increments_are_told(write_run: Any, tmp_path: Path) -> None:
+    """As of the F1 of a class that only one row predicts at an increment where it does not occur."""
+    for row, middle in {"finetune": "nan", "ewc": "0.0", "replay": "nan"}.items():
+        write_run(row, 0, [0.2, float(middle), 0.3])
+    write_run("static", 0, [0.2, math.nan])  # of a shorter stream, which has a note of its own
+    runs = read_runs([tmp_path / "runs"]).finished
+    assert [note for note in table(runs).notes if "other increments" in note] == [
+        "ndcg@10 has values at other increments than in finetune: ewc. A mean is over the increments that have one, so "
+        "that a difference is not of the same tests."
+    ]
+    long = [run for run in runs if run.row != "static"]
+    assert not [note for note in table(long, after=2).notes if "other increments" in note]
 
 
 def test_rows_of_other_examples_are_told(write_run: Any, tmp_path: Path) -> None:
