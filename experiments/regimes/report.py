@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.regimes.choice import Choice
 from incremental.report import Table, read_runs, table
-from incremental.report.comparison import BOUNDS
+from incremental.report.comparison import is_bound
 from incremental.report.differences import differences, explained
 from incremental.report.formats import markdown_grid
 from incremental.report.front import front, point
@@ -92,7 +92,7 @@ def draw_front(axes: "Axes", made: Table, metric: str, column: str) -> list[Name
     """Every row that is no bound as a point, one without cost at the left edge; the names of baseline and front."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    rows = [row for row in made.of(column) if row.runs[0].row not in BOUNDS]
+    rows = [row for row in made.of(column) if not is_bound(row.runs[0])]
     points = [found for row in rows if (found := point(row, metric)) is not None]
     best = front(rows, metric)
     least = min((one.cost for one in points if one.cost), default=1.0) / 2

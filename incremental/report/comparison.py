@@ -13,7 +13,7 @@ from incremental.report.statistics import Estimate, estimate, holm, paired_p, sa
 
 SIGNIFICANT = 0.05
 
-# Rows that are a bound and not a competitor: they are tested against the baseline, but are never the best.
+# Rows and models that are a bound and not a competitor: they are tested against the baseline, but are never the best.
 BOUNDS = {"oracle"}
 
 # Costs that are wall time, which the lanes of one program share.
@@ -167,6 +167,11 @@ def _named(row: Row, names: Mapping[str, str]) -> Row:
     return replace(row, label=label, column=column, line=line, factors=factors)
 
 
+def is_bound(run: Run) -> bool:
+    """Whether a run is a bound, whatever its row is called, as in a study."""
+    return run.row in BOUNDS or run.settings.get("model") in BOUNDS
+
+
 def prequential(row: Row, metric: str) -> float | None:
     """A row's mean over seeds and increments, None where not measured."""
     return row.quality[metric].get("prequential", Estimate(None, None, 0)).mean
@@ -271,7 +276,7 @@ def _against(baseline: str, groups: Mapping[str, Sequence[Run]], metric: str) ->
 def _best(groups: Mapping[str, Sequence[Run]], metric: str) -> str | None:
     """The row of highest mean, if it is significantly above each other row (Holm over them); bounds apart."""
     values = {label: list(_values(group, metric).values()) for label, group in groups.items()}
-    means = {label: sum(v) / len(v) for label, v in values.items() if v and groups[label][0].row not in BOUNDS}
+    means = {label: sum(v) / len(v) for label, v in values.items() if v and not is_bound(groups[label][0])}
     if len(means) < 2 or not is_quality(metric):
         return None
     best = max(means, key=means.__getitem__)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from incremental.report.comparison import BOUNDS, Row
+from incremental.report.comparison import Row, is_bound
 from incremental.report.direction import is_quality
 from incremental.report.runs import Run
 from incremental.report.statistics import Estimate
@@ -42,7 +42,7 @@ def front(rows: Sequence[Row], metric: str) -> list[Point]:
     By the means, without a test; bounds are no competitors. Empty where more of ``metric`` is not better, or
     fewer than two rows were measured.
     """
-    points = [found for row in rows if row.runs[0].row not in BOUNDS and (found := point(row, metric)) is not None]
+    points = [found for row in rows if not is_bound(row.runs[0]) and (found := point(row, metric)) is not None]
     if len(points) < 2 or not is_quality(metric):
         return []
 

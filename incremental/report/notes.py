@@ -297,9 +297,12 @@ def _costs(table: Table, stands: Callable[[str], bool]) -> list[str]:
         found.append(f"The runs do not make the same number of updates: {numbers}.")
     if measured & {*TIMES} and (apart := [_name(row) for row in rows if row.apart]):
         lanes = ", ".join(f"{_name(row)} {'/'.join(map(str, row.lanes))}" for row in rows)
+        there = {row.column for row in rows if row.label == baseline}
+        without = dict.fromkeys(row.column for row in rows if row.apart and row.column not in there)
+        than = baseline + f" (in {', '.join(without)}, where it is not, than another row)" * bool(without)
         found.append(
-            f"{APART}: runs of other lanes than {baseline}. Seconds are a program's wall time divided by its lanes, so "
-            f"these cannot be compared with the baseline's and are in no front. Lanes: {lanes}. To compare, run "
+            f"{APART}: runs of other lanes than {than}. Seconds are a program's wall time divided by its lanes, so "
+            f"these cannot be compared with its seconds and are in no front. Lanes: {lanes}. To compare, run "
             f"{', '.join(dict.fromkeys([*apart, baseline]))} each alone, or all rows with equal lanes."
         )
     return found

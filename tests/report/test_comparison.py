@@ -149,6 +149,13 @@ def test_a_bound_is_never_the_best() -> None:
     compared = table(runs_of({"finetune": FINETUNE, "replay": REPLAY, "oracle": oracle}))
     assert compared.rows[0].label == "oracle"
     assert best(compared) == {NDCG: "replay"}
+    named = [
+        replace(run, row="law", config={"model": {"_target_": "incremental.models.oracle.oracle"}})
+        if run.row == "oracle"
+        else run
+        for run in runs_of({"finetune": FINETUNE, "replay": REPLAY, "oracle": oracle})
+    ]
+    assert best(table(named)) == {NDCG: "replay"}
 
 
 def test_a_lucky_seed_that_others_lack_makes_no_best() -> None:
@@ -284,6 +291,17 @@ def test_seconds_of_other_lanes_are_marked_and_in_no_front() -> None:
     assert cells(alike)["ewc"] == "0.5"
     assert [point.row.label for point in front(alike.rows, NDCG)] == ["static", "ewc", "replay"]
     assert not [note for note in alike.notes if note.startswith("†")]
+
+
+def test_lanes_in_a_column_without_the_baseline_are_those_of_another_row() -> None:
+    config = {"finetune": "gru4rec", "ewc": "sasrec", "replay": "sasrec", "static": "gru4rec"}
+    runs = [replace(run, config={"model": config[run.row]}) for run in timed({**LANES, "static": 1})]
+    (note,) = [note for note in table(runs, columns=["model"]).notes if note.startswith("†")]
+    assert note.startswith(
+        "†: runs of other lanes than finetune (in sasrec, where it is not, than another row). Seconds"
+    )
+    (plain,) = [note for note in table(runs).notes if note.startswith("†")]
+    assert plain.startswith("†: runs of other lanes than finetune. Seconds")
 
 
 def test_lanes_are_read_from_the_summaries(write_run: Any, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from incremental.report.comparison import BOUNDS, Row, Table
+from incremental.report.comparison import Row, Table, is_bound
 from incremental.report.differences import differences
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def draw_differences(axes: "Axes", table: Table, metric: str) -> None:
 
     cells = [line[1:] for line in differences(table, metric).rows]
     values = np.array([[_difference(cell.row, metric) for cell in line] for line in cells])
-    bound = np.array([[cell.row is not None and cell.row.runs[0].row in BOUNDS for cell in line] for line in cells])
+    bound = np.array([[cell.row is not None and is_bound(cell.row.runs[0]) for cell in line] for line in cells])
     most = float(np.max(np.abs(values), initial=1e-4, where=np.isfinite(values) & ~bound))
     axes.grid(False)
     axes.set_facecolor("#eeeeee")
