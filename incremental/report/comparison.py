@@ -39,8 +39,8 @@ class Row:
 
     ``quality`` is by metric and then measure, where measured; ``comparisons`` with the baseline of the same
     column and ``best`` are by metric. ``line`` is the label without the sensitivity's hyper-parameter. ``lanes`` are
-    the numbers of runs that shared the seconds; where there are several, ``cost`` has no seconds. ``apart``: the row's
-    seconds are not comparable with the baseline's, of other lanes.
+    the numbers of runs that shared the seconds; where there are several, ``cost`` has no seconds. ``apart`` are the
+    seconds (`TIMES`) that are not comparable with the baseline's, of other lanes.
     """
 
     label: str
@@ -53,7 +53,7 @@ class Row:
     comparisons: Mapping[str, Comparison]
     best: frozenset[str]
     lanes: Sequence[int]
-    apart: bool
+    apart: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,9 @@ def _column(
             {metric: comparisons[metric][group.label] for metric in metrics if group.label != baseline},
             frozenset(metric for metric in metrics if best[metric] == group.label),
             lanes[group.label],
-            (len(of_baseline) > 1 or lanes[group.label] != of_baseline) and _spent(group.runs, TIMES[0]),
+            frozenset(time for time in TIMES if _spent(group.runs, time))
+            if len(of_baseline) > 1 or lanes[group.label] != of_baseline
+            else frozenset(),
         )
         for group in groups
     ]

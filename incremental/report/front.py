@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from incremental.report.comparison import Row, is_bound
+from incremental.report.comparison import TIMES, Row, is_bound
 from incremental.report.direction import is_quality
 from incremental.report.runs import Run
 from incremental.report.statistics import Estimate
@@ -23,7 +23,7 @@ def point(row: Row, metric: str) -> Point | None:
     nothing = Estimate(None, None, 0)
     quality = row.quality[metric].get("prequential", nothing)
     costs = [cost for run in row.runs if (cost := _seconds(run)) is not None]
-    if quality.mean is None or not costs or row.apart:
+    if quality.mean is None or not costs or TIMES[0] in row.apart:
         return None
     return Point(row, sum(costs) / len(costs), quality.mean, quality.half_width or 0.0)
 

@@ -178,7 +178,7 @@ def _cost(table: Table, measure: str) -> Render:
     def text(row: Row) -> str:
         value = row.cost.get(measure)
         number = NOTHING if value is None or value.mean is None else unit(value.mean)
-        if measure in TIMES and row.apart:
+        if measure in row.apart:
             return APART if number == NOTHING else f"{number} {APART}"
         return number
 

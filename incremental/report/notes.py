@@ -295,7 +295,7 @@ def _costs(table: Table, stands: Callable[[str], bool]) -> list[str]:
     if len({number for number in updates.values() if number}) > 1:
         numbers = ", ".join(f"{name} {number:g}" for name, number in updates.items())
         found.append(f"The runs do not make the same number of updates: {numbers}.")
-    if measured & {*TIMES} and (apart := [_name(row) for row in rows if row.apart]):
+    if apart := [_name(row) for row in rows if any(map(stands, row.apart))]:
         lanes = ", ".join(f"{_name(row)} {'/'.join(map(str, row.lanes))}" for row in rows)
         there = {row.column for row in rows if row.label == baseline}
         without = dict.fromkeys(row.column for row in rows if row.apart and row.column not in there)

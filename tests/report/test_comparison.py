@@ -293,6 +293,20 @@ def test_seconds_of_other_lanes_are_marked_and_in_no_front() -> None:
     assert not [note for note in alike.notes if note.startswith("†")]
 
 
+def test_the_wall_time_of_other_lanes_is_marked_where_no_update_took_seconds() -> None:
+    """As of the static model, which is tested and saved by as many lanes as it ran in."""
+    runs = [replace(run, cost={**run.cost, "wall_per_update": 0.5}) for run in timed()]
+    compared = table(runs)
+    drawn = grid(compared)
+    place = [head.title for head in drawn.header].index("wall/update")
+    wall = {row[0].text: row[place].text for row in drawn.rows}
+    assert wall == {"replay": "0.5", "ewc": "0.5 †", "finetune": "0.5", "static": "0.5 †"}
+    assert cells(compared)["static"] == "0"
+    assert [point.row.label for point in front(compared.rows, NDCG)] == ["static", "finetune", "replay"]
+    (note,) = [note for note in compared.notes if note.startswith("†")]
+    assert "To compare, run ewc, static, finetune each alone" in note
+
+
 def test_lanes_in_a_column_without_the_baseline_are_those_of_another_row() -> None:
     config = {"finetune": "gru4rec", "ewc": "sasrec", "replay": "sasrec", "static": "gru4rec"}
     runs = [replace(run, config={"model": config[run.row]}) for run in timed({**LANES, "static": 1})]
