@@ -201,27 +201,26 @@ def _made_otherwise(rows: Sequence[Row], baseline: str, factors: Sequence[str], 
     """
     first = next((row for row in rows if row.label == baseline), rows[0])
 
-    def another(row: Row, of: Callable[[Run], Sequence[object]]) -> bool:
-        each = {run.seed: of(run) for run in first.runs}
-        for_all = of(first.runs[0]) if len({*map(tuple, each.values())}) == 1 else []  # whatever the seed
-        pairs = [(of(run), each.get(run.seed, for_all)) for run in row.runs]
-        return any(a != b for own, theirs in pairs for a, b in zip(own, theirs, strict=False))
+    def otherwise(of: Callable[[Run], Sequence[object]]) -> list[str]:
+        theirs = {run.seed: of(run) for run in first.runs}
+        for_all = theirs[first.runs[0].seed] if len({*map(tuple, theirs.values())}) == 1 else []  # whatever the seed
+        pairs = [(row, zip(of(run), theirs.get(run.seed, for_all), strict=False)) for row in rows for run in row.runs]
+        return [*dict.fromkeys(_name(row) for row, pair in pairs if any(own != other for own, other in pair))]
 
     found = []
-    if others := [_name(row) for row in rows if another(row, lambda run: run.data)]:
+    if others := otherwise(lambda run: run.data):
         found.append(
             f"Other data than {_name(first)}'s: {', '.join(others)}. Their increments have other events, so that a "
             "difference to it, and its p, is not of the method alone."
         )
-    alike = [row for row in rows if _name(row) not in others]
-    seeded = [_name(row) for row in alike if another(row, lambda run: [run.settings.get(SEED)])]
+    seeded = [name for name in otherwise(lambda run: [run.settings.get(SEED)]) if name not in others]
     if seeded and SEED not in factors:
         found.append(
             f"Another {SEED} than {_name(first)}'s: {', '.join(seeded)}. It draws the held-out and validation parts "
             "and the samples of tests, so that a difference is not of the method alone."
         )
     for metric, title in titles.items():
-        if gaps := [_name(row) for row in alike if another(row, partial(_measured, metric))]:
+        if gaps := [name for name in otherwise(partial(_measured, metric)) if name not in others]:
             found.append(
                 f"{title} has values at other increments than in {_name(first)}: {', '.join(gaps)}. A mean is over the "
                 "increments that have one, so that a difference is not of the same tests."
