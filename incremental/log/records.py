@@ -11,10 +11,12 @@ from msgspec import Meta, Struct
 
 LONGEST = 256  # characters of an id
 LONGEST_TITLE = 1000  # characters
+LONGEST_REASON = 1000  # characters, of a choice
 MOST_FIELDS = 32
 
 Id = Annotated[str, Meta(min_length=1, max_length=LONGEST)]
 Seconds = Annotated[float, Meta(ge=0)]
+Reason = Annotated[str, Meta(max_length=LONGEST_REASON)]
 
 
 class Served(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
@@ -111,7 +113,7 @@ class Choice(Struct, tag_field="kind", tag="choice", forbid_unknown_fields=True,
     learner: Id
     version: int | None
     time: Seconds
-    reason: Annotated[str, Meta(max_length=1000)] = ""
+    reason: Reason = ""
 
     @property
     def key(self) -> str:

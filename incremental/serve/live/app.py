@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from incremental.errors import UserError
 from incremental.log.engine import Written
-from incremental.log.records import Choice, Event, Id, Title
+from incremental.log.records import Choice, Event, Id, Reason, Title
 from incremental.serve.live import choices, events
 from incremental.serve.live.access import LOOPBACK, Scope
 from incremental.serve.live.model import Model
@@ -38,14 +38,14 @@ class Promotion(Struct, forbid_unknown_fields=True):
 
     learner: Id
     version: Annotated[int, Meta(ge=0)] | None = None
-    reason: Annotated[str, Meta(max_length=1000)] = ""
+    reason: Reason = ""
 
 
 class Rollback(Struct, forbid_unknown_fields=True):
     """The body of POST /v1/admin/rollback."""
 
     version: Annotated[int, Meta(ge=0)] | None = None
-    reason: Annotated[str, Meta(max_length=1000)] = ""
+    reason: Reason = ""
 
 
 def application(service: Service) -> Starlette:

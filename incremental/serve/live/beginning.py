@@ -8,7 +8,7 @@ from incremental.data.interactions import Interactions
 from incremental.data.kept import log_of
 from incremental.errors import UserError
 from incremental.log.engine import Log
-from incremental.log.records import LONGEST_TITLE, Cut, Event, Record, Title
+from incremental.log.records import LONGEST, LONGEST_TITLE, Cut, Event, Record, Title
 from incremental.serve.recommend import one_line
 
 BLOCK = 10_000  # events appended at once
@@ -20,10 +20,17 @@ def begin(run: Path, log: Log, place: str) -> int:
 
     A log with a cut is left as it is, though events of its base part were taken out since. Without one it gets the rest
     of them: so a kill in between does no harm. Raises UserError for a log that does not begin with the run's first
-    event, and for what is no run.
+    event, for ids that a log does not take, and for what is no run.
     """
     config_of(run)  # is it one
     known = log_of(data_of(run))
+    further = [name for kind in known.further.values() for name in kind.names]
+    names = (*known.users, *known.items, *known.behaviours, *further)
+    if long := next((name for name in names if len(name) > LONGEST), ""):
+        raise UserError(
+            f"base={run}: the run's data has an id of {len(long):,} characters, {long[:20]!r}…, and a live log takes "
+            f"at most {LONGEST}; give the data shorter ids, run it again, and give that run"
+        )
     first = first_event(log)
     if first is not None and first != event(known, 0):
         raise UserError(

@@ -74,11 +74,14 @@ def choose(arguments: list[str]) -> None:
     parser.add_argument("--reason", default="", help="kept with the choice")
     options = parser.parse_args(arguments)
     from incremental.log.place import open_log
+    from incremental.log.records import LONGEST_REASON
     from incremental.serve.live import choices
     from incremental.serve.live.settings import noted
     from incremental.serve.live.tail import Tail
     from incremental.serve.live.versions import LEARNERS
 
+    if (length := len(options.reason)) > LONGEST_REASON:
+        raise UserError(f"--reason has {length:,} characters; give at most {LONGEST_REASON:,}")
     place, champion = noted(options.folder)
     tail = Tail(open_log(place), place)
     try:

@@ -1,6 +1,6 @@
 """A log that begins with a run: as a stream it has the run's events, ids and times as increment 0."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,15 @@ from incremental.log.records import Cut, Event
 from incremental.serve.live import beginning
 from incremental.serve.log import copy
 
+ITEMS = [f"i{number}" for number in range(11)]
 
-def data() -> Interactions:
+
+def data(items: Sequence[str] = ITEMS) -> Interactions:
     n = np.arange(50)
     frame = pl.DataFrame(
         {
             "user": [f"u{i % 7}" for i in n],
-            "item": [f"i{i % 11}" for i in n],
+            "item": [items[i % 11] for i in n.tolist()],
             "time": 1_700_000_000 + n // 2,
             "fraction": (n % 2) * 250_000_000,
             "behaviour": ["view" if i % 3 else "buy" for i in n],
@@ -81,6 +83,19 @@ def test_a_log_of_others_is_no_place_for_a_run(
     other.close()
     assert isinstance(bases.data_of(run), Kept)
     assert kept(run / "data") is not None
+
+
+def test_a_run_with_ids_that_are_too_long_is_no_beginning(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documented: Callable[[str, object], None]
+) -> None:
+    """It is said before anything is written."""
+    monkeypatch.setattr(beginning, "log_of", lambda _data: data([*"abcdefghij", "x" * 257]))
+    log = open_log(str(tmp_path / "log.sqlite"), create=True)
+    with pytest.raises(UserError) as error:
+        beginning.begin(run, log, "x")
+    documented("a live loop that begins with a run whose ids are too long", str(error.value))
+    assert log.last() == 0
+    log.close()
 
 
 def test_a_base_part_that_is_over_gets_no_more_events(run: Path, tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_the_newest_choice_serves_and_before_any_the_champion(
     for arguments, situation in (
         (["promote", str(folder), "nobody"], "promoting a learner without a version"),
         (["promote", str(folder), "replay", "--version", "7"], "promoting a version that there is not"),
+        (["promote", str(folder), "replay", "--reason", "x" * 1001], "promoting for a reason that is too long"),
         (["rollback", str(folder), "--version", "9"], "going back to a version that there is not"),
         (["rollback", str(folder), "--version", "3"], "going back to the version that serves"),
         (["rollback", f"{tmp_path}/x"], "going back in a folder that is no live folder"),
