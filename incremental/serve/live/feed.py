@@ -89,7 +89,7 @@ class Cutter:
         self.made = Made()
         self.grown = 0  # cuts that were looked at
         self.few = 0  # waiting events that were not enough for an increment
-        self.since = time.time()
+        self.since = time.monotonic()  # when the last of them was taken
 
     @property
     def stream(self) -> Stream | None:
@@ -137,10 +137,11 @@ class Cutter:
     def cut(self) -> None:
         """Ends the increment, if it is due: the cut is in the log before anything is trained on it."""
         tail, number, waiting = self.tail, len(self.tail.cuts), len(self.tail.events) - self.tail.sealed
-        since = tail.cuts[-1].time if tail.cuts else self.since
+        # The clock may have been set back since the cut, and the one that never is starts with the process.
+        seconds = max(time.time() - tail.cuts[-1].time if tail.cuts else 0.0, time.monotonic() - self.since)
         behind = waiting >= (self.rule.count or self.rule.most)
         alarm = not behind and self.watch is not None and self.watch.look(tail, self.made)
-        due = self.rule.due(number, waiting, time.time() - since, alarm=alarm)
+        due = self.rule.due(number, waiting, seconds, alarm=alarm)
         if due is None or waiting < self.few:
             return
         size, reason = (waiting, due[1]) if self.few else due
@@ -158,7 +159,7 @@ class Cutter:
     def grow(self, made: Made, cuts: int) -> None:
         """What was made of so many cuts; events that it has are let go."""
         self.tail.events.drop(made.events - self.made.events)
-        self.made, self.grown, self.few = made, cuts, 0
+        self.made, self.grown, self.few, self.since = made, cuts, 0, time.monotonic()
         if made.stream is not None:
             last = len(made.stream) - 1
             self.made = made._replace(stream=released(made.stream, min(self.needed(last), last)))

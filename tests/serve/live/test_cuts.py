@@ -106,6 +106,16 @@ def test_an_increment_ends_by_the_clock_if_it_has_events(tmp_path: Path) -> None
     assert loop.cuts[1] == (1, 24, "seconds")
 
 
+def test_an_increment_ends_though_the_clock_was_set_back(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, Cuts(base=20, count=None, seconds=0.05))
+    loop.log.append([*events(20), Cut(0, 20, "count", time.time() + 3600)])
+    assert loop.until(0)
+    loop.log.append(events(3, 20))
+    time.sleep(0.06)
+    assert loop.until(1)
+    assert loop.cuts[1] == (1, 24, "seconds")
+
+
 def test_an_increment_that_cannot_be_trained_on_becomes_longer(tmp_path: Path) -> None:
     loop = Loop(tmp_path, Cuts(base=5, count=5), enough=lambda stream: stream.bounds(len(stream) - 1)[1] % 8 == 0)
     loop.log.append(events(5))
