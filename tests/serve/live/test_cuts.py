@@ -2,6 +2,7 @@
 
 import functools
 import re
+import runpy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +115,14 @@ def test_an_increment_ends_though_the_clock_was_set_back(tmp_path: Path) -> None
     time.sleep(0.06)
     assert loop.until(1)
     assert loop.cuts[1] == (1, 24, "seconds")
+
+
+def test_the_demo_has_an_increment_after_its_base_part() -> None:
+    """Without one its log is no stream, and cannot be run again."""
+    demo = runpy.run_path("scripts/live_demo")
+    rule = configuring.composed_of(demo["LOOP"])[1].cut
+    assert rule.count is not None
+    assert demo["LEAST"] >= rule.base + rule.count + 1000
 
 
 def test_an_increment_that_cannot_be_trained_on_becomes_longer(tmp_path: Path) -> None:
