@@ -34,7 +34,7 @@ class Chooser:
         self.learners, self.champion, self.people = learners, champion, people
         self.loader, self.observe = loader, observe
         self.current: Model | None = None
-        self.since = 0.0  # seconds since 1970: when the current version was put in place
+        self.since = 0.0  # by the monotonic clock: when the current version was put in place
         self.problem = ""  # why the wanted version does not serve
         self.ending, self.nudge = False, threading.Event()
         self.thread = threading.Thread(target=self._run, name="chooser", daemon=True)
@@ -64,7 +64,7 @@ class Chooser:
                 start = time.perf_counter()
                 model = self.loader.load(learner, number, self.people)
                 model.warm(self.people)
-                self.current, self.since = model, time.time()
+                self.current, self.since = model, time.monotonic()
                 self.observe(model, time.perf_counter() - start)
                 said.info("version %d of %s serves", model.number, model.learner)
             self.problem = ""

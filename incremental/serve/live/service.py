@@ -153,7 +153,7 @@ class Service:
     @property
     def age(self) -> float:
         """Seconds since the version was put in place; 0: there is none."""
-        return time.time() - self.chooser.since if self.chooser.current else 0.0
+        return time.monotonic() - self.chooser.since if self.chooser.current else 0.0
 
     def lag(self) -> Lag:
         """How far the version that serves is behind the log."""

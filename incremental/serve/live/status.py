@@ -17,7 +17,7 @@ class Status:
     """A consumer that keeps the file up to date. It is replaced by a rename, and not forced to disk."""
 
     def __init__(self, folder: Path, name: str, cutter: Cutter) -> None:
-        self.path, self.cutter, self.written = folder / FILE, cutter, 0.0
+        self.path, self.cutter, self.written = folder / FILE, cutter, -BETWEEN
         self.known: dict[str, Any] = {"learner": name, "pid": os.getpid(), "since": time.time(), "increment": -1}
 
     def __call__(self, event: Event) -> None:
@@ -36,7 +36,7 @@ class Status:
 
     def waits(self) -> None:
         """Nothing is due."""
-        if time.time() - self.written >= BETWEEN:
+        if time.monotonic() - self.written >= BETWEEN:
             self.write("waits")
 
     def ends(self) -> None:
@@ -70,4 +70,4 @@ class Status:
         new = self.path.with_name(f".{self.path.name}.new")
         new.write_text(json.dumps(about) + "\n", encoding="utf-8")
         new.replace(self.path)
-        self.written = time.time()
+        self.written = time.monotonic()
