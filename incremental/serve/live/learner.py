@@ -2,8 +2,6 @@
 
 import contextlib
 import functools
-import signal
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +25,7 @@ from incremental.run.records import cutoffs
 from incremental.serve.live import belonging, versions
 from incremental.serve.live.feed import Cutter, LogFeed, Watch
 from incremental.serve.live.making import Making
+from incremental.serve.live.parent import told
 from incremental.serve.live.settings import Live
 from incremental.serve.live.status import Status
 from incremental.serve.live.tail import Tail
@@ -40,10 +39,7 @@ class Ended(Exception):
 
 def main(config: Mapping[str, Any], live: Live, name: str) -> None:
     """Learns until SIGTERM or SIGINT; the config is that of the learner's run."""
-    told = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
-    learn(config, live, name, told.is_set)
+    learn(config, live, name, told())
 
 
 def learn(config: Mapping[str, Any], live: Live, name: str, stopped: Stopped) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import NamedTuple
 from incremental.errors import UserError
 from incremental.log.place import open_log
 from incremental.serve.live.beginning import begin
-from incremental.serve.live.parent import SUPERVISOR
+from incremental.serve.live.parent import SUPERVISOR, told
 from incremental.serve.live.settings import Live, note
 
 REFUSED = 2  # how a part ends that the user must mend
@@ -63,16 +62,14 @@ def run(live: Live, overrides: Sequence[str], base: str | None, lock: int) -> No
         if base:
             print(f"{live.log}: begins with the {begin(Path(base), log, live.log):,} events of {base}", flush=True)
     note(live)
-    told = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
+    ends = told()
     names = ["server", *(f"learner:{name}" for name in (live.champion, *live.challengers))]
 
     def spawn(part: str) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "incremental.serve.live", "--part", part, *overrides]
         return subprocess.Popen(command, env={**os.environ, SUPERVISOR: str(os.getpid())}, pass_fds=[lock])
 
-    kept(names, spawn, told, needed=names[:2])
+    kept(names, spawn, ends, needed=names[:2])
 
 
 @contextlib.contextmanager
@@ -101,15 +98,16 @@ def alone(folder: Path) -> Iterator[int]:
         yield lock.fileno()
 
 
-def kept(names: Sequence[str], spawn: Spawn, told: threading.Event, *, needed: Sequence[str]) -> None:
-    """Keeps the parts running until it is told to end; see `supervise`.
+def kept(names: Sequence[str], spawn: Spawn, ends: Callable[[], bool], *, needed: Sequence[str]) -> None:
+    """Keeps the parts running until it `ends`; see `supervise`.
 
     What a part refuses at its start is the configuration's mistake. What it refuses later, such as a full disk, may
     pass: it is started again, and the others go on.
     """
     parts = {name: Part(spawn(name), time.monotonic()) for name in names}
     try:
-        while parts and not told.wait(LOOK):
+        while parts and not ends():
+            time.sleep(LOOK)
             for name, part in [*parts.items()]:
                 now, code = time.monotonic(), part.process.poll()
                 if code is None:

@@ -109,7 +109,7 @@ def test_a_part_that_dies_is_started_again(monkeypatch: pytest.MonkeyPatch) -> N
         made.append(process(dies[started.count(part) - 1 if part == "learner:champion" else 2]))
         return made[-1]
 
-    supervisor.kept(["server", "learner:champion"], spawn, told, needed=["server", "learner:champion"])
+    supervisor.kept(["server", "learner:champion"], spawn, told.is_set, needed=["server", "learner:champion"])
     assert started == ["server", *["learner:champion"] * 3]
     assert all(each.poll() is not None for each in made)
 
@@ -126,7 +126,7 @@ def test_what_a_part_refuses_ends_the_loop_or_leaves_a_challenger_out(
         return made[-1]
 
     with pytest.raises(UserError, match="server: it cannot go on"):
-        supervisor.kept(["server", "learner:other"], spawn, threading.Event(), needed=["server"])
+        supervisor.kept(["server", "learner:other"], spawn, lambda: False, needed=["server"])
     assert "learner:other: it is left out" in capfd.readouterr().err
     assert all(each.poll() == 2 for each in made)
 
@@ -163,6 +163,22 @@ def test_a_loop_waits_for_the_parts_of_one_that_was_killed(
         for each in made:
             each.kill()
             each.wait()
+
+
+def test_a_signal_that_comes_while_one_is_taken_stops_nothing() -> None:
+    """As where Ctrl-C reaches the loop, and what has started it hands it on. Here one comes at each line."""
+    code = (
+        "import os, signal, sys; from incremental.serve.live.parent import told; ends = told()\n"
+        "def line(*_):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return line\n"
+        "sys.settrace(line)\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        "ends()\n"
+        "sys.settrace(None)\n"
+        "sys.exit(not ends())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode == 0
 
 
 def test_a_part_ends_with_a_supervisor_that_was_killed() -> None:
