@@ -80,6 +80,9 @@ def widened(
     taken = jnp.minimum(wanted, q.shape[1] - used)
     column = jnp.arange(q.shape[1]) - used
     q = jnp.where((column >= 0) & (column < taken), vectors[:, jnp.clip(column, 0, len(q) - 1)], q)
+    # Rounding turns faint directions towards those that are there.
+    orthonormal, r = jnp.linalg.qr(q)
+    q = jnp.where(column < taken, orthonormal * jnp.sign(jnp.diagonal(r)), 0.0)
     return q, used + taken, left_out + wanted - taken
 
 

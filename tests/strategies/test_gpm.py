@@ -14,7 +14,7 @@ from incremental.heads.full_softmax import full_softmax
 from incremental.models.gru4rec import gru4rec
 from incremental.models.matrix_factorization import matrix_factorization
 from incremental.models.sasrec import sasrec
-from incremental.strategies.gpm import gpm, input_widths
+from incremental.strategies.gpm import gpm, input_widths, widened
 from incremental.testing import check_strategy
 from tests import lab
 
@@ -158,6 +158,20 @@ def test_a_faint_direction_beside_a_strong_one_is_taken_and_noise_is_not(wide: J
     assert int(state.used["one/kernel"]) == 2
     q = np.asarray(state.basis["one/kernel"], np.float64)[:, :2]
     np.testing.assert_allclose(q.T @ q, np.eye(2), atol=1e-5)
+
+
+def test_faint_directions_stay_orthogonal_to_all_others_and_a_full_space_leaves_nothing_out() -> None:
+    """Inputs whose energy spans six powers of ten, in other directions each increment."""
+    rng, width = np.random.default_rng(0), 16
+    q, used, left_out = jnp.zeros((width, width)), jnp.int32(0), jnp.int32(0)
+    grow = jax.jit(widened)
+    for _ in range(8):
+        turn = np.linalg.qr(rng.normal(size=(width, width)))[0]
+        x = (rng.normal(size=(64, width)) * 0.4 ** np.arange(width)) @ turn
+        q, used, left_out = grow(q, used, left_out, single(x), 1.0)
+        basis = np.asarray(q, np.float64)[:, : int(used)]
+        np.testing.assert_allclose(basis.T @ basis, np.eye(int(used)), atol=1e-5)
+    assert (int(used), int(left_out)) == (width, 0)
 
 
 def test_directions_without_room_are_counted_and_left_out() -> None:
