@@ -41,10 +41,10 @@ def made(divergence: Divergence = "new_old", **weights: Any) -> Any:
 
 
 @jax.jit
-def begun(old: Any, new: Any) -> Any:
+def begun(old: Any, new: Any, present: Any = NEXT) -> Any:
     part = made()
     state, _ = part.end(part.init(learner(old, KNOWN)), learner(old, KNOWN), BASE, NONE)
-    return part.begin(state, learner(new, KNOWN), NEXT, jax.random.key(1))[0]
+    return part.begin(state, learner(new, KNOWN), present, jax.random.key(1))[0]
 
 
 @jax.jit
@@ -122,6 +122,24 @@ def test_all_are_0_without_a_gradient_where_student_and_teacher_agree() -> None:
     assert isinstance(STATE.taught.teacher, Teacher)
     for leaf in jax.tree.leaves(losses(OLD, STATE)):
         np.testing.assert_allclose(leaf, 0.0, atol=1e-5)
+
+
+def test_of_a_window_only_the_events_that_are_new_count() -> None:
+    """Neither as the increment's own, nor a second time among those before."""
+    rows = jax.tree.map(lambda *each: np.concatenate(each), BASE.rows, NEXT.rows)
+    window = NEXT._replace(rows=rows, size=BASE.size + NEXT.size)
+    state = begun(OLD, NEW, window)
+    jax.tree.map(np.testing.assert_array_equal, state.inertia, STATE.inertia)
+    end = jax.jit(lambda state, data: made().end(state, learner(NEW, KNOWN), data, NONE)[0])
+    after = end(state, window)
+    jax.tree.map(np.testing.assert_array_equal, after.history, end(STATE, NEXT).history)
+    assert [int(each.until) for each in (state, after)] == [0, 1]
+
+
+def test_who_is_new_to_the_last_model_makes_no_cluster() -> None:
+    far = {kind: np.where(KNOWN[kind][:, None], table, 500.0) for kind, table in OLD.items()}
+    for kind, members in zip(MEMBERS, begun(far, NEW).members, strict=True):
+        np.testing.assert_array_equal(np.asarray(members)[KNOWN[kind]], MEMBERS[kind][KNOWN[kind]])
 
 
 def test_weight_0_adds_nothing_at_all() -> None:

@@ -43,10 +43,10 @@ def fit(params: Any, data: Data, key: Any, epochs: int = 3) -> Any:
 
 
 @jax.jit
-def begun(increment: Any) -> Any:
+def begun(increment: Any, present: Any = NEXT) -> Any:
     part = made()
     state, _ = part.end(part.init(learner(OLD, KNOWN)), learner(OLD, KNOWN), BASE, NONE)
-    given = NEXT._replace(increment=increment)
+    given = present._replace(increment=increment)
     return part.begin(state, learner(NEW, KNOWN), given, NONE, fit)[0]
 
 
@@ -155,6 +155,18 @@ def test_the_forward_model_is_that_of_fit_and_the_base_part_has_none() -> None:
     given: Any = (STATE._replace(forward=NONE), learner(NEW, KNOWN))
     jax.eval_shape(lambda state, learner: made(epochs=5).begin(state, learner, NEXT, NONE, noted), *given)
     assert fitted == [5]
+
+
+def test_of_a_window_only_the_events_that_are_new_count() -> None:
+    """Neither as the increment's own, nor a second time among those before."""
+    rows = jax.tree.map(lambda *each: np.concatenate(each), BASE.rows, NEXT.rows)
+    window = NEXT._replace(rows=rows, size=BASE.size + NEXT.size)
+    state = begun(np.int32(1), window)
+    np.testing.assert_array_equal(state.arrived, STATE.arrived)
+    end = jax.jit(lambda state, data: made().end(state, learner(NEW, KNOWN), data, NONE)[0])
+    after = end(state, window)
+    jax.tree.map(np.testing.assert_array_equal, after.history, end(STATE, NEXT).history)
+    assert [int(each.until) for each in (state, after)] == [0, 1]
 
 
 def test_its_state_has_no_more_numbers_than_it_says() -> None:
