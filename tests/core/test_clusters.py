@@ -46,3 +46,16 @@ def test_fewer_points_than_clusters() -> None:
     np.testing.assert_allclose(mean[members[:2]], POINTS[:2])
     np.testing.assert_array_equal(mean[~full], 0.0)
     assert np.isfinite(np.asarray(clustered(POINTS, np.zeros(15, bool), 0)[0])).all()
+
+
+def test_a_centre_without_points_goes_to_a_random_one() -> None:
+    """Nine points in one place and one in another: two starts in the first place leave one centre without points."""
+    points = np.where(np.arange(10)[:, None] < 9, 1.0, 5.0) * np.ones(2, np.float32)
+    means = [np.asarray(clustered(points, np.ones(10, bool), seed, 2)[2]) for seed in range(20)]
+    started = sum(1 for seed in range(20) if 9 in drawn_first(seed))
+    assert sum(5.0 in mean for mean in means) > started + 4
+
+
+def drawn_first(seed: int) -> set[int]:
+    """The places of the first two centres of ten points."""
+    return {*np.argsort(jax.random.uniform(jax.random.key(seed), (10,)))[:2].tolist()}
