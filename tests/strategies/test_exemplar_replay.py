@@ -86,6 +86,12 @@ def test_quotas_are_proportional_and_the_selection_is_the_one_asked_for(memory: 
     assert two == [9, 10, 11][-len(two) :]
 
 
+def test_the_memory_is_in_random_order(memory: Memory) -> None:
+    """So that those which come in turn are not all of one time, or of one session."""
+    places = memory.rows.weight.tolist()
+    assert sorted(places) != places != sorted(places, reverse=True)
+
+
 def test_balanced_quotas_reach_the_selection() -> None:
     labels = np.asarray(finished(selection="random", quotas="balanced").rows.labels)
     assert np.bincount(labels).tolist() == [0, 3, 3]
@@ -134,6 +140,8 @@ def test_rows_that_others_have_appended_change_neither_weight_nor_turn(memory: M
     alone, beside = batch(state, NEW._replace(step=jnp.int32(0))), batch(state, longer)
     np.testing.assert_array_equal(beside.valid[4:], alone.valid[2:])
     np.testing.assert_array_equal(beside.weight[4:], alone.weight[2:])
+    here = np.asarray(alone.weight)[2:][np.asarray(alone.valid)[2:]]  # some of the 600
+    assert here.sum() == pytest.approx(0.8 * 0.25 * 2, rel=1e-5)
 
 
 def test_the_adaptive_weight_follows_items_and_examples() -> None:
@@ -161,6 +169,19 @@ def test_spread_exemplars_come_once_an_epoch(memory: Memory) -> None:
             met += np.asarray(joined.weight)[2:][valid].tolist()
         assert len(set(met)) == len(met) == 3 * each
     assert made().record is Strategy().record  # so that it may begin with another run's base part
+
+
+def test_after_the_last_exemplar_the_first_one_comes_again(memory: Memory) -> None:
+    """5 exemplars over an epoch of 2 batches are 2 a batch: the third batch has the last one and the first."""
+    five = memory._replace(rows=memory.rows._replace(valid=jnp.arange(C) < 5))
+    strategy = exemplar_replay(PROBLEM, capacity=C, rows=3, spread=True)
+    batch = jax.jit(lambda own, n: strategy.batch(own, NEW._replace(step=n), jax.random.key(4)))
+    met = []
+    for step in range(3):
+        joined = batch(kept(five, size=4), jnp.int32(step))
+        assert np.asarray(joined.valid)[2:].tolist() == [True, True, False]
+        met += np.asarray(joined.weight)[2:4].tolist()
+    assert met == [*memory.rows.weight[:5].tolist(), float(memory.rows.weight[0])]
 
 
 def test_validation_rows_become_exemplars_too() -> None:
