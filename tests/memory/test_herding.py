@@ -56,6 +56,13 @@ def test_of_equal_rows_each_is_taken_once() -> None:
     assert np.asarray(chosen).tolist() == [True, True, True, False, False]
 
 
+def test_of_two_rows_the_first_one_is_taken_whatever_rounding_says() -> None:
+    """Both are as far from their mean."""
+    vectors: Any = np.random.default_rng(1).normal(size=(400, D)).astype(np.float32)
+    chosen = herd(vectors, np.arange(400, dtype=np.int32) // 2, np.ones(200, np.int32))
+    assert np.flatnonzero(chosen).tolist() == list(range(0, 400, 2))
+
+
 def test_highest_takes_the_greatest_of_each_group() -> None:
     values: Any = VECTORS[:, 0]
     chosen = np.asarray(highest(values, GROUPS, QUOTA))

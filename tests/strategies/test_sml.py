@@ -160,6 +160,22 @@ def test_after_increments_that_are_passed_over_the_net_has_nothing_to_learn_from
     np.testing.assert_array_equal(state.known.labels, SEEN)
 
 
+def test_the_nets_decay_is_an_l2_that_adam_scales() -> None:
+    """Without a gradient the first step of Adam is `rate` towards 0, however large the weight is."""
+    txs: list[Any] = []
+
+    def fit(start: Any, data: Any, key: Any, epochs: Any, *, of: Any, tx: Any) -> Any:
+        del data, key, epochs, of
+        txs.append(tx)
+        return start
+
+    part = sml(PROBLEM, hidden=HIDDEN, rate=0.25, decay=0.1)
+    part.begin(INIT(learner(drawn(), -1)), learner(drawn(), 1), NONE, jax.random.key(0), fit)
+    weights = np.array([3.0, -50.0], np.float32)
+    moved, _ = txs[0].update(np.zeros(2, np.float32), txs[0].init(weights), weights)
+    np.testing.assert_allclose(moved, [-0.25, 0.25], rtol=1e-4)
+
+
 def test_what_it_cannot_be_used_with_is_refused(documented: Any) -> None:
     with pytest.raises(UserError, match=r"strategies\.sml\.hidden=3: expected at least 4") as error:
         sml(PROBLEM, hidden=3).init(learner(drawn(), -1))
