@@ -7,7 +7,7 @@ import pytest
 
 from incremental.core.types import Batch, Catalogue, Data, Learner, Memory, Outputs, Problem, Teacher
 from incremental.errors import UserError
-from incremental.memory.exemplars import Rehearsal
+from incremental.memory.exemplars import Rehearsal, selector
 from incremental.strategies.ader import Distilled, ader
 from incremental.testing import check_strategy
 
@@ -235,6 +235,9 @@ def test_an_increments_end_makes_the_teacher_and_keeps_exemplars() -> None:
     assert all((row == offered).all(1).any() for row in np.asarray(kept.inputs["x"]))
     assert isinstance(after.rehearsal.memory, Memory)
     assert int(after.rehearsal.memory.inserted) == 3 + SIZE
+    herd = jax.jit(selector(PROBLEM, "ader", "herding", "multinomial"))
+    herded = herd(old.rehearsal.memory, learner(STUDENT), data(), jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, after.rehearsal.memory, herded)
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,14 @@ def test_text_predicts_the_rows_of_new_items() -> None:
     np.testing.assert_allclose(np.asarray(flat.params["item"]["embedding"])[NEW], mean, rtol=1e-5)
 
 
+def test_the_map_from_texts_is_the_ridge_regression_on_the_known_rows() -> None:
+    _, after, _ = begun("text", HISTORIES._replace(side={"text": jnp.array(TEXT)}), ridge=0.5)
+    x, rows = TEXT[1:4], PARAMS["item"]["embedding"][1:4]
+    mean = rows.mean(0)
+    w = np.linalg.solve(x.T @ x + 0.5 * np.eye(2), x.T @ (rows - mean))
+    np.testing.assert_allclose(np.asarray(after.params["item"]["embedding"])[NEW], mean + TEXT[NEW] @ w, rtol=1e-4)
+
+
 def test_text_without_texts_is_refused() -> None:
     several: Any = np.zeros((V, 4, 2), np.float32)
     for side in ({}, {"text": several}):  # and of several vectors an item
