@@ -118,6 +118,15 @@ def test_later_passes_insert_nothing(filled: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, recorded(filled, rows([7, 8, 9, 6]), np.bool_(False), 1), filled)
 
 
+def test_of_a_window_the_rows_that_are_new_fill_the_reservoir() -> None:
+    new = rows([3, 1, 2, 0])._replace(increment=np.array([0, 1, 1, 1], np.int32))  # type: ignore[arg-type]
+    step = Step(new, new, NONE, NONE, NONE, NONE, NONE, jnp.array(True), jnp.int32(0))
+    after = jax.jit(lambda state: made().record(state, step, jax.random.key(0)))(START)
+    assert np.asarray(after.memory.rows.labels).tolist() == [1, 2, 0, 0, 0, 0]
+    assert np.asarray(after.memory.rows.valid).tolist() == [True, True, False, False, False, False]
+    assert int(after.memory.inserted) == 2
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.25])
 def test_drawn_rows_are_valid_past_rows_whose_labels_count_beta(filled: Any, beta: float) -> None:
     joined = batched(filled, rows([7, 8, 9, 0]), np.float32(beta))

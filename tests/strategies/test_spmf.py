@@ -156,6 +156,15 @@ def test_a_member_whose_place_is_taken_does_not_come_any_more() -> None:
     np.testing.assert_array_equal(after.drawn, labels != 7)
 
 
+def test_of_a_window_the_rows_that_are_new_fill_the_reservoir() -> None:
+    new = rows([7, 6, 5, 0])._replace(increment=np.array([0, 1, 1, 1], np.int32))  # type: ignore[arg-type]
+    step = Step(new, new, NONE, NONE, NONE, NONE, NONE, jnp.array(True), jnp.int32(0))
+    after = jax.jit(lambda state: made().record(state, step, jax.random.key(0)))(START)
+    assert np.asarray(after.memory.rows.labels).tolist() == [6, 5, 0, 0, 0]
+    assert np.asarray(after.memory.rows.valid).tolist() == [True, True, False, False, False]
+    assert int(after.memory.inserted) == 2
+
+
 def test_a_rank_by_something_else_is_refused(documented: Any) -> None:
     wrong: Any = "age"
     with pytest.raises(UserError, match=r"by='age': expected one of score, loss") as error:
