@@ -80,6 +80,15 @@ def test_with_too_little_room_the_heaviest_pairs_stay() -> None:
     assert int(state.learner.params["dropped"]) == 2  # 3 5 and 5 3
 
 
+def test_pairs_that_an_earlier_block_of_an_update_dropped_are_reported() -> None:
+    """Blocks of six: 3 4, 4 5, 5 3 fill the room, for 1 2 there is none, and the last block has 3 4 alone."""
+    small = Made(association_rules(rules=3, room=1), Sizes(item=6, user=16))
+    sessions = [[3, 4], [4, 5], [5, 3], [1, 2], *[[3, 4]] * 8]
+    state = small.trained([[(user, item) for user, session in enumerate(sessions, 1) for item in session]])
+    assert int(state.learner.params["dropped"]) == 2  # 1 2 and 2 1
+    assert small.scores(state, [[3]])[0, 4] == 9
+
+
 def test_packed_lanes_are_runs_alone(made: Made) -> None:
     made.assert_packed_lanes_are_runs_alone()
 

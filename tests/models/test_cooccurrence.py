@@ -32,13 +32,13 @@ def data(rows: list[tuple[list[int], int]], increment: int) -> Data:
     return Data(Batch({"history": history}, *fields), *events)
 
 
-def followers(increments: list[list[tuple[list[int], int]]], decay: float = DECAY) -> Counts:
+def followers(increments: list[list[tuple[list[int], int]]], decay: float = DECAY, window: int = WINDOW) -> Counts:
     """What followed what, counted one by one."""
     counts: Counts = {}
     for rows in increments:
         counts = {pair: decay * weight for pair, weight in counts.items()}
         for past, label in rows:
-            for p, item in enumerate(reversed(past[-WINDOW:]), 1):
+            for p, item in enumerate(reversed(past[-window:]), 1):
                 counts[item, label] = counts.get((item, label), 0.0) + 1.0 / p
     return counts
 
@@ -54,8 +54,8 @@ def some(rng: np.random.Generator) -> list[tuple[list[int], int]]:
 class Made:
     """The model with room for `neighbours`; increments are trained on one after the other."""
 
-    def __init__(self, neighbours: int) -> None:
-        program = cooccurrence(neighbours=neighbours, window=WINDOW, decay=DECAY).program(next_item(8), SIZES, ())
+    def __init__(self, neighbours: int, window: int = WINDOW) -> None:
+        program = cooccurrence(neighbours=neighbours, window=window, decay=DECAY).program(next_item(8), SIZES, ())
         self.init = jax.jit(program.init)
         self.scores = jax.jit(program.scores)
         self.update = jax.jit(lambda state, data: program.run_epoch(program.begin(state, data), data)[0])
@@ -89,6 +89,12 @@ def increments() -> list[list[tuple[list[int], int]]]:
 def test_counts_are_exact_while_all_followers_fit(roomy: Made, increments: Any) -> None:
     state = roomy.trained(increments)
     assert Made.counts(state) == pytest.approx(followers(increments), rel=1e-5)
+
+
+def test_a_window_longer_than_the_history_counts_no_item_again() -> None:
+    rows = [([1, 2, 3, 4], 5), ([6], 7)]
+    state = Made(SIZES.slots, window=L + 3).trained([rows])
+    assert Made.counts(state) == pytest.approx(followers([rows], window=L + 3), rel=1e-5)
 
 
 def test_score_weighs_each_recent_items_followers_by_its_place(roomy: Made, increments: Any) -> None:

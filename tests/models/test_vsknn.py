@@ -59,5 +59,13 @@ def test_updates_give_the_scores_of_all_sessions_at_once(made: Made) -> None:
             np.testing.assert_allclose(row[1:10], expected(events, prefix, user)[1:10], rtol=1e-5, atol=1e-6)
 
 
+def test_a_session_keeps_its_last_new_items() -> None:
+    """1 2 3 2 4 with room for two: 3 took the place of 1, the repeat renewed nothing, and 4 took the place of 2."""
+    small = Made(vsknn(idf=0.0, items=2), SIZES)
+    state = small.trained([[(1, 1), (1, 2), (1, 3)], [(1, 2), (1, 4)]])
+    scores = small.scores(state, [[3], [1], [2]])[:, 1:5]
+    np.testing.assert_allclose(scores, [[0, 0, 1, 1], [0] * 4, [0] * 4])
+
+
 def test_packed_lanes_are_runs_alone(made: Made) -> None:
     made.assert_packed_lanes_are_runs_alone()
