@@ -61,7 +61,7 @@ def loss(params: Any, state: Any, weight: Any) -> Any:
     return part.loss(state, params, rows, apply(params, rows.inputs))
 
 
-START = jax.jit(made().init)(learner(OLD, np.zeros(V, bool)))
+START = jax.jit(made().init)(learner(NOW, np.zeros(V, bool)))  # the random start, of which no proxy keeps anything
 FIRST = ended(START, learner(OLD), 0.75, 0.0)
 SECOND = ended(FIRST, learner(NEW), 0.75, 0.0)
 
