@@ -74,6 +74,10 @@ def test_free_weights_shrink_by_the_same_share_each_increment(jitted: Jitted) ->
     assert [int(state.owned["kernel"].sum()) for state, _ in ended(jitted, 0.0)] == [0, 0, 0]
 
 
+def test_it_acts_in_the_base_part_too() -> None:
+    assert packnet(PROBLEM).early
+
+
 def test_equal_weights_do_not_exceed_the_share(jitted: Jitted) -> None:
     state, _ = jitted.end(jitted.init(learner(start())), learner(start()), np.float32(0.25))
     assert int(state.owned["kernel"].sum()) == 5

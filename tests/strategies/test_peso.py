@@ -156,6 +156,11 @@ def test_it_is_off_until_the_first_increment_is_finished() -> None:
     assert float(jax.jit(lambda params: made.loss(made.init(learner(OLD)), params, NONE, NONE))(NOW)) == 0.0
 
 
+def test_it_may_begin_with_another_runs_base_part() -> None:
+    """It follows none of its steps."""
+    assert peso(of(OLD)).late
+
+
 def test_it_reports_how_its_gradient_compares_with_the_rest() -> None:
     made = peso(of(OLD))
     zeros = jax.tree.map(np.zeros_like, OLD)
