@@ -25,13 +25,13 @@ def incremental_svd(*, rank: Count = 64, users: Count = 256) -> Baseline:
 
     An update takes the users of the new events in blocks of `users` c. Their new counts N [c, V] are a low-rank change:
     A + E N = [U E] [[S, 0], [0, I]] [V Nᵀ]ᵀ with E [W, c] the unit vectors of those users. QR of both outer factors and
-    an SVD of the (k+c)² matrix between them give the new U, S, V, cut to `rank` after each block. A user met before is
-    one whose row of U is not zero; new events add to the old ones, nothing is replaced or counted twice. A new user
-    needs nothing of its own in an update; between two updates a user without a row is folded in: score r V Vᵀ, r the
-    counts of the items in the history that the row holds. A user with a row is scored by it, as of the last update.
+    an SVD of the (k+c)² matrix between them give the new U, S, V, cut to `rank` after each block. New events
+    add to the old ones, nothing is replaced or counted twice. A user of no update yet is folded in: score r V Vᵀ, r the
+    counts of the items in the history that the example holds. Another user is scored by his row of U, as of the last
+    update.
 
     With `rank` at least A's own rank this is A itself; otherwise what the cuts drop is lost, and the result differs
-    from the SVD of the whole. State: (W + V + 1) · rank floats. Cost of a block: O((W + V) (rank + c)²).
+    from the SVD of the whole. State: (W + V + 1) · rank floats, W bools. Cost of a block: O((W + V) (rank + c)²).
     """
 
     def build(inputs: Mapping[str, Input], sizes: Sizes, cutoffs: tuple[int, ...]) -> Program:

@@ -69,7 +69,7 @@ def asmg(
     count of examples. The rows of new ids enter the window as they are at an increment's start; put it after strategies
     that rewrite rows. The views before it act on the newest set alone. A fresh start is refused beside it. State:
     `sets` - 1 floats a parameter, with "gru" 4 more; G has `sets` ("linear") or 65 floats for each component of a table
-    and each other weight.
+    and each other weight; and 1 bool an id.
     """
     if mode not in get_args(Mode):
         raise UserError(f"strategies.asmg: mode={mode!r}: expected {' or '.join(get_args(Mode))}")

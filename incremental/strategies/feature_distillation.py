@@ -14,7 +14,7 @@ def feature_distillation(problem: Problem, *, weight: NotNegative = 0.01) -> Str
 
     The teacher is the model at the end of the last increment, without dropout, of the same width; so the hints of
     FitNets need no regressor, and no ½ stands before the sum. Which rows count is as in `incremental.strategies.lwf`.
-    Scores may still move with the item table, which no term holds. State: 1 float a parameter.
+    Scores may still move with the item table, which no term holds. State: 1 float a parameter, 1 bool an id.
     """
 
     def loss(state: Taught, params: Params, batch: Batch, outputs: Outputs) -> Array:

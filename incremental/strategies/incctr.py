@@ -48,7 +48,7 @@ def incctr(problem: Problem, *, weight: Share = 0.2, link: Link = "softmax", new
     The paper is on clicks, with one output a row, and has λ = 0.2; its feature table that grows is the model's matter.
     The examples are those that are in the batch where this strategy stands in the order of strategies: put it before a
     replay, whose examples then keep their labels. With `training.rows=compact` the head must draw. State: 1 float a
-    parameter.
+    parameter, 1 bool an id.
     """
     if link not in get_args(Link):
         raise UserError(f"strategies.incctr: link={link!r}: expected one of {', '.join(get_args(Link))}")

@@ -18,7 +18,8 @@ def lwf(problem: Problem, *, weight: NotNegative = 1.0, temperature: Positive = 
     on. The mean is over the batch's valid rows where this strategy stands in the order of strategies: before a replay
     the increment's own rows, after it the replayed ones too. Rows of a user the teacher did not know are left out of
     it. T = `temperature`; T² keeps the gradient's size as T grows (Hinton et al. 2015, arXiv 1503.02531) and is not in
-    Li & Hoiem. It reads the scores of the whole catalogue, [B, V], whatever the head. State: 1 float a parameter.
+    Li & Hoiem. It reads the scores of the whole catalogue, [B, V], whatever the head. State: 1 float a parameter, 1
+    bool an id.
     """
 
     def loss(state: Taught, params: Params, batch: Batch, outputs: Outputs) -> Array:

@@ -42,7 +42,7 @@ def peso(problem: Problem, *, weight: NotNegative = 2.0, tables: bool = False) -
     matrices. The report's "gradient_ratio" is the length of the penalties' gradient (other strategies' too, where they
     are of parameters and not of outputs) over that of the rest of the loss, on these matrices, summed over the
     increment's steps. The code also cuts the learning rate to a tenth after its first block; set
-    `optimizer.learning_rate` for that. State: 1 float a parameter.
+    `optimizer.learning_rate` for that. State: 1 float a parameter, 1 bool an id.
     """
     adapted = pairs(jax.eval_shape(problem.init, jax.random.key(0)))
     modules = [[f"{path}/a", f"{path}/b"] for path in adapted] or [[path] for path in kernels(problem)]
