@@ -9,6 +9,8 @@ import pytest
 
 from experiments import running
 from experiments.time_to_split import study, table
+from incremental.app.assemble import assemble
+from incremental.app.experiment import bases_of, check_parts
 from incremental.errors import UserError
 
 SMALL = [
@@ -71,6 +73,12 @@ def test_updates_begin_with_the_rows_base_part_and_a_finished_run_is_not_run_aga
     )
     with pytest.raises(UserError, match=r"its data\.roles is another"):  # of the same events
         running.run([other])
+
+    policies = study.jobs(read(reviews, tmp_path, *more[:2], "updates=[retrain,replay]", "increments=2"))[1:3]
+    assert [job.row.update for job in policies] == ["retrain", "replay"]
+    for job in policies:  # with this base part they may begin
+        parts = assemble(job.config)
+        check_parts(parts, bases_of(job.config, parts.stream, None))
 
     runs = [(job.row, job.directory) for job in planned]
     text = table.table(runs, table.published_of(reviews), "item")
