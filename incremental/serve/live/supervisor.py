@@ -106,8 +106,10 @@ def kept(names: Sequence[str], spawn: Spawn, ends: Callable[[], bool], *, needed
     """
     parts = {name: Part(spawn(name), time.monotonic()) for name in names}
     try:
-        while parts and not ends():
+        while parts:
             time.sleep(LOOK)
+            if ends():  # as parts that Ctrl-C has reached too do, which have not failed
+                break
             for name, part in [*parts.items()]:
                 now, code = time.monotonic(), part.process.poll()
                 if code is None:

@@ -1,13 +1,11 @@
 """The API, through Starlette's client: what is answered, and each bad request's refusal."""
 
-import json
 import sys
 import time
 import tracemalloc
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -19,11 +17,8 @@ from incremental.log.records import Choice, Cut, Served
 from incremental.serve.live import access, batching, events, page
 from incremental.serve.live.cuts import cuts
 from incremental.serve.live.limits import Limits
-from incremental.serve.live.making import Made
 from incremental.serve.live.service import Service
 from incremental.serve.live.settings import live
-from incremental.serve.live.status import Status
-from incremental.serve.live.tail import Tail
 from tests.serve.live import small
 
 Documented = Callable[[str, object], None]
@@ -353,19 +348,10 @@ def test_the_lag_is_what_the_version_has_not_learnt(client: TestClient, service:
     assert 'incremental_events_total{verdict="new"} 3.0' in text
 
 
-def test_a_clock_that_was_set_back_makes_nothing_younger(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("incremental.serve.live.status.BETWEEN", 0.01)
-    tail = Tail(service.log, "x")
-    status = Status(tmp_path, "champion", SimpleNamespace(tail=tail, watch=None, made=Made()))  # type: ignore[arg-type]
-    status.waits()
+def test_a_clock_that_was_set_back_makes_no_version_younger(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     before, now = service.age, time.time() - 3600
     monkeypatch.setattr("time.time", lambda: now)
     assert service.age >= before
-    time.sleep(0.02)
-    status.waits()
-    assert json.loads((tmp_path / "status.json").read_text())["time"] == now
     service.close()
 
 

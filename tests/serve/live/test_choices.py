@@ -114,6 +114,23 @@ def test_a_part_that_dies_is_started_again(monkeypatch: pytest.MonkeyPatch) -> N
     assert all(each.poll() is not None for each in made)
 
 
+def test_parts_that_end_by_the_same_signal_have_not_failed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C reaches all processes of a terminal, here while the supervisor sleeps."""
+    made, told = [process(""), process("import sys; sys.exit(2)")], threading.Event()
+
+    def sleep(_: float) -> None:
+        for each in made:
+            each.wait()
+        told.set()
+
+    monkeypatch.setattr("incremental.serve.live.supervisor.time.sleep", sleep)
+    parts = iter(made)
+    supervisor.kept(["server", "learner:champion"], lambda _: next(parts), told.is_set, needed=["server"])
+    assert capfd.readouterr().err == ""
+
+
 def test_what_a_part_refuses_ends_the_loop_or_leaves_a_challenger_out(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,11 @@ from incremental.run.checkpoint import Checkpoints
 from incremental.serve import model as serve
 from incremental.serve.live import configuring, versions
 from incremental.serve.live.learner import learn
+from incremental.serve.live.making import Made
 from incremental.serve.live.model import Loader
 from incremental.serve.live.people import People
+from incremental.serve.live.status import Status
+from incremental.serve.live.tail import Tail
 from tests import lab, programs
 
 TINY = [
@@ -212,3 +216,17 @@ def test_a_learner_that_was_killed_goes_on_as_if_nothing_had_been(
     live_run(given, crowd())
     assert "continuing from the checkpoint" in capsys.readouterr().out
     assert assert_law(given) == 4
+
+
+def test_its_status_is_written_though_the_clock_was_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("incremental.serve.live.status.BETWEEN", 0.01)
+    log = open_log(str(tmp_path / "log.sqlite"), create=True)
+    cutter: Any = SimpleNamespace(tail=Tail(log, "x"), watch=None, made=Made())
+    status = Status(tmp_path, "champion", cutter)
+    status.waits()
+    now = time.time() - 3600
+    monkeypatch.setattr("time.time", lambda: now)
+    time.sleep(0.02)
+    status.waits()
+    assert json.loads((tmp_path / "status.json").read_text())["time"] == now
+    log.close()
