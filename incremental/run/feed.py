@@ -102,13 +102,18 @@ class Feed:
         """
         task, room, found = self.stream.task, self.capacities, {}
         for kind in self.stream.interactions.kinds:
-            whole = self.whole or (kind == task.labels and self.stream.unseen_items == "known")
-            number = self.number(kind, len(self.stream) - 1 if whole else t)
+            number = self.number(kind, len(self.stream) - 1 if self.whole else self.until(kind, t))
             of_classes = task.classes and kind == task.labels
             found[kind] = capacity(number, room.classes if of_classes else room.table)
             read = inputs is None or kind in {task.labels, *(each.kind for each in inputs.values())}
             found[kind] = found[kind] if read else room.rows(found[kind])
         return Sizes(labels=task.labels, **found).at_least(least)
+
+    def until(self, kind: str, t: int) -> int:
+        """The increment up to which a model at t knows the ids of a kind: t, or the last one where all items are known
+        from the start."""
+        whole = kind == self.stream.task.labels and self.stream.unseen_items == "known"
+        return len(self.stream) - 1 if whole else t
 
     def number(self, kind: str, t: int) -> int:
         """The ids of a kind up to increment t, padding included; of one that is still to come as the last one grew."""
@@ -173,9 +178,9 @@ class Feed:
         return BYTES_AN_INTERACTION * len(self.stream.training_events(past))
 
     def side(self, t: int, program: Program, place: Place, trained_until: int | None = None) -> dict[str, Any]:
-        """The side tables [capacity, ...] by name, on the device, of the ids that occurred up to increment t; those of
-        the future's ids are 0. And the program's frozen weights, as "frozen", and its graph, that of `trained_until`
-        (None: t)."""
+        """The side tables [capacity, ...] by name, on the device, of the ids that occurred up to increment t (`until`);
+        those of the future's ids are 0. And the program's frozen weights, as "frozen", and its graph, that of
+        `trained_until` (None: t)."""
         sizes = program.sizes
         found: dict[str, Any] = {}
         if program.frozen is not None:
@@ -184,7 +189,7 @@ class Feed:
             found["frozen"] = self.placed["frozen"][1]
         for name, table in self.stream.interactions.side.items():
             room = sizes[table.kind]
-            known = min(self.stream.number(table.kind, t), room)
+            known = min(self.stream.number(table.kind, self.until(table.kind, t)), room)
             if self.placed.get(name, (None,))[0] != (known, room, place):
                 self.placed[name] = (known, room, place), place(padded(table.values[:known], room))
             found[name] = self.placed[name][1]

@@ -1,5 +1,7 @@
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -11,6 +13,7 @@ from incremental.core.program import Program
 from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Learner
+from incremental.data.interactions import Side
 from incremental.errors import UserError
 from incremental.metrics.ranking import per_event
 from incremental.models.popularity import popularity
@@ -46,6 +49,17 @@ def test_items_that_are_known_from_the_start_are_candidates_before_any_training(
     result = lab.run(build, stream, metrics=("mrr@3",), matrix=True)
     before = [record.value for record in result.records if record.trained_until == -1]
     np.testing.assert_allclose(before, [1 / 2.5] * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("unseen", "texts"), [("known", 4), ("miss", 3)])
+def test_items_that_are_known_from_the_start_have_their_texts_too(unseen: str, texts: int) -> None:
+    """The last one comes in increment 1."""
+    stream = lab.written([[("a", "x"), ("b", "y"), ("a", "z")], [("a", "w"), ("b", "x")]], unseen_items=unseen)
+    text = Side("item", np.eye(5, 4, -1, np.float32))
+    stream = replace(stream, interactions=replace(stream.interactions, side={"text": text}))
+    program: Any = SimpleNamespace(sizes=lab.SIZES, frozen=None, window=None)
+    side = lab.feed_of(stream).side(0, program, lambda tree: tree)["text"]
+    assert side.sum() == texts
 
 
 def test_prequential_and_matrix_entries_are_all_there() -> None:
