@@ -76,6 +76,7 @@ def test_titles_from_a_second_file_beside_the_first(write: Write) -> None:
     table = columns(path=path, items_path="items.csv", items_id="id", text="title")
     assert table.text == {"x": "Ex", "z": "Zed"}
     refused(lambda: columns(path=path, items_path="items.csv", items_id="id"), "set data.source.text")
+    refused(lambda: columns(path=path, items_separator=";", text="item"), "items_separator=';' without", "items_path:")
     refused(
         lambda: columns(path=path, items_path="items.csv", text="title"),
         "items.csv",

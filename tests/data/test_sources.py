@@ -52,6 +52,7 @@ def test_items_of_inter_may_lie_elsewhere(write: Write) -> None:
         assert table.text == {"x": "The X"}
         assert table.frame["time"].to_list() == [1, 2]
     refused(lambda: inter(path=path, items_path="", text="name"), "data.source.items_path is empty")
+    refused(lambda: inter(path=path, items_path="other.item"), "items_path is set; set data.source.text")
 
 
 # -- DIGINETICA ---------------------------------------------------------------------------------------

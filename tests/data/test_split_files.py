@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def stream(folder: str, **time: str) -> Stream:
+def stream(folder: str, **time: Any) -> Stream:
     table = split_files(path=folder, user="session", **time)
     return make_stream(source=table, cut=given_periods(), ties="file", validation=0.0)
 
@@ -62,6 +62,13 @@ def test_what_is_wrong_is_told_with_its_file(folder: str, documented: Any) -> No
     (Path(folder) / "test.csv").write_text("session,item\n1,x\n2,\n")
     with pytest.raises(UserError, match=r"test.csv, row 3, column 'item'"):
         encode(split_files(path=folder, user="session"))
+
+
+def test_a_quote_may_be_a_character_as_the_message_says(folder: str) -> None:
+    (Path(folder) / "test.csv").write_text('session,item\n9,6" pan\n9,"x\n')
+    with pytest.raises(UserError, match=r"test.csv, row 3: its quotes do not fit .* data.source.quoted=false"):
+        split_files(path=folder, user="session")
+    assert split_files(path=folder, user="session", quoted=False).frame["item"].to_list()[-2:] == ['6" pan', '"x']
 
 
 def test_an_id_is_what_its_own_file_has(tmp_path: Path) -> None:

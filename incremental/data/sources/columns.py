@@ -74,12 +74,17 @@ def columns(
         kinds=kinds or {},
     )
     if items_path is None:
+        if items_separator is not None:
+            raise UserError(
+                f"data.source.items_separator={items_separator!r} without data.source.items_path: it is of the file "
+                "with the titles; name that file, or leave data.source.items_separator out"
+            )
         if text is None:
             return table
         require_named(sheet, text=text)
         return table._replace(text=reading.titles(sheet, item, text))
     if text is None:
-        raise UserError("data.source.items_path is set; set data.source.text to its column with the titles")
+        raise UserError(titles.TEXT)
     key = "data.source.items_path"
     if items_separator is not None:
         option = "data.source.items_separator"

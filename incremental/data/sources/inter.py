@@ -34,11 +34,13 @@ def inter(
                 of periods, for data.cut); None: found by its values, which then must be from 1990 to tomorrow
     separator:  between the fields, where it is not a tab
     encoding:   of a file that is not UTF-8 and has no byte order mark
-    items_path: the `.item` file, absolute or beside the first, read if `text` is set; None: the one of the same name
+    items_path: the `.item` file, absolute or beside the first; None: where `text` is set, the one of the same name
     text:       its field with the title; the field with the id has the name given by `item`
 
     Raises UserError that names file, row and column for a missing file or field and for unreadable values.
     """
+    if items_path is not None and text is None:
+        raise UserError(titles.TEXT)
     _refuse_others(files.local(path, files.PATH))
     option = "data.source.separator"
     dialect = parts.Dialect(separator_of(separator, option), encoding=encoding, name=_without_type, option=option)

@@ -21,6 +21,7 @@ def split_files(
     time: str | None = None,
     time_unit: str | None = None,
     separator: str = ",",
+    quoted: bool = True,
     encoding: str | None = None,
 ) -> Table:
     """Read files of one layout, CSV with a header line or Parquet, one interaction a row.
@@ -32,6 +33,7 @@ def split_files(
                  data.ties=file the order of the lines is the order of the events
     time_unit:   what numbers in the time column count, as for data=columns
     separator:   between the fields of a CSV file
+    quoted:      whether fields of a CSV file may stand in double quotes; false: a quote is a character like others
     encoding:    of a CSV file that is not UTF-8
 
     Raises UserError that names file, row and column for a missing file or column and for unreadable values.
@@ -44,7 +46,7 @@ def split_files(
             "data.source.time_unit out"
         )
     folder, option = files.path_to(path, folder=True), "data.source.separator"
-    dialect = parts.Dialect(separator_of(separator, option), quoted=True, encoding=encoding, option=option)
+    dialect = parts.Dialect(separator_of(separator, option), quoted=quoted, encoding=encoding, option=option)
     tables = []
     for number, name in enumerate(names):
         sheet = parts.sheet(str(files.file_in(folder, name)), dialect)

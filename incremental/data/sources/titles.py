@@ -6,6 +6,9 @@ from incremental.data import interactions
 from incremental.data.interactions import Table
 from incremental.errors import UserError
 
+TEXT = "data.source.items_path is set; set data.source.text to its column with the titles, or leave both out"
+"""what to do where a file with titles is named, and the column with them is not"""
+
 
 def joined(table: Table, text: Mapping[str, str], origin: str, key: str = "data.source.path") -> Table:
     """The table with the titles of its items; a note where fewer than half of the items have one.
