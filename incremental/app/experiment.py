@@ -196,16 +196,6 @@ def bases_of(config: Mapping[str, Any], stream: Stream, store: Store | None) -> 
     return {0: store.of(config)}
 
 
-def grown(snapshot: Snapshot | None, feed: Feed, way: Alone) -> Snapshot | None:
-    """The snapshot in tables that are made for all ids of a stream that has grown since (`devices.tables=whole`)."""
-    if snapshot is None:
-        return None
-    sizes = feed.sizes(0, way.inputs(feed.sizes(0))).at_least(snapshot.sizes)
-    if sizes == snapshot.sizes or snapshot.progress.begun:
-        return snapshot
-    return snapshot._replace(state=way.at(sizes).grow(snapshot.state), sizes=sizes)
-
-
 def run_in(
     directory: RunDirectory,
     parts: Parts,
@@ -224,7 +214,7 @@ def run_in(
     with Console(len(stream) - 1, parts.epochs, headline) as console:
         execution = Execution(directory, config)
         feed = feed_of(parts)
-        start = grown(execution.checkpoints.restore(lambda sizes: way.at(sizes).like()), feed, way)
+        start = execution.checkpoints.restore(lambda sizes: way.at(sizes).like())
         events = run_stream(
             feed,
             Executor(way),

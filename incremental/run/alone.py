@@ -13,7 +13,7 @@ from incremental.core.program import Program
 from incremental.core.sharding import put, shapes
 from incremental.core.spec import Input, Sizes
 from incremental.core.types import Params, PyTree, Ranks, Seen, State
-from incremental.run.capacity import grow
+from incremental.run.capacity import grow, into_corner
 from incremental.run.compiled import Compiled, Spent, spent_by
 from incremental.run.stopping import Best, better, restored, started
 
@@ -183,10 +183,21 @@ class Alone:
         return lambda _lane: kept
 
     def put_together(self, found: Mapping[int, Kept], sizes: Sizes) -> Kept:
-        """What the lanes keep: new states, and those of `found` in their places."""
-        if found:
+        """What the lanes keep: new states, and those of `found` in their places.
+
+        Tables of `found` may be smaller: one that is grown later equals one allocated beforehand.
+        """
+        f = self.at(sizes)
+        if not found:
+            return Kept(f.init(), None, None)
+        state, best, before = found[0]
+        if jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, f.like().state):
             return found[0]
-        return Kept(self.at(sizes).init(), None, None)
+        if best is not None:
+            best = Best(*f.grow(state._replace(learner=best.learner, strategy=best.strategy))[:2])
+        if before is not None:
+            before = jax.tree.map(into_corner, f.sums(f.init()), before)
+        return Kept(f.grow(state), best, before)
 
 
 class Bound:

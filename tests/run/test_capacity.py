@@ -1,3 +1,4 @@
+import functools
 from typing import Any, cast
 
 import jax
@@ -11,8 +12,11 @@ from incremental.core.program import Program
 from incremental.core.spec import Sizes, next_item
 from incremental.core.types import Data, State
 from incremental.models.popularity import popularity
+from incremental.run.alone import Alone, Kept
 from incremental.run.capacity import capacity, grow, into_corner
 from incremental.run.feed import Feed
+from incremental.run.stopping import Best
+from tests import lab
 
 
 @given(st.integers(1, 10**8), st.integers(1, 64))
@@ -74,21 +78,38 @@ def test_grown_equals_allocated_beforehand() -> None:
     assert int(grown.learner.catalogue.seen.sum()) == 6
 
 
+def random(sizes: Sizes) -> Program:
+    """Popularity with parameters of its own."""
+    program = popularity().program(next_item(8), sizes, ())
+
+    def init(key: jax.Array) -> State:
+        state = program.init(key)
+        return state._replace(learner=state.learner._replace(params=uniform_rows(1.0)(key, (sizes["item"], 2))))
+
+    return program._replace(init=init)
+
+
+SMALL, LARGE = Sizes(item=5, user=3), Sizes(item=8, user=3)
+
+
 def test_new_rows_start_as_the_runs_own_key_draws_them() -> None:
-    def made(items: int) -> Program:
-        program = popularity().program(next_item(8), Sizes(item=items, user=3), ())
-
-        def init(key: jax.Array) -> State:
-            state = program.init(key)
-            return state._replace(learner=state.learner._replace(params=uniform_rows(1.0)(key, (items, 2))))
-
-        return program._replace(init=init)
-
-    state = jax.jit(made(5).init)(jax.random.key(3))
+    state = jax.jit(random(SMALL).init)(jax.random.key(3))
     trained = state._replace(learner=state.learner._replace(params=-state.learner.params))
-    grown = np.asarray(grow(trained, made(8)).learner.params)
+    grown = np.asarray(grow(trained, random(LARGE)).learner.params)
     np.testing.assert_array_equal(grown[:5], -state.learner.params)
-    np.testing.assert_array_equal(grown[5:], jax.jit(made(8).init)(jax.random.key(3)).learner.params[5:])
+    np.testing.assert_array_equal(grown[5:], jax.jit(random(LARGE).init)(jax.random.key(3)).learner.params[5:])
+
+
+def test_what_was_kept_within_an_update_goes_on_in_larger_tables() -> None:
+    """As where all of the stream's ids have room (`devices.tables=whole`), and the stream has grown since."""
+    way = Alone(functools.cache(random), 3)
+    small, large = way.at(SMALL), way.at(LARGE)
+    state, beforehand = small.init(), large.init()
+    kept = Kept(state, Best(state.learner, state.strategy), small.sums(state))
+    found = way.put_together({0: kept}, LARGE)
+    wanted = Kept(beforehand, Best(beforehand.learner, beforehand.strategy), large.sums(beforehand))
+    lab.assert_same(found, wanted)
+    assert way.put_together({0: wanted}, LARGE) is wanted
 
 
 class Past:
