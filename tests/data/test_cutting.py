@@ -96,6 +96,11 @@ def test_empty_intervals_of_the_base_part_are_of_no_interest() -> None:
     assert notes == ()
 
 
+def test_what_is_at_the_quantile_is_of_the_base_part() -> None:
+    increment, _ = cutting.at_quantile(quantile=0.5)(stream([1, 2, 3, 4, 5]))
+    assert increment.tolist() == [0, 0, 0, 1, 1]
+
+
 def test_given_periods() -> None:
     periods = [0, 0, 1, 2, 2, 3]
     events = stream([0, 0, 1, 2, 2, 3], periods)

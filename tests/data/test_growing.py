@@ -9,12 +9,14 @@ import polars as pl
 import pytest
 
 from incremental.core.spec import Sizes
-from incremental.data.growing import Numbers, joined, numbered, released
+from incremental.data.growing import Numbers, joined, numbered, of_histories, released
 from incremental.data.interactions import Table
+from incremental.data.past import NOTHING
 from incremental.data.stream import Stream, make_stream
 from incremental.data.text import hashed_words
 from incremental.run.feed import Feed
 from incremental.run.reading import field_of
+from tests.data import streams
 
 PARTS = 7
 ALL = "history", "user"
@@ -130,6 +132,18 @@ def test_titles_and_texts_are_those_of_the_whole_stream() -> None:
     lone = replace(lone, interactions=replace(lone.interactions, side=one.interactions.side))
     wanted = Feed(one).side(PARTS - 2, program, lambda tree: tree)["text"]
     np.testing.assert_array_equal(Feed(lone).side(PARTS - 2, program, lambda tree: tree)["text"], wanted)
+
+
+def test_the_next_event_may_have_the_time_of_the_last_ones() -> None:
+    """Its history is then what was before them all, which is not let go."""
+    log = streams.table([(0, item) for item in range(5)], [1, 2, 3, 3, 3])
+    stream = make_stream(source=log, cut=streams.cut_at([0, 0, 0, 0, 1]), history=2, validation=0.0)
+    assert of_histories(stream, 1).tolist() == [True] * 4
+
+
+def test_of_users_that_came_later_nothing_was_let_go() -> None:
+    summary = NOTHING._replace(gone=np.array([0, 5], np.int32))
+    assert summary.gone_of(np.array([1, 2, 3], np.int32)).tolist() == [5, 0, 0]
 
 
 def test_an_id_of_a_part_that_was_only_tried_gets_its_own_number() -> None:

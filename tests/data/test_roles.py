@@ -1,6 +1,8 @@
 """Published splits: what trains, what is validated on, what is tested; by hand, and as published of Amazon Beauty."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -97,22 +99,25 @@ def test_leave_one_out_trains_on_all_but_two_and_tests_with_the_whole_history() 
 
 
 def test_a_part_is_put_before_the_next_and_ids_count_anew() -> None:
-    """Every event keeps its names, title and behaviour."""
+    """Every event keeps its names, title, behaviour, rating, line and law."""
     frame = table().frame.with_columns(
         behaviour=pl.Series(["buy" if event[1] in "ps" else "view" for event in LOG.split()]),
         shop=pl.Series([None if event[1] == "q" else f"shop {event[1]}" for event in LOG.split()]),
+        rating=pl.Series(range(12), dtype=pl.Float32),
+        fraction=pl.Series([0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 3, 4]),
     )
     log = encode(Table(frame, "log.csv", text={name: f"title {name}" for name in "pqrs"}, kinds=("shop",)), "file")
-    increment = np.array([1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0], np.int32)
+    log = replace(log, law=SimpleNamespace(take=lambda events, items: (events.tolist(), items.tolist())))
+    increment = np.array([1, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0], np.int32)
     moved, sorted_ = cutting.in_parts(log, increment)
     assert sorted_.tolist() == [0] * 8 + [1] * 4
 
     def events(log: Any) -> list[tuple[Any, ...]]:
         shop = log.further["shop"]
-        columns = log.user, log.item, log.time, log.behaviour, shop.ids
+        columns = log.user, log.item, log.behaviour, shop.ids, log.time, log.fraction, log.rating, log.line
         return [
-            (log.users[u], log.items[i], int(t), log.titles[i], log.behaviours[b], shop.names[s])
-            for u, i, t, b, s in zip(*columns, strict=True)
+            (log.users[u], log.items[i], log.titles[i], log.behaviours[b], shop.names[s], *map(float, numbers))
+            for u, i, b, s, *numbers in zip(*columns, strict=True)
         ]
 
     order = np.argsort(increment, kind="stable")
@@ -120,7 +125,9 @@ def test_a_part_is_put_before_the_next_and_ids_count_anew() -> None:
     assert moved.behaviour is not None
     for ids in (moved.user, moved.item, moved.behaviour + 1, moved.further["shop"].ids):  # by first appearance
         assert (np.diff(np.maximum.accumulate(ids), prepend=0) <= 1).all()
+    assert moved.further["shop"].names.count("") == 1
     assert moved.moment.tolist() == [log.moment[place] for place in order]
+    assert moved.law == (order.tolist(), [log.items.index(name) for name in moved.items[1:]])
     same, unchanged = cutting.in_parts(log, np.sort(increment))
     assert same is log
     assert unchanged.tolist() == sorted(increment.tolist())
@@ -144,6 +151,17 @@ def test_shares_are_drawn_after_the_base_part_only() -> None:
     stream = made(cutting.at_quantile(quantile=0.5, increments=2), roles.last_item(), validation=0.4)
     assert told(stream, stream.validation & (stream.increment == 0)) == "ar br"
     assert (stream.validation & (stream.increment > 0)).sum() == 2
+
+
+def test_what_is_held_out_is_not_validated_on() -> None:
+    stream = made(cutting.at_quantile(quantile=0.5), roles.last_item(), heldout=0.9)
+    assert not (stream.validation & stream.heldout).any()
+
+
+def test_users_are_drawn_in_the_order_of_their_numbers() -> None:
+    log: Any = SimpleNamespace(user=np.array([1, 1, 2, 2]), users=["", "10", "9"])
+    _, validated = roles.by_user(users=1, seed=0)(log, np.ones(4, bool))
+    assert log.user[validated].tolist() == [*np.random.RandomState(0).choice([2, 1], 1, replace=False)]
 
 
 def test_at_most_so_many_users_are_validated_on() -> None:

@@ -35,6 +35,13 @@ def test_the_protocol_by_hand() -> None:
     assert events.notes == ("a note",)
 
 
+@pytest.mark.parametrize(("unseen", "kept"), [("miss", []), ("known", [3])])
+def test_an_item_that_is_known_from_the_start_counts_in_a_history(unseen: Any, kept: list[int]) -> None:
+    given: dict[str, Any] = {"source": table([(0, 0), (0, 1), (1, 2), (1, 0)]), "cut": cut_at([0, 0, 1, 1])}
+    events = make_stream(**given, validation=0.0, minimum_history=1, unseen_items=unseen)
+    assert events.tested_on(1, heldout=False, trained_until=0).tolist() == kept
+
+
 def test_an_update_may_stop_by_the_first_events_of_the_increment_after_it() -> None:
     """They are not tested, and train with their own increment; no strategy keeps them."""
     pairs = [(n % 2, n) for n in range(10)]  # 3 events of the base part, then 5, then 2
@@ -52,6 +59,10 @@ def test_an_update_may_stop_by_the_first_events_of_the_increment_after_it() -> N
     assert events.trained_on(range(0), validation=True).tolist() == []
     rows = events.training_examples(range(1, 2), validation=True)
     assert rows.label.tolist() == [9]
+    held = make_stream(
+        source=table(pairs), cut=cut_at([0] * 3 + [1] * 7), heldout=0.8, validation=0.5, validate_on="next"
+    )
+    assert not (held.validation & held.heldout).any()
 
 
 def test_a_validation_on_the_next_increment_reads_of_a_history_what_its_test_reads() -> None:
