@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from incremental.app import config as schema
 from incremental.app.assemble import KEYS, Parts, assemble
 from incremental.app.contents import of_run
@@ -205,14 +207,20 @@ def base_of(run: str | Path, config: Mapping[str, Any], stream: Stream, sizes: S
             f"base={run}: its base part trained on, or stopped by, other rows ("
             f"{f'its data.{drawn[0]} is another' if drawn else why}); data must be the same up to its end"
         )
-    if stream.unseen_items == "known" and (number := len(log_of(data).items)) != len(stream.interactions.items):
-        raise UserError(
-            f"base={run}: its data has {number - 1:,} items, and this run's {len(stream.interactions.items) - 1:,}; "
-            "with data.unseen_items=known all are candidates in the base part, so that both need the same whole data"
-        )
+    texts = parts[0].texts == ours[0].texts
+    if stream.unseen_items == "known":
+        log = log_of(data)
+        if len(log.items) != len(stream.interactions.items):
+            raise UserError(
+                f"base={run}: its data has {len(log.items) - 1:,} items, and this run's "
+                f"{len(stream.interactions.items) - 1:,}; with data.unseen_items=known all are candidates in the base "
+                "part, so that both need the same whole data"
+            )
+        sides = ((log.side.get(name), own) for name, own in stream.interactions.side.items())
+        texts = texts and all(other and np.array_equal(other.values, own.values) for other, own in sides)
     way = Alone(assemble({**config, "strategies": {}, "devices": ALONE}, stream).build)
     at = Feed(stream).sizes(0)
-    if way.at(at).program.at is not None and parts[0].texts != ours[0].texts:
+    if way.at(at).program.at is not None and not texts:
         raise UserError(f"base={run}: its items' texts are others; data.text must be the same")
     if of_run(Path(run)) is None:  # its identity is part of this run's, and it has none yet
         raise UserError(f"base={run}: the run is not finished; let it go on to its end first, by its own command")

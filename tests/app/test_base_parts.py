@@ -104,6 +104,24 @@ def test_a_base_part_that_read_another_future_is_refused(
         base_of(found.directory.path, config, stream, Feed(stream).sizes(0))
 
 
+def test_a_base_part_of_other_texts_is_refused(tmp_path: Path) -> None:
+    """Be it of an item to come, which is known from the start."""
+    config = composed(tmp_path, "+text@data.text=hashed_words", "data.unseen_items=known")
+    config["model"] = {"_target_": "incremental.models.text_items.text_items", "model": config["model"]}
+    found = find(config)
+    found.open(config)
+    assert found.directory.lock is not None
+    found.directory.lock.close()
+    (file,) = (found.directory.path / "data").glob("text of item-*.npy")
+    texts = np.load(file)
+    texts[-1] += 1
+    np.save(file, texts)
+    stream = stream_of(config)
+    assert stream.number("item", 0) < len(texts)
+    with pytest.raises(UserError, match=r"its items' texts are others; data\.text must be the same"):
+        base_of(found.directory.path, config, stream, Feed(stream).sizes(0))
+
+
 @pytest.mark.parametrize("tables", ["grow", "whole"])
 def test_a_base_part_in_other_tables(tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tight = Capacities(table=8)  # so that there are others

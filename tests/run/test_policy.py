@@ -54,6 +54,8 @@ def test_only_a_fresh_start_is_afresh() -> None:
     assert update(start="afresh").forgets
     assert update(full_every=2).forgets
     assert not update(window=2).forgets
+    last = plans(window=2, start="afresh", parts=4)[-1]
+    assert last.increments == last.arrived == range(2, 4)  # a catalogue that begins anew counts all of them again
 
 
 def test_no_update_comes_after_the_last() -> None:
@@ -135,10 +137,20 @@ def test_no_later_update_trains_on_what_is_older_than_the_oldest(keys: dict[str,
             assert plan.increments.start >= oldest
             updated.append(t)
     assert oldest >= min(updated[-1] - 4, 11)
+    assert [update(window=n).oldest(9, 8) for n in (1, 3)] == [9, 7]
+
+
+def test_what_results_decide_is_not_certain_before() -> None:
+    assert [bool(update(**keys).ahead(1, [0]).increments) for keys in ({}, {"drop": 0.1}, {"budget": 9})] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_drift_is_not_judged_by_what_was_not_measured() -> None:
     policy, nan = update(drop=0.1), float("nan")
     for measured in ({1: 0.5, 2: nan}, {1: nan, 2: 0.5}, {1: nan, 2: nan}, {1: 0.5, 2: 0.4}):
         assert policy.plan(2, [0], measured, 0).increments
-    assert not policy.plan(2, [0], {1: 0.5, 2: 0.5}, 0).increments
+    for drop in (0.0, 0.1):  # no fall at all is none
+        assert not update(drop=drop).plan(2, [0], {1: 0.5, 2: 0.5}, 0).increments
