@@ -14,13 +14,14 @@ from incremental.core.spec import Sizes, next_item
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Learner
 from incremental.data.interactions import Side
+from incremental.data.stream import Stream
 from incremental.errors import UserError
 from incremental.metrics.ranking import per_event
 from incremental.models.popularity import popularity
 from incremental.run import loop
 from incremental.run.alone import Bound
 from incremental.run.executor import Executor
-from incremental.run.feed import Capacities, Feed
+from incremental.run.feed import Capacities, Feed, Given
 from incremental.run.policy import Plan
 from incremental.run.progress import EpochDone, Evaluated, Event, Finished, Paused, Result, Trained
 from tests import lab
@@ -368,6 +369,32 @@ def test_a_snapshot_is_never_of_a_later_state() -> None:
     assert first.progress[0].increment == 1
     with pytest.raises(RuntimeError, match="deleted"):
         np.asarray(first.snapshot(0).state.learner.increment)
+
+
+def given(stream: Stream) -> Given:
+    """What the update at increment 1 reads, on the host."""
+    at: Any = {"inputs": lab.user_alone(stream), "counting": False, "sharing": "none", "sizes": lab.SIZES}
+    program: Any = SimpleNamespace(**at, frozen=None, window=None)
+    return lab.feed_of(stream).update(program, 1, lab.FINETUNE.plan(1, [0], {}, 0), lambda tree: tree)
+
+
+PARTS = [[("a", "x"), ("b", "y"), ("a", "z")], [("a", "w"), ("a", "v"), ("b", "x")], [("a", "u"), ("b", "z")]]
+
+
+def test_no_memory_gets_what_an_update_stops_by_where_it_is_to_come() -> None:
+    for validate_on, kept in (("own", 2), ("next", 0)):
+        found = given(lab.written(PARTS, heldout=0.0, validation=0.5, validate_on=validate_on))
+        assert found.validation.size > 0
+        assert found.data.validation is not None
+        assert found.data.validation.valid.sum() == kept
+
+
+def test_a_validation_leaves_out_no_item_that_is_held_out() -> None:
+    stream = lab.written(PARTS, heldout=0.0, exclude_seen=True)
+    stream = replace(stream, heldout=np.arange(8) == 3, validation=np.arange(8) == 4)
+    seen = given(stream).seen
+    assert seen is not None
+    assert seen.log[seen.start[0] : seen.stop[0]].tolist() == [1, 3]  # x and z, and not w
 
 
 def test_who_is_to_come_has_row_0_in_a_validation_on_the_next_increment() -> None:
