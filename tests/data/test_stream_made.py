@@ -36,6 +36,7 @@ def test_a_stream_until_an_increment_is_its_prefix() -> None:
     protocol: dict[str, Any] = {"cut": cutting.equal_counts(increments=3, base=0.25), "heldout": 0.3}
     whole, short = make_stream(source=table(pairs), **protocol), make_stream(source=table(pairs), **protocol, until=2)
     assert len(short) == 3
+    assert len(make_stream(source=table(pairs), **protocol, until=3)) == len(whole) == 4  # the last one is one of them
     for field in fields(whole):
         one, other = getattr(short, field.name), getattr(whole.prefix(2), field.name)
         if field.name == "interactions":
