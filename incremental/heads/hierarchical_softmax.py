@@ -41,8 +41,8 @@ def hierarchical_softmax(*, depth: Annotated[int, Ge(16)] = 80, limit: NotNegati
     its sides do. No path is longer than `depth` (`huffman`, `graft`). `limit` of the uniform start of the vectors. The
     tables are the head's own, tied to none of the model's. State: 2 int32 and 2 bools an item.
 
-    An item is in the tree once an update has its first event. Before, its score is -inf, so that it is a miss also with
-    `data.unseen_items=listed` or `known`.
+    An item is in the tree once an update has its first event; an item alone is once there is a second one. Before, its
+    score is -inf, so that it is a miss also with `data.unseen_items=listed` or `known`.
     """
 
     def init(key: Array, sizes: Sizes, width: int) -> Params:
@@ -95,7 +95,8 @@ def hierarchical_softmax(*, depth: Annotated[int, Ge(16)] = 80, limit: NotNegati
         seen, events = learner.catalogue.seen, learner.catalogue.events
         known = trained_before(learner.catalogue, data)
         old = jax.tree.map(lambda now, empty: jnp.where(known.any(), now, empty), state, start(learner))
-        forest, root = huffman(old, jnp.where(seen & ~known, events, 0.0), depth // 2)
+        outside = seen & (old.leaf_parent == NOBODY)  # new ones, and the only item of a first increment
+        forest, root = huffman(old, jnp.where(outside, events, 0.0), depth // 2)
         tree, bias = graft(forest, old.used, root, events, depth)
         own = learner.params["head"]
         place = jnp.arange(len(bias))

@@ -217,6 +217,16 @@ def test_a_single_new_item_and_none() -> None:
     jax.tree.map(np.testing.assert_array_equal, (again, same), (tree, own))
 
 
+def test_the_only_item_of_the_first_increment_is_in_the_tree_of_the_second() -> None:
+    own, nobody = started()[1], np.zeros(V, int)
+    first, second = nobody.copy(), nobody.copy()
+    first[5], second[[7, 8]] = 3, 2
+    tree, own = increment(empty(V), own, nobody, first)
+    tree, own = increment(tree, own, first, second)
+    assert sorted(depths(tree)) == [5, 7, 8]
+    np.testing.assert_allclose(np.exp(np.float64(log_p(tree, own))).sum(1), 1.0, atol=1e-5)
+
+
 def test_many_grafts_stay_within_the_depth() -> None:
     """One item an increment: a chain, were each to go to the same place."""
     made = hierarchical_softmax(depth=24)
