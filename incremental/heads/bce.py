@@ -14,6 +14,9 @@ def bce(*, negatives: Count = 64, power: NotNegative = 0.0, shared: bool = True)
     """-log σ(s_y) - mean_j log(1 - σ(s_j)) over `negatives` drawn items j ≠ y.
 
     The batch's examples have them together or, where they are not `shared`, each its own; the paper has one an example.
+
+    On a stream: with uniform draws a score of 0, at about which a new item starts, is that of an item whose share of
+    the labels is 1/n, n the items seen so far; a new one ranks above the many rare ones.
     """
 
     def loss(items: Items, outputs: Outputs, batch: Batch) -> Array:

@@ -18,6 +18,11 @@ def gbce(*, negatives: Count = 256, calibration: Share = 0.75) -> Head:
     t = `calibration`: 0 is plain binary cross-entropy, at 1 the scores' sigmoids estimate probabilities without the
     overconfidence that sampling brings. α follows the catalogue from increment to increment. In the exact form every
     other candidate is a negative, and α = 1.
+
+    On a stream: the loss brings a known item of share p of the labels to a score of about log(β n p / k), with the
+    defaults -6 to -7 at p = 1/n. A new item starts at about 0, and ranks above all known ones until updates have drawn
+    it often enough. The strategy `warm_rows` starts it at the known items' level; without it an update needs a learning
+    rate, epochs and a patience that bring it there. The base part learns the level first, then the items' order.
     """
 
     def loss(items: Items, outputs: Outputs, batch: Batch) -> Array:
