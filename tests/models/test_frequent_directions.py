@@ -10,7 +10,7 @@ from incremental.errors import UserError
 from incremental.models.frequent_directions import frequent_directions
 
 SIZES = Sizes(item=10, user=80)
-E, SKETCH, RANK = 256, 4, 3
+E, SKETCH, RANK = 256, 4, 2  # of a sketch of 4, whose last row is 0, a direction is left out
 NONE: Any = None
 PROGRAM = frequent_directions(sketch=SKETCH, rank=RANK).program(next_item(8), SIZES, ())
 UPDATE = jax.jit(lambda state, data: PROGRAM.run_epoch(PROGRAM.begin(state, data), data)[0])
