@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +12,32 @@ from incremental.data.stream import Stream
 from incremental.run.policy import Update
 
 FEW = 2048  # examples that are timed
+ENOUGH = 3.0  # seconds of timed epochs, after which no further one is timed
 SO_FAR: list[tuple[float, float]] = []
 """seconds of training and of compilation, of the dry runs of this process, which are the jobs of a sweep"""
 
 
-def estimate(each: float, stream: Stream, update: Update, epochs: int, shapes: int, compiling: float) -> str:
+class Pace(NamedTuple):
+    """Seconds of training.
+
+    Attributes:
+        epoch: of an epoch, whatever its examples
+        each: of each example
+    """
+
+    epoch: float
+    each: float
+
+
+def estimate(pace: Pace, stream: Stream, update: Update, epochs: int, shapes: int, compiling: float) -> str:
     """A line for a dry run: the seconds of this run, and of all runs that this process has tried so far.
 
-    `each`: seconds an example; a run has `shapes` sizes of tables and updates, each of which takes `compiling` seconds
-    of compilation at least. Early stopping makes the time less, tests and what else is compiled make it more.
+    A run has `shapes` sizes of tables and updates, each of which takes `compiling` seconds of compilation at least.
+    Early stopping makes the time less, tests and what else is compiled make it more.
     """
-    number = examples(stream, update) * epochs
-    SO_FAR.append((each * number, shapes * compiling))
+    parts = examples(stream, update)
+    number = sum(parts) * epochs
+    SO_FAR.append((pace.epoch * len(parts) * epochs + pace.each * number, shapes * compiling))
     trained, compiled = SO_FAR[-1]
     line = (
         f"  about {told(trained)} of training at most ({epochs} epoch{'s' * (epochs > 1)}, {number:,} examples), and "
@@ -39,22 +53,36 @@ def estimate(each: float, stream: Stream, update: Update, epochs: int, shapes: i
     return line
 
 
-def per_example(run_epoch: Callable[[Any, Any], tuple[Any, Any]], state: Any, data: Any, rounds: int = 3) -> float:
-    """Seconds an example: the least of a few timed epochs over the first examples, after one that is not timed."""
+def timed(run_epoch: Callable[[Any, Any], tuple[Any, Any]], state: Any, data: Any, rounds: int = 3) -> Pace:
+    """The pace, from epochs over the first examples and over half as many.
+
+    Of each the least of a few counts, after one that does not, which alone is enough where an epoch is slow.
+    """
     few = max(min(int(data.size), FEW), 1)
-    part = data._replace(size=jnp.int32(few))
-    own, seconds = jax.tree.map(jnp.copy, state), []  # an epoch's program may take its state over
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        own, _ = jax.block_until_ready(run_epoch(own, part))
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:]) / few
+    own = jax.tree.map(jnp.copy, state)  # an epoch's program may take its state over
+
+    def least(number: int) -> float:
+        nonlocal own
+        part = data._replace(size=jnp.int32(number))
+        seconds: list[float] = []
+        while len(seconds) <= rounds and sum(seconds) < ENOUGH:
+            start = time.perf_counter()
+            own, _ = jax.block_until_ready(run_epoch(own, part))
+            seconds.append(time.perf_counter() - start)
+        return min(seconds[1:] or seconds)
+
+    whole = least(few)
+    if few == 1:
+        return Pace(0.0, whole)
+    half = few // 2
+    each = min(max(whole - least(half), 0.0) / (few - half), whole / few)
+    return Pace(whole - few * each, each)
 
 
-def examples(stream: Stream, update: Update) -> int:
-    """How many examples all parts train on in one epoch each; at most, where the results decide on updates."""
+def examples(stream: Stream, update: Update) -> list[int]:
+    """How many examples each part trains on in an epoch; at most, where the results decide on updates."""
     trained = (stream.training_events(plan.increments) for _, plan in update.plans(len(stream)))
-    return sum(int(np.sum(~stream.validation[events])) for events in trained)
+    return [int(np.sum(~stream.validation[events])) for events in trained]
 
 
 def told(seconds: float) -> str:

@@ -19,7 +19,7 @@ from incremental.app.assemble import LIVE, NODES, Evaluation, Parts, assemble, c
 from incremental.app.bases import OfRun, Store, needed, said
 from incremental.app.console import Console, shown
 from incremental.app.continuing import find
-from incremental.app.estimate import estimate, per_example
+from incremental.app.estimate import estimate, timed
 from incremental.app.rundir import RunDirectory, settings
 from incremental.app.tracking import Tracker, tracked
 from incremental.app.trust import strangers
@@ -304,12 +304,12 @@ def dry_run(parts: Parts, *, short: bool = False) -> None:
             )
             return
         executor.load({}, sizes)
-        each = per_example(functions.run_epoch, executor.state, data)
+        pace = timed(functions.run_epoch, executor.state, data)
     shapes = {
         (feed.sizes(at, inputs), feed.capacities.rows(len(feed.stream.training_events(plan.increments))))
         for at, plan in update.plans(len(feed.stream))
     }
-    print(estimate(each, parts.stream, update, parts.epochs, len(shapes), functions.spent.seconds))
+    print(estimate(pace, parts.stream, update, parts.epochs, len(shapes), functions.spent.seconds))
 
 
 def tracing(folder: Path, wanted: bool) -> contextlib.AbstractContextManager[Any]:
