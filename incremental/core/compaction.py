@@ -210,6 +210,17 @@ def compacted(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, Py
 
         return jax.tree_util.tree_map_with_path(of, own, small, is_leaf=by_type)
 
+    def travelling(memory: PyTree) -> PyTree:
+        """What strategies left in the batch, for hooks that meet renamed ids."""
+
+        def of(path: Path, leaf: Any) -> Any:
+            if by_type(leaf) or isinstance(leaf, Batch) or kind_of(path, leaf) is None:
+                return leaf
+            name, _, place = path_of(path).partition("/")
+            return Whole(f"strategies.{name} leaves a whole table in the batch's memory ({place})")
+
+        return jax.tree_util.tree_map_with_path(of, memory, is_leaf=lambda leaf: by_type(leaf) or isinstance(leaf, Batch))
+
     def recorded(small: PyTree) -> PyTree:
         """The strategies' states for `record`, which meets the catalogue's ids."""
 
@@ -240,7 +251,8 @@ def compacted(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, Py
     ) -> tuple[Learner, PyTree, Loss]:
         small, state = taken(learner, ids), taken(own, ids)
         candidates: Any = Whole("the head reads who is a candidate, to score all (choose one that draws negatives)")
-        named = renamed(batch, ids, problem)._replace(candidates=candidates)
+        named = renamed(batch, ids, problem)
+        named = named._replace(candidates=candidates, memory=travelling(named.memory))
         small, state, loss = descend(small, shown(own, state), recorded(state), named, batch, ids)
         return put_back(learner, small, ids), put_back(own, state, ids), loss
 

@@ -275,7 +275,10 @@ def chain(**parts: Strategy) -> Strategy:
         return updates
 
     def record(state: Any, step: Step, key: Array) -> dict[str, PyTree]:
-        return {name: part.record(state[name], step, named_key(key, name)) for name, part in parts.items()}
+        return {
+            name: part.record(state[name], step._replace(batch=own(step.batch, name)), named_key(key, name))
+            for name, part in parts.items()
+        }
 
     def end(state: Any, learner: Learner, data: Data, key: Array, fit: Any = None) -> tuple[PyTree, Learner]:
         new = {}

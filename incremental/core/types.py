@@ -34,7 +34,7 @@ class Batch(NamedTuple):
         negatives: [N] int32, shared by the rows, or [B, N], each row's own; None: the loss's exact form over candidates
         log_q: of the shape of `negatives`, float32, log of the expected number of draws of each
         step: [] int32, the update's steps before this one
-        memory: what a strategy's `batch` hook leaves for its own `loss` and `grads`; others do not see it
+        memory: what a strategy's `batch` hook leaves for its own `loss`, `grads` and `record`; others do not see it
         own: how many rows, the first ones, are the update's own: `training.batch_size`; strategies appended the others
     """
 

@@ -1,22 +1,19 @@
 """ADER: adaptively distilled exemplar replay (Mi, Lin & Faltings 2020, arXiv 2007.12000)."""
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from incremental.core.distillation import NEVER
+from incremental.core.distillation import NEVER, Over, drawn, refuse_over
 from incremental.core.ids import trained
 from incremental.core.strategy import Strategy
 from incremental.core.types import Batch, Data, Learner, Outputs, Params, Problem, Teacher
 from incremental.domains import Count, NotNegative, checked
-from incremental.errors import UserError
 from incremental.memory import buffer, exemplars
 from incremental.memory.exemplars import Rehearsal
 from incremental.memory.quotas import Quotas
-
-Over = Literal["known", "drawn"]
 
 
 class Distilled(NamedTuple):
@@ -55,8 +52,7 @@ def ader(
     Q_j the expected number of draws of j. That estimates KD as the sampled softmax does the cross-entropy, and its
     gradient is 0 where teacher and student agree, whichever are drawn.
     """
-    if over not in get_args(Over):
-        raise UserError(f"strategies.ader.over={over!r}: expected one of {', '.join(get_args(Over))}")
+    refuse_over("ader", over)
     select = exemplars.selector(problem, "ader", "herding", quotas)
 
     def init(learner: Learner) -> Distilled:
@@ -73,17 +69,10 @@ def ader(
         return joined._replace(memory=len(batch.labels) + jnp.arange(rows))
 
     def loss(state: Distilled, params: Params, batch: Batch, outputs: Outputs) -> Array:
-        if over == "drawn" and (batch.negatives is None or batch.negatives.ndim > 1):
-            raise UserError(
-                "strategies.ader.over=drawn: the head draws no negatives for a whole batch; choose "
-                "head=sampled_softmax, or over=known"
-            )
         place: Array = batch.memory
         inputs = jax.tree.map(lambda leaf: leaf[place], batch.inputs)
-        items: Any = slice(None) if over == "known" else batch.negatives
-        log_q: Any = jnp.float32(0.0) if over == "known" else batch.log_q
-        counts = jnp.isfinite(log_q)  # it is infinite where a head's draw does not count, as an item's second one
-        log_q = jnp.where(counts, log_q, 0.0)
+        items: Any
+        items, counts, log_q = (slice(None), True, 0.0) if over == "known" else drawn("ader", batch)
         teacher = state.teacher.params
         taught = problem.scores(teacher, problem.apply(teacher, inputs), jnp.arange(rows), items)
         known = (state.known[items] & counts)[None, :]

@@ -7,11 +7,23 @@ import jax.numpy as jnp
 from jax import Array
 
 from incremental.core.cosine import unit
-from incremental.core.distillation import NEVER
+from incremental.core.distillation import NEVER, Over, drawn, refuse_over
 from incremental.core.mirrors import path_of
+from incremental.core.mixing import words
 from incremental.core.steps import total_weight
 from incremental.core.strategy import Strategy, named_key
-from incremental.core.types import Batch, Data, Learner, Outputs, Params, Problem, Step, Teacher
+from incremental.core.types import (
+    Batch,
+    Data,
+    Learner,
+    Outputs,
+    Params,
+    Problem,
+    Step,
+    Teacher,
+    with_labels,
+    with_negatives,
+)
 from incremental.domains import Count, NotNegative, Positive, Share, checked
 
 MOST = 0.99  # the greatest probability of leaving a weight out
@@ -24,6 +36,14 @@ class Questioned(NamedTuple):
     importance: Params  # F
 
 
+class Asked(NamedTuple):
+    """What a step asks of the old model."""
+
+    importance: Params  # F, with the step's g
+    old: Params  # masked
+    valid: Array  # [n] bool: which rows are here, without those that later strategies append
+
+
 @checked
 def sa_caisr(
     problem: Problem,
@@ -34,6 +54,7 @@ def sa_caisr(
     dropped: Share = 0.8,
     rate: Share = 0.37,
     fade: Share = 0.9,
+    over: Over = "known",
 ) -> Strategy:
     """Loss: data loss + weight · C, C a contrast of the batch's scores with those of a masked old model.
 
@@ -49,21 +70,14 @@ def sa_caisr(
     it, and still take part, as in the code (Togmm/SA-CAISR at b1618a3). C does not vanish where the two models are
     equal.
 
-    All examples that are in the batch take part, those of other strategies too. It reads the scores of the whole
-    catalogue, whatever the head. A step costs two further forward passes and one backward pass; of a model that
-    branches on the lengths of histories (`sasrec`, `gru4rec`) one more of each, for `loss` and `record` need the same
-    g. State: 2 floats a parameter.
+    The examples are those that are in the batch where this strategy stands in the order of strategies: put it behind a
+    replay, and the replayed ones take part. It reads the scores of the whole catalogue, whatever the head; with `over`
+    "drawn" those of the N items that the head draws for the batch: each product that a cosine is made of,
+    Σ_v a_v b_v over the items v, is then Σ_j a_j b_j / Q_j over the drawn ones, Q_j the expected number of draws of j,
+    which has the same mean. A step costs two further forward passes and one backward pass. A probability is resolved to
+    1/65,536. Each step moves all of F, so that `training.rows=compact` is refused. State: 2 floats a parameter.
     """
-
-    def importance(state: Questioned, batch: Batch) -> Params:
-        """F with this batch's g."""
-
-        def entropy(params: Params) -> Array:
-            rows = problem.loss(params, problem.apply(params, batch.inputs), batch)
-            return jnp.where(batch.valid, batch.weight * rows, 0.0).sum() / jnp.maximum(total_weight(batch), 1e-6)
-
-        g = jax.grad(entropy)(state.teacher.params)
-        return jax.tree.map(lambda f, g: (1.0 - rate) * f + rate * g**2, state.importance, g)
+    refuse_over("sa_caisr", over)
 
     def init(learner: Learner) -> Questioned:
         zeros = jax.tree.map(jnp.zeros_like, learner.params)
@@ -79,22 +93,36 @@ def sa_caisr(
         return state._replace(importance=jax.tree.map(lambda f: fade * f, state.importance))
 
     def batch(state: Questioned, batch: Batch, key: Array) -> Batch:
-        """Leaves the key of the step's mask."""
-        del state
-        return batch._replace(memory=key)
+        """Leaves F with this batch's g, and the masked old model."""
+        teacher, rows = state.teacher.params, with_negatives(batch)
+        if batch.candidates is not None:
+            rows = rows._replace(candidates=with_labels(batch.candidates, batch))
+
+        def entropy(params: Params) -> Array:
+            each = problem.loss(params, problem.apply(params, rows.inputs), rows)
+            return jnp.where(rows.valid, rows.weight * each, 0.0).sum() / jnp.maximum(total_weight(rows), 1e-6)
+
+        g = jax.grad(entropy)(teacher)
+        importance = jax.tree.map(lambda f, g: (1.0 - rate) * f + rate * g**2, state.importance, g)
+        return batch._replace(memory=Asked(importance, masked(teacher, importance, dropped, key), batch.valid))
 
     def loss(state: Questioned, params: Params, batch: Batch, outputs: Outputs) -> Array:
-        del params
-        state = jax.lax.stop_gradient(state)
-        old = masked(state.teacher.params, importance(state, batch), dropped, batch.memory)
-        told = problem.apply(jax.lax.stop_gradient(old), batch.inputs)
-        mean = contrast(outputs.scores, told.scores, batch, negatives, temperature)
-        return weight * state.teacher.ready * mean
+        asked: Asked = batch.memory
+        rows = jnp.arange(len(asked.valid))
+        told = problem.apply(asked.old, jax.tree.map(lambda leaf: leaf[: len(rows)], batch.inputs))
+        if over == "known":
+            every = jnp.float32(1.0) if batch.candidates is None else batch.candidates
+            pair = outputs.scores[: len(rows)] * every, told.scores * every
+        else:
+            items, counts, log_q = drawn("sa_caisr", batch)
+            root = jnp.where(counts, jnp.exp(-0.5 * log_q), 0.0)
+            said = problem.scores(params, outputs, rows, items)
+            pair = said * root, problem.scores(asked.old, told, rows, items) * root
+        return weight * state.teacher.ready * contrast(*pair, asked.valid, negatives, temperature)
 
     def record(state: Questioned, step: Step, key: Array) -> Questioned:
-        """Of the g that `loss` has taken: XLA computes it once where the model has no branches."""
         del key
-        return state._replace(importance=importance(state, step.batch))
+        return state._replace(importance=step.batch.memory.importance)
 
     def end(state: Questioned, learner: Learner, data: Data, key: Array) -> tuple[Questioned, Learner]:
         del data, key
@@ -108,18 +136,17 @@ def masked(params: Params, importance: Params, dropped: float | Array, key: Arra
 
     def of(path: jax.tree_util.KeyPath, leaf: Array, f: Array) -> Array:
         p = jnp.minimum(dropped * (f - f.min()) / jnp.maximum(f.max() - f.min(), 1e-30), MOST)
-        kept = jax.random.bernoulli(named_key(key, path_of(path)), 1.0 - p)
-        return jnp.where(kept, leaf / (1.0 - p), 0.0)
+        bits = words(named_key(key, path_of(path)), leaf.size).reshape(leaf.shape) >> 16
+        return jnp.where(bits >= p * 65536.0, leaf / (1.0 - p), 0.0)
 
     return jax.tree_util.tree_map_with_path(of, params, importance)
 
 
-def contrast(said: Array, told: Array, batch: Batch, negatives: int, temperature: float | Array) -> Array:
-    """C of the scores [B, V] of model and old model."""
-    among = jnp.ones(said.shape[1], bool) if batch.candidates is None else batch.candidates
-    similar = unit(said * among) @ unit(told * among).T / temperature
+def contrast(said: Array, told: Array, valid: Array, negatives: int, temperature: float | Array) -> Array:
+    """C of the scores [B, N] of model and old model, 0 where an item does not count; `valid` [B] bool."""
+    similar = unit(said) @ unit(told).T / temperature
     own = jnp.diagonal(similar)
-    other = batch.valid & ~jnp.eye(len(own), dtype=bool)
+    other = valid & ~jnp.eye(len(own), dtype=bool)
     most, _ = jax.lax.top_k(jnp.where(other, similar, NEVER), min(negatives, len(own) - 1))
     rows = jax.nn.logsumexp(jnp.concatenate([own[:, None], most], 1), 1) - own
-    return jnp.where(batch.valid, rows, 0.0).sum() / jnp.maximum(batch.valid.sum(), 1)
+    return jnp.where(valid, rows, 0.0).sum() / jnp.maximum(valid.sum(), 1)

@@ -7,6 +7,7 @@ import pytest
 from scipy.special import logsumexp
 
 from incremental.core.types import Batch, Learner, Outputs, Problem, Step
+from incremental.errors import UserError
 from incremental.heads.full_softmax import cross_entropy
 from incremental.strategies.sa_caisr import contrast, masked, sa_caisr
 from incremental.testing import check_strategy
@@ -28,13 +29,21 @@ def apply(params: Any, inputs: Any, *, key: Any = None) -> Outputs:
     return Outputs(inputs["x"], inputs["x"] @ params["item"].T)
 
 
-PROBLEM = Problem(NONE, apply, lambda _params, outputs, batch: cross_entropy(outputs, batch), NONE, {}, None, NONE)
+def scores(params: Any, outputs: Outputs, rows: Any, items: Any) -> Any:
+    return outputs.hidden[rows] @ params["item"][items].T
+
+
+def entropy(_params: Any, outputs: Outputs, batch: Batch) -> Any:
+    return cross_entropy(outputs, batch._replace(negatives=None, log_q=None))
+
+
+PROBLEM = Problem(NONE, apply, entropy, NONE, {}, None, NONE, scores=scores)
 ROWS = Batch({"x": jnp.array(X)}, LABELS, WEIGHT, VALID, NONE, candidates=CANDIDATES)
 LEARNER = Learner(jax.tree.map(jnp.array, OLD), (), NONE, NONE)
 
 
-def made(weight: Any = 4.0) -> Any:
-    return sa_caisr(PROBLEM, weight=weight, negatives=3, temperature=0.5)
+def made(weight: Any = 4.0, over: Any = "known") -> Any:
+    return sa_caisr(PROBLEM, weight=weight, negatives=3, temperature=0.5, over=over)
 
 
 @jax.jit
@@ -75,14 +84,15 @@ def squared() -> Any:
     return ((p * share[:, None]).T @ X) ** 2
 
 
-def unit(rows: Any) -> Any:
-    rows = np.asarray(rows, np.float64) * CANDIDATES
+def unit(rows: Any, times: Any) -> Any:
+    """At length 1, where an item counts so many times."""
+    rows = np.asarray(rows, np.float64) * np.sqrt(times)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def expected(params: Any, old: Any, negatives: int = 3, temperature: float = 0.5) -> float:
+def expected(params: Any, old: Any, negatives: int = 3, temperature: float = 0.5, times: Any = CANDIDATES) -> float:
     """C, row by row."""
-    said, told = (unit(X @ np.asarray(of, np.float64).T) for of in (params, old))
+    said, told = (unit(X @ np.asarray(of, np.float64).T, times) for of in (params, old))
     total = []
     for i in np.flatnonzero(VALID):
         others = sorted((said[i] @ told[j] / temperature for j in np.flatnonzero(VALID) if j != i), reverse=True)
@@ -121,7 +131,8 @@ def test_weights_are_left_out_by_their_importance_and_the_mean_mask_is_1() -> No
 
 @pytest.mark.parametrize("negatives", [2, 100])
 def test_the_contrast_is_that_of_the_most_similar_rows(negatives: int) -> None:
-    found = jax.jit(contrast, static_argnums=3)(X @ NOW["item"].T, X @ OLD["item"].T, ROWS, negatives, 0.07)
+    said, told = (X @ of["item"].T * CANDIDATES for of in (NOW, OLD))
+    found = jax.jit(contrast, static_argnums=3)(said, told, VALID, negatives, 0.07)
     assert float(found) == pytest.approx(expected(NOW["item"], OLD["item"], negatives, 0.07), rel=1e-4)
 
 
@@ -144,6 +155,34 @@ def test_the_term_is_the_contrast_with_the_old_model_masked_by_this_batch_too() 
     assert not np.asarray(gradient["item"])[~CANDIDATES].any()
 
 
+def test_over_drawn_items_each_product_is_estimated_by_what_a_draw_stands_for() -> None:
+    """Item 1 is drawn twice, of which one does not count, item 3 once for every quarter of an expected draw."""
+    items, log_q = np.array([1, 2, 3, 1]), np.log(np.array([1.0, 2.0, 0.25, np.inf], np.float32))
+    state = taught()
+    importance = {"item": jnp.asarray(0.37 * squared(), jnp.float32)}
+    old = jax.jit(masked)(OLD, importance, 0.8, jax.random.key(3))["item"]
+    batch = made().batch(state, ROWS._replace(negatives=items, log_q=log_q), jax.random.key(3))
+
+    @jax.jit
+    def term(params: Any) -> Any:
+        return made(over="drawn").loss(state, params, batch, apply(params, batch.inputs))
+
+    times = np.array([0.0, 1.0, 0.5, 4.0, 0.0])
+    assert float(term(NOW)) == pytest.approx(4.0 * expected(NOW["item"], old, times=times), rel=1e-4)
+    assert abs(expected(NOW["item"], old, times=times) - expected(NOW["item"], old)) > 1e-3
+    moved = {"item": NOW["item"] + np.array([[1], [0], [0], [0], [1]], np.float32)}  # no item that was drawn
+    assert float(term(moved)) == float(term(NOW))
+
+
+def test_over_drawn_items_needs_a_head_that_draws_for_the_batch() -> None:
+    state = taught()
+    batch = made().batch(state, ROWS, jax.random.key(3))
+    with pytest.raises(UserError, match=r"sa_caisr\.over=drawn: the head draws no negatives for a whole batch; choose"):
+        made(over="drawn").loss(state, NOW, batch, apply(NOW, batch.inputs))
+    with pytest.raises(UserError, match=r"strategies\.sa_caisr\.over='all': expected one of known, drawn"):
+        made(over="all")
+
+
 def test_the_old_model_has_no_gradient_and_weight_0_is_plain_fine_tuning() -> None:
     state = taught()
     _, (gradient, old) = loss(state, NOW, np.float32(4.0))
@@ -162,7 +201,7 @@ def test_before_the_first_increments_end_there_is_no_old_model() -> None:
 def test_a_row_without_scores_is_similar_to_none_and_asks_for_nothing() -> None:
     """Its length has no gradient; one that is only held finite would outweigh all others."""
     said = jnp.asarray(X @ NOW["item"].T).at[2].set(0.0)
-    value, slope = jax.jit(jax.value_and_grad(contrast), static_argnums=3)(said, X @ OLD["item"].T, ROWS, 3, 0.07)
+    value, slope = jax.jit(jax.value_and_grad(contrast), static_argnums=3)(said, X @ OLD["item"].T, VALID, 3, 0.07)
     assert np.isfinite(value)
     assert np.abs(slope).max() < 100.0
     np.testing.assert_array_equal(np.asarray(slope)[2], 0.0)
