@@ -59,6 +59,9 @@ class Whole:
     def __getitem__(self, _: Any) -> "Whole":
         return self
 
+    def __len__(self) -> int:
+        self.refuse()
+
 
 for _name in set(dir(jax.Array)) - set(dir(Whole)):  # operators, which Python looks up in the class
     if _name.startswith("__"):

@@ -9,6 +9,7 @@ Increments follow the time, but for `leave_one_out`, whose parts overlap: `in_pa
 before those of the next. A user's own events keep their order.
 """
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 
-from incremental.data.choosing import last_of, with_two
+from incremental.data.choosing import as_written, last_of, with_two
 from incremental.data.interactions import Interactions, Kind
 from incremental.domains import Count, InnerShare, checked
 from incremental.errors import UserError
@@ -33,7 +34,7 @@ def equal_counts(*, increments: Count = 10, base: InnerShare = 0.5) -> Cut:
     """
 
     def cut(stream: Interactions) -> tuple[np.ndarray, tuple[str, ...]]:
-        start = max(int(base * len(stream)), 1)
+        start = max(math.floor(as_written(base) * len(stream)), 1)
         rest = len(stream) - start
         if rest < increments:
             raise UserError(
@@ -109,7 +110,7 @@ def calendar(*, interval: str = "1w", base: InnerShare | str = 0.5) -> Cut:
             if not events:
                 raise UserError(f"data.cut.base is {base}, and no interval begins before; the first begins {start[0]}")
         else:
-            events = int(np.ceil(base * len(stream)))
+            events = math.ceil(as_written(base) * len(stream))
         last_of_base = number[events - 1]
         if number[-1] == last_of_base:
             raise UserError(

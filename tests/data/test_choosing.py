@@ -1,10 +1,10 @@
 from typing import Any
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from incremental.data.choosing import Sample, share_of_each
+from incremental.data.choosing import Sample, first_of_each, share_of_each
 from tests import lab
 
 
@@ -17,6 +17,16 @@ def test_share_of_each_increment(counts: list[int], share: float, seed: int) -> 
     for last in range(1, len(counts) + 1):
         short = increment[increment < last]
         np.testing.assert_array_equal(share_of_each(short, share, seed, 1), chosen[: len(short)])
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=4), st.integers(0, 1000))
+@example([100], 290)  # 0.29 * 100 is less than 29
+def test_first_of_each_increment(counts: list[int], thousandths: int) -> None:
+    increment = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+    chosen = first_of_each(increment, thousandths / 1000)
+    for t, count in enumerate(counts):
+        size = count * thousandths // 1000
+        np.testing.assert_array_equal(chosen[increment == t], np.arange(count) < size)
 
 
 def test_draws_are_uniform_and_their_own_for_seed_and_name() -> None:

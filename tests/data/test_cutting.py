@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from incremental.data import cutting
@@ -38,10 +38,11 @@ def lawful(increment: np.ndarray, n: int) -> None:
     assert set(np.diff(increment)) <= {0, 1}
 
 
-@given(st.integers(2, 300), st.integers(1, 12), st.floats(0.01, 0.99))
-def test_equal_counts(n: int, increments: int, base: float) -> None:
-    cut = cutting.equal_counts(increments=increments, base=base)
-    start = max(int(base * n), 1)
+@given(st.integers(2, 300), st.integers(1, 12), st.integers(10, 990))
+@example(100, 5, 290)  # 0.29 * 100 is less than 29
+def test_equal_counts(n: int, increments: int, thousandths: int) -> None:
+    cut = cutting.equal_counts(increments=increments, base=thousandths / 1000)
+    start = max(thousandths * n // 1000, 1)
     if n - start < increments:
         with pytest.raises(UserError, match=f"data.cut.increments is {increments}, but only {n - start} of"):
             cut(stream(list(range(n))))
@@ -89,6 +90,12 @@ def test_calendar_base_ends_with_the_interval_that_reaches_the_share() -> None:
     np.testing.assert_array_equal(
         cutting.calendar(interval="1h", base=0.25)(stream(times))[0], [0, 0, 1, 1, 1, 2, 3, 3]
     )
+
+
+def test_calendar_base_takes_a_share_as_it_is_written() -> None:
+    """0.07 * 100 is more than 7."""
+    increment, _ = cutting.calendar(interval="1h", base=0.07)(stream([hour * HOUR for hour in range(100)]))
+    assert (increment == 0).sum() == 7
 
 
 def test_empty_intervals_of_the_base_part_are_of_no_interest() -> None:
