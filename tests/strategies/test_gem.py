@@ -98,6 +98,17 @@ def test_of_an_update_on_several_increments_the_new_rows_are_kept(before: int, k
     assert int(state.until) == 2
 
 
+def test_the_kept_rows_of_an_update_are_a_uniform_draw() -> None:
+    def kept(key: Any) -> Any:
+        learner = Learner(NONE, NONE, Catalogue(NONE, NONE, NONE), jnp.int32(0))
+        memory = made().end(made().init(NONE), learner, jax.tree.map(jnp.asarray, data(0, 6)), key)[0].memory
+        return (memory.rows.labels[:CAPACITY, None] == 1 + jnp.arange(6)).any(0)
+
+    counts = np.asarray(jax.jit(jax.vmap(kept))(jax.random.split(KEY, 3000))).sum(0)
+    # Each of 6 is among the 4 kept 2,000 ± 26 times (one standard deviation).
+    assert np.abs(counts - 2000).max() < 4 * 26
+
+
 def test_the_result_meets_the_conditions_of_an_optimum() -> None:
     rng = np.random.default_rng(0)
     moved = 0

@@ -8,7 +8,7 @@ import pytest
 
 from incremental.core.types import Batch, Catalogue, Data, Learner, Outputs, Problem
 from incremental.errors import UserError
-from incremental.strategies.ogd import Directions, ogd
+from incremental.strategies.ogd import SPANNED, Directions, ogd
 from incremental.testing import check_strategy
 
 P, DIRECTIONS, SAMPLES = 6, 4, 12
@@ -83,6 +83,15 @@ def test_the_basis_is_orthonormal_and_spans_the_gradients(gradients: Any) -> Non
     np.testing.assert_allclose(q @ q.T, np.diag([1.0, 1.0, 1.0, 0.0]), atol=1e-5)
     for g in (gradients[0], gradients[1], gradients[2]):
         np.testing.assert_allclose(q.T @ (q @ g), g, atol=1e-2)
+
+
+def test_the_basis_is_orthonormal_to_rounding_where_gradients_nearly_agree(gradients: Any) -> None:
+    """One pass of Gram-Schmidt leaves rounding of the gradient's size, which is hundreds of times what is left."""
+    nearly = gradients[0] + 3 * SPANNED * gradients[2]
+    state = ended(empty(), examples(gradients[0], gradients[1], nearly), jax.random.key(0))
+    q = np.asarray(basis(state), np.float64)
+    assert int(state.used) == 3
+    np.testing.assert_allclose(q @ q.T, np.diag([1.0, 1.0, 1.0, 0.0]), atol=1e-6)
 
 
 def test_an_update_leaves_past_losses_as_they_are(gradients: Any) -> None:
