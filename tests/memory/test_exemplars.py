@@ -34,7 +34,7 @@ def apply(params: Any, inputs: Any, *, key: Any = None) -> Outputs:
 def cost(params: Any, outputs: Any, batch: Batch) -> Any:
     del params, outputs
     assert batch.candidates is not None  # the head's exact loss, over the items seen
-    return jnp.asarray(COST)[batch.inputs["id"]]
+    return jnp.where(batch.candidates[batch.labels], jnp.asarray(COST)[batch.inputs["id"]], -1.0)
 
 
 PROBLEM = Problem(NONE, apply, cost, EXAMPLE, {}, NONE, NONE)
@@ -103,6 +103,14 @@ def test_by_loss_each_label_keeps_its_costliest_rows(end: Any) -> None:
     memory = end(EMPTY, data(np.arange(30), 0))
     assert ids(memory) == expected_by_loss(np.arange(30))
     assert memory.rows.valid.all()
+
+
+def test_by_loss_a_label_that_is_no_candidate_any_more_is_one_for_its_rows() -> None:
+    """As after a start that forgot items, beside rows that a memory kept of them."""
+    select = jax.jit(exemplars.selector(PROBLEM, "mine", "loss", "proportional"))
+    fewer = LEARNER._replace(catalogue=LEARNER.catalogue._replace(seen=jnp.asarray(LISTED).at[LABEL[0]].set(False)))
+    memory: Memory = jax.tree.map(np.asarray, select(EMPTY, fewer, data(np.arange(30), 0), jax.random.key(0)))
+    assert ids(memory) == expected_by_loss(np.arange(30))
 
 
 def test_by_least_loss_each_label_keeps_its_cheapest_rows(end: Any) -> None:

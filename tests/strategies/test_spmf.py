@@ -32,11 +32,12 @@ def apply(params: Any, inputs: Any, *, key: Any = None) -> Outputs:
 def exact(params: Any, outputs: Outputs, batch: Batch) -> Any:
     """A loss whose order is another."""
     assert batch.candidates is not None
-    return jnp.asarray(params["item"])[batch.labels] + 0.0 * outputs.scores[:, 0]
+    value = jnp.asarray(params["item"])[batch.labels] + 0.0 * outputs.scores[:, 0]
+    return jnp.where(batch.candidates[batch.labels], value, jnp.inf)
 
 
 PROBLEM = Problem(NONE, apply, exact, EXAMPLE, {"item": "item"}, None, NONE)
-SEEN = jnp.ones(V, bool)
+SEEN = jnp.ones(V, bool).at[1].set(False)  # forgotten, and in the memory still
 LEARNER = Learner({"item": SCORE}, (), Catalogue(SEEN, NONE, {}), NONE)
 
 
