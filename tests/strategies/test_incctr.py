@@ -17,18 +17,18 @@ from incremental.testing import check_strategy
 from tests.applies import trace
 
 NONE: Any = None
-B, V, W, D = 4, 6, 5, 2
+B, V, W, D = 4, 7, 5, 2
 RNG = np.random.default_rng(0)
 OLD, NOW = (
     {name: RNG.normal(size=(n, D)).astype(np.float32) for name, n in (("user", W), ("item", V))} for _ in range(2)
 )
-SEEN: Any = np.array([0, 1, 1, 1, 0, 0], bool)  # 4 is new, 5 is no item yet
+SEEN: Any = np.array([0, 1, 1, 1, 0, 0, 1], bool)  # 4 is new, 5 is no item yet
 USERS: Any = np.array([0, 1, 1, 1, 0], bool)
 USER, LABEL = np.array([1, 2, 3, 1]), np.array([1, 2, 2, 3])
 WEIGHT: Any = np.array([1.0, 2.0, 0.5, 9.0], np.float32)
 VALID: Any = np.array([1, 1, 1, 0], bool)
 SHARE = np.asarray(WEIGHT * VALID, np.float64) / 3.5
-CANDIDATES: Any = np.array([0, 1, 1, 1, 1, 0], bool)
+CANDIDATES: Any = np.array([0, 1, 1, 1, 1, 0, 0], bool)  # 6 is one no more
 NEGATIVES: Any = np.array([2, 3, 4, 3])
 OWN: Any = np.array([[3, 2], [3, 1], [4, 1], [1, 1]])  # of each example
 LOG_Q: Any = np.log(np.array([0.3, 0.2, 0.4, 0.2], np.float32))
@@ -79,7 +79,8 @@ def expected(link: str, negatives: Any, log_q: Any) -> float:
     total = 0.0
     for x in range(B):
         drawn = range(V) if negatives is None else negatives[x] if negatives.ndim > 1 else negatives
-        places = [j for j, item in enumerate(drawn) if SEEN[item] and item != LABEL[x]]
+        counts = CANDIDATES if negatives is None else np.isfinite(log_q if log_q.ndim == 1 else log_q[x])
+        places = [j for j, item in enumerate(drawn) if SEEN[item] and item != LABEL[x] and counts[j]]
         items = [list(drawn)[j] for j in places]
         (told, q), (said, p) = ((s[x, LABEL[x]], s[x, items]) for s in (scores(OLD), scores(NOW)))
         if link == "softmax":
@@ -99,6 +100,7 @@ def expected(link: str, negatives: Any, log_q: Any) -> float:
     [
         ("softmax", None, None),
         ("softmax", NEGATIVES, LOG_Q),
+        ("softmax", np.append(NEGATIVES, 1), np.append(LOG_Q, np.float32(np.inf))),  # the last draw does not count
         ("sigmoid", None, None),
         ("sigmoid", NEGATIVES, LOG_Q),
         ("pairs", OWN, np.zeros_like(OWN, np.float32)),
