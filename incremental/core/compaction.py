@@ -10,7 +10,8 @@ Lazy is what would move such a row; it now happens only in the steps that touch 
 still move (momentum; Adam becomes "lazy Adam"), weight decay, and a penalty's pull on rows that have drifted (its value
 in the log sums over touched rows). Refused is what needs the whole catalogue: heads that score it (full softmax),
 strategies that read its scores (lwf, ader), whose own state is as large without mirroring a table (ogd) or follows the
-weights themselves (ema), and `accumulate`, whose mean gradient reaches rows that the last of its steps did not touch.
+weights themselves (ema), or that leave a whole table in the batch's memory (sa_caisr), and `accumulate`, whose mean
+gradient reaches rows that the last of its steps did not touch.
 That is found out when the step is traced: in place of what it must not read a hook gets `Whole`, so that a strategy
 which nobody here knows is refused too. What cannot be found out is a hook that treats the rows it gets as if they were
 all: a table's norm, say.
