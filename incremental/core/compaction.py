@@ -218,12 +218,12 @@ def compacted(problem: Problem, sizes: Sizes) -> Callable[..., tuple[Learner, Py
         """What strategies left in the batch, for hooks that meet renamed ids."""
 
         def of(path: Path, leaf: Any) -> Any:
-            if by_type(leaf) or isinstance(leaf, Batch) or kind_of(path, leaf) is None:
+            if by_type(leaf) or kind_of(path, leaf) is None:
                 return leaf
             name, _, place = path_of(path).partition("/")
             return Whole(f"strategies.{name} leaves a whole table in the batch's memory ({place})")
 
-        return jax.tree_util.tree_map_with_path(of, memory, is_leaf=lambda leaf: by_type(leaf) or isinstance(leaf, Batch))
+        return jax.tree_util.tree_map_with_path(of, memory, is_leaf=by_type)
 
     def recorded(small: PyTree) -> PyTree:
         """The strategies' states for `record`, which meets the catalogue's ids."""

@@ -68,7 +68,11 @@ def prepared(state: Any) -> Any:
 def loss(state: Any, params: Any, weight: Any) -> Any:
     """The term, and its gradient."""
     batch = made().batch(state, ROWS, jax.random.key(3))
-    return jax.value_and_grad(lambda params: made(weight).loss(state, params, batch, apply(params, batch.inputs)))(params)
+
+    def term(params: Any) -> Any:
+        return made(weight).loss(state, params, batch, apply(params, batch.inputs))
+
+    return jax.value_and_grad(term)(params)
 
 
 def squared() -> Any:
