@@ -157,7 +157,8 @@ def test_the_term_is_the_contrast_with_the_old_model_masked_by_this_batch_too() 
 
 def test_over_drawn_items_each_product_is_estimated_by_what_a_draw_stands_for() -> None:
     """Item 1 is drawn twice, of which one does not count, item 3 once for every quarter of an expected draw."""
-    items, log_q = np.array([1, 2, 3, 1]), np.log(np.array([1.0, 2.0, 0.25, np.inf], np.float32))
+    items: Any = np.array([1, 2, 3, 1])
+    log_q: Any = np.log(np.array([1.0, 2.0, 0.25, np.inf], np.float32))
     state = taught()
     importance = {"item": jnp.asarray(0.37 * squared(), jnp.float32)}
     old = jax.jit(masked)(OLD, importance, 0.8, jax.random.key(3))["item"]
