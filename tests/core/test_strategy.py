@@ -58,7 +58,7 @@ def used(strategy: Strategy, increment: int = 1) -> dict[str, Any]:
             "grads": strategy.grads(state, zeros, zeros, ANY, batch, key),
             "updates": strategy.updates(state, zeros, zeros),
             "scores": strategy.scores(state, zeros, {}, False),  # type: ignore[arg-type]
-            "record": strategy.record(state, ANY, key),
+            "record": strategy.record(state, Step(batch, *[ANY] * 7), key),
             "end": strategy.end(state, learner, ANY, key),
             "prepare": strategy.prepare(state, learner, ANY, key),
         }
@@ -165,6 +165,22 @@ def test_draws_in_gradients_are_a_parts_own() -> None:
     assert (alone != other).all()
 
 
+def test_a_part_finds_in_the_batch_what_it_left_there_itself() -> None:
+    def leaves(digit: int) -> Strategy:
+        return Strategy(
+            batch=lambda _state, batch, _key: batch._replace(memory=digit),
+            loss=lambda _state, _params, batch, _outputs: jnp.float32(batch.memory),
+            grads=lambda _state, grads, _params, _grad_fn, batch, _key: {"w": 10 * grads["w"] + batch.memory},
+            record=lambda _state, step, _key: step.batch.memory,
+        )
+
+    strategy, state, key = chain(one=leaves(1), two=leaves(2)), {"one": (), "two": ()}, jax.random.key(0)
+    batch = strategy.batch(state, BATCH, key)
+    assert strategy.loss(state, PARAMS, batch, ANY) == {"one": 1, "two": 2}
+    assert strategy.grads(state, {"w": jnp.zeros(1)}, PARAMS, ANY, batch, key) == {"w": 12}
+    assert strategy.record(state, Step(batch, *[ANY] * 7), key) == {"one": 1, "two": 2}
+
+
 def test_a_key_depends_on_the_name_alone() -> None:
     key = jax.random.key(7)
     drawn = {name: float(jax.random.uniform(named_key(key, name))) for name in ("replay", "ewc", "ewd", "")}
@@ -173,7 +189,6 @@ def test_a_key_depends_on_the_name_alone() -> None:
 
 
 def test_the_empty_chain_and_the_empty_strategy_change_nothing() -> None:
-    step: Any = Step(*[ANY] * 8)
     key, learner = jax.random.key(0), Learner(ANY, ANY, ANY, ANY)
     for strategy in (Strategy(), chain(), chain(quiet=Strategy())):
         state = strategy.init(learner)
@@ -186,7 +201,7 @@ def test_the_empty_chain_and_the_empty_strategy_change_nothing() -> None:
         assert strategy.grads(state, PARAMS, ANY, ANY, batch, key) is PARAMS
         assert strategy.updates(state, PARAMS, ANY) is PARAMS
         assert strategy.scores(state, ANY, {}, False) is ANY
-        assert strategy.record(state, step, key) == state
+        assert strategy.record(state, Step(batch, *[ANY] * 7), key) == state
         assert strategy.end(state, learner, ANY, key) == (state, learner)
 
 
