@@ -232,8 +232,8 @@ def chain(**parts: Strategy) -> Strategy:
         return batch._replace(memory=memory)
 
     def own(batch: Batch, name: str) -> Batch:
-        """The batch with the memory that this part left in it."""
-        return batch._replace(memory=batch.memory[name])
+        """The batch with the memory that this part left in it; none where `batch` is left out, in the base part."""
+        return batch._replace(memory=batch.memory and batch.memory[name])
 
     def view(state: Any, params: Params, increment: Array, training: bool) -> Params:
         for name, part in parts.items():
