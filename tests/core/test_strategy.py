@@ -40,6 +40,10 @@ def writer(digit: float) -> Strategy:
     )
 
 
+def stepped(batch: Any) -> Step:
+    return Step(batch, *[ANY] * 7)
+
+
 def used(strategy: Strategy, increment: int = 1) -> dict[str, Any]:
     """What every hook of a strategy returns, under jit."""
 
@@ -58,7 +62,7 @@ def used(strategy: Strategy, increment: int = 1) -> dict[str, Any]:
             "grads": strategy.grads(state, zeros, zeros, ANY, batch, key),
             "updates": strategy.updates(state, zeros, zeros),
             "scores": strategy.scores(state, zeros, {}, False),  # type: ignore[arg-type]
-            "record": strategy.record(state, Step(batch, *[ANY] * 7), key),
+            "record": strategy.record(state, stepped(batch), key),
             "end": strategy.end(state, learner, ANY, key),
             "prepare": strategy.prepare(state, learner, ANY, key),
         }
@@ -178,7 +182,7 @@ def test_a_part_finds_in_the_batch_what_it_left_there_itself() -> None:
     batch = strategy.batch(state, BATCH, key)
     assert strategy.loss(state, PARAMS, batch, ANY) == {"one": 1, "two": 2}
     assert strategy.grads(state, {"w": jnp.zeros(1)}, PARAMS, ANY, batch, key) == {"w": 12}
-    assert strategy.record(state, Step(batch, *[ANY] * 7), key) == {"one": 1, "two": 2}
+    assert strategy.record(state, stepped(batch), key) == {"one": 1, "two": 2}
 
 
 def test_a_key_depends_on_the_name_alone() -> None:
@@ -201,7 +205,7 @@ def test_the_empty_chain_and_the_empty_strategy_change_nothing() -> None:
         assert strategy.grads(state, PARAMS, ANY, ANY, batch, key) is PARAMS
         assert strategy.updates(state, PARAMS, ANY) is PARAMS
         assert strategy.scores(state, ANY, {}, False) is ANY
-        assert strategy.record(state, Step(batch, *[ANY] * 7), key) == state
+        assert strategy.record(state, stepped(batch), key) == state
         assert strategy.end(state, learner, ANY, key) == (state, learner)
 
 
