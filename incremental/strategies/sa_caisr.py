@@ -94,9 +94,9 @@ def sa_caisr(
 
     def batch(state: Questioned, batch: Batch, key: Array) -> Batch:
         """Leaves F with this batch's g, and the masked old model."""
-        teacher, rows = state.teacher.params, with_negatives(batch)
-        if batch.candidates is not None:
-            rows = rows._replace(candidates=with_labels(batch.candidates, batch))
+        assert batch.candidates is not None
+        teacher = state.teacher.params
+        rows = with_negatives(batch)._replace(candidates=with_labels(batch.candidates, batch))
 
         def entropy(params: Params) -> Array:
             each = problem.loss(params, problem.apply(params, rows.inputs), rows)
@@ -111,8 +111,8 @@ def sa_caisr(
         rows = jnp.arange(len(asked.valid))
         told = problem.apply(asked.old, jax.tree.map(lambda leaf: leaf[: len(rows)], batch.inputs))
         if over == "known":
-            every = jnp.float32(1.0) if batch.candidates is None else batch.candidates
-            pair = outputs.scores[: len(rows)] * every, told.scores * every
+            assert batch.candidates is not None
+            pair = outputs.scores[: len(rows)] * batch.candidates, told.scores * batch.candidates
         else:
             items, counts, log_q = drawn("sa_caisr", batch)
             root = jnp.where(counts, jnp.exp(-0.5 * log_q), 0.0)

@@ -115,6 +115,13 @@ def test_importances_follow_the_old_models_gradient_and_fade_after_each_epoch() 
     assert not np.asarray(fresh.importance["item"]).any()
 
 
+def test_a_label_that_is_trained_on_is_a_candidate_of_the_gradient() -> None:
+    """As one that a memory kept of an item that a fresh start forgot."""
+    asked = jax.jit(lambda state, batch: made().batch(state, batch, jax.random.key(3)).memory.importance)
+    forgotten = ROWS._replace(candidates=jnp.array(CANDIDATES).at[1].set(False))
+    np.testing.assert_array_equal(asked(taught(), forgotten)["item"], asked(taught(), ROWS)["item"])
+
+
 def test_weights_are_left_out_by_their_importance_and_the_mean_mask_is_1() -> None:
     f = {"item": jnp.array([[1.0, 3.0, 5.0]]), "bias": jnp.full(4, 2.0)}
     ones = jax.tree.map(jnp.ones_like, f)
